@@ -1,0 +1,59 @@
+"""One exception hierarchy for the whole package.
+
+`InputError` is what the user can mend: a wrong key, file, device or value. The command line prints its
+message as one line and exits with code 2. `RunError` is a run that failed although its input was good:
+exit code 1. A message says what was received, what is allowed and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ProxylessError(Exception):
+    """Base of all errors raised on purpose by nni-proxyless."""
+
+
+class InputError(ProxylessError, ValueError):
+    """Bad input: a value, file or combination that the user has to change."""
+
+
+class RecipeError(InputError):
+    """A recipe that has an unknown key, a wrong type or a value out of range."""
+
+
+class SpaceError(InputError):
+    """A search space that does not exist, or whose description is inconsistent."""
+
+
+class LatencyTableError(InputError):
+    """A latency table that cannot be read or holds impossible values."""
+
+
+class MissingOperatorError(LatencyTableError):
+    """A latency table that lacks operators of the space it is used for."""
+
+
+class ArchitectureError(InputError):
+    """An architecture file that cannot be read or belongs to another space."""
+
+
+class DataError(InputError):
+    """A data folder that is missing, empty or too small to be split."""
+
+
+class MissingDependencyError(InputError):
+    """An optional package that the chosen feature needs."""
+
+
+class RunError(ProxylessError, RuntimeError):
+    """A run that failed although its input was good."""
+
+
+def unknown_name(kind: str, received: object, allowed: Iterable[str]) -> str:
+    """The message for a name that does not exist: what was received, the nearest valid one, what is allowed."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(str(received), names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown {kind} '{received}'{hint} (allowed: {', '.join(names)})"

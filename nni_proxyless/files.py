@@ -1,0 +1,78 @@
+"""Reading and writing of the small files this package exchanges: YAML and JSON, safely and atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .errors import InputError
+
+
+def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it: readers never see half a file.
+
+    Args:
+        path: Where the file goes; missing parent folders are made.
+        write: Called with the path of the temporary file.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        # mkstemp makes the file private; the result is an ordinary file of the user's.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> Path:
+    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: str | os.PathLike[str], content: Any) -> Path:
+    return write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+
+
+def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError]) -> dict[str, Any]:
+    """Read a YAML or JSON file (JSON is YAML) that must hold a mapping.
+
+    Args:
+        path: The file.
+        what: How the file is called in messages, as in "recipe".
+        error: The error class to raise.
+
+    Raises:
+        InputError: (as `error`) where the file is missing, cannot be parsed or holds something else.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as reason:
+        detail = getattr(reason, "strerror", None) or str(reason)
+        raise error(f"cannot read {what} {file}: {detail}") from reason
+    try:
+        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as reason:
+        detail = " ".join(str(reason).split())
+        raise error(f"{what} {file} cannot be parsed: {detail}") from reason
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise error(f"{what} {file} must be a mapping of keys to values, but holds {found}")
+    return content

@@ -1,0 +1,235 @@
+"""Measuring: operators alone and interleaved, then a few whole networks that calibrate the sum."""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from ..architecture import Architecture
+from ..operators import Operator, initialise
+from ..space_spec import SpaceSpec
+from .backends import Backend, Runner
+from .device import this_device
+from .table import Calibration, LatencyTable, OperatorLatency
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long to measure.
+
+    Attributes:
+        warmup_s: Each runner runs untimed for about this long, in seconds.
+        sample_s: A timed sample repeats a short run until about this long, in seconds.
+        min_rounds: Rounds over all runners before the spread is looked at.
+        max_rounds: Rounds at most.
+        max_relative_spread: Enough when the standard error of every median is below this part of it.
+    """
+
+    warmup_s: float = 0.01
+    sample_s: float = 0.002
+    min_rounds: int = 12
+    max_rounds: int = 40
+    max_relative_spread: float = 0.01
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Milliseconds of one run, one per round, in the order taken."""
+
+    milliseconds: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        return float(np.median(self.milliseconds))
+
+    @property
+    def spread_ms(self) -> float:
+        """Standard error of the median: 1.2533 σ / √n, with σ taken from the interquartile range."""
+        low, high = np.percentile(self.milliseconds, (25, 75))
+        return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(self.milliseconds)))
+
+
+def time_interleaved(
+    runners: Sequence[Runner], protocol: Protocol | None = None, progress: Progress | None = None
+) -> list[Samples]:
+    """Time several runners round by round in changing order, so that a slow moment hits all of them alike.
+
+    Args:
+        runners: What to run.
+        protocol: How long.
+        progress: Called with a text, rounds done and rounds at most.
+
+    Returns:
+        The samples of each runner, in the order of `runners`.
+    """
+    protocol = protocol or Protocol()
+    repeats = [_repeats(run, protocol) for run in runners]
+    taken: list[list[float]] = [[] for _ in runners]
+    order = list(range(len(runners)))
+    shuffler = random.Random(0)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for round_number in range(1, protocol.max_rounds + 1):
+            shuffler.shuffle(order)
+            for index in order:
+                run, count = runners[index], repeats[index]
+                run()  # brings the operator's weights back into the cache, as in a network that runs all the time
+                start = time.perf_counter()
+                for _ in range(count):
+                    run()
+                taken[index].append((time.perf_counter() - start) * 1000.0 / count)
+            if progress:
+                progress("rounds", round_number, protocol.max_rounds)
+            if round_number >= protocol.min_rounds and all(
+                samples.spread_ms <= protocol.max_relative_spread * samples.median_ms
+                for samples in map(_as_samples, taken)
+            ):
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    return [_as_samples(values) for values in taken]
+
+
+def measure_network(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    backend: Backend,
+    protocol: Protocol | None = None,
+) -> Samples:
+    """Latency of one whole network on a backend."""
+    with backend.session():
+        return time_interleaved([backend.prepare(network, input_shape)], protocol)[0]
+
+
+def measure_table(
+    spec: SpaceSpec,
+    backend: Backend,
+    *,
+    calibration_networks: int = 8,
+    seed: int = 0,
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
+) -> LatencyTable:
+    """Measure each distinct operator of a space alone, then calibrate on whole networks.
+
+    Args:
+        spec: The space.
+        backend: What runs the operators.
+        calibration_networks: Whole networks, the smallest and the largest of the space among them; 0 for none.
+        seed: Draws the other networks.
+        protocol: How long to measure.
+        progress: Called with a text, steps done and steps at most.
+
+    Returns:
+        The calibrated table; its entries are operators, its calibration says how well the sum fits networks.
+    """
+    operators = spec.distinct_operators()
+    with backend.session():
+        empty = backend.prepare(nn.Identity(), (1, 1, 1))
+        runners = [backend.prepare(_operator_module(op, spec), op.input_shape) for op in operators]
+        overhead, *samples = time_interleaved([empty, *runners], protocol, progress)
+        del runners
+        entries = {
+            op: OperatorLatency(
+                # A tiny operator can be as cheap as the call; it still costs something.
+                max(sample.median_ms - overhead.median_ms, 0.01 * sample.median_ms),
+                sample.spread_ms,
+                len(sample.milliseconds),
+            )
+            for op, sample in zip(operators, samples, strict=True)
+        }
+        table = LatencyTable(
+            device=this_device(),
+            backend=backend.name,
+            backend_version=backend.version,
+            dtype=backend.dtype,
+            batch=backend.batch,
+            threads=backend.threads,
+            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            operators=entries,
+            call_overhead_ms=overhead.median_ms,
+            space=spec.name,
+        )
+        if calibration_networks == 0:
+            return table
+        architectures = _calibration_architectures(table, spec, calibration_networks, seed)
+        networks = [backend.prepare(a.build(), spec.input_shape) for a in architectures]
+        measured = [s.median_ms for s in time_interleaved(networks, protocol, progress)]
+    sums = [table.sum_ms(a.operators()) for a in architectures]
+    return replace(table, calibration=fit_calibration(sums, measured))
+
+
+def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
+    """Least squares of relative errors: minimise Σ ((scale · sum + offset - measured) / measured)².
+
+    Args:
+        sums_ms: Plain sums of operators of each network, in milliseconds.
+        measured_ms: Measured latencies of the same networks, in milliseconds.
+
+    Returns:
+        The fit. A single network gives a scale only; an offset that would make small networks negative is left
+        out.
+    """
+    x, y = np.asarray(sums_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
+    scale, offset = float(np.mean(x / y) / np.mean((x / y) ** 2)), 0.0
+    if len(x) >= 3 and np.ptp(x) > 0.05 * np.mean(x):
+        design = np.stack([x / y, 1.0 / y], axis=1)
+        (slope, constant), *_ = np.linalg.lstsq(design, np.ones_like(y), rcond=None)
+        if slope > 0 and slope * x.min() + constant > 0:
+            scale, offset = float(slope), float(constant)
+    error = float(np.mean(np.abs(scale * x + offset - y) / y))
+    return Calibration(scale, offset, len(x), error)
+
+
+def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architecture:
+    """One architecture, each candidate of a layer equally likely."""
+    return Architecture.of_space(spec, {layer.label: generator.choice(layer.names) for layer in spec.layers})
+
+
+def _calibration_architectures(
+    table: LatencyTable, spec: SpaceSpec, count: int, seed: int
+) -> list[Architecture]:
+    costs = table.costs(spec)
+    ends = [
+        Architecture.of_space(
+            spec,
+            {
+                label: costs.candidates[label][pick(range(len(values)), key=values.__getitem__)]
+                for label, values in costs.layers_ms.items()
+            },
+        )
+        for pick in (min, max)
+    ]
+    generator = random.Random(f"calibration {seed}")
+    drawn = [random_architecture(spec, generator) for _ in range(max(0, count - 2))]
+    return (ends + drawn)[:count]
+
+
+def _operator_module(operator: Operator, spec: SpaceSpec) -> nn.Module:
+    module = operator.build(spec.norm)
+    initialise(module)
+    return module
+
+
+def _repeats(run: Runner, protocol: Protocol) -> int:
+    run()
+    start, runs = time.perf_counter(), 0
+    while runs < 2 or time.perf_counter() - start < protocol.warmup_s:
+        run()
+        runs += 1
+    return max(1, round(protocol.sample_s * runs / (time.perf_counter() - start)))
+
+
+def _as_samples(values: Sequence[float]) -> Samples:
+    return Samples(tuple(values))
