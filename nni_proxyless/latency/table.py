@@ -1,8 +1,7 @@
 """The latency table: schema `nni-proxyless/latency-table@1`, load, save, validate, predict.
 
 A table gives F(o), the latency of each operator, so that E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in
-the path probabilities and ∂E/∂p_i = F(o_i) (paper section 3.2.2, equations 2 and 3 of its latency model; eq. 7 in
-docs/design.md). A missing operator is an error, never a zero.
+the path probabilities and ∂E/∂p_i = F(o_i) (paper section 3.3.1, eq. 5 and 6). A missing operator is an error, never a zero.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ class LatencyCosts:
         return float(self._total(chosen))
 
     def expected_latency_ms(self, probs: Mapping[str, Tensor]) -> Tensor:
-        """E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) in milliseconds, differentiable (paper section 3.2.2).
+        """E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) in milliseconds, differentiable (paper eq. 5 and 6).
 
         Args:
             probs: Label to path probabilities, shape (num_candidates,).

@@ -1,0 +1,105 @@
+"""Training and validation of networks: an NNI Lightning evaluator, batch-norm re-estimation, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Batch = tuple[Tensor, Tensor]
+
+
+class ImageClassification(LightningModule):  # type: ignore[misc]
+    """Cross-entropy, SGD with Nesterov momentum, cosine learning rate, channels_last.
+
+    Args:
+        learning_rate: At the start; falls to 0 along a half cosine.
+        momentum: Of SGD.
+        weight_decay: L2 penalty.
+        label_smoothing: Of the cross-entropy in training.
+        total_steps: Weight steps of the whole training.
+    """
+
+    def __init__(
+        self,
+        *,
+        learning_rate: float,
+        momentum: float,
+        weight_decay: float,
+        label_smoothing: float,
+        total_steps: int,
+    ) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.total_steps = total_steps
+        self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+    def set_model(self, model: nn.Module) -> None:
+        super().set_model(model.to(memory_format=torch.channels_last))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, classes)."""
+        return self.model(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss: Tensor = self.criterion(self(images), labels)
+        self.log("train_loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.SGD(
+            self.parameters(),
+            self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.momentum > 0,
+        )
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@torch.no_grad()
+def reestimate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> None:
+    """Replace running statistics by the plain average over some batches.
+
+    A supernet's statistics mix all paths; those of one decoded network are its own.
+
+    Args:
+        network: Changed in place; left in evaluation mode.
+        batches: Images and labels; nothing is learnt from either.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+    network.train()
+    for images, _ in batches:
+        network(_on_device(images, network))
+    network.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, batches: Iterable[Batch]) -> float:
+    """Top-1 accuracy, between 0 and 1, in evaluation mode."""
+    network.eval()
+    correct = total = 0
+    for images, labels in batches:
+        predicted = network(_on_device(images, network)).argmax(1).cpu()
+        correct += int((predicted == labels).sum())
+        total += len(labels)
+    return correct / total
+
+
+def _on_device(images: Tensor, network: nn.Module) -> Tensor:
+    device = next(network.parameters()).device
+    return images.to(device).contiguous(memory_format=torch.channels_last)

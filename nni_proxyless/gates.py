@@ -1,0 +1,191 @@
+"""Binary gates: sampling, their gradient, and rescaling after a two-path step. Pure functions of tensors.
+
+| symbol | here | meaning | shape |
+|---|---|---|---|
+| α | `alpha` | architecture parameters of one layer | (num_candidates,) |
+| p | `probs` | path probabilities, softmax(α) (paper section 3.2) | (num_candidates,) |
+| g | `gates` | binary gates, one-hot, P(g_i = 1) = p_i (eq. 2) | (number of sampled paths,) |
+| o_j | `outputs[j]` | output of path j | any tensors, alike for all paths |
+
+The layer's output is y = Σ_j g_j o_j(x) (eq. 3), which is the active path's output. Its gradients (eq. 4) are
+∂L/∂g_j = ⟨∂L/∂y, o_j⟩ and ∂L/∂α_i = Σ_j ∂L/∂g_j · p_j (δ_ij - p_i).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+
+@dataclass(frozen=True)
+class PathSample:
+    """Which paths of a layer run.
+
+    Attributes:
+        active: The path whose gate is 1.
+        inactive: Paths that run too, without a graph, because their gates' gradients are wanted; none in a weight
+            step, one with `two_path`, all others with `full`.
+    """
+
+    active: int
+    inactive: tuple[int, ...] = ()
+
+    @property
+    def paths(self) -> tuple[int, ...]:
+        return (self.active, *self.inactive)
+
+
+def path_probs(alpha: Tensor) -> Tensor:
+    """Path probabilities p = softmax(α), shape (num_candidates,) (section 3.2)."""
+    return torch.softmax(alpha, dim=0)
+
+
+def entropy(probs: Tensor) -> Tensor:
+    """Entropy of a distribution in nats, a scalar."""
+    return torch.special.entr(probs).sum()
+
+
+def sample_path(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
+    """Draw one path from p (eq. 2)."""
+    return PathSample(_draw(path_probs(alpha.detach()), 1, generator)[0])
+
+
+def sample_all(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
+    """Draw the active path from p; all others run as inactive paths."""
+    active = sample_path(alpha, generator).active
+    return PathSample(active, tuple(i for i in range(len(alpha)) if i != active))
+
+
+def sample_pair(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
+    """Draw two paths without replacement from p, then the active one from p renormalised (section 3.2.1).
+
+    A layer of a single candidate has no pair; its only path is active.
+    """
+    alpha = alpha.detach()
+    if len(alpha) < 2:
+        return PathSample(0)
+    probs = path_probs(alpha)
+    first = _draw(probs, 1, generator)[0]
+    # Without replacement: the second is drawn from the others alone. Masking α, not p, keeps this well defined
+    # when p has all but collapsed on the first.
+    masked = alpha.clone()
+    masked[first] = -torch.inf
+    pair = (first, _draw(path_probs(masked), 1, generator)[0])
+    active = _draw(path_probs(alpha[list(pair)]), 1, generator)[0]
+    return PathSample(pair[active], (pair[1 - active],))
+
+
+def straight_through_gates(alpha: Tensor, sample: PathSample) -> Tensor:
+    """Gates of the sampled paths, active first: the value is one-hot, the gradient that of p (eq. 4).
+
+    p is renormalised over the sampled paths; where all are sampled that is p itself. By the chain rule the
+    softmax then yields ∂L/∂α_i = Σ_j ∂L/∂g_j p_j (δ_ij - p_i).
+
+    Returns:
+        Shape (number of sampled paths,).
+    """
+    probs = path_probs(alpha[list(sample.paths)])
+    one_hot = torch.zeros_like(probs)
+    one_hot[0] = 1.0
+    return one_hot + (probs - probs.detach())
+
+
+def conditional_probs(alpha: Tensor, sample: PathSample) -> Tensor:
+    """Path probabilities for a cost: the value is p, the gradient that of p renormalised over the sampled paths.
+
+    A two-path step compares the two paths of the pair and nothing else. The latency has to be weighed in the
+    same comparison as the loss, so its gradient is that of q = softmax(α_pair), to which the loss's gradient
+    belongs too; E[lat] keeps its value under the full p. With all paths sampled this is just p.
+
+    Returns:
+        Shape (num_candidates,).
+    """
+    probs = path_probs(alpha)
+    if len(sample.paths) == len(alpha):
+        return probs
+    index = torch.tensor(sample.paths, device=alpha.device)
+    pair = path_probs(alpha[index])
+    return probs.detach().index_add(0, index, pair - pair.detach())
+
+
+def gated_sum(gates: Tensor, outputs: Sequence[Any]) -> Any:
+    """y = Σ_j g_j o_j for one-hot gates: the value of `outputs[0]`, with the gradient of every gate.
+
+    Args:
+        gates: Shape (number of sampled paths,), one-hot at the first; see `straight_through_gates`.
+        outputs: Outputs of the sampled paths, the active one first: tensors, or alike (nested) tuples, lists or
+            dictionaries of tensors. Gradients flow into the first one only, as the others' gates are 0.
+
+    Returns:
+        The active output, as a new tensor that may be modified in place.
+    """
+    structure = tree_flatten(outputs[0])[1]
+    leaves = [tree_flatten(output)[0] for output in outputs]
+    if any(tree_flatten(output)[1] != structure for output in outputs[1:]):
+        raise TypeError("candidate paths of one layer return different structures; they must be alike")
+    results = []
+    for tensors in zip(*leaves, strict=True):
+        if isinstance(tensors[0], Tensor) and tensors[0].is_floating_point():
+            results.append(_GatedSum.apply(gates, *tensors))
+        else:
+            results.append(tensors[0])
+    return tree_unflatten(results, structure)
+
+
+class _GatedSum(torch.autograd.Function):
+    """y = o_0, and ∂L/∂g_j = ⟨∂L/∂y, o_j - o_0⟩.
+
+    Eq. 4 is unchanged when the same number is added to every ∂L/∂g_j, since Σ_j p_j (δ_ij - p_i) = 0. So the
+    gates' gradients are given relative to the active one's: its output needs no saving, only the differences do
+    (none for a path that ended in the same place), and they are found without cancellation.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gates: Tensor, active: Tensor, *inactive: Tensor) -> Tensor:
+        ctx.save_for_backward(*(other - active for other in inactive))
+        ctx.gates_like = (gates.dtype, gates.device)
+        return active.clone()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        differences: tuple[Tensor, ...] = ctx.saved_tensors
+        grad_gates = None
+        if ctx.needs_input_grad[0]:
+            dtype, device = ctx.gates_like
+            products = [torch.sum(grad_output * d, dtype=torch.float32) for d in differences]
+            zero = torch.zeros((), dtype=torch.float32, device=grad_output.device)
+            grad_gates = torch.stack([zero, *products]).to(dtype=dtype, device=device)
+        return grad_gates, grad_output, *itertools.repeat(None, len(differences))
+
+
+@torch.no_grad()
+def rescale_pair(alpha: Tensor, before: Tensor, sample: PathSample) -> None:
+    """Shift the pair's α, in place, so that the probabilities of all other paths are as before (section 3.2.1).
+
+    The shift is log Σ_pair exp(α_before) - log Σ_pair exp(α_after), the same for both. Parameters of other paths
+    are put back, should an optimizer with momentum or decay have moved them.
+
+    Args:
+        alpha: Parameters after the optimizer's step, shape (num_candidates,); changed.
+        before: Parameters before it, shape (num_candidates,).
+        sample: The paths that were sampled.
+    """
+    index = torch.tensor(sample.paths, device=alpha.device)
+    updated = alpha[index]
+    offset = torch.logsumexp(before[index], 0) - torch.logsumexp(updated, 0)
+    alpha.copy_(before)
+    alpha[index] = updated + offset
+
+
+def _draw(probs: Tensor, count: int, generator: torch.Generator | None) -> list[int]:
+    # On the CPU whatever the model runs on: all ranks and devices draw the same paths from the same seed.
+    drawn: list[int] = torch.multinomial(probs.cpu().float(), count, generator=generator).tolist()
+    return drawn

@@ -1,0 +1,1 @@
+"""The bridge to NNI's experiment manager: trials, and running an nnictl config."""

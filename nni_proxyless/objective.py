@@ -1,0 +1,53 @@
+"""How accuracy and latency are weighed against each other in one loss. Pure functions of tensors.
+
+| symbol | here | meaning |
+|---|---|---|
+| CE | `loss` | cross-entropy (or any loss) of the sampled network, a scalar |
+| E | `expected_latency_ms` | E[latency] in milliseconds, a scalar |
+| ref, T | `reference_ms` | the latency that E is compared with, in milliseconds |
+| λ, b | `weight` | how much latency counts |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .errors import InputError, unknown_name
+
+Objective = Callable[[Tensor, Tensor, float, float], Tensor]
+
+
+def add_linear(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weight: float) -> Tensor:
+    """CE + λ (E / ref - 1): each per cent of latency costs as much anywhere (paper eq. 7, up to a constant)."""
+    return loss + weight * (expected_latency_ms / reference_ms - 1.0)
+
+
+def mul_log(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weight: float) -> Tensor:
+    """CE · (log E / log ref)^b, the form of the paper's released code, with latencies in milliseconds.
+
+    Raises:
+        InputError: The latencies are not above 1 ms, where the logarithm changes its sign.
+    """
+    if reference_ms <= 1.0 or float(expected_latency_ms) <= 1.0:
+        raise InputError(
+            f"objective mul_log needs latencies above 1 ms, got {float(expected_latency_ms):.4g} ms with reference "
+            f"{reference_ms:.4g} ms; use add_linear for networks this fast"
+        )
+    return loss * (expected_latency_ms.log() / math.log(reference_ms)) ** weight
+
+
+OBJECTIVES: dict[str, Objective] = {"add_linear": add_linear, "mul_log": mul_log}
+
+
+def get_objective(name: str) -> Objective:
+    """The objective of that name.
+
+    Raises:
+        InputError: There is none; the message lists what exists.
+    """
+    if name not in OBJECTIVES:
+        raise InputError(unknown_name("objective", name, OBJECTIVES))
+    return OBJECTIVES[name]

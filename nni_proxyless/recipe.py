@@ -1,0 +1,227 @@
+"""The recipe of a search: every setting, its default, and the checks on it.
+
+A recipe is YAML; the parameters that NNI's manager sends, or `key=value` on the command line, override it. It
+imports neither NNI nor torch, so that it is checked before anything slow begins.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import RecipeError, unknown_name
+from .files import read_mapping
+
+if TYPE_CHECKING:
+    from .targets import Target
+
+STRATEGIES = ("proxyless",)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of one search. Paths are relative to the recipe's folder.
+
+    Attributes:
+        target: Name of the hardware target, one of `targets`.
+        space: Name of a shipped space, or the path of a space's YAML.
+        width_mult: Instead of the space's own.
+        input_size: Image height and width instead of the space's own.
+        data: `digits`, `cifar10`, `cifar100` or `imagefolder`.
+        data_dir: Folder of the data's files; `digits` needs none.
+        download: Whether torchvision may download CIFAR.
+        arch_fraction: Part of the training images that trains the architecture.
+        held_out_fraction: Part that is held out to judge decoded networks.
+        strategy: Search strategy.
+        objective: How loss and latency are joined.
+        budget_ms: Latency to aim at, in milliseconds; without it, the expected latency before the search.
+        latency_weight: How much latency counts (λ of `add_linear`, exponent of `mul_log`).
+        arch_gradient: `two_path` or `full`.
+        arch_learning_rate: Rate of Adam on the architecture parameters.
+        arch_update_every: Weight steps for each architecture step.
+        warmup_epochs: Epochs of weight steps only.
+        epochs: Epochs in all.
+        batch_size: Images in a batch, of weight and architecture steps alike.
+        learning_rate: Of the weights, at the start of a cosine.
+        momentum: Of SGD on the weights.
+        weight_decay: L2 penalty on the weights.
+        label_smoothing: Of the cross-entropy.
+        gradient_clip_val: Clips the gradients of the weights; none by default.
+        bn_batches: Batches that re-estimate batch-norm statistics of a decoded network.
+        seed: Of the split, the initial weights, the order of images and the sampled paths.
+        threads: Threads that torch trains with; its own choice by default.
+        num_workers: Processes that load data; 0 keeps it in the trial.
+        accelerator: Lightning's accelerator.
+        targets: Name to `{backend, threads, batch}`, measured here, or `{table: file}`.
+        folder: Where the recipe lies.
+    """
+
+    target: str = "cpu_torch"
+    space: str = "mobilenetv2_digits"
+    width_mult: float | None = None
+    input_size: int | None = None
+    data: str = "digits"
+    data_dir: str | None = None
+    download: bool = False
+    arch_fraction: float = 0.2
+    held_out_fraction: float = 0.2
+    strategy: str = "proxyless"
+    objective: Literal["add_linear", "mul_log"] = "add_linear"
+    budget_ms: float | None = None
+    latency_weight: float = 0.1
+    arch_gradient: Literal["two_path", "full"] = "two_path"
+    arch_learning_rate: float = 1e-3
+    arch_update_every: int = 1
+    warmup_epochs: int = 0
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 4e-5
+    label_smoothing: float = 0.0
+    gradient_clip_val: float | None = None
+    bn_batches: int = 10
+    seed: int = 0
+    threads: int | None = None
+    num_workers: int = 0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    targets: dict[str, Any] = field(default_factory=dict)
+    folder: str = field(default=".", metadata={"internal": True})
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """All keys that a recipe may have."""
+        return tuple(f.name for f in fields(cls) if not f.metadata.get("internal"))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
+        """Load a file, apply overrides, check the result.
+
+        Args:
+            path: The recipe's YAML.
+            overrides: Key to value, from NNI's manager or the command line.
+
+        Raises:
+            RecipeError: The file cannot be read, a key is unknown, a type is wrong or a value out of range.
+        """
+        content = read_mapping(path, "recipe", RecipeError)
+        return cls.from_dict({**content, **(overrides or {})}, Path(path).resolve().parent, f"recipe {path}")
+
+    @classmethod
+    def from_dict(
+        cls, content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe"
+    ) -> Recipe:
+        """Check keys, types and ranges; see `load`."""
+        allowed, hints = cls.keys(), get_type_hints(cls)
+        values: dict[str, Any] = {"folder": str(folder or Path.cwd())}
+        for key, value in content.items():
+            if key not in allowed:
+                raise RecipeError(f"{source}: " + unknown_name("key", key, allowed))
+            values[key] = _converted(value, hints[key], f"{source}: '{key}'")
+        recipe = cls(**values)
+        recipe._check(source)
+        return recipe
+
+    def _check(self, source: str) -> None:
+        for key in (
+            "budget_ms", "arch_learning_rate", "learning_rate", "width_mult", "gradient_clip_val",
+            "input_size", "arch_update_every", "epochs", "batch_size", "bn_batches", "threads",
+        ):  # fmt: skip
+            value = getattr(self, key)
+            if value is not None and not 0 < value < float("inf"):
+                raise RecipeError(f"{source}: '{key}' must be greater than 0, got {value}")
+        for key in ("latency_weight", "weight_decay", "warmup_epochs", "seed", "num_workers"):
+            value = getattr(self, key)
+            if not 0 <= value < float("inf"):
+                raise RecipeError(f"{source}: '{key}' must not be negative, got {value}")
+        for key in ("momentum", "label_smoothing"):
+            value = getattr(self, key)
+            if not 0 <= value < 1:
+                raise RecipeError(f"{source}: '{key}' must be from 0 to below 1, got {value}")
+        for key in ("arch_fraction", "held_out_fraction"):
+            value = getattr(self, key)
+            if not 0 < value < 1:
+                raise RecipeError(f"{source}: '{key}' must be between 0 and 1, got {value}")
+        if self.arch_fraction + self.held_out_fraction >= 1:
+            raise RecipeError(
+                f"{source}: arch_fraction + held_out_fraction must leave images for the weights, "
+                f"got {self.arch_fraction} + {self.held_out_fraction}"
+            )
+        if self.strategy not in STRATEGIES:
+            raise RecipeError(f"{source}: " + unknown_name("strategy", self.strategy, STRATEGIES))
+
+    def resolve(self, path: str) -> Path:
+        """A path of the recipe's, seen from its folder."""
+        return Path(self.folder) / Path(path).expanduser()
+
+    def parse_targets(self) -> dict[str, Target]:
+        """Name to target: the recipe's own, or the two of this machine.
+
+        Raises:
+            RecipeError: A target is not well formed.
+        """
+        from .targets import DEFAULT_TARGETS, Target
+
+        described = self.targets or DEFAULT_TARGETS
+        return {name: Target.parse(str(name), value, Path(self.folder)) for name, value in described.items()}
+
+    def chosen_target(self) -> Target:
+        """The target that this search is for.
+
+        Raises:
+            RecipeError: There is no target of that name; the message lists what exists.
+        """
+        targets = self.parse_targets()
+        if self.target not in targets:
+            raise RecipeError(unknown_name("target", self.target, targets))
+        return targets[self.target]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Key to value, as a recipe file has them."""
+        return {key: value for key, value in asdict(self).items() if key in self.keys()}
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    """The value as the hinted type, or a RecipeError that says what is allowed."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        allowed = get_args(hint)
+        if value not in allowed:
+            raise RecipeError(f"{where}: " + unknown_name("value", value, allowed))
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return _converted(value, next(arg for arg in get_args(hint) if arg is not type(None)), where)
+    if origin is dict:
+        if isinstance(value, Mapping):
+            return dict(value)
+        raise RecipeError(f"{where} must be a mapping, got {_shown(value)}")
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float:
+        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
+            try:
+                return float(value)
+            except ValueError:
+                pass
+        elif is_number:
+            return float(value)
+        raise RecipeError(f"{where} must be a number, got {_shown(value)}")
+    if hint is int:
+        if is_number and float(value).is_integer():
+            return int(value)
+        raise RecipeError(f"{where} must be a whole number, got {_shown(value)}")
+    names = {str: "a text", bool: "true or false"}
+    if isinstance(value, hint):
+        return value
+    raise RecipeError(f"{where} must be {names[hint]}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+
+

@@ -1,0 +1,126 @@
+"""Hardware targets: where a target's latency table comes from, and how networks are measured on it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from torch import nn
+
+from .errors import RecipeError, unknown_name
+from .latency import Backend, LatencyTable, make_backend, measure_network, measure_table, this_device
+from .latency.measure import Progress
+from .resources import cache_folder
+from .space_spec import SpaceSpec
+
+_log = logging.getLogger(__name__)
+_KEYS = ("table", "backend", "threads", "batch")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device to search for.
+
+    Attributes:
+        name: As recipes and results call it.
+        table: File of its latency table, for a device that is not this machine.
+        backend: Measuring backend on this machine, where no file is given.
+        threads: Threads of that backend.
+        batch: Images in a batch.
+    """
+
+    name: str
+    table: Path | None = None
+    backend: str | None = None
+    threads: int = 1
+    batch: int = 1
+
+    @classmethod
+    def parse(cls, name: str, content: object, folder: Path) -> Target:
+        """Check what a recipe says of a target.
+
+        Args:
+            name: Its name.
+            content: `{backend, threads, batch}` or `{table}`.
+            folder: Folder that a relative path starts from.
+
+        Raises:
+            RecipeError: Keys are unknown, or neither a table nor a backend is given.
+        """
+        if not isinstance(content, Mapping):
+            raise RecipeError(f"target '{name}' must be a mapping with {', '.join(_KEYS)}, got {content!r}")
+        for key in content:
+            if key not in _KEYS:
+                raise RecipeError(f"target '{name}': " + unknown_name("key", key, _KEYS))
+        table, backend = content.get("table"), content.get("backend")
+        if (table is None) == (backend is None):
+            raise RecipeError(f"target '{name}' needs either 'table', a file, or 'backend', to measure here")
+        if table is not None:
+            if not isinstance(table, str):
+                raise RecipeError(f"target '{name}': table must be a path, got {table!r}")
+            return cls(name, table=folder / Path(table).expanduser())
+        return cls(name, backend=str(backend), threads=content.get("threads", 1), batch=content.get("batch", 1))
+
+    def make_backend(self) -> Backend | None:
+        """The measuring backend, or none for a device that is not this machine.
+
+        Raises:
+            InputError: There is no such backend, or it needs a package that is not installed.
+        """
+        return None if self.backend is None else make_backend(self.backend, self.threads, self.batch)
+
+    def latency_table(
+        self, spec: SpaceSpec, *, remeasure: bool = False, progress: Progress | None = None
+    ) -> LatencyTable:
+        """The target's table for a space: its file, or one measured here and kept for the next trial.
+
+        Args:
+            spec: The space.
+            remeasure: Measure even if there is a kept one.
+            progress: Passed on to the measurement.
+
+        Raises:
+            LatencyTableError: The file is not a table, or lacks operators of the space.
+        """
+        if self.table is not None:
+            return LatencyTable.load(self.table)
+        backend = self.make_backend()
+        assert backend is not None
+        kept = self.kept_table(spec, backend)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{kept}.lock"):  # a second trial waits instead of disturbing the measurement
+            if kept.exists() and not remeasure:
+                table = LatencyTable.load(kept)
+                _log.info("target %s: table of %s from %s", self.name, table.date, kept)
+                return table
+            table = measure_table(spec, backend, progress=progress)
+            table.save(kept)
+        error = table.calibration.mean_relative_error or 0.0
+        _log.info(
+            "target %s: measured %d operators with %s on %d thread(s); networks fit within %.1f %%",
+            self.name, len(table.operators), backend.name, backend.threads, 100 * error,
+        )  # fmt: skip
+        return table
+
+    def kept_table(self, spec: SpaceSpec, backend: Backend) -> Path:
+        """Where a measured table is kept: its name says all that a latency depends on."""
+        device = this_device()
+        machine = hashlib.sha256(f"{device}".encode()).hexdigest()[:8]
+        name = f"{spec.name}-{spec.content_hash}-{backend.name}-{backend.version}"
+        return cache_folder() / "tables" / f"{name}-t{backend.threads}-b{backend.batch}-{machine}.yml"
+
+    def measure(self, network: nn.Module, input_shape: tuple[int, int, int]) -> float | None:
+        """Measured latency of a network in milliseconds, or none for a device that is not this machine."""
+        backend = self.make_backend()
+        return None if backend is None else measure_network(network, input_shape, backend).median_ms
+
+
+DEFAULT_TARGETS: dict[str, dict[str, Any]] = {
+    "cpu_torch": {"backend": "torch", "threads": 1},
+    "cpu_onnxruntime": {"backend": "onnxruntime", "threads": 1},
+}
