@@ -194,13 +194,39 @@ class Classifier(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """The initialisation of the paper's code: He normal (fan out) for convolutions, small normal for linear."""
+    """He normal (fan out) for convolutions and a small normal for linear layers, as in the paper's code.
+
+    Residual blocks start as identities: their last batch-norm scales by 0 (Goyal et al. 2017, section 5.1).
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out")
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, 0.0, 0.01)
             nn.init.zeros_(module.bias)
+        elif isinstance(module, MBConv) and module.residual:
+            nn.init.zeros_(module.bn3.weight)
+
+
+@torch.no_grad()
+def align_candidates(candidates: Iterable[nn.Module]) -> None:
+    """Start all MBConv candidates of one layer as parts of the largest: centre of its kernel, first of its channels.
+
+    Paths that are trained in turn then agree from the first step on what each channel means; started apart, most
+    of a short search goes into finding such an agreement (docs/design.md has the measurement).
+    """
+    blocks = [module for module in candidates if isinstance(module, MBConv)]
+    if not blocks:
+        return
+    largest = max(blocks, key=lambda block: (block.conv_dw.out_channels, block.conv_dw.kernel_size[0]))
+    for block in blocks:
+        hidden, kernel = block.conv_dw.out_channels, block.conv_dw.kernel_size[0]
+        margin = (largest.conv_dw.kernel_size[0] - kernel) // 2
+        centre = slice(margin, margin + kernel)
+        if block.expands and largest.expands:
+            block.conv_pw.weight.copy_(largest.conv_pw.weight[:hidden].clone())
+        block.conv_dw.weight.copy_(largest.conv_dw.weight[:hidden, :, centre, centre].clone())
+        block.conv_pwl.weight.copy_(largest.conv_pwl.weight[:, :hidden].clone())
 
 
 class Network(nn.Module):

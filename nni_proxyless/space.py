@@ -11,7 +11,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from .errors import SpaceError
-from .operators import initialise
+from .operators import align_candidates, initialise
 from .space_spec import SpaceSpec
 
 
@@ -42,6 +42,8 @@ class MobileNetV2Space(ModelSpace):  # type: ignore[misc]
         self.head = self.spec.head.build(norm)
         self.classifier = self.spec.classifier.build(norm)
         initialise(self)
+        for choice in blocks[1:]:
+            align_candidates(choice)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))
