@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .errors import InputError, unknown_name
+
 
 def shipped_folder(name: str) -> Path:
     """The folder `search_spaces` or `experiments`, wherever this installation keeps it."""
@@ -18,3 +20,24 @@ def cache_folder() -> Path:
     chosen = os.environ.get("NNI_PROXYLESS_CACHE")
     base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nni-proxyless"
     return base.expanduser()
+
+
+def experiment_file(name_or_path: str, file: str) -> Path:
+    """A config or recipe of the user's, or that of a shipped experiment by its name.
+
+    Args:
+        name_or_path: A path, or a name such as `quickstart`.
+        file: Which file of a shipped experiment: `config.yml` or `recipe.yml`.
+
+    Raises:
+        InputError: There is neither such a file nor such an experiment.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    shipped = {found.parent.name: found for found in shipped_folder("experiments").glob(f"*/{file}")}
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    if path.suffix in {".yml", ".yaml"} or os.sep in name_or_path:
+        raise InputError(f"there is no file {path}; give the path of a {file} or one of {', '.join(sorted(shipped))}")
+    raise InputError(unknown_name("experiment", name_or_path, shipped) + f", or the path of a {file}")

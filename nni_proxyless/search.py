@@ -175,7 +175,7 @@ def run_search(
     if recorder.last is None:
         raise RunError("the search ended without finishing an epoch")
     architecture, network = recorder.decode()
-    measured = prepared.target.measure(network, spec.input_shape)
+    measured = prepared.target.measure(architecture)
     architecture = replace(
         architecture,
         measured_latency_ms=measured,

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-from torch import nn
 
+from .architecture import Architecture
 from .errors import RecipeError, unknown_name
-from .latency import Backend, LatencyTable, make_backend, measure_network, measure_table, this_device
+from .latency import Backend, LatencyTable, make_backend, measure_isolated, measure_table, this_device
 from .latency.measure import Progress
 from .resources import cache_folder
 from .space_spec import SpaceSpec
@@ -114,10 +114,10 @@ class Target:
         name = f"{spec.name}-{spec.content_hash}-{backend.name}-{backend.version}"
         return cache_folder() / "tables" / f"{name}-t{backend.threads}-b{backend.batch}-{machine}.yml"
 
-    def measure(self, network: nn.Module, input_shape: tuple[int, int, int]) -> float | None:
-        """Measured latency of a network in milliseconds, or none for a device that is not this machine."""
+    def measure(self, architecture: Architecture) -> float | None:
+        """Latency of the built network in milliseconds, or none for a device that is not this machine."""
         backend = self.make_backend()
-        return None if backend is None else measure_network(network, input_shape, backend).median_ms
+        return None if backend is None else measure_isolated(architecture, backend).median_ms
 
 
 DEFAULT_TARGETS: dict[str, dict[str, Any]] = {

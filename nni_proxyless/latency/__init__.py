@@ -2,6 +2,7 @@
 
 from .backends import BACKENDS, Backend, OnnxRuntimeBackend, TorchBackend, make_backend
 from .device import Device, this_device
+from .isolated import measure_isolated
 from .measure import (
     Protocol,
     Samples,
@@ -27,6 +28,7 @@ __all__ = [
     "TorchBackend",
     "fit_calibration",
     "make_backend",
+    "measure_isolated",
     "measure_network",
     "measure_table",
     "random_architecture",

@@ -1,0 +1,180 @@
+"""The `nni-proxyless` command: parses, calls, prints; no logic.
+
+Exit codes: 0 good, 1 a run that failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from . import __version__
+from .errors import InputError, ProxylessError, RunError
+
+_log = logging.getLogger("nni_proxyless")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors of the command line are one line and exit code 2, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
+    parser.add_argument("--version", action="version", version=f"nni-proxyless {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+
+    def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {example}",
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    run = command(
+        "run",
+        _run,
+        "Start an NNI experiment from an nnictl config, follow it, collect its results.",
+        "nni-proxyless run experiments/quickstart/config.yml",
+    )
+    run.add_argument("config", help="an nnictl config, or the name of a shipped experiment (quickstart)")
+    run.add_argument("--port", type=int, help="port of NNI's web UI (first free one from 8080)")
+    run.add_argument("--keep", action="store_true", help="leave the manager and its web UI up")
+    run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
+
+    trial = command(
+        "trial",
+        _trial,
+        "The trial command of an nnictl config: one search with the parameters NNI sends.",
+        "trialCommand: nni-proxyless trial --recipe recipe.yml",
+    )
+    trial.add_argument("--recipe", type=Path, required=True, help="the recipe that the parameters override")
+
+    search = command(
+        "search",
+        _search,
+        "Run one search without NNI's manager.",
+        "nni-proxyless search experiments/quickstart/recipe.yml target=cpu_onnxruntime epochs=20",
+    )
+    search.add_argument("recipe", help="a recipe, or the name of a shipped experiment (quickstart)")
+    search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
+    search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the console script."""
+    options = build_parser().parse_args(arguments)
+    _quiet_third_parties()
+    try:
+        code = options.run(options)
+    except ProxylessError as error:
+        if options.debug:
+            raise
+        _one_line(options.command, error)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"nni-proxyless {options.command}: interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        if options.debug:
+            raise
+        # The traceback goes to the log first; the last line says what happened.
+        logging.getLogger(__name__).error("unexpected error", exc_info=True)
+        _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
+        sys.exit(1)
+    sys.exit(code)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .nni_bridge import run
+    from .progress import progress_bar
+    from .resources import experiment_file
+
+    plan = run.check_config(experiment_file(options.config, "config.yml"))
+    port = run.check_port(options.port)
+    run.measure_targets(plan, progress_bar)
+    outcomes = run.run_experiment(plan, port, keep=options.keep, results=options.results)
+    rows = run.summary_rows(outcomes)
+    results = options.results or Path("results") / plan.name
+    if rows:
+        run.write_summary(rows, results / "summary.csv")
+        sys.stdout.write(f"\n{run.format_table(rows)}\n\nresults: {results.resolve()}\n")
+        sys.stdout.flush()
+    failed = [o for o in outcomes if o.architecture is None]
+    if failed or not outcomes:
+        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters}): {o.reason}" for o in failed)
+        raise RunError(told or "no trial was run")
+    return 0
+
+
+def _trial(options: argparse.Namespace) -> int:
+    from .nni_bridge.trial import run_trial
+
+    run_trial(options.recipe)
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    import yaml
+
+    from .recipe import Recipe
+    from .resources import experiment_file
+
+    settings = {}
+    for setting in options.settings:
+        key, found, value = setting.partition("=")
+        if not found:
+            raise InputError(f"'{setting}' is not of the form key=value")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as reason:
+            raise InputError(f"the value of '{setting}' is not YAML") from reason
+    path = experiment_file(options.recipe, "recipe.yml")
+    recipe = Recipe.load(path, settings)
+
+    from .search import prepare, run_search
+
+    output = options.output or Path("results") / path.resolve().parent.name / recipe.target
+    architecture = run_search(prepare(recipe), output)
+    measured = architecture.measured_latency_ms
+    sys.stdout.write(
+        f"accuracy {architecture.metrics['default']:.4f}, "
+        f"predicted {architecture.predicted_latency_ms:.4g} ms, "
+        f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
+        f"results: {output.resolve()}\n"
+    )
+    return 0
+
+
+def _one_line(command: str, error: object) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"nni-proxyless {command}: error: {' '.join(str(error).split())}\n")
+    sys.stderr.flush()
+
+
+def _quiet_third_parties() -> None:
+    """Readable logs: our lines, and third parties' warnings that a user can act on."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    _log.setLevel(logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,342 @@
+"""`nni-proxyless run`: start an nnictl config through NNI, follow it, collect its results."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import shlex
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..architecture import Architecture
+from ..errors import InputError, ProxylessError, RunError
+from ..files import read_mapping, write_text
+from ..recipe import Recipe
+
+_log = logging.getLogger(__name__)
+_ARTIFACTS = ("architecture.json", "history.csv", "latency_table.yml", "recipe.yml", "weights.pt")
+_ENDED = {"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A config that has been checked.
+
+    Attributes:
+        config: Path of the config.
+        recipe_path: Path of the recipe its trial command names.
+        cells: The recipes that its search space can make of it, where the space is finite.
+    """
+
+    config: Path
+    recipe_path: Path
+    cells: tuple[Recipe, ...]
+
+    @property
+    def name(self) -> str:
+        return self.config.resolve().parent.name
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one trial came to.
+
+    Attributes:
+        trial_id: NNI's id.
+        parameters: What NNI sent it.
+        status: NNI's status.
+        folder: Where its results were collected, if it succeeded.
+        architecture: What it found, if it succeeded.
+        reason: Last line of its stderr, if it failed.
+    """
+
+    trial_id: str
+    parameters: Mapping[str, Any]
+    status: str
+    folder: Path | None = None
+    architecture: Architecture | None = None
+    reason: str = ""
+
+
+def check_config(path: Path) -> Plan:
+    """Check a config, its recipe and its search space before anything is started.
+
+    Raises:
+        InputError: Something is wrong in one of the three; the message says where.
+    """
+    content = read_mapping(path, "config", InputError)
+    command = content.get("trialCommand")
+    if not isinstance(command, str):
+        raise InputError(f"config {path}: 'trialCommand' must be a text, got {command!r}")
+    words = shlex.split(command)
+    if "--recipe" not in words[:-1]:
+        raise InputError(
+            f"config {path}: trialCommand must be 'nni-proxyless trial --recipe FILE', got '{command}'"
+        )
+    folder = path.resolve().parent / str(content.get("trialCodeDirectory", "."))
+    recipe_path = folder / words[words.index("--recipe") + 1]
+    space = content.get("searchSpace")
+    if space is None and isinstance(content.get("searchSpaceFile"), str):
+        space = read_mapping(path.resolve().parent / content["searchSpaceFile"], "search space", InputError)
+    if not isinstance(space, Mapping):
+        raise InputError(f"config {path}: 'searchSpace' must be a mapping, got {space!r}")
+    values = {key: _values(path, key, described) for key, described in space.items()}
+    cells = []
+    for chosen in product(*values.values()):
+        recipe = Recipe.load(recipe_path, dict(zip(values, chosen, strict=True)))
+        recipe.chosen_target()
+        cells.append(recipe)
+    return Plan(path, recipe_path, tuple(cells))
+
+
+def _values(path: Path, key: str, described: object) -> list[Any]:
+    if isinstance(described, Mapping) and described.get("_type") == "choice":
+        values = described.get("_value")
+        if isinstance(values, list) and values:
+            return values
+    if isinstance(described, Mapping) and isinstance(described.get("_value"), list) and "_type" in described:
+        return list(described["_value"][:1])  # a range: its bounds are numbers, one stands for all
+    raise InputError(
+        f"config {path}: searchSpace.{key} must be like {{_type: choice, _value: […]}}, got {described!r}"
+    )
+
+
+def check_port(port: int | None) -> int:
+    """The port to use: the given one, or the first free one from 8080.
+
+    Raises:
+        InputError: The given one is busy.
+    """
+    if port is not None:
+        if not 0 < port < 65536:
+            raise InputError(f"port must be from 1 to 65535, got {port}")
+        if not _is_free(port):
+            raise InputError(f"port {port} is busy; choose another with --port, or stop what uses it")
+        return port
+    return next(candidate for candidate in range(8080, 65536) if _is_free(candidate))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
+    """Measure the table of each target that the plan's searches need, once, on a machine that does nothing else.
+
+    Args:
+        plan: The checked config.
+        progress: Makes a progress bar of a title.
+    """
+    from ..data import load_splits
+    from ..search import recipe_space
+
+    done = set()
+    for recipe in plan.cells:
+        spec = recipe_space(recipe)
+        splits = load_splits(
+            recipe.data,
+            spec.input_shape,
+            data_dir=None if recipe.data_dir is None else recipe.resolve(recipe.data_dir),
+            download=recipe.download,
+        )
+        spec = spec.with_changes(classes=splits.num_classes)
+        target = recipe.chosen_target()
+        if (target, spec.content_hash) in done:
+            continue
+        done.add((target, spec.content_hash))
+        with progress(f"measuring target {target.name}") as step:
+            table = target.latency_table(spec, remeasure=True, progress=step)
+        costs = table.costs(spec)
+        _log.info(
+            "target %s: networks of this space take %.3g to %.3g ms", target.name, costs.smallest_ms, costs.largest_ms
+        )
+
+
+def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path | None = None) -> list[Outcome]:
+    """Start a config through NNI's manager, follow it to its end, collect what its trials found.
+
+    Args:
+        plan: The checked config.
+        port: Port of NNI's web UI.
+        keep: Leave the manager and its web UI up afterwards.
+        results: Where results are collected; `results/<folder of the config>` if not given.
+
+    Returns:
+        The outcome of each trial, in the order they were started.
+
+    Raises:
+        InputError: NNI does not accept the config.
+        RunError: The experiment failed as a whole.
+    """
+    # The manager hands its environment to the trials, whose command is `nni-proxyless`.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    from nni.experiment import Experiment, RunMode
+    from nni.experiment.config import ExperimentConfig
+
+    try:
+        config = ExperimentConfig.load(plan.config)
+        config.validate()
+    except (ValueError, TypeError, AttributeError, AssertionError, KeyError, yaml.YAMLError) as reason:
+        raise InputError(f"NNI does not accept config {plan.config}: {' '.join(str(reason).split())}") from reason
+    experiment = Experiment(config)
+    home = Path(config.canonical_copy().experiment_working_directory) / experiment.id
+    try:
+        experiment.start(port, False, RunMode.Detach)
+    except Exception as reason:
+        raise RunError(f"NNI's manager did not start: {' '.join(str(reason).split())}") from reason
+    _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
+    try:
+        _follow(experiment)
+        outcomes = [_collect(job, home, plan, results) for job in _jobs(experiment)]
+    except KeyboardInterrupt:
+        _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
+        experiment.stop()
+        raise
+    except ProxylessError:
+        experiment.stop()
+        raise
+    if keep:
+        _log.info(
+            "The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id
+        )
+    else:
+        experiment.stop()
+    return outcomes
+
+
+def _jobs(experiment: Any) -> list[Any]:
+    return sorted(experiment.list_trial_jobs(), key=lambda job: job.sequenceId)
+
+
+def _follow(experiment: Any) -> None:
+    """Print a line for each new intermediate result and each change of a trial's status, until all is done."""
+    shown: dict[str, int] = {}
+    statuses: dict[str, str] = {}
+    while True:
+        status = experiment.get_status()
+        for job in _jobs(experiment):
+            name = f"trial {job.sequenceId}"
+            if statuses.get(job.trialJobId) != job.status:
+                statuses[job.trialJobId] = job.status
+                _log.info("%s %s: %s", name, job.status.lower(), _short(_parameters(job)))
+            if job.status in {"RUNNING", "SUCCEEDED"}:
+                metrics = experiment.get_job_metrics(job.trialJobId).get(job.trialJobId, [])
+                known = [m for m in metrics if m.type == "PERIODICAL" and isinstance(m.data, dict)]
+                known.sort(key=lambda m: m.sequence)
+                for metric in known[shown.get(job.trialJobId, 0) :]:
+                    _log.info(
+                        "%s epoch %d: accuracy %.4f, latency %.3g ms (expected %.3g), entropy %.2f, loss %.3f",
+                        name, metric.sequence + 1, metric.data["default"], metric.data["latency_ms"],
+                        metric.data["expected_latency_ms"], metric.data["entropy"], metric.data["train_loss"],
+                    )  # fmt: skip
+                shown[job.trialJobId] = len(known)
+        if status in {"DONE", "STOPPED"}:
+            return
+        if status == "ERROR":
+            errors = experiment.get_experiment_profile().get("errors") or []
+            raise RunError(f"NNI's experiment {experiment.id} failed: {errors}; see nnictl log stderr {experiment.id}")
+        if status == "NO_MORE_TRIAL" and all(s in _ENDED for s in statuses.values()):
+            return
+        time.sleep(1.0)
+
+
+def _parameters(job: Any) -> dict[str, Any]:
+    return dict(job.hyperParameters[0].parameters) if job.hyperParameters else {}
+
+
+def _short(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in parameters.items()) or "no parameters yet"
+
+
+def _collect(job: Any, home: Path, plan: Plan, results: Path | None) -> Outcome:
+    parameters = _parameters(job)
+    output = home / "environments" / "local-env" / "trials" / job.trialJobId
+    if job.status != "SUCCEEDED":
+        return Outcome(job.trialJobId, parameters, job.status, reason=_last_line(output / "trial.stderr"))
+    source = output / "architecture.json"
+    if not source.is_file():
+        return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
+    architecture = Architecture.load(source)
+    folder = (results or Path("results") / plan.name) / _folder_of(architecture, parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _ARTIFACTS:
+        if (output / name).is_file():
+            temporary = folder / f".{name}"
+            shutil.copyfile(output / name, temporary)
+            temporary.replace(folder / name)
+    return Outcome(job.trialJobId, parameters, job.status, folder, architecture)
+
+
+def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
+    """`<target>`, and below it what else NNI varied."""
+    rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key != "target"]
+    folder = Path(str(architecture.target))
+    return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return "no stderr"
+    return lines[-1] if lines else "nothing on stderr"
+
+
+COLUMNS = (
+    "target", "strategy", "accuracy", "predicted_latency_ms", "measured_latency_ms", "parameters", "architecture",
+)  # fmt: skip
+
+
+def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
+    """One row for each trial that succeeded; the keys are `COLUMNS`."""
+    rows = []
+    for outcome in outcomes:
+        found, folder = outcome.architecture, outcome.folder
+        if found is None or folder is None:
+            continue
+        measured = found.measured_latency_ms
+        rows.append(
+            {
+                "target": str(found.target),
+                "strategy": str(found.strategy),
+                "accuracy": f"{found.metrics['default']:.4f}",
+                "predicted_latency_ms": f"{found.predicted_latency_ms:.4g}",
+                "measured_latency_ms": "other device" if measured is None else f"{measured:.4g}",
+                "parameters": str(found.parameters),
+                "architecture": str(folder / "architecture.json"),
+            }
+        )
+    return rows
+
+
+def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
+    """The summary as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def format_table(rows: list[dict[str, str]]) -> str:
+    """The summary as aligned text."""
+    table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
+    widths = {column: max(len(row[column]) for row in table) for column in COLUMNS}
+    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in table)
