@@ -24,7 +24,14 @@ _HOMES = {
     "MobileNetV2Space": "space",
     "ProxylessNAS": "strategy",
 }
-__all__ = ["Architecture", "LatencyProfiler", "LatencyTable", "MobileNetV2Space", "ProxylessNAS", "__version__"]
+__all__ = [
+    "Architecture",
+    "LatencyProfiler",
+    "LatencyTable",
+    "MobileNetV2Space",
+    "ProxylessNAS",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -218,9 +218,7 @@ class Architecture:
     ) -> Architecture:
         """Check the content of a file; see `load`."""
         if content.get("schema") != ARCHITECTURE_SCHEMA:
-            raise ArchitectureError(
-                f"{source}: schema must be '{ARCHITECTURE_SCHEMA}', got {content.get('schema')!r}"
-            )
+            raise ArchitectureError(f"{source}: schema must be '{ARCHITECTURE_SCHEMA}', got {content.get('schema')!r}")
         unknown = sorted(set(content) - _KEYS)
         if unknown:
             raise ArchitectureError(f"{source}: unknown keys {unknown} (allowed: {', '.join(sorted(_KEYS))})")

@@ -29,13 +29,11 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
     parser.add_argument("--version", action="version", version=f"nni-proxyless {__version__}")
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
-    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, run: Any, text: str, example: str) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(

@@ -116,9 +116,7 @@ def split_indices(
     targets = np.asarray(labels)
     everything = np.arange(len(targets))
     try:
-        rest, held_out = train_test_split(
-            everything, test_size=held_out_fraction, random_state=seed, stratify=targets
-        )
+        rest, held_out = train_test_split(everything, test_size=held_out_fraction, random_state=seed, stratify=targets)
         weights, architecture = train_test_split(
             rest, test_size=arch_fraction / (1 - held_out_fraction), random_state=seed, stratify=targets[rest]
         )

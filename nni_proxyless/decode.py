@@ -10,9 +10,7 @@ from torch import Tensor
 _Candidate = TypeVar("_Candidate")
 
 
-def most_likely(
-    probs: Mapping[str, Tensor], candidates: Mapping[str, Sequence[_Candidate]]
-) -> dict[str, _Candidate]:
+def most_likely(probs: Mapping[str, Tensor], candidates: Mapping[str, Sequence[_Candidate]]) -> dict[str, _Candidate]:
     """The most likely architecture: the arg max of each layer, as layers are independent (paper section 3.2).
 
     Args:

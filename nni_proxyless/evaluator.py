@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 Batch = tuple[Tensor, Tensor]
 
 
-class ImageClassification(LightningModule):  # type: ignore[misc]
+class ImageClassification(LightningModule):
     """Cross-entropy, SGD with Nesterov momentum, cosine learning rate, channels_last.
 
     Args:

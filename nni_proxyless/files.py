@@ -39,7 +39,10 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    return write_atomically(path, write)
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

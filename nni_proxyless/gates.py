@@ -49,7 +49,8 @@ def path_probs(alpha: Tensor) -> Tensor:
 
 def entropy(probs: Tensor) -> Tensor:
     """Entropy of a distribution in nats, a scalar."""
-    return torch.special.entr(probs).sum()
+    total: Tensor = torch.special.entr(probs).sum()
+    return total
 
 
 def sample_path(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
@@ -116,7 +117,7 @@ def conditional_probs(alpha: Tensor, sample: PathSample) -> Tensor:
 
 
 def gated_sum(gates: Tensor, outputs: Sequence[Any]) -> Any:
-    """y = Σ_j g_j o_j for one-hot gates: the value of `outputs[0]`, with the gradient of every gate.
+    """Y = Σ_j g_j o_j for one-hot gates: the value of `outputs[0]`, with the gradient of every gate.
 
     Args:
         gates: Shape (number of sampled paths,), one-hot at the first; see `straight_through_gates`.
@@ -154,7 +155,7 @@ class _GatedSum(torch.autograd.Function):
         return active.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         differences: tuple[Tensor, ...] = ctx.saved_tensors
         grad_gates = None

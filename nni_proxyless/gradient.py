@@ -17,7 +17,7 @@ from .objective import Objective
 from .supernet import ArchGradient, Gate, WeightFreezer, probs_by_candidate
 
 
-class ProxylessLightningModule(DartsLightningModule):  # type: ignore[misc]
+class ProxylessLightningModule(DartsLightningModule):
     """Trains the weights of sampled paths on one part of the data, the architecture on another.
 
     It takes NNI's batches `{"train": …, "val": …}`: weights learn from `train`, gates from `val`.
@@ -143,9 +143,7 @@ class ProxylessLightningModule(DartsLightningModule):  # type: ignore[misc]
 
     def search_objective(self, loss: Tensor) -> Tensor:
         """Loss, expected latency and NNI's penalty in one number, differentiable in the architecture (eq. 7)."""
-        probs = {
-            label: gates.conditional_probs(gate.alpha, gate.sample) for label, gate in self._gates.items()
-        }
+        probs = {label: gates.conditional_probs(gate.alpha, gate.sample) for label, gate in self._gates.items()}
         if self.costs is not None:
             expected_ms = self.costs.expected_latency_ms(probs)
             self.log("arch/expected_latency_ms", expected_ms.detach())

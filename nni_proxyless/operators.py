@@ -157,9 +157,7 @@ class ConvBNReLU(nn.Module):
 class MBConv(nn.Module):
     """Inverted residual: pointwise expansion (left out at expansion 1), depthwise, pointwise-linear."""
 
-    def __init__(
-        self, c_in: int, c_out: int, kernel: int, expansion: int, stride: int, norm: NormSettings
-    ) -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int, expansion: int, stride: int, norm: NormSettings) -> None:
         super().__init__()
         hidden = c_in * expansion
         self.residual = stride == 1 and c_in == c_out
@@ -178,8 +176,8 @@ class MBConv(nn.Module):
         if self.expands:
             y = self.act(self.bn1(self.conv_pw(y)))  # (batch, hidden, h, w)
         y = self.act(self.bn2(self.conv_dw(y)))  # (batch, hidden, h / stride, w / stride)
-        y = self.bn3(self.conv_pwl(y))  # (batch, c_out, h / stride, w / stride)
-        return x + y if self.residual else y
+        out: Tensor = self.bn3(self.conv_pwl(y))  # (batch, c_out, h / stride, w / stride)
+        return x + out if self.residual else out
 
 
 class Classifier(nn.Module):
@@ -248,9 +246,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.stem = stem.build(norm)
-        self.blocks = nn.Sequential(
-            *(nn.Identity() if block is None else block.build(norm) for block in blocks)
-        )
+        self.blocks = nn.Sequential(*(nn.Identity() if block is None else block.build(norm) for block in blocks))
         self.head = head.build(norm)
         self.classifier = classifier.build(norm)
         initialise(self)

@@ -12,7 +12,7 @@ from .latency.table import LatencyTable
 from .space import layer_choices, require_description
 
 
-class LatencyProfiler(ExpressionProfiler):  # type: ignore[misc]
+class LatencyProfiler(ExpressionProfiler):
     """Predicts the latency of a sample, in milliseconds.
 
     Args:

@@ -112,9 +112,7 @@ class Recipe:
         return cls.from_dict({**content, **(overrides or {})}, Path(path).resolve().parent, f"recipe {path}")
 
     @classmethod
-    def from_dict(
-        cls, content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe"
-    ) -> Recipe:
+    def from_dict(cls, content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe") -> Recipe:
         """Check keys, types and ranges; see `load`."""
         allowed, hints = cls.keys(), get_type_hints(cls)
         values: dict[str, Any] = {"folder": str(folder or Path.cwd())}
@@ -223,5 +221,3 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
 
 def _shown(value: Any) -> str:
     return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
-
-

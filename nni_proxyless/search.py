@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import logging
 import math
 import os
@@ -218,12 +219,10 @@ def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
     }
 
 
-class _Recorder(pl.Callback):  # type: ignore[misc]
+class _Recorder(pl.Callback):
     """After each epoch: decode, validate, report, write. A crash loses at most the epoch in progress."""
 
-    def __init__(
-        self, prepared: Prepared, strategy: ProxylessNAS, output: Path, report: Report | None
-    ) -> None:
+    def __init__(self, prepared: Prepared, strategy: ProxylessNAS, output: Path, report: Report | None) -> None:
         self._prepared = prepared
         self._strategy = strategy
         self._output = output
@@ -254,7 +253,7 @@ class _Recorder(pl.Callback):  # type: ignore[misc]
         network = network.to(memory_format=torch.channels_last)
         batches = min(self._prepared.recipe.bn_batches, len(self._statistics))
         self._statistics.generator.manual_seed(self._prepared.recipe.seed)
-        reestimate_batch_norm(network, (batch for batch, _ in zip(self._statistics, range(batches))))
+        reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
         return architecture, network
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:

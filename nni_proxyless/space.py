@@ -15,7 +15,7 @@ from .operators import align_candidates, initialise
 from .space_spec import SpaceSpec
 
 
-class MobileNetV2Space(ModelSpace):  # type: ignore[misc]
+class MobileNetV2Space(ModelSpace):
     """The space of the paper: one LayerChoice per layer over kernels, expansions and skip (section 4.1).
 
     Its modules are named as in `operators.Network`, so weights pass between them by name.

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class SpaceSpec:
     head_width: int
     classes: int
     width_mult: float = 1.0
-    norm: NormSettings = NormSettings()
+    norm: NormSettings = field(default_factory=NormSettings)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -352,9 +352,7 @@ class _Fields:
         value = self.content.get(key)
         good = isinstance(value, list) and value and len(set(map(str, value))) == len(value)
         if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value or ()):
-            raise SpaceError(
-                f"{self.source}: '{key}' must be a list of different whole numbers, got {value!r}"
-            )
+            raise SpaceError(f"{self.source}: '{key}' must be a list of different whole numbers, got {value!r}")
         return tuple(value or ())
 
     def positive(self, key: str, default: float) -> float:

@@ -24,7 +24,7 @@ from .space import describe_space, require_description
 from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutate_choice
 
 
-class ProxylessNAS(OneShotStrategy):  # type: ignore[misc]
+class ProxylessNAS(OneShotStrategy):
     """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space of LayerChoice, InputChoice and Repeat.
 
     Use it wherever NNI takes a one-shot strategy, as in `NasExperiment(space, evaluator, strategy).run()`.
@@ -139,9 +139,7 @@ class ProxylessNAS(OneShotStrategy):  # type: ignore[misc]
         """Both loaders at once: NNI's training loader for weights, its validation loader for the architecture."""
         return {"train": train_dataloader_fn(), "val": val_dataloader_fn()}
 
-    def val_dataloader(
-        self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]
-    ) -> None:
+    def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
         return None
 
     def most_likely_choices(self) -> dict[str, Any]:
@@ -160,9 +158,7 @@ class ProxylessNAS(OneShotStrategy):  # type: ignore[misc]
             "strategy": "proxyless",
             "budget_ms": self.budget_ms,
             "predicted_latency_ms": None if self._costs is None else self._costs.latency_ms(choices),
-            "versions": {
-                name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")
-            },
+            "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
         }
         spec = describe_space(self.supernet)
         if spec is not None:

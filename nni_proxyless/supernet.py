@@ -75,12 +75,10 @@ class Gate(nn.Module):
             return active
         with torch.no_grad():
             inactive = [run_path(index) for index in self.sample.inactive]
-        return gates.gated_sum(
-            gates.straight_through_gates(self.alpha, self.sample), [active, *inactive]
-        )
+        return gates.gated_sum(gates.straight_through_gates(self.alpha, self.sample), [active, *inactive])
 
 
-class _GatedModule(BaseSuperNetModule):  # type: ignore[misc]
+class _GatedModule(BaseSuperNetModule):
     """What NNI asks of any module of a supernet; all answers come from the gate."""
 
     _gate: Gate
@@ -106,7 +104,7 @@ class _GatedModule(BaseSuperNetModule):  # type: ignore[misc]
         return {self._gate.label: probs_by_candidate(self._gate.candidates, self._gate.probs().tolist())}
 
 
-class GatedLayerChoice(LayerChoice, _GatedModule):  # type: ignore[misc]
+class GatedLayerChoice(LayerChoice, _GatedModule):
     """LayerChoice that runs the sampled candidates only; any arguments, any tensors as output."""
 
     def __init__(self, choice: LayerChoice, gate: Gate) -> None:
@@ -117,7 +115,7 @@ class GatedLayerChoice(LayerChoice, _GatedModule):  # type: ignore[misc]
         return self._gate(lambda index: self[self.names[index]](*args, **kwargs))
 
 
-class GatedInputChoice(InputChoice, _GatedModule):  # type: ignore[misc]
+class GatedInputChoice(InputChoice, _GatedModule):
     """InputChoice whose paths are the subsets of inputs it may choose."""
 
     def __init__(self, choice: InputChoice, gate: Gate) -> None:
@@ -132,7 +130,7 @@ class GatedInputChoice(InputChoice, _GatedModule):  # type: ignore[misc]
         return self._gate(run_path)
 
 
-class GatedRepeat(Repeat, _GatedModule):  # type: ignore[misc]
+class GatedRepeat(Repeat, _GatedModule):
     """Repeat whose paths are its depths: a prefix of the blocks."""
 
     def __init__(self, repeat: Repeat, gate: Gate) -> None:
@@ -219,7 +217,7 @@ def mutate_choice(
     if isinstance(module, _GatedModule):
         return True
     if type(module) is LayerChoice:
-        return GatedLayerChoice(module, memo[module.label])
+        return GatedLayerChoice(module, memo[str(module.label)])
     if type(module) is InputChoice:
         varies = module.n_chosen is None
         if module.reduction == "none" or (varies and module.reduction == "concat"):
@@ -227,7 +225,7 @@ def mutate_choice(
                 f"InputChoice '{module.label}' with reduction '{module.reduction}'"
                 f"{' and any number of inputs' if varies else ''} has outputs of different shapes; use sum or mean"
             )
-        return GatedInputChoice(module, memo[module.label])
+        return GatedInputChoice(module, memo[str(module.label)])
     if type(module) is Repeat and isinstance(module.depth_choice, Mutable):
         labels = list(module.depth_choice.simplify())
         if len(labels) != 1:
@@ -248,9 +246,7 @@ class WeightFreezer:
     def __init__(self, model: nn.Module) -> None:
         alphas = {id(module.alpha) for module in model.modules() if isinstance(module, Gate)}
         self._weights = [p for p in model.parameters() if id(p) not in alphas and p.requires_grad]
-        self._norms = [
-            m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats
-        ]
+        self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         kept = {id(buffer) for norm in self._norms for buffer in norm.buffers(recurse=False)}
         self._buffers = [buffer for buffer in model.buffers() if id(buffer) not in kept]
 

@@ -13,7 +13,8 @@ import filelock
 
 from .architecture import Architecture
 from .errors import RecipeError, unknown_name
-from .latency import Backend, LatencyTable, make_backend, measure_isolated, measure_table, this_device
+from .latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
+from .latency.isolated import measure_table_isolated
 from .latency.measure import Progress
 from .resources import cache_folder
 from .space_spec import SpaceSpec
@@ -98,7 +99,7 @@ class Target:
                 table = LatencyTable.load(kept)
                 _log.info("target %s: table of %s from %s", self.name, table.date, kept)
                 return table
-            table = measure_table(spec, backend, progress=progress)
+            table = measure_table_isolated(spec, backend, progress=progress)
             table.save(kept)
         error = table.calibration.mean_relative_error or 0.0
         _log.info(

@@ -2,7 +2,7 @@
 
 from .backends import BACKENDS, Backend, OnnxRuntimeBackend, TorchBackend, make_backend
 from .device import Device, this_device
-from .isolated import measure_isolated
+from .isolated import measure_isolated, measure_table_isolated
 from .measure import (
     Protocol,
     Samples,
@@ -31,6 +31,7 @@ __all__ = [
     "measure_isolated",
     "measure_network",
     "measure_table",
+    "measure_table_isolated",
     "random_architecture",
     "this_device",
     "time_interleaved",

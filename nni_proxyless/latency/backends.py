@@ -10,6 +10,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -125,15 +126,12 @@ def export_onnx(module: nn.Module, input_shape: tuple[int, int, int], batch: int
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter announces its successor at every call
         torch.onnx.export(
-            module.eval(), (torch.randn(batch, *input_shape),), buffer, opset_version=17, dynamo=False
+            module.eval(), (torch.randn(batch, *input_shape),), cast(Any, buffer), opset_version=17, dynamo=False
         )
     return buffer.getvalue()
 
 
-BACKENDS: dict[str, type[Backend]] = {
-    backend.name: backend  # type: ignore[type-abstract]
-    for backend in (TorchBackend, OnnxRuntimeBackend)
-}
+BACKENDS: dict[str, type[Backend]] = {backend.name: backend for backend in (TorchBackend, OnnxRuntimeBackend)}
 
 
 def make_backend(name: str, threads: int = 1, batch: int = 1) -> Backend:

@@ -1,7 +1,8 @@
-"""Measuring a network in a process of its own.
+"""Measuring in a process of its own.
 
-A process that has trained is a poor place to measure in: its allocator and thread pools made the same network up to
-8 % slower than a fresh process did (see docs/latency.md).
+A process that has trained, or loaded half of the machine-learning world, is a poor place to measure in: its
+allocator and thread pools made the same network 5 to 8 % slower than a fresh process did. Tables and networks that
+are to be compared are therefore measured alike, each in a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 from ..architecture import Architecture
 from ..errors import RunError
+from ..space_spec import SpaceSpec
 from .backends import Backend, make_backend
-from .measure import Protocol, Samples, measure_network
+from .measure import Progress, Protocol, Samples, measure_network, measure_table
+from .table import LatencyTable
 
-_PROTOCOL = Protocol(sample_s=0.005, min_rounds=30, max_rounds=100, max_relative_spread=0.005)
+NETWORK_PROTOCOL = Protocol(sample_s=0.005, min_rounds=30, max_rounds=100, max_relative_spread=0.005)
 
 
 def measure_isolated(architecture: Architecture, backend: Backend) -> Samples:
@@ -29,26 +33,88 @@ def measure_isolated(architecture: Architecture, backend: Backend) -> Samples:
         backend: What runs it.
 
     Raises:
-        RunError: The process failed; its last line says why.
+        RunError: The process failed; the message holds its last line.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = replace(architecture, measured_latency_ms=None).save(Path(folder) / "architecture.json")
-        command = [sys.executable, "-W", "ignore", "-m", __name__, str(path)]
-        command += [backend.name, str(backend.threads), str(backend.batch)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no message"]
+    described = replace(architecture, measured_latency_ms=None).to_dict()
+    return Samples(tuple(_in_fresh_process({"architecture": described}, backend, None)))
+
+
+def measure_table_isolated(
+    spec: SpaceSpec, backend: Backend, *, progress: Progress | None = None, **settings: Any
+) -> LatencyTable:
+    """`measure_table` in a fresh process.
+
+    Args:
+        spec: The space.
+        backend: What runs the operators.
+        progress: Called with a text, steps done and steps at most.
+        **settings: `calibration_networks`, `seed`, `protocol` of `measure_table`.
+
+    Raises:
+        RunError: The process failed; the message holds its last line.
+    """
+    if "protocol" in settings:
+        settings["protocol"] = asdict(settings["protocol"])
+    job = {"space": spec.to_dict(), "settings": settings}
+    return LatencyTable.from_dict(_in_fresh_process(job, backend, progress))
+
+
+def _in_fresh_process(job: Mapping[str, Any], backend: Backend, progress: Progress | None) -> Any:
+    where = {"name": backend.name, "threads": backend.threads, "batch": backend.batch}
+    text = json.dumps({**job, "backend": where})
+    command = [sys.executable, "-W", "ignore", "-m", __name__]
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(text)
+            process.stdin.close()
+            result = None
+            for line in process.stdout:
+                message = json.loads(line)
+                if "progress" not in message:
+                    result = message["result"]
+                elif progress:
+                    progress(*message["progress"])
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        errors.seek(0)
+        lines = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
+    if process.returncode != 0 or result is None:
         raise RunError(f"measuring with {backend.name} failed: {lines[-1]}")
-    return Samples(tuple(json.loads(done.stdout.strip().splitlines()[-1])))
+    return result
 
 
-def _main(path: str, backend: str, threads: str, batch: str) -> None:
-    architecture = Architecture.load(path)
-    runner = make_backend(backend, int(threads), int(batch))
-    shape = architecture.require_spec().input_shape
-    samples = measure_network(architecture.build(), shape, runner, _PROTOCOL)
-    sys.stdout.write(json.dumps(samples.milliseconds) + "\n")
+def _main() -> None:
+    def say(message: Mapping[str, Any]) -> None:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+    job = json.load(sys.stdin)
+    backend = make_backend(**job["backend"])
+    result: Any
+    if "architecture" in job:
+        architecture = Architecture.from_dict(job["architecture"])
+        shape = architecture.require_spec().input_shape
+        result = measure_network(architecture.build(), shape, backend, NETWORK_PROTOCOL).milliseconds
+    else:
+        settings = job["settings"]
+        if "protocol" in settings:
+            settings["protocol"] = Protocol(**settings["protocol"])
+        table = measure_table(
+            SpaceSpec.from_dict(job["space"]),
+            backend,
+            progress=lambda *step: say({"progress": step}),
+            **settings,
+        )
+        result = table.to_dict()
+    say({"result": result})
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _main()

@@ -197,9 +197,7 @@ def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architectu
     return Architecture.of_space(spec, {layer.label: generator.choice(layer.names) for layer in spec.layers})
 
 
-def _calibration_architectures(
-    table: LatencyTable, spec: SpaceSpec, count: int, seed: int
-) -> list[Architecture]:
+def _calibration_architectures(table: LatencyTable, spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
     costs = table.costs(spec)
     ends = [
         Architecture.of_space(

@@ -1,7 +1,8 @@
 """The latency table: schema `nni-proxyless/latency-table@1`, load, save, validate, predict.
 
 A table gives F(o), the latency of each operator, so that E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in
-the path probabilities and ∂E/∂p_i = F(o_i) (paper section 3.3.1, eq. 5 and 6). A missing operator is an error, never a zero.
+the path probabilities and ∂E/∂p_i = F(o_i) (paper section 3.3.1, eq. 5 and 6). A missing operator is an
+error, never a zero.
 """
 
 from __future__ import annotations
@@ -180,8 +181,7 @@ class LatencyTable:
             candidates={layer.label: layer.names for layer in spec.layers},
             layers_ms={
                 layer.label: tuple(
-                    0.0 if op is None else scale * self.operators[op].latency_ms
-                    for op in layer.candidates.values()
+                    0.0 if op is None else scale * self.operators[op].latency_ms for op in layer.candidates.values()
                 )
                 for layer in spec.layers
             },
@@ -200,9 +200,7 @@ class LatencyTable:
             "date": self.date,
             "call_overhead_ms": self.call_overhead_ms,
             "calibration": asdict(self.calibration),
-            "operators": [
-                {**operator.to_dict(), **asdict(entry)} for operator, entry in self.operators.items()
-            ],
+            "operators": [{**operator.to_dict(), **asdict(entry)} for operator, entry in self.operators.items()],
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -215,17 +213,13 @@ class LatencyTable:
         Raises:
             LatencyTableError: The file cannot be read, is of another schema, or holds impossible latencies.
         """
-        return cls.from_dict(
-            read_mapping(path, "latency table", LatencyTableError), f"latency table {path}"
-        )
+        return cls.from_dict(read_mapping(path, "latency table", LatencyTableError), f"latency table {path}")
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "latency table") -> LatencyTable:
         """Check the content of a file; see `load`."""
         if content.get("schema") != LATENCY_TABLE_SCHEMA:
-            raise LatencyTableError(
-                f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {content.get('schema')!r}"
-            )
+            raise LatencyTableError(f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {content.get('schema')!r}")
         if content.get("unit") != "ms":
             raise LatencyTableError(f"{source}: unit must be 'ms', got {content.get('unit')!r}")
         rows = content.get("operators")
@@ -244,9 +238,7 @@ class LatencyTable:
                 raise LatencyTableError(f"{where} stands twice: {operator}")
             latency_ms = _finite(row.get("latency_ms"), f"{where} ({operator}): latency_ms")
             if latency_ms <= 0:
-                raise LatencyTableError(
-                    f"{where} ({operator}): latency_ms must be greater than 0, got {latency_ms}"
-                )
+                raise LatencyTableError(f"{where} ({operator}): latency_ms must be greater than 0, got {latency_ms}")
             operators[operator] = OperatorLatency(
                 latency_ms,
                 _finite(row.get("spread_ms", 0.0), f"{where}: spread_ms"),

@@ -41,9 +41,7 @@ class ManagerChannel:
 
     def intermediate(self, metrics: Mapping[str, float]) -> None:
         """Send an intermediate result; they are numbered from 0 without gaps."""
-        self._channel.send_metric(
-            "PERIODICAL", self._parameter_id, self._trial_id, self._sequence, dict(metrics)
-        )
+        self._channel.send_metric("PERIODICAL", self._parameter_id, self._trial_id, self._sequence, dict(metrics))
         self._sequence += 1
 
     def final(self, metrics: Mapping[str, float]) -> None:

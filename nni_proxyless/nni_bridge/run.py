@@ -81,9 +81,7 @@ def check_config(path: Path) -> Plan:
         raise InputError(f"config {path}: 'trialCommand' must be a text, got {command!r}")
     words = shlex.split(command)
     if "--recipe" not in words[:-1]:
-        raise InputError(
-            f"config {path}: trialCommand must be 'nni-proxyless trial --recipe FILE', got '{command}'"
-        )
+        raise InputError(f"config {path}: trialCommand must be 'nni-proxyless trial --recipe FILE', got '{command}'")
     folder = path.resolve().parent / str(content.get("trialCodeDirectory", "."))
     recipe_path = folder / words[words.index("--recipe") + 1]
     space = content.get("searchSpace")
@@ -107,9 +105,7 @@ def _values(path: Path, key: str, described: object) -> list[Any]:
             return values
     if isinstance(described, Mapping) and isinstance(described.get("_value"), list) and "_type" in described:
         return list(described["_value"][:1])  # a range: its bounds are numbers, one stands for all
-    raise InputError(
-        f"config {path}: searchSpace.{key} must be like {{_type: choice, _value: […]}}, got {described!r}"
-    )
+    raise InputError(f"config {path}: searchSpace.{key} must be like {{_type: choice, _value: […]}}, got {described!r}")
 
 
 def check_port(port: int | None) -> int:
@@ -165,7 +161,10 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
             table = target.latency_table(spec, remeasure=True, progress=step)
         costs = table.costs(spec)
         _log.info(
-            "target %s: networks of this space take %.3g to %.3g ms", target.name, costs.smallest_ms, costs.largest_ms
+            "target %s: networks of this space take %.3g to %.3g ms",
+            target.name,
+            costs.smallest_ms,
+            costs.largest_ms,
         )
 
 
@@ -213,9 +212,7 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
         experiment.stop()
         raise
     if keep:
-        _log.info(
-            "The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id
-        )
+        _log.info("The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id)
     else:
         experiment.stop()
     return outcomes

@@ -1,0 +1,41 @@
+# Every target makes its own environment in .venv when there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: quickstart test test-fast lint bench docs-check clean
+
+$(READY): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (once, a few minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[onnx,enas,plot,dev]"
+	@touch $@
+
+# The main job: a search per hardware target through NNI's manager, on embedded real data.
+quickstart: $(READY)
+	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
+
+# All tests, the slow end-to-end ones included.
+test: $(READY)
+	$(BIN)/python -m pip check
+	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/latency_accuracy.py
+	$(BIN)/python benchmarks/candidate_alignment.py
+
+# What the documentation says of names, commands and files is true.
+docs-check: $(READY)
+	$(BIN)/python -m pytest tests/test_docs.py
+
+clean:
+	rm -rf $(VENV) build dist results
