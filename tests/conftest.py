@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorLatency
+from nni_proxyless.space_spec import SpaceSpec
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a test does touches the user's cache, NNI's registry or NNI's list of experiments."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(home / "cache"))
+    monkeypatch.setenv("NNI_CONFIG_DIR", str(home / "nni"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_spec() -> SpaceSpec:
+    """Three searched layers of 4 and 5 candidates, 8 x 8 images: 80 networks."""
+    return SpaceSpec.from_dict(
+        {
+            "schema": "nni-proxyless/space@1",
+            "name": "tiny",
+            "input": {"channels": 1, "size": 8},
+            "stem": {"width": 8, "stride": 1},
+            "first_block": {"width": 8},
+            "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
+            "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
+            "head": {"width": 16},
+            "classes": 3,
+        }
+    )
+
+
+@pytest.fixture
+def tiny_table(tiny_spec: SpaceSpec) -> LatencyTable:
+    """Made-up latencies that differ for all operators: the n-th takes n hundredths of a millisecond."""
+    return table_of(tiny_spec)
+
+
+def table_of(spec: SpaceSpec) -> LatencyTable:
+    return LatencyTable(
+        device=Device("made up", "none", 1),
+        backend="torch",
+        backend_version="0",
+        dtype="float32",
+        batch=1,
+        threads=1,
+        date="2026-01-01T00:00:00+00:00",
+        operators={
+            operator: OperatorLatency(0.01 * number, 0.0, 1)
+            for number, operator in enumerate(spec.distinct_operators(), start=1)
+        },
+        calibration=Calibration(2.0, 0.5, 8, 0.01),
+        space=spec.name,
+    )
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Public data that is no part of the project: `$NNI_PROXYLESS_DATA`, or beside the checkout."""
+    folder = Path(os.environ.get("NNI_PROXYLESS_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared data; there is none in {folder} (set NNI_PROXYLESS_DATA)")
+    return folder
