@@ -20,6 +20,7 @@ from .errors import InputError
 from .gradient import ProxylessLightningModule
 from .latency.table import LatencyCosts, LatencyTable
 from .objective import get_objective
+from .penalty import DifferentiablePenalty
 from .space import describe_space, require_description
 from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutate_choice
 
@@ -88,7 +89,7 @@ class ProxylessNAS(OneShotStrategy):
         self.arch_learning_rate = arch_learning_rate
         self.arch_update_every = arch_update_every
         self.warmup_epochs = warmup_epochs
-        self.penalty = ExpectationProfilerPenalty(**penalty) if isinstance(penalty, dict) else penalty
+        self.penalty = None if penalty is None else DifferentiablePenalty.of(penalty)
         self.gradient_clip_val = gradient_clip_val
         self.log_prob_every_n_step = log_prob_every_n_step
         self.seed = seed

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import nni.nas.strategy  # before nni.nas.oneshot: otherwise NNI replaces its own DARTS and ENAS by stubs
 import torch
 from nni.mutable import Categorical, CategoricalMultiple, Mutable
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat

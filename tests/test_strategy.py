@@ -1,0 +1,382 @@
+"""The strategy under NNI's own API: swaps with DARTS, finds known best paths, exports without side effects."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from nni.mutable import MutableExpression
+from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning
+from nni.nas.experiment import NasExperiment, NasExperimentConfig
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.oneshot.pytorch.supermodule._expression_utils import expression_expectation
+from nni.nas.profiler import ExpressionProfiler
+from nni.nas.profiler.pytorch.flops import FlopsProfiler
+from nni.nas.strategy import DARTS
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nni_proxyless import LatencyProfiler, LatencyTable, MobileNetV2Space, ProxylessNAS
+from nni_proxyless.architecture import Architecture
+from nni_proxyless.errors import InputError, SpaceError
+from nni_proxyless.space_spec import SpaceSpec
+
+from .test_gates import finite_difference
+
+
+class Absolute(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.abs()
+
+
+class Zero(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class Signs(ModelSpace):
+    """Two layers of three fixed candidates before a trainable classifier: 9 networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = LayerChoice({"zero": Zero(), "absolute": Absolute(), "keep": nn.Identity()}, label="first")
+        self.second = LayerChoice({"absolute": Absolute(), "keep": nn.Identity(), "zero": Zero()}, label="second")
+        self.classifier = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.second(self.first(x)))
+
+
+def sign_data(seed: int, count: int = 512) -> TensorDataset:
+    """The class is the sign of the first number: only a network that keeps signs can tell it."""
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(x, (x[:, 0] > 0).long())
+
+
+def evaluator(epochs: int = 4, **kwargs: Any) -> Classification:
+    loaders = [
+        DataLoader(sign_data(seed), batch_size=32, shuffle=True, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
+    ]
+    return Classification(
+        train_dataloaders=loaders[0],
+        val_dataloaders=loaders[1],
+        num_classes=2,
+        learning_rate=0.05,
+        max_epochs=epochs,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        logger=False,
+        **kwargs,
+    )
+
+
+def run(space: ModelSpace, evaluator: Lightning, strategy: Any, folder: Path) -> NasExperiment:
+    config = NasExperimentConfig.default(space, evaluator, strategy)
+    config.experiment_working_directory = folder
+    experiment = NasExperiment(space, evaluator, strategy, config)
+    experiment.run()
+    experiment.stop()
+    return experiment
+
+
+class Costs(ExpressionProfiler):
+    """A user's own profiler: what each candidate costs."""
+
+    def __init__(self, model_space: ModelSpace, costs: dict[str, float]) -> None:
+        super().__init__(model_space)
+        self.expression: Any = 0.0
+        for mutable in model_space.simplify().values():
+            cost: Any = 0.0
+            for name, value in costs.items():
+                cost = MutableExpression.condition(mutable == name, value, cost)
+            self.expression = self.expression + cost
+
+
+def accuracy_of(choices: dict[str, str]) -> float:
+    """Of one network trained alone: what the search is to find out."""
+    torch.manual_seed(0)
+    network = Signs().freeze(choices)
+    x, y = sign_data(0).tensors
+    optimizer = torch.optim.Adam(network.parameters(), 0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(x), y).backward()
+        optimizer.step()
+    x, y = sign_data(1).tensors
+    return float((network(x).argmax(1) == y).float().mean())
+
+
+@pytest.mark.parametrize("arch_gradient", ["two_path", "full"])
+def test_search_finds_the_best_path_known_by_enumeration(arch_gradient: Any, tmp_path: Path) -> None:
+    names = {"first": ("zero", "absolute", "keep"), "second": ("absolute", "keep", "zero")}
+    alone = {picks: accuracy_of(dict(zip(names, picks, strict=True))) for picks in itertools.product(*names.values())}
+    best = max(alone, key=alone.__getitem__)
+    assert alone[best] > 0.95
+    assert sorted(alone.values())[-2] < 0.9  # no other comes near
+    found = []
+    for seed in range(10):
+        pl.seed_everything(seed)
+        strategy = ProxylessNAS(arch_gradient=arch_gradient, arch_learning_rate=0.05, seed=seed)
+        run(Signs(), evaluator(), strategy, tmp_path)
+        found.append(tuple(strategy.most_likely_choices().values()))
+    assert found.count(best) >= 9, found
+
+
+def test_a_dominating_penalty_finds_the_cheapest(tmp_path: Path) -> None:
+    for seed in range(3):
+        pl.seed_everything(seed)
+        space = Signs()
+        profiler = Costs(space, {"keep": 5.0, "absolute": 2.0, "zero": 3.0})
+        strategy = ProxylessNAS(
+            penalty={"profiler": profiler, "baseline": 1.0, "scale": 100.0}, arch_learning_rate=0.05, seed=seed
+        )
+        run(space, evaluator(), strategy, tmp_path)
+        assert strategy.most_likely_choices() == {"first": "absolute", "second": "absolute"}
+
+
+def image_data(seed: int, count: int = 96) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    images = 0.3 * torch.randn(count, 1, 8, 8, generator=generator)
+    for row, label in enumerate(labels.tolist()):
+        images[row, 0, 2 * label : 2 * label + 2] += 1.0
+    return TensorDataset(images, labels)
+
+
+def image_evaluator(epochs: int, **kwargs: Any) -> Classification:
+    loaders = [DataLoader(image_data(seed), batch_size=24, shuffle=True) for seed in (0, 1)]
+    return Classification(
+        train_dataloaders=loaders[0],
+        val_dataloaders=loaders[1],
+        num_classes=3,
+        learning_rate=0.01,
+        max_epochs=epochs,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        logger=False,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("arch_gradient", ["two_path", "full"])
+def test_a_dominating_latency_finds_the_fastest(
+    arch_gradient: Any, tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
+) -> None:
+    costs = tiny_table.costs(tiny_spec)
+    strategy = ProxylessNAS(
+        latency=tiny_table, latency_weight=1000.0, arch_gradient=arch_gradient, arch_learning_rate=0.1, seed=0
+    )
+    run(MobileNetV2Space(tiny_spec), image_evaluator(12), strategy, tmp_path)
+    architecture = strategy.export_architecture(target="made up")
+    assert architecture.predicted_latency_ms == pytest.approx(costs.smallest_ms)
+    assert strategy.oneshot_module.expected_latency_ms() < costs.expected_latency_ms(
+        {label: torch.full((len(c),), 1 / len(c)) for label, c in costs.layers_ms.items()}
+    )
+
+
+def test_darts_and_proxyless_swap_in_the_same_script(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    for strategy in (DARTS(), ProxylessNAS()):
+        space = MobileNetV2Space(tiny_spec)
+        experiment = run(space, image_evaluator(1), strategy, tmp_path)
+        (sample,) = experiment.export_top_models(formatter="dict")
+        assert sample.keys() == {layer.label for layer in tiny_spec.layers}
+        (network,) = experiment.export_top_models(formatter="instance")
+        assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+
+
+def test_export_is_deterministic_and_free_of_side_effects(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
+) -> None:
+    strategy = ProxylessNAS(latency=tiny_table, arch_learning_rate=0.1, seed=3)
+    experiment = run(MobileNetV2Space(tiny_spec), image_evaluator(2), strategy, tmp_path)
+    module = strategy.oneshot_module
+    before = copy.deepcopy(module.state_dict())
+    samples = {label: gate.sample for label, gate in strategy._gates.items()}
+    state = torch.get_rng_state(), module._sampler.get_state()
+    first, second = strategy.export_architecture(), strategy.export_architecture()
+    exported = [experiment.export_top_models(formatter="dict") for _ in range(2)]
+    assert first == second
+    assert exported[0] == exported[1] == [dict(first.choices)]
+    assert {label: gate.sample for label, gate in strategy._gates.items()} == samples
+    assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert torch.equal(module._sampler.get_state(), state[1])
+    assert Architecture.from_dict(first.to_dict()) == first
+
+
+def test_architecture_steps_through_lightning_leave_weights_and_buffers_alone(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nni_proxyless.gradient import ProxylessLightningModule
+
+    original = ProxylessLightningModule.architecture_step
+    changed: list[set[str]] = []
+
+    def watched(self: ProxylessLightningModule, batch: Any, batch_idx: int) -> Tensor:
+        before = {k: v.clone() for k, v in self.training_module.state_dict().items()}
+        value = original(self, batch, batch_idx)
+        after = self.training_module.state_dict()
+        changed.append({k for k in before if not torch.equal(before[k], after[k])})
+        return value
+
+    monkeypatch.setattr(ProxylessLightningModule, "architecture_step", watched)
+    strategy = ProxylessNAS(latency=tiny_table, warmup_epochs=1, arch_update_every=2, arch_learning_rate=0.1)
+    run(MobileNetV2Space(tiny_spec), image_evaluator(3), strategy, tmp_path)
+    assert len(changed) == 2 * 2  # 4 batches an epoch, every second one, not in the first of three epochs
+    assert set().union(*changed)
+    assert all(name.endswith("alpha") for names in changed for name in names)
+
+
+def test_two_path_step_moves_only_the_sampled_pair(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
+) -> None:
+    strategy = ProxylessNAS(latency=tiny_table, arch_learning_rate=0.3, seed=1)
+    space = strategy.mutate_model(MobileNetV2Space(tiny_spec))
+    module = strategy.configure_oneshot_module(image_evaluator(1).module)
+    module.training_module.set_model(space)
+    module.log = lambda *_a, **_k: None  # outside of a trainer
+    module.training_module.log = module.log
+    module.manual_backward = lambda loss: loss.backward()
+    optimizer = module.configure_architecture_optimizers()
+    module.architecture_optimizers = lambda: optimizer
+    from nni_proxyless.supernet import WeightFreezer
+
+    module._freezer = WeightFreezer(module.training_module)
+    x, y = image_data(0).tensors
+    for step in range(6):
+        before = {k: v.detach().clone() for k, v in module.path_probs().items()}
+        module.architecture_step((x[:24], y[:24]), step)
+        for label, gate in strategy._gates.items():
+            others = [i for i in range(gate.num_candidates) if i not in gate.sample.paths]
+            after = gate.probs().detach()
+            torch.testing.assert_close(after[others], before[label][others], rtol=0, atol=1e-6)
+            assert not torch.allclose(after, before[label])
+
+
+def test_nnis_penalty_has_the_gradient_of_its_expectation(tiny_spec: SpaceSpec) -> None:
+    """FLOPs of NNI's own profiler: against the mean over all networks and its finite differences."""
+    space = MobileNetV2Space(tiny_spec)
+    profiler = FlopsProfiler(space, torch.randn(1, 1, 8, 8))
+    baseline = float(profiler.profile({layer.label: layer.names[0] for layer in tiny_spec.layers}))
+    strategy = ProxylessNAS(penalty={"profiler": profiler, "baseline": baseline, "scale": 0.7}, arch_gradient="full")
+    strategy.mutate_model(space)
+    module = strategy.configure_oneshot_module(image_evaluator(1).module)
+    module.log = module.log_dict = lambda *_a, **_k: None
+    gates = strategy._gates
+    for gate in gates.values():
+        nn.init.normal_(gate.alpha)
+        gate.alpha.data = gate.alpha.data.double()
+        gate.draw_for_gradient("full")
+    loss = torch.tensor(1.5, dtype=torch.float64)
+    value = module.search_objective(loss)
+    value.backward()
+
+    def enumerated(alphas: dict[str, Tensor]) -> Tensor:
+        expected = torch.zeros((), dtype=torch.float64)
+        for picks in itertools.product(*(range(g.num_candidates) for g in gates.values())):
+            sample = {k: g.candidates[i] for (k, g), i in zip(gates.items(), picks, strict=True)}
+            p = math.prod(torch.softmax(alphas[k], 0)[i] for k, i in zip(gates, picks, strict=True))
+            expected = expected + p * profiler.profile(sample)
+        return loss + 0.7 * (expected / baseline - 1)
+
+    fixed = {label: gate.alpha.detach().clone() for label, gate in gates.items()}
+    assert float(value.detach()) == pytest.approx(float(enumerated(fixed)))
+    for label, gate in gates.items():
+        numeric = finite_difference(lambda a, label=label: enumerated({**fixed, label: a}), fixed[label])
+        torch.testing.assert_close(gate.alpha.grad, numeric, rtol=1e-5, atol=1e-8)
+        assert float(gate.alpha.grad.abs().max()) > 1e-4
+
+
+def test_latency_profiler_is_the_table(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
+    profiler = LatencyProfiler(MobileNetV2Space(tiny_spec), tiny_table)
+    costs = tiny_table.costs(tiny_spec)
+    for picks in itertools.product(*(layer.names for layer in tiny_spec.layers)):
+        choices = {layer.label: name for layer, name in zip(tiny_spec.layers, picks, strict=True)}
+        assert profiler.profile(choices) == pytest.approx(costs.latency_ms(choices))
+    uniform = {layer.label: dict.fromkeys(layer.names, 1 / len(layer.names)) for layer in tiny_spec.layers}
+    probs = {label: torch.tensor(list(p.values()), dtype=torch.float64) for label, p in uniform.items()}
+    assert expression_expectation(profiler.expression, uniform) == pytest.approx(
+        float(costs.expected_latency_ms(probs))
+    )
+
+
+def test_latency_and_penalty_combine(tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path) -> None:
+    space = MobileNetV2Space(tiny_spec)
+    flops = FlopsProfiler(space, torch.randn(1, 1, 8, 8))
+    strategy = ProxylessNAS(latency=tiny_table, penalty={"profiler": flops, "baseline": 1e5, "scale": 0.1})
+    run(space, image_evaluator(1), strategy, tmp_path)
+    assert strategy.export_architecture().predicted_latency_ms is not None
+
+
+def test_a_space_that_does_not_describe_itself_has_no_latency(tiny_table: LatencyTable) -> None:
+    with pytest.raises(SpaceError, match=r"latency= needs a MobileNetV2Space.*Signs does not.*penalty="):
+        ProxylessNAS(latency=tiny_table).mutate_model(Signs())
+    with pytest.raises(SpaceError, match="LatencyProfiler needs"):
+        LatencyProfiler(Signs(), tiny_table)
+
+
+def test_architecture_of_a_space_of_the_users_own(tmp_path: Path) -> None:
+    strategy = ProxylessNAS()
+    run(Signs(), evaluator(1), strategy, tmp_path)
+    found = strategy.export_architecture()
+    loaded = Architecture.load(found.save(tmp_path / "architecture.json"))
+    assert loaded == found
+    assert isinstance(Signs().freeze(dict(loaded.choices)), nn.Module)
+    with pytest.raises(InputError, match="model class of your own"):
+        loaded.build()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"objective": "add_lin"}, r"unknown objective 'add_lin'; did you mean 'add_linear'\?"),
+        ({"arch_gradient": "one_path"}, r"unknown arch_gradient 'one_path'.*full, two_path"),
+        ({"budget_ms": 3.0}, "budget_ms=3.0 needs latency="),
+        ({"latency_weight": -1.0}, "latency_weight must be at least 0, got -1.0"),
+        ({"arch_learning_rate": 0.0}, "arch_learning_rate must be greater than 0"),
+        ({"arch_update_every": 0}, "arch_update_every must be a whole number from 1, got 0"),
+        ({"warmup_epochs": 1.5}, "warmup_epochs must be a whole number from 0, got 1.5"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ProxylessNAS(**arguments)
+
+
+def test_alphas_come_in_the_same_order_in_every_process() -> None:
+    code = (
+        "import warnings; warnings.simplefilter('ignore');"
+        "from tests.test_supernet import Zoo; from nni_proxyless import ProxylessNAS;"
+        "s = ProxylessNAS(); s.mutate_model(Zoo()); print('order', list(s._gates))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    orders = set()
+    for seed in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True, text=True, check=True, cwd=root, env={**os.environ, "PYTHONHASHSEED": seed},
+        )  # fmt: skip
+        orders.add(done.stdout.strip().splitlines()[-1])
+    assert orders == {"order ['depth', 'half', 'inner', 'inputs', 'outer', 'pair', 'shared']"}
+
+
+def test_equal_seeds_give_equal_searches(tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path) -> None:
+    alphas = []
+    for _ in range(2):
+        pl.seed_everything(4)
+        strategy = ProxylessNAS(latency=tiny_table, arch_learning_rate=0.1, seed=4)
+        run(MobileNetV2Space(tiny_spec), image_evaluator(2), strategy, tmp_path)
+        alphas.append([a.detach().clone() for a in strategy.oneshot_module.arch_parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*alphas, strict=True))
