@@ -6,6 +6,7 @@ Exit codes: 0 good, 1 a run that failed, 2 bad input, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 import warnings
@@ -174,5 +175,10 @@ def _quiet_third_parties() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     _log.setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with contextlib.suppress(ImportError):
+        # gym, which NNI's ENAS needs, tells every process that imports it to use something else.
+        from gym_notices import notices
+
+        notices.notices.clear()
     for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
         warnings.filterwarnings("ignore", message=message)

@@ -116,9 +116,11 @@ def split_indices(
     targets = np.asarray(labels)
     everything = np.arange(len(targets))
     try:
-        rest, held_out = train_test_split(everything, test_size=held_out_fraction, random_state=seed, stratify=targets)
+        rest, held_out = train_test_split(
+            everything, test_size=round(held_out_fraction * len(targets)), random_state=seed, stratify=targets
+        )
         weights, architecture = train_test_split(
-            rest, test_size=arch_fraction / (1 - held_out_fraction), random_state=seed, stratify=targets[rest]
+            rest, test_size=round(arch_fraction * len(targets)), random_state=seed, stratify=targets[rest]
         )
     except ValueError as reason:
         raise DataError(f"{len(targets)} images cannot be split into three parts: {reason}") from reason

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
 import torch
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor, nn, optim
 
 from . import gates
+from .errors import RunError
 from .latency.table import LatencyCosts
 from .objective import Objective
 from .supernet import ArchGradient, Gate, WeightFreezer, probs_by_candidate
@@ -21,6 +23,8 @@ class ProxylessLightningModule(DartsLightningModule):
     """Trains the weights of sampled paths on one part of the data, the architecture on another.
 
     It takes NNI's batches `{"train": …, "val": …}`: weights learn from `train`, gates from `val`.
+
+    A loss that is not finite stops the search with a RunError that says in which step it first appeared.
 
     Args:
         training_module: The evaluator's Lightning module; its `training_step` gives the loss.
@@ -114,7 +118,7 @@ class ProxylessLightningModule(DartsLightningModule):
         """Train the weights of one sampled path; no other path is computed."""
         for gate in self._gates.values():
             gate.draw_path(self._sampler)
-        loss = _loss_of(self.training_module.training_step(batch, batch_idx))
+        loss = self._finite(_loss_of(self.training_module.training_step(batch, batch_idx)), "weight", batch_idx)
         self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
         return loss
 
@@ -130,7 +134,7 @@ class ProxylessLightningModule(DartsLightningModule):
             gate.draw_for_gradient(self.arch_gradient, self._sampler)
         with self._freezer.frozen(), self._logging_as("arch/"):
             loss = _loss_of(self.training_module.training_step(batch, batch_idx))
-            objective = self.search_objective(loss)
+            objective = self.search_objective(self._finite(loss, "architecture", batch_idx))
             optimizer.zero_grad()
             self.manual_backward(objective)
         before = [gate.alpha.detach().clone() for gate in self._gates.values()]
@@ -175,6 +179,14 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._sampler.set_state(checkpoint["path_sampler"])
+
+    def _finite(self, loss: Tensor, kind: str, batch_idx: int) -> Tensor:
+        if not bool(torch.isfinite(loss)):
+            raise RunError(
+                f"the loss became {loss.item()} in epoch {self.trainer.current_epoch + 1}, {kind} step {batch_idx + 1}; "
+                "lower the learning rate or set gradient_clip_val"
+            )
+        return loss
 
     @contextmanager
     def _logging_as(self, prefix: str) -> Iterator[None]:

@@ -33,8 +33,8 @@ def mul_log(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weig
     """
     if reference_ms <= 1.0 or float(expected_latency_ms.detach()) <= 1.0:
         raise InputError(
-            f"objective mul_log needs latencies above 1 ms, got {float(expected_latency_ms.detach()):.4g} ms with reference "
-            f"{reference_ms:.4g} ms; use add_linear for networks this fast"
+            f"objective mul_log needs latencies above 1 ms, got {float(expected_latency_ms.detach()):.4g} ms with "
+            f"reference {reference_ms:.4g} ms; use add_linear for networks this fast"
         )
     return loss * (expected_latency_ms.log() / math.log(reference_ms)) ** weight
 

@@ -10,7 +10,6 @@ import csv
 import io
 import itertools
 import logging
-import math
 import os
 import sys
 import time
@@ -28,7 +27,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from .architecture import Architecture
 from .data import DataSplits, load_splits
-from .errors import RunError
+from .errors import DataError, RunError
 from .evaluator import ImageClassification, accuracy, reestimate_batch_norm
 from .files import write_atomically, write_text, write_yaml
 from .latency import LatencyTable
@@ -101,7 +100,7 @@ def prepare(recipe: Recipe) -> Prepared:
     )
     for part in ("weights", "architecture"):
         if len(getattr(splits, part)) < recipe.batch_size:
-            raise RunError(
+            raise DataError(
                 f"batch_size {recipe.batch_size} is larger than the {part} part of the data "
                 f"({len(getattr(splits, part))} images); choose a smaller one"
             )
@@ -265,11 +264,6 @@ class _Recorder(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         architecture, network = self.decode()
         loss = float(torch.stack(self._losses).mean())
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the training loss became {loss} in epoch {trainer.current_epoch + 1}; lower learning_rate "
-                f"(now {self._prepared.recipe.learning_rate}) or set gradient_clip_val"
-            )
         assert architecture.predicted_latency_ms is not None
         expected = module.expected_latency_ms()
         assert expected is not None

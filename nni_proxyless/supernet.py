@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
-import nni.nas.strategy  # before nni.nas.oneshot: otherwise NNI replaces its own DARTS and ENAS by stubs
+import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
 import torch
 from nni.mutable import Categorical, CategoricalMultiple, Mutable
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat

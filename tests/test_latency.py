@@ -280,5 +280,5 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
 
 def test_a_failed_measuring_process_says_why(tiny_spec: SpaceSpec) -> None:
     backend = SyntheticBackend()  # which the other process does not know
-    with pytest.raises(RunError, match="measuring with synthetic failed: .*unknown latency backend"):
+    with pytest.raises(RunError, match=r"measuring with synthetic failed: .*unknown latency backend"):
         measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend)

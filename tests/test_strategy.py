@@ -299,6 +299,18 @@ def test_nnis_penalty_has_the_gradient_of_its_expectation(tiny_spec: SpaceSpec) 
         assert float(gate.alpha.grad.abs().max()) > 1e-4
 
 
+def test_a_loss_that_is_not_finite_says_where_it_appeared(tmp_path: Path) -> None:
+    from nni_proxyless.errors import RunError
+
+    x, y = sign_data(0).tensors
+    x[70, 0] = torch.inf
+    loaders = [DataLoader(TensorDataset(x, y), batch_size=32), DataLoader(sign_data(1), batch_size=32)]
+    bad = evaluator()
+    bad.train_dataloaders, bad.val_dataloaders = loaders
+    with pytest.raises(RunError, match=r"became nan in epoch 1, weight step [3-9]; lower the learning rate"):
+        run(Signs(), bad, ProxylessNAS(seed=2), tmp_path)
+
+
 def test_latency_profiler_is_the_table(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
     profiler = LatencyProfiler(MobileNetV2Space(tiny_spec), tiny_table)
     costs = tiny_table.costs(tiny_spec)

@@ -1,0 +1,264 @@
+"""Through a real NNI manager, and from a wheel in an empty environment."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+
+from nni_proxyless import Architecture, LatencyTable
+
+from .conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
+KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss"}
+BIN = Path(sys.executable).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+class Workplace:
+    """A home of its own for NNI, with a copy of the quickstart in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.experiment = folder / "experiments" / "quickstart"
+        shutil.copytree(REPOSITORY / "experiments" / "quickstart", self.experiment)
+        self.environment = {
+            **os.environ,
+            "HOME": str(folder),
+            "NNI_PROXYLESS_CACHE": str(folder / "cache"),
+            "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
+        }
+        self.port = free_port()
+
+    def change(self, file: str, changes: Mapping[str, Any]) -> None:
+        path = self.experiment / file
+        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
+
+    def command(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(BIN / words[0]), *words[1:]],
+            capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def api(self, path: str) -> Any:
+        return requests.get(f"http://localhost:{self.port}/api/v1/nni/{path}", timeout=20).json()
+
+    def metrics(self, trial: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+        """Intermediate results in the order of their numbers, which have no gaps, and final ones."""
+        rows = self.api(f"metric-data/{trial}")
+        periodical = sorted((r for r in rows if r["type"] == "PERIODICAL"), key=lambda r: r["sequence"])
+        assert [r["sequence"] for r in periodical] == list(range(len(periodical)))
+        final = [r for r in rows if r["type"] == "FINAL"]
+        return tuple([json.loads(json.loads(r["data"])) for r in part] for part in (periodical, final))  # type: ignore[return-value]
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that still runs with this home."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("HOME") == str(self.folder):
+                    found.append(process)
+            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+        return found
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    place = Workplace(tmp_path)
+    yield place
+    for process in place.processes():
+        process.kill()
+
+
+def test_quickstart_in_short_form(workplace: Workplace) -> None:
+    """Both targets through the manager: metrics, files, summary, TensorBoard; then nothing is left running."""
+    workplace.change("recipe.yml", {"epochs": 14, "warmup_epochs": 6})
+    done = workplace.command(
+        "nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port), "--keep"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"NNI web UI: http://localhost:{workplace.port}" in done.stderr
+    assert "trial 1 epoch 14: accuracy" in done.stderr
+
+    rows = read_csv(workplace.folder / "results" / "quickstart" / "summary.csv")
+    assert [row["target"] for row in rows] == ["cpu_torch", "cpu_onnxruntime"]
+    for row in rows:
+        assert float(row["accuracy"]) >= 0.9
+        assert Path(row["architecture"]) == Path("results") / "quickstart" / row["target"] / "architecture.json"
+        assert row["architecture"] in done.stdout
+        folder = (workplace.folder / row["architecture"]).parent
+        architecture = Architecture.load(folder / "architecture.json")
+        assert architecture.target == row["target"]
+        assert architecture.trial_parameters == {"target": row["target"]}
+        assert architecture.measured_latency_ms is not None
+        assert architecture.measured_latency_ms > 0
+        table = LatencyTable.load(folder / "latency_table.yml")
+        predicted = table.costs(architecture.require_spec()).latency_ms(architecture.choices)
+        assert architecture.predicted_latency_ms == pytest.approx(predicted)
+        assert int(row["parameters"]) == sum(p.numel() for p in architecture.build().parameters())
+        history = read_csv(folder / "history.csv")
+        assert [int(r["epoch"]) for r in history] == list(range(1, 15))
+        assert float(history[-1]["default"]) == architecture.metrics["default"]
+
+    jobs = workplace.api("trial-jobs")
+    assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
+    experiment = workplace.api("experiment")["id"]
+    for job in jobs:
+        intermediate, final = workplace.metrics(job["trialJobId"])
+        assert len(intermediate) == 14
+        assert len(final) == 1
+        assert all(set(record) == KEYS for record in intermediate + final)
+        assert all(isinstance(value, float) for record in intermediate + final for value in record.values())
+        assert final == intermediate[-1:]
+        seen = (
+            workplace.folder / "nni-experiments" / experiment / "trials" / job["trialJobId"] / "output" / "tensorboard"
+        )
+        assert any(path.name.startswith("events.out.tfevents") for path in seen.iterdir())
+        written = (
+            workplace.folder / "nni-experiments" / experiment / "environments/local-env/trials" / job["trialJobId"]
+        )
+        assert {"architecture.json", "history.csv", "latency_table.yml", "checkpoint.ckpt"} <= {
+            p.name for p in written.iterdir()
+        }
+
+    # What the web UI's TensorBoard button does.
+    answer = requests.post(
+        f"http://localhost:{workplace.port}/api/v1/nni/tensorboard",
+        json={"trials": ",".join(job["trialJobId"] for job in jobs)},
+        timeout=60,
+    )
+    assert answer.ok, answer.text
+    board = answer.json()
+    tags = _await(lambda: requests.get(f"http://localhost:{board['port']}/data/plugin/scalars/tags", timeout=5).json())
+    assert all("val/accuracy" in run and "search/latency_ms" in run for run in tags.values())
+    assert len(tags) == 2
+
+    assert workplace.command("nnictl", "stop", experiment).returncode == 0
+    _await(lambda: not workplace.processes())
+
+
+def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
+    """The config is an ordinary one: nnictl starts it, tables are measured by the trials themselves."""
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    done = workplace.command(
+        "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    _await(lambda: workplace.api("check-status")["status"] == "DONE", seconds=180)
+    jobs = workplace.api("trial-jobs")
+    assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
+    targets = set()
+    for job in jobs:
+        intermediate, final = workplace.metrics(job["trialJobId"])
+        assert [set(record) for record in intermediate + final] == [KEYS] * 3
+        targets.add(json.loads(job["hyperParameters"][0])["parameters"]["target"])
+    assert targets == {"cpu_torch", "cpu_onnxruntime"}
+    assert len(list((workplace.folder / "cache" / "tables").glob("*.yml"))) == 2
+    workplace.command("nnictl", "stop", "--all")
+
+
+def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> None:
+    workplace.change("recipe.yml", {"epochs": 1, "warmup_epochs": 0})
+    choices = {"learning_rate": {"_type": "choice", "_value": [1e30, 0.05]}}
+    workplace.change("config.yml", {"searchSpace": choices})
+    done = workplace.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port))
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("nni-proxyless run: error: trial ")
+    assert "FAILED ({'learning_rate': 1e+30})" in last
+    assert "in epoch 1, weight step " in last
+    assert "; lower the learning rate or set gradient_clip_val" in last
+    rows = read_csv(workplace.folder / "results" / "quickstart" / "summary.csv")
+    assert len(rows) == 1
+    assert (
+        workplace.folder / "results" / "quickstart" / "cpu_torch" / "learning_rate-0.05" / "architecture.json"
+    ).is_file()
+    _await(lambda: not workplace.processes())
+
+
+def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None:
+    import signal
+
+    workplace.change("recipe.yml", {"epochs": 200})
+    with subprocess.Popen(
+        [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
+        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "trial 0 epoch 1:" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert any("go on with: nnictl resume" in line for line in lines), lines
+    _await(lambda: not workplace.processes())
+
+
+def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(REPOSITORY)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"{wheel}[onnx]"], check=True, capture_output=True)
+    try:
+        subprocess.run([str(python), "-m", "pip", "check"], check=True)
+        far = tmp_path / "far" / "away"
+        far.mkdir(parents=True)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment["NNI_PROXYLESS_CACHE"] = str(tmp_path / "cache")
+        done = subprocess.run(
+            [str(python.parent / "nni-proxyless"), "search", "quickstart"]
+            + ["target=cpu_onnxruntime", "epochs=3", "warmup_epochs=1", "--output", "found"],
+            capture_output=True, text=True, check=False, cwd=far, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert Architecture.load(far / "found" / "architecture.json").target == "cpu_onnxruntime"
+        where = [str(python), "-c", "import nni_proxyless; print(nni_proxyless.__file__)"]
+        assert (
+            str(tmp_path / "env") in subprocess.run(where, capture_output=True, text=True, cwd=far, check=True).stdout
+        )
+    finally:
+        shutil.rmtree(tmp_path / "env")  # several GB
+
+
+def _await(condition: Any, seconds: float = 60) -> Any:
+    """Wait until a condition holds and return its value; an exception counts as not yet."""
+    end, last = time.monotonic() + seconds, None
+    while time.monotonic() < end:
+        try:
+            value = condition()
+        except Exception as error:
+            last = error
+        else:
+            if value:
+                return value
+            last = None
+        time.sleep(1)
+    raise AssertionError(f"did not come true within {seconds} s ({last})")
