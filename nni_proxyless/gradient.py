@@ -118,7 +118,9 @@ class ProxylessLightningModule(DartsLightningModule):
         """Train the weights of one sampled path; no other path is computed."""
         for gate in self._gates.values():
             gate.draw_path(self._sampler)
-        loss = self._finite(_loss_of(self.training_module.training_step(batch, batch_idx)), "weight", batch_idx)
+        loss = self._finite(
+            _loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
+        )
         self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
         return loss
 
@@ -134,9 +136,12 @@ class ProxylessLightningModule(DartsLightningModule):
             gate.draw_for_gradient(self.arch_gradient, self._sampler)
         with self._freezer.frozen(), self._logging_as("arch/"):
             loss = _loss_of(self.training_module.training_step(batch, batch_idx))
-            objective = self.search_objective(self._finite(loss, "architecture", batch_idx))
+            objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx))
             optimizer.zero_grad()
             self.manual_backward(objective)
+        moved = [alpha.grad.norm() for alpha in self.arch_parameters() if alpha.grad is not None]
+        if moved:
+            self._finite(torch.stack(moved).sum(), "gradient of the architecture", batch_idx)
         before = [gate.alpha.detach().clone() for gate in self._gates.values()]
         optimizer.step()
         if self.arch_gradient == "two_path":
@@ -180,13 +185,13 @@ class ProxylessLightningModule(DartsLightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._sampler.set_state(checkpoint["path_sampler"])
 
-    def _finite(self, loss: Tensor, kind: str, batch_idx: int) -> Tensor:
-        if not bool(torch.isfinite(loss)):
+    def _finite(self, value: Tensor, kind: str, batch_idx: int) -> Tensor:
+        if not bool(torch.isfinite(value)):
             raise RunError(
-                f"the loss became {loss.item()} in epoch {self.trainer.current_epoch + 1}, {kind} step {batch_idx + 1}; "
+                f"the {kind} became {value.item()} in epoch {self.trainer.current_epoch + 1}, step {batch_idx + 1}; "
                 "lower the learning rate or set gradient_clip_val"
             )
-        return loss
+        return value
 
     @contextmanager
     def _logging_as(self, prefix: str) -> Iterator[None]:

@@ -191,7 +191,7 @@ def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> N
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("nni-proxyless run: error: trial ")
     assert "FAILED ({'learning_rate': 1e+30})" in last
-    assert "in epoch 1, weight step " in last
+    assert "of the architecture became nan in epoch 1, step 1" in last
     assert "; lower the learning rate or set gradient_clip_val" in last
     rows = read_csv(workplace.folder / "results" / "quickstart" / "summary.csv")
     assert len(rows) == 1
