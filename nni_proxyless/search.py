@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -144,9 +145,11 @@ def run_search(
     prepared.table.save(output / "latency_table.yml")
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    _quiet_lightning()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table)
+    steps_per_epoch = max(len(loaders["weights"]), len(loaders["architecture"]))
     recorder = _Recorder(prepared, strategy, output, report)
     trainer = Trainer(
         max_epochs=recipe.epochs,
@@ -158,8 +161,8 @@ def run_search(
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         num_sanity_val_steps=0,
+        log_every_n_steps=min(50, steps_per_epoch),
     )
-    steps_per_epoch = max(len(loaders["weights"]), len(loaders["architecture"]))
     module = ImageClassification(
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
@@ -208,6 +211,14 @@ def make_strategy(recipe: Recipe, table: LatencyTable) -> ProxylessNAS:
         gradient_clip_val=recipe.gradient_clip_val,
         seed=recipe.seed,
     )
+
+
+def _quiet_lightning() -> None:
+    """Lightning's and NNI's notices that say nothing of this search; importing Lightning resets its level."""
+    for name in ("lightning_fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("nni.nas.evaluator.pytorch.lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning")
 
 
 def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:

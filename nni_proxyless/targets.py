@@ -118,7 +118,7 @@ class Target:
     def measure(self, architecture: Architecture) -> float | None:
         """Latency of the built network in milliseconds, or none for a device that is not this machine."""
         backend = self.make_backend()
-        return None if backend is None else measure_isolated(architecture, backend).median_ms
+        return None if backend is None else measure_isolated(architecture, backend)
 
 
 DEFAULT_TARGETS: dict[str, dict[str, Any]] = {

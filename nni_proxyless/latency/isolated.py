@@ -8,6 +8,7 @@ are to be compared are therefore measured alike, each in a process that does not
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,18 +26,23 @@ from .table import LatencyTable
 NETWORK_PROTOCOL = Protocol(sample_s=0.005, min_rounds=30, max_rounds=100, max_relative_spread=0.005)
 
 
-def measure_isolated(architecture: Architecture, backend: Backend) -> Samples:
-    """Latency of an architecture, built anew in a fresh process.
+def measure_isolated(architecture: Architecture, backend: Backend, processes: int = 3) -> float:
+    """Latency of an architecture in milliseconds: the median over fresh processes of the median in each.
+
+    Now and then a process has an unlucky start (where its memory lies, say) and is several per cent slower for
+    all of its life; one such process does not move the median of three.
 
     Args:
-        architecture: Of a space that its file describes.
+        architecture: Of a space that its file describes; built anew in each process.
         backend: What runs it.
+        processes: How many processes, one after the other.
 
     Raises:
-        RunError: The process failed; the message holds its last line.
+        RunError: A process failed; the message holds its last line.
     """
-    described = replace(architecture, measured_latency_ms=None).to_dict()
-    return Samples(tuple(_in_fresh_process({"architecture": described}, backend, None)))
+    job = {"architecture": replace(architecture, measured_latency_ms=None).to_dict()}
+    runs = [Samples(tuple(_in_fresh_process(job, backend, None))) for _ in range(processes)]
+    return statistics.median(run.median_ms for run in runs)
 
 
 def measure_table_isolated(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from ..architecture import Architecture
@@ -20,6 +21,7 @@ from .device import this_device
 from .table import Calibration, LatencyTable, OperatorLatency
 
 Progress = Callable[[str, int, int], None]
+FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def measure_table(
     spec: SpaceSpec,
     backend: Backend,
     *,
-    calibration_networks: int = 8,
+    calibration_networks: int = 12,
     seed: int = 0,
     protocol: Protocol | None = None,
     progress: Progress | None = None,
@@ -171,25 +173,44 @@ def measure_table(
 
 
 def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
-    """Least squares of relative errors: minimise Σ ((scale · sum + offset - measured) / measured)².
+    """Fit measured ≈ scale · sum + offset by least squares of relative errors.
+
+    The offset is kept only if it predicts networks that were left out of the fit better than the scale alone does:
+    with few networks an offset often fits noise, and would mislead at the fast end of the space.
 
     Args:
         sums_ms: Plain sums of operators of each network, in milliseconds.
         measured_ms: Measured latencies of the same networks, in milliseconds.
 
     Returns:
-        The fit. A single network gives a scale only; an offset that would make small networks negative is left
-        out.
+        The fit, with its mean relative error on the networks it was fitted to.
     """
     x, y = np.asarray(sums_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
-    scale, offset = float(np.mean(x / y) / np.mean((x / y) ** 2)), 0.0
-    if len(x) >= 3 and np.ptp(x) > 0.05 * np.mean(x):
-        design = np.stack([x / y, 1.0 / y], axis=1)
-        (slope, constant), *_ = np.linalg.lstsq(design, np.ones_like(y), rcond=None)
-        if slope > 0 and slope * x.min() + constant > 0:
-            scale, offset = float(slope), float(constant)
+    scale, offset = _fit(x, y, with_offset=False)
+    if len(x) >= 4 and np.ptp(x) > 0:
+        slope, constant = _fit(x, y, with_offset=True)
+        stays_positive = slope > 0 and slope * x.min() + constant > 0
+        if stays_positive and _left_out_error(x, y, True) < 0.9 * _left_out_error(x, y, False):
+            scale, offset = slope, constant
     error = float(np.mean(np.abs(scale * x + offset - y) / y))
     return Calibration(scale, offset, len(x), error)
+
+
+def _fit(x: FloatArray, y: FloatArray, with_offset: bool) -> tuple[float, float]:
+    """Minimise Σ ((scale · x + offset - y) / y)²."""
+    columns = [x / y, 1.0 / y] if with_offset else [x / y]
+    solution, *_ = np.linalg.lstsq(np.stack(columns, axis=1), np.ones_like(y), rcond=None)
+    return float(solution[0]), float(solution[1]) if with_offset else 0.0
+
+
+def _left_out_error(x: FloatArray, y: FloatArray, with_offset: bool) -> float:
+    """Mean relative error of each network under the fit to all others."""
+    errors = []
+    for i in range(len(x)):
+        others = np.arange(len(x)) != i
+        scale, offset = _fit(x[others], y[others], with_offset)
+        errors.append(abs(scale * x[i] + offset - y[i]) / y[i])
+    return float(np.mean(errors))
 
 
 def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architecture:
