@@ -185,7 +185,7 @@ def run_search(
         metrics=asdict(recorder.last),
         trial_parameters=dict(trial_parameters or {}),
     )
-    write_atomically(output / "weights.pt", lambda path: torch.save(network.state_dict(), path))
+    write_atomically(output / "weights.pt", lambda path: torch.save(network.cpu().state_dict(), path))
     architecture.save(output / "architecture.json")
     _log.info(
         "%s: accuracy %.4f, predicted %.3f ms, measured %s",
@@ -260,7 +260,8 @@ class _Recorder(pl.Callback):
         )
         network = architecture.build()
         network.load_state_dict(decoded_state(self._strategy.supernet, architecture.choices))
-        network = network.to(memory_format=torch.channels_last)
+        device = next(self._strategy.supernet.parameters()).device
+        network = network.to(device).to(memory_format=torch.channels_last)
         batches = min(self._prepared.recipe.bn_batches, len(self._statistics))
         self._statistics.generator.manual_seed(self._prepared.recipe.seed)
         reestimate_batch_norm(network, itertools.islice(self._statistics, batches))

@@ -16,7 +16,7 @@ from nni.nas.oneshot.pytorch.strategy import MutationHook, OneShotStrategy, no_d
 from torch import nn
 
 from .architecture import Architecture
-from .decode import most_likely
+from .decode import most_likely, most_likely_within
 from .errors import InputError
 from .gradient import ProxylessLightningModule
 from .latency.table import LatencyCosts, LatencyTable
@@ -149,16 +149,26 @@ class ProxylessNAS(OneShotStrategy):
         probs = {label: gate.probs() for label, gate in self._gates.items()}
         return most_likely(probs, {label: gate.candidates for label, gate in self._gates.items()})
 
-    def export_architecture(self, **details: Any) -> Architecture:
+    def export_architecture(self, *, budget_ms: float | None = None, **details: Any) -> Architecture:
         """The most likely architecture, with its predicted latency if the search has a table.
 
         Args:
+            budget_ms: If given, the most likely one of those within this latency by the table, in milliseconds.
             **details: Further fields of `Architecture`: `target`, `metrics`, `seed` and so on.
+
+        Raises:
+            InputError: There is a budget but no table, or no architecture is that fast.
         """
-        choices = self.most_likely_choices()
+        if budget_ms is None:
+            choices = self.most_likely_choices()
+        elif self._costs is None:
+            raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
+        else:
+            probs = {label: gate.probs() for label, gate in self._gates.items()}
+            choices = most_likely_within(probs, self._costs, budget_ms)
         known: dict[str, Any] = {
             "strategy": "proxyless",
-            "budget_ms": self.budget_ms,
+            "budget_ms": self.budget_ms if budget_ms is None else budget_ms,
             "predicted_latency_ms": None if self._costs is None else self._costs.latency_ms(choices),
             "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
         }

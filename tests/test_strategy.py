@@ -196,6 +196,24 @@ def test_darts_and_proxyless_swap_in_the_same_script(tiny_spec: SpaceSpec, tmp_p
         assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
 
 
+def test_nnis_hub_space_is_searched_under_nnis_experiment(tmp_path: Path) -> None:
+    from nni.nas.hub.pytorch import ProxylessNAS as HubSpace
+
+    images = TensorDataset(torch.randn(8, 3, 32, 32), torch.randint(0, 3, (8,)))
+    hub = image_evaluator(1)
+    hub.train_dataloaders, hub.val_dataloaders = (DataLoader(images, batch_size=4) for _ in range(2))
+    strategy = ProxylessNAS(arch_learning_rate=0.1)
+    experiment = run(HubSpace(num_labels=3, width_mult=0.25), hub, strategy, tmp_path)
+    (sample,) = experiment.export_top_models(formatter="dict")
+    assert sample["s2_depth"] in {1, 2, 3, 4}
+    assert sample["s7_i0"] in {f"k{k}e{e}" for k in (3, 5, 7) for e in (3, 6)}
+    moved = {label for label, gate in strategy._gates.items() if float(gate.alpha.detach().abs().sum()) > 0}
+    always = {f"s{s}_depth" for s in range(2, 7)} | {f"s{s}_i0" for s in range(2, 8)}  # others may lie too deep
+    assert always <= moved
+    (network,) = experiment.export_top_models(formatter="instance")
+    assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
 def test_export_is_deterministic_and_free_of_side_effects(
     tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
 ) -> None:
@@ -214,6 +232,24 @@ def test_export_is_deterministic_and_free_of_side_effects(
     assert torch.equal(torch.get_rng_state(), state[0])
     assert torch.equal(module._sampler.get_state(), state[1])
     assert Architecture.from_dict(first.to_dict()) == first
+
+
+def test_export_within_a_budget(tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path) -> None:
+    strategy = ProxylessNAS(latency=tiny_table, latency_weight=0.0, arch_learning_rate=0.1, seed=3)
+    run(MobileNetV2Space(tiny_spec), image_evaluator(3), strategy, tmp_path)
+    free = strategy.export_architecture()
+    costs = tiny_table.costs(tiny_spec)
+    assert free.predicted_latency_ms is not None
+    budget = (costs.smallest_ms + free.predicted_latency_ms) / 2
+    found = strategy.export_architecture(budget_ms=budget)
+    assert found.predicted_latency_ms is not None
+    assert found.predicted_latency_ms <= budget < free.predicted_latency_ms
+    assert found.budget_ms == budget
+    assert strategy.export_architecture(budget_ms=costs.largest_ms).choices == free.choices
+    with pytest.raises(InputError, match="the fastest takes"):
+        strategy.export_architecture(budget_ms=0.1)
+    with pytest.raises(InputError, match="needs a search with latency="):
+        ProxylessNAS().export_architecture(budget_ms=1.0)
 
 
 def test_architecture_steps_through_lightning_leave_weights_and_buffers_alone(

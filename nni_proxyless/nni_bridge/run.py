@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from ..architecture import Architecture
-from ..errors import InputError, ProxylessError, RunError
+from ..errors import InputError, RunError
 from ..files import read_mapping, write_text
 from ..recipe import Recipe
 
@@ -95,6 +95,13 @@ def check_config(path: Path) -> Plan:
         recipe = Recipe.load(recipe_path, dict(zip(values, chosen, strict=True)))
         recipe.chosen_target()
         cells.append(recipe)
+    service = content.get("trainingService")
+    platform = service.get("platform") if isinstance(service, Mapping) else None
+    if platform != "local":
+        raise InputError(
+            f"config {path}: 'run' measures and collects on this machine, so trainingService.platform must be 'local', "
+            f"got {platform!r}; start other services with: nnictl create --config {path}"
+        )
     return Plan(path, recipe_path, tuple(cells))
 
 
@@ -202,14 +209,15 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
         raise RunError(f"NNI's manager did not start: {' '.join(str(reason).split())}") from reason
     _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
     try:
-        _follow(experiment)
+        with _Follower(plan) as follower:
+            _follow(experiment, follower)
         outcomes = [_collect(job, home, plan, results) for job in _jobs(experiment)]
-    except KeyboardInterrupt:
-        _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
+    except BaseException as reason:
         experiment.stop()
-        raise
-    except ProxylessError:
-        experiment.stop()
+        if isinstance(reason, KeyboardInterrupt):
+            _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
+        if isinstance(reason, OSError):  # requests' errors of a lost connection among them
+            raise RunError(f"lost NNI's manager of experiment {experiment.id}: {reason}") from reason
         raise
     if keep:
         _log.info("The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id)
@@ -222,8 +230,41 @@ def _jobs(experiment: Any) -> list[Any]:
     return sorted(experiment.list_trial_jobs(), key=lambda job: job.sequenceId)
 
 
-def _follow(experiment: Any) -> None:
-    """Print a line for each new intermediate result and each change of a trial's status, until all is done."""
+class _Follower:
+    """Shows how an experiment goes: a bar over all epochs on a terminal, a line for each epoch elsewhere."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=sum(recipe.epochs for recipe in plan.cells), desc="searching", unit="epoch")
+
+    def __enter__(self) -> _Follower:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def line(self, text: str) -> None:
+        """Something worth a line on a terminal too."""
+        if self._bar is None:
+            _log.info(text)
+        else:
+            self._bar.write(text, file=sys.stderr)
+
+    def epoch(self, text: str) -> None:
+        """One more epoch of some trial."""
+        if self._bar is None:
+            _log.info(text)
+        else:
+            self._bar.set_postfix_str(text)
+            self._bar.update()
+
+
+def _follow(experiment: Any, follower: _Follower) -> None:
+    """Show each new intermediate result and each change of a trial's status, until all is done."""
     shown: dict[str, int] = {}
     statuses: dict[str, str] = {}
     while True:
@@ -232,17 +273,18 @@ def _follow(experiment: Any) -> None:
             name = f"trial {job.sequenceId}"
             if statuses.get(job.trialJobId) != job.status:
                 statuses[job.trialJobId] = job.status
-                _log.info("%s %s: %s", name, job.status.lower(), _short(_parameters(job)))
+                follower.line(f"{name} {job.status.lower()}: {_short(_parameters(job))}")
             if job.status in {"RUNNING", "SUCCEEDED"}:
                 metrics = experiment.get_job_metrics(job.trialJobId).get(job.trialJobId, [])
                 known = [m for m in metrics if m.type == "PERIODICAL" and isinstance(m.data, dict)]
                 known.sort(key=lambda m: m.sequence)
                 for metric in known[shown.get(job.trialJobId, 0) :]:
-                    _log.info(
-                        "%s epoch %d: accuracy %.4f, latency %.3g ms (expected %.3g), entropy %.2f, loss %.3f",
-                        name, metric.sequence + 1, metric.data["default"], metric.data["latency_ms"],
-                        metric.data["expected_latency_ms"], metric.data["entropy"], metric.data["train_loss"],
-                    )  # fmt: skip
+                    found = metric.data
+                    follower.epoch(
+                        f"{name} epoch {metric.sequence + 1}: accuracy {found['default']:.4f}, "
+                        f"latency {found['latency_ms']:.3g} ms (expected {found['expected_latency_ms']:.3g}), "
+                        f"entropy {found['entropy']:.2f}, loss {found['train_loss']:.3f}"
+                    )
                 shown[job.trialJobId] = len(known)
         if status in {"DONE", "STOPPED"}:
             return

@@ -1,0 +1,69 @@
+"""How well a measured table predicts whole networks that it has never seen.
+
+    .venv/bin/python benchmarks/latency_accuracy.py [--networks 30]
+
+For each space and backend on this machine: measure and calibrate a table, draw random networks that calibration has
+not used, measure them interleaved, compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from _results import publish
+from scipy.stats import spearmanr
+
+from nni_proxyless.latency import make_backend, measure_table, random_architecture, time_interleaved
+from nni_proxyless.space_spec import SpaceSpec
+
+SPACES = ("mobilenetv2_digits", "mobilenetv2_cifar", "mobilenetv2_imagenet")
+BACKENDS = ("torch", "onnxruntime")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=30)
+    count = parser.parse_args().networks
+    warnings.simplefilter("ignore")
+    rows: list[dict[str, Any]] = []
+    for space in SPACES:
+        spec = SpaceSpec.from_yaml(space)
+        for name in BACKENDS:
+            backend = make_backend(name, threads=1)
+            start = time.perf_counter()
+            table = measure_table(spec, backend)
+            seconds = time.perf_counter() - start
+            costs = table.costs(spec)
+            generator = random.Random("validation")
+            drawn = [random_architecture(spec, generator) for _ in range(count)]
+            with backend.session():
+                runners = [backend.prepare(a.build(), spec.input_shape) for a in drawn]
+                measured = np.array([samples.median_ms for samples in time_interleaved(runners)])
+            predicted = np.array([costs.latency_ms(a.choices) for a in drawn])
+            error = (predicted - measured) / measured
+            rows.append(
+                {
+                    "space": space,
+                    "backend": name,
+                    "threads": 1,
+                    "operators": len(table.operators),
+                    "measuring_s": round(seconds, 1),
+                    "networks": count,
+                    "smallest_ms": round(costs.smallest_ms, 3),
+                    "largest_ms": round(costs.largest_ms, 3),
+                    "mean_error": round(float(np.abs(error).mean()), 4),
+                    "worst_error": round(float(np.abs(error).max()), 4),
+                    "bias": round(float(error.mean()), 4),
+                    "spearman": round(float(spearmanr(predicted, measured)[0]), 4),
+                }
+            )
+    publish("latency_accuracy", rows, ("nni-proxyless", "torch", "onnxruntime"))
+
+
+if __name__ == "__main__":
+    main()
