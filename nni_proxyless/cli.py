@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .nni_bridge import run
+    from .nni_bridge import collect, run
     from .progress import progress_bar
     from .resources import experiment_file
 
@@ -112,11 +112,11 @@ def _run(options: argparse.Namespace) -> int:
     port = run.check_port(options.port)
     run.measure_targets(plan, progress_bar)
     outcomes = run.run_experiment(plan, port, keep=options.keep, results=options.results)
-    rows = run.summary_rows(outcomes)
+    rows = collect.summary_rows(outcomes)
     results = options.results or Path("results") / plan.name
     if rows:
-        run.write_summary(rows, results / "summary.csv")
-        sys.stdout.write(f"\n{run.format_table(rows)}\n\nresults: {results.resolve()}\n")
+        collect.write_summary(rows, results / "summary.csv")
+        sys.stdout.write(f"\n{collect.format_table(rows)}\n\nresults: {results.resolve()}\n")
         sys.stdout.flush()
     failed = [o for o in outcomes if o.architecture is None]
     if failed or not outcomes:

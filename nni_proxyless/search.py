@@ -89,7 +89,28 @@ def prepare(recipe: Recipe) -> Prepared:
         InputError: The space, the data, the target or its table is at fault.
     """
     target = recipe.chosen_target()
-    spec = recipe_space(recipe)
+    spec, splits = load_recipe_data(recipe)
+    for part in ("weights", "architecture"):
+        if len(getattr(splits, part)) < recipe.batch_size:
+            raise DataError(
+                f"batch_size {recipe.batch_size} is larger than the {part} part of the data "
+                f"({len(getattr(splits, part))} images); choose a smaller one"
+            )
+    table = target.latency_table(spec)
+    table.costs(spec)
+    return Prepared(recipe, target, spec, table, splits)
+
+
+def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
+    """The space that a recipe names, with as many classes as its data have, and the data.
+
+    Raises:
+        SpaceError: There is no such space, or it is not well formed.
+        DataError: The data set does not exist, its folder is missing or empty, or it is too small.
+    """
+    is_path = recipe.space.endswith((".yml", ".yaml")) or os.sep in recipe.space
+    spec = SpaceSpec.from_yaml(recipe.resolve(recipe.space) if is_path else recipe.space)
+    spec = spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
     splits = load_splits(
         recipe.data,
         spec.input_shape,
@@ -99,27 +120,7 @@ def prepare(recipe: Recipe) -> Prepared:
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.seed,
     )
-    for part in ("weights", "architecture"):
-        if len(getattr(splits, part)) < recipe.batch_size:
-            raise DataError(
-                f"batch_size {recipe.batch_size} is larger than the {part} part of the data "
-                f"({len(getattr(splits, part))} images); choose a smaller one"
-            )
-    spec = spec.with_changes(classes=splits.num_classes)
-    table = target.latency_table(spec)
-    table.costs(spec)
-    return Prepared(recipe, target, spec, table, splits)
-
-
-def recipe_space(recipe: Recipe) -> SpaceSpec:
-    """The space that a recipe names.
-
-    Raises:
-        SpaceError: There is no such space, or it is not well formed.
-    """
-    is_path = recipe.space.endswith((".yml", ".yaml")) or os.sep in recipe.space
-    spec = SpaceSpec.from_yaml(recipe.resolve(recipe.space) if is_path else recipe.space)
-    return spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+    return spec.with_changes(classes=splits.num_classes), splits
 
 
 def run_search(

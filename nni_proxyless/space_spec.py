@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SpaceError, unknown_name
+from .fields import Fields
 from .files import read_mapping
 from .operators import NormSettings, Operator
 from .resources import shipped_folder
@@ -227,7 +228,7 @@ class SpaceSpec:
         Raises:
             SpaceError: Something is missing, unknown, of a wrong type or out of range.
         """
-        fields = _Fields(content, source)
+        fields = Fields(content, source, SpaceError)
         if content.get("schema") != SPACE_SCHEMA:
             raise SpaceError(f"{source}: schema must be '{SPACE_SCHEMA}', got {content.get('schema')!r}")
         fields.only(
@@ -248,7 +249,7 @@ class SpaceSpec:
             raise SpaceError(f"{source}: 'stages' must be a list of mappings with width, depth and stride")
         parsed = []
         for number, stage in enumerate(stages, start=1):
-            part = _Fields(stage, f"{source}: stage {number}")
+            part = Fields(stage, f"{source}: stage {number}", SpaceError)
             part.only("width", "depth", "stride")
             parsed.append(Stage(part.whole("width"), part.whole("depth"), part.whole("stride", allowed=(1, 2))))
         skip = candidates.content.get("skip", True)
@@ -318,45 +319,3 @@ def _conv(shape: tuple[int, int, int], width: int, kernel: int, stride: int) -> 
 def _mbconv(shape: tuple[int, int, int], width: int, kernel: int, expansion: int, stride: int) -> Operator:
     output = (width, _strided(shape[1], stride), _strided(shape[2], stride))
     return Operator("mbconv", shape, output, kernel, expansion, stride)
-
-
-class _Fields:
-    """Typed access to a mapping, with messages that say where a value is wrong."""
-
-    def __init__(self, content: Mapping[str, Any], source: str) -> None:
-        self.content = content
-        self.source = source
-
-    def only(self, *allowed: str) -> None:
-        for key in self.content:
-            if key not in allowed:
-                raise SpaceError(f"{self.source}: " + unknown_name("key", key, allowed))
-
-    def part(self, key: str, *allowed: str, optional: bool = False) -> _Fields:
-        value = self.content.get(key, {} if optional else None)
-        if not isinstance(value, Mapping):
-            raise SpaceError(f"{self.source}: '{key}' must be a mapping with {', '.join(allowed)}, got {value!r}")
-        part = _Fields(value, f"{self.source}: {key}")
-        part.only(*allowed)
-        return part
-
-    def whole(self, key: str, allowed: tuple[int, ...] | None = None) -> int:
-        value = self.content.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise SpaceError(f"{self.source}: '{key}' must be a whole number from 1, got {value!r}")
-        if allowed is not None and value not in allowed:
-            raise SpaceError(f"{self.source}: '{key}' must be one of {list(allowed)}, got {value}")
-        return value
-
-    def wholes(self, key: str) -> tuple[int, ...]:
-        value = self.content.get(key)
-        good = isinstance(value, list) and value and len(set(map(str, value))) == len(value)
-        if not good or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in value or ()):
-            raise SpaceError(f"{self.source}: '{key}' must be a list of different whole numbers, got {value!r}")
-        return tuple(value or ())
-
-    def positive(self, key: str, default: float) -> float:
-        value = self.content.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
-            raise SpaceError(f"{self.source}: '{key}' must be a positive number, got {value!r}")
-        return float(value)

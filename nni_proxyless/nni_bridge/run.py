@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import os
 import shlex
-import shutil
 import socket
 import sys
 import time
@@ -19,13 +16,12 @@ from typing import Any
 
 import yaml
 
-from ..architecture import Architecture
 from ..errors import InputError, RunError
-from ..files import read_mapping, write_text
+from ..files import read_mapping
 from ..recipe import Recipe
+from .collect import Outcome, collect, parameters_of
 
 _log = logging.getLogger(__name__)
-_ARTIFACTS = ("architecture.json", "history.csv", "latency_table.yml", "recipe.yml", "weights.pt")
 _ENDED = {"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 
 
@@ -46,27 +42,6 @@ class Plan:
     @property
     def name(self) -> str:
         return self.config.resolve().parent.name
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one trial came to.
-
-    Attributes:
-        trial_id: NNI's id.
-        parameters: What NNI sent it.
-        status: NNI's status.
-        folder: Where its results were collected, if it succeeded.
-        architecture: What it found, if it succeeded.
-        reason: Last line of its stderr, if it failed.
-    """
-
-    trial_id: str
-    parameters: Mapping[str, Any]
-    status: str
-    folder: Path | None = None
-    architecture: Architecture | None = None
-    reason: str = ""
 
 
 def check_config(path: Path) -> Plan:
@@ -147,19 +122,11 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
         plan: The checked config.
         progress: Makes a progress bar of a title.
     """
-    from ..data import load_splits
-    from ..search import recipe_space
+    from ..search import load_recipe_data
 
     done = set()
     for recipe in plan.cells:
-        spec = recipe_space(recipe)
-        splits = load_splits(
-            recipe.data,
-            spec.input_shape,
-            data_dir=None if recipe.data_dir is None else recipe.resolve(recipe.data_dir),
-            download=recipe.download,
-        )
-        spec = spec.with_changes(classes=splits.num_classes)
+        spec, _ = load_recipe_data(recipe)
         target = recipe.chosen_target()
         if (target, spec.content_hash) in done:
             continue
@@ -211,7 +178,7 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
     try:
         with _Follower(plan) as follower:
             _follow(experiment, follower)
-        outcomes = [_collect(job, home, plan, results) for job in _jobs(experiment)]
+        outcomes = [collect(job, home, results or Path("results") / plan.name) for job in _jobs(experiment)]
     except BaseException as reason:
         experiment.stop()
         if isinstance(reason, KeyboardInterrupt):
@@ -273,7 +240,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
             name = f"trial {job.sequenceId}"
             if statuses.get(job.trialJobId) != job.status:
                 statuses[job.trialJobId] = job.status
-                follower.line(f"{name} {job.status.lower()}: {_short(_parameters(job))}")
+                follower.line(f"{name} {job.status.lower()}: {_short(parameters_of(job))}")
             if job.status in {"RUNNING", "SUCCEEDED"}:
                 metrics = experiment.get_job_metrics(job.trialJobId).get(job.trialJobId, [])
                 known = [m for m in metrics if m.type == "PERIODICAL" and isinstance(m.data, dict)]
@@ -296,86 +263,5 @@ def _follow(experiment: Any, follower: _Follower) -> None:
         time.sleep(1.0)
 
 
-def _parameters(job: Any) -> dict[str, Any]:
-    return dict(job.hyperParameters[0].parameters) if job.hyperParameters else {}
-
-
 def _short(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value}" for key, value in parameters.items()) or "no parameters yet"
-
-
-def _collect(job: Any, home: Path, plan: Plan, results: Path | None) -> Outcome:
-    parameters = _parameters(job)
-    output = home / "environments" / "local-env" / "trials" / job.trialJobId
-    if job.status != "SUCCEEDED":
-        return Outcome(job.trialJobId, parameters, job.status, reason=_last_line(output / "trial.stderr"))
-    source = output / "architecture.json"
-    if not source.is_file():
-        return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
-    architecture = Architecture.load(source)
-    folder = (results or Path("results") / plan.name) / _folder_of(architecture, parameters)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in _ARTIFACTS:
-        if (output / name).is_file():
-            temporary = folder / f".{name}"
-            shutil.copyfile(output / name, temporary)
-            temporary.replace(folder / name)
-    return Outcome(job.trialJobId, parameters, job.status, folder, architecture)
-
-
-def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
-    """`<target>`, and below it what else NNI varied."""
-    rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key != "target"]
-    folder = Path(str(architecture.target))
-    return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError:
-        return "no stderr"
-    return lines[-1] if lines else "nothing on stderr"
-
-
-COLUMNS = (
-    "target", "strategy", "accuracy", "predicted_latency_ms", "measured_latency_ms", "parameters", "architecture",
-)  # fmt: skip
-
-
-def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
-    """One row for each trial that succeeded; the keys are `COLUMNS`."""
-    rows = []
-    for outcome in outcomes:
-        found, folder = outcome.architecture, outcome.folder
-        if found is None or folder is None:
-            continue
-        measured = found.measured_latency_ms
-        rows.append(
-            {
-                "target": str(found.target),
-                "strategy": str(found.strategy),
-                "accuracy": f"{found.metrics['default']:.4f}",
-                "predicted_latency_ms": f"{found.predicted_latency_ms:.4g}",
-                "measured_latency_ms": "other device" if measured is None else f"{measured:.4g}",
-                "parameters": str(found.parameters),
-                "architecture": str(folder / "architecture.json"),
-            }
-        )
-    return rows
-
-
-def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
-    """The summary as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_text(path, text.getvalue())
-
-
-def format_table(rows: list[dict[str, str]]) -> str:
-    """The summary as aligned text."""
-    table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
-    widths = {column: max(len(row[column]) for row in table) for column in COLUMNS}
-    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in table)

@@ -1,0 +1,127 @@
+"""What an experiment came to: each trial's outcome, its files in one place, and the summary."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..architecture import Architecture
+from ..files import write_text
+
+_ARTIFACTS = ("architecture.json", "history.csv", "latency_table.yml", "recipe.yml", "weights.pt")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one trial came to.
+
+    Attributes:
+        trial_id: NNI's id.
+        parameters: What NNI sent it.
+        status: NNI's status.
+        folder: Where its results were collected, if it succeeded.
+        architecture: What it found, if it succeeded.
+        reason: Last line of its stderr, if it failed.
+    """
+
+    trial_id: str
+    parameters: Mapping[str, Any]
+    status: str
+    folder: Path | None = None
+    architecture: Architecture | None = None
+    reason: str = ""
+
+
+def parameters_of(job: Any) -> dict[str, Any]:
+    """What NNI sent a trial job; empty as long as it has sent nothing."""
+    return dict(job.hyperParameters[0].parameters) if job.hyperParameters else {}
+
+
+def collect(job: Any, home: Path, results: Path) -> Outcome:
+    """Copy what a trial of the local service left into the folder of results.
+
+    Args:
+        job: NNI's TrialJob.
+        home: The experiment's folder.
+        results: Below it, `<target>/` and what else NNI varied.
+    """
+    parameters = parameters_of(job)
+    output = home / "environments" / "local-env" / "trials" / job.trialJobId
+    if job.status != "SUCCEEDED":
+        return Outcome(job.trialJobId, parameters, job.status, reason=_last_line(output / "trial.stderr"))
+    source = output / "architecture.json"
+    if not source.is_file():
+        return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
+    architecture = Architecture.load(source)
+    folder = results / _folder_of(architecture, parameters)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _ARTIFACTS:
+        if (output / name).is_file():
+            temporary = folder / f".{name}"
+            shutil.copyfile(output / name, temporary)
+            temporary.replace(folder / name)
+    return Outcome(job.trialJobId, parameters, job.status, folder, architecture)
+
+
+def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
+    """`<target>`, and below it what else NNI varied."""
+    rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key != "target"]
+    folder = Path(str(architecture.target))
+    return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return "no stderr"
+    return lines[-1] if lines else "nothing on stderr"
+
+
+COLUMNS = (
+    "target", "strategy", "accuracy", "predicted_latency_ms", "measured_latency_ms", "parameters", "architecture",
+)  # fmt: skip
+
+
+def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
+    """One row for each trial that succeeded; the keys are `COLUMNS`."""
+    rows = []
+    for outcome in outcomes:
+        found, folder = outcome.architecture, outcome.folder
+        if found is None or folder is None:
+            continue
+        measured = found.measured_latency_ms
+        rows.append(
+            {
+                "target": str(found.target),
+                "strategy": str(found.strategy),
+                "accuracy": f"{found.metrics['default']:.4f}",
+                "predicted_latency_ms": f"{found.predicted_latency_ms:.4g}",
+                "measured_latency_ms": "other device" if measured is None else f"{measured:.4g}",
+                "parameters": str(found.parameters),
+                "architecture": str(folder / "architecture.json"),
+            }
+        )
+    return rows
+
+
+def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
+    """The summary as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return write_text(path, text.getvalue())
+
+
+def format_table(rows: list[dict[str, str]]) -> str:
+    """The summary as aligned text."""
+    table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
+    widths = {column: max(len(row[column]) for row in table) for column in COLUMNS}
+    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in table)
