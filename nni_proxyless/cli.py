@@ -172,7 +172,11 @@ def _one_line(command: str, error: object) -> None:
 
 def _quiet_third_parties() -> None:
     """Readable logs: our lines, and third parties' warnings that a user can act on."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    # A handler of our own, not the root's: NNI has its own too, and would say everything twice.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.handlers = [handler]
+    _log.propagate = False
     _log.setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with contextlib.suppress(ImportError):

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -56,7 +58,7 @@ class Backend(ABC):
 
 
 class TorchBackend(Backend):
-    """PyTorch eager on the CPU, fp32, channels_last, inference mode."""
+    """PyTorch eager on the CPU, fp32, channels_last, inference mode, in a process that keeps the memory it freed."""
 
     name = "torch"
 
@@ -76,12 +78,27 @@ class TorchBackend(Backend):
 
     @contextmanager
     def session(self) -> Iterator[None]:
+        _keep_freed_memory()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory instead of handing it back and faulting it in again at the next run.
+
+    Whether it hands a network's activations back depends on the heap's history, and with it 5 to 20 % of an eager
+    network's latency: the same calibration that fits networks within 1 % with memory kept missed them by 5 to 7 %
+    without. For the rest of the process, as glibc cannot be asked what it did before; elsewhere a no-op.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 class OnnxRuntimeBackend(Backend):

@@ -165,7 +165,7 @@ def measure_table(
         )
         if calibration_networks == 0:
             return table
-        architectures = _calibration_architectures(table, spec, calibration_networks, seed)
+        architectures = calibration_architectures(table, spec, calibration_networks, seed)
         networks = [backend.prepare(a.build(), spec.input_shape) for a in architectures]
         measured = [s.median_ms for s in time_interleaved(networks, protocol, progress)]
     sums = [table.sum_ms(a.operators()) for a in architectures]
@@ -218,7 +218,8 @@ def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architectu
     return Architecture.of_space(spec, {layer.label: generator.choice(layer.names) for layer in spec.layers})
 
 
-def _calibration_architectures(table: LatencyTable, spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
+def calibration_architectures(table: LatencyTable, spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
+    """The networks that calibrate a table: the fastest and the slowest by its entries, and random ones."""
     costs = table.costs(spec)
     ends = [
         Architecture.of_space(
