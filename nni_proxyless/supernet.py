@@ -19,6 +19,7 @@ from nni.nas.nn.pytorch.choice import ChosenInputs
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_flatten
 
 from . import gates
 from .errors import SpaceError, unknown_name
@@ -113,7 +114,12 @@ class GatedLayerChoice(LayerChoice, _GatedModule):
         self._gate = gate
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self._gate(lambda index: self[self.names[index]](*args, **kwargs))
+        def run_path(index: int) -> Any:
+            name = self.names[index]
+            with _input_unchanged((args, kwargs), self._gate, f"candidate '{name}' of '{self.label}'"):
+                return self[name](*args, **kwargs)
+
+        return self._gate(run_path)
 
 
 class GatedInputChoice(InputChoice, _GatedModule):
@@ -147,11 +153,32 @@ class GatedRepeat(Repeat, _GatedModule):
             start = max(d for d in reached if d <= depth)
             y = reached[start]
             for d in range(start, depth):
-                y = self.blocks[d](y)
+                with _input_unchanged(y, self._gate, f"block {d} of '{self._gate.label}'"):
+                    y = self.blocks[d](y)
                 reached[d + 1] = y
             return y
 
         return self._gate(run_path)
+
+
+@contextmanager
+def _input_unchanged(inputs: Any, gate: Gate, what: str) -> Iterator[None]:
+    """Refuse a path that changes its input in place when other paths of the step read the same input.
+
+    Raises:
+        SpaceError: It does. Weight steps, which run one path, allow it.
+    """
+    if not gate.sample.inactive:
+        yield
+        return
+    tensors = [leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor)]
+    before = [tensor._version for tensor in tensors]
+    yield
+    if [tensor._version for tensor in tensors] != before:
+        raise SpaceError(
+            f"{what} changes its input in place, which other paths of an architecture step read as well; "
+            "begin it with an operation that is not in-place, as with ReLU(inplace=False)"
+        )
 
 
 def make_gates(mutables: Mapping[str, Mutable]) -> dict[str, Gate]:

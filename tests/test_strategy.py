@@ -85,8 +85,10 @@ def run(space: ModelSpace, evaluator: Lightning, strategy: Any, folder: Path) ->
     config = NasExperimentConfig.default(space, evaluator, strategy)
     config.experiment_working_directory = folder
     experiment = NasExperiment(space, evaluator, strategy, config)
-    experiment.run()
-    experiment.stop()
+    try:
+        experiment.run()
+    finally:
+        experiment.stop()
     return experiment
 
 

@@ -276,6 +276,29 @@ def test_unsupported_choices_are_named() -> None:
         ProxylessNAS().mutate_model(Listed())
 
 
+def test_paths_that_change_their_input_in_place_are_refused_in_architecture_steps() -> None:
+    class InPlace(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            first = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3))
+            self.layer = LayerChoice({"in_place": first, "plain": nn.Linear(3, 3)}, label="layer")
+            self.deep = Repeat(lambda _: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 3)), (1, 2), label="depth")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.deep(self.layer(x * 1.0))
+
+    strategy = ProxylessNAS()
+    supernet = strategy.mutate_model(InPlace())
+    supernet(torch.randn(2, 3)).sum().backward()  # one path alone may do as it likes
+    strategy._gates["layer"].draw_for_gradient("full")
+    with pytest.raises(SpaceError, match="candidate 'in_place' of 'layer' changes its input in place"):
+        supernet(torch.randn(2, 3))
+    strategy._gates["layer"].sample = PathSample(1)
+    strategy._gates["depth"].draw_for_gradient("full")
+    with pytest.raises(SpaceError, match=r"block [01] of 'depth' changes its input in place"):
+        supernet(torch.randn(2, 3))
+
+
 def test_nnis_hub_space_trains_both_kinds_of_step() -> None:
     from nni.nas.hub.pytorch import ProxylessNAS as HubSpace
 
