@@ -3,9 +3,9 @@
     .venv/bin/python benchmarks/search_cost.py [--networks 12]
 
 Space `mobilenetv2_imagenet`, 16 images of 96 x 96, channels_last for all. For each of some random networks, training
-it as a plain module, a weight step of the supernet on the same path, and architecture steps with that path active are timed
-in turn; the medians over networks are given with their range. Activations saved for the backward pass are counted with
-saved-tensor hooks, each storage once.
+it as a plain module, a weight step of the supernet on the same path, and architecture steps with that path active are
+timed in turn; the medians over networks are given with their range. Activations saved for the backward pass are counted
+with saved-tensor hooks, each storage once.
 """
 
 from __future__ import annotations
