@@ -160,6 +160,23 @@ def test_bad_configs(change: dict[str, Any], message: str, recipe: Path, capsys:
     assert message in fails(["run", str(config)], capsys)
 
 
+def test_large_search_spaces_are_checked_value_by_value(recipe: Path, capsys: Any) -> None:
+    from nni_proxyless.nni_bridge.run import check_config
+
+    config = recipe.parent / "config.yml"
+    content = yaml.safe_load(config.read_text())
+    rates = [0.001 * n for n in range(1, 101)]
+    space: dict[str, Any] = {k: {"_type": "choice", "_value": rates} for k in ("learning_rate", "arch_learning_rate")}
+    space["weight_decay"] = {"_type": "uniform", "_value": [0.0, 0.1]}
+    config.write_text(yaml.safe_dump({**content, "searchSpace": space, "maxTrialNumber": 7}))
+    plan = check_config(config)
+    assert len(plan.cells) == 199
+    assert plan.trials == 7
+    space["arch_learning_rate"]["_value"][70] = -1.0
+    config.write_text(yaml.safe_dump({**content, "searchSpace": space}))
+    assert "'arch_learning_rate' must be greater than 0, got -1.0" in fails(["run", str(config)], capsys)
+
+
 def test_command_line_mistakes(capsys: Any) -> None:
     assert "invalid choice: 'serach'" in fails(["serach"], capsys)
     assert "required: COMMAND" in fails([], capsys)

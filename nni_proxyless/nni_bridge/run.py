@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shlex
 import socket
@@ -22,6 +23,7 @@ from ..recipe import Recipe
 from .collect import Outcome, collect, parameters_of
 
 _log = logging.getLogger(__name__)
+MAX_CELLS = 1000
 _ENDED = {"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 
 
@@ -32,12 +34,14 @@ class Plan:
     Attributes:
         config: Path of the config.
         recipe_path: Path of the recipe its trial command names.
-        cells: The recipes that its search space can make of it, where the space is finite.
+        cells: The recipes that its search space makes of it; of a large space, each value in one of them.
+        trials: How many trials there will be at most.
     """
 
     config: Path
     recipe_path: Path
     cells: tuple[Recipe, ...]
+    trials: int
 
     @property
     def name(self) -> str:
@@ -66,8 +70,8 @@ def check_config(path: Path) -> Plan:
         raise InputError(f"config {path}: 'searchSpace' must be a mapping, got {space!r}")
     values = {key: _values(path, key, described) for key, described in space.items()}
     cells = []
-    for chosen in product(*values.values()):
-        recipe = Recipe.load(recipe_path, dict(zip(values, chosen, strict=True)))
+    for chosen in _combinations(values):
+        recipe = Recipe.load(recipe_path, chosen)
         recipe.chosen_target()
         cells.append(recipe)
     service = content.get("trainingService")
@@ -77,7 +81,17 @@ def check_config(path: Path) -> Plan:
             f"config {path}: 'run' measures and collects on this machine, so trainingService.platform must be 'local', "
             f"got {platform!r}; start other services with: nnictl create --config {path}"
         )
-    return Plan(path, recipe_path, tuple(cells))
+    most = content.get("maxTrialNumber")
+    combinations = math.prod(map(len, values.values()))
+    return Plan(path, recipe_path, tuple(cells), min(combinations, most) if isinstance(most, int) else combinations)
+
+
+def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """All combinations; in a large space each value once, the others at their first."""
+    if math.prod(map(len, values.values())) <= MAX_CELLS:
+        return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+    first = {key: listed[0] for key, listed in values.items()}
+    return [first, *({**first, key: value} for key, listed in values.items() for value in listed[1:])]
 
 
 def _values(path: Path, key: str, described: object) -> list[Any]:
@@ -160,6 +174,7 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
     """
     # The manager hands its environment to the trials, whose command is `nni-proxyless`.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    import requests
     from nni.experiment import Experiment, RunMode
     from nni.experiment.config import ExperimentConfig
 
@@ -183,7 +198,7 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
         experiment.stop()
         if isinstance(reason, KeyboardInterrupt):
             _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
-        if isinstance(reason, OSError):  # requests' errors of a lost connection among them
+        if isinstance(reason, requests.RequestException):
             raise RunError(f"lost NNI's manager of experiment {experiment.id}: {reason}") from reason
         raise
     if keep:
@@ -205,7 +220,8 @@ class _Follower:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=sum(recipe.epochs for recipe in plan.cells), desc="searching", unit="epoch")
+            epochs = sum(recipe.epochs for recipe in plan.cells) / len(plan.cells)
+            self._bar = tqdm(total=round(plan.trials * epochs), desc="searching", unit="epoch")
 
     def __enter__(self) -> _Follower:
         return self
