@@ -21,7 +21,7 @@ from _results import publish
 from scipy.stats import spearmanr
 
 from nni_proxyless.latency import make_backend, measure_table, random_architecture, time_interleaved
-from nni_proxyless.latency.measure import calibration_architectures
+from nni_proxyless.latency.measure import NETWORK_PROTOCOL, calibration_architectures
 from nni_proxyless.space_spec import SpaceSpec
 
 SPACES = ("mobilenetv2_digits", "mobilenetv2_cifar", "mobilenetv2_imagenet")
@@ -47,7 +47,7 @@ def main() -> None:
             drawn = [random_architecture(spec, generator) for _ in range(count)]
             with backend.session():
                 runners = [backend.prepare(a.build(), spec.input_shape) for a in known + drawn]
-                times = np.array([samples.median_ms for samples in time_interleaved(runners)])
+                times = np.array([samples.median_ms for samples in time_interleaved(runners, NETWORK_PROTOCOL)])
             predicted = np.array([costs.latency_ms(a.choices) for a in known + drawn])
             drift = float(np.mean(times[: len(known)] / predicted[: len(known)]))
             measured, predicted = times[len(known) :], predicted[len(known) :]

@@ -177,6 +177,23 @@ def test_large_search_spaces_are_checked_value_by_value(recipe: Path, capsys: An
     assert "'arch_learning_rate' must be greater than 0, got -1.0" in fails(["run", str(config)], capsys)
 
 
+def test_latency_measure(tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(tiny_spec.to_dict()))
+    words = ["latency", "measure", "--space", str(tmp_path / "tiny.yml"), "--backend"]
+    out = tmp_path / "tables" / "t.yml"
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "torch", "--threads", "2", "--out", str(out)])
+    assert exit_.value.code == 0
+    table = LatencyTable.load(out)
+    assert set(table.operators) == set(tiny_spec.distinct_operators())
+    assert (table.backend, table.threads, table.batch) == ("torch", 2, 1)
+    assert str(out) in capsys.readouterr().out
+    bad = tmp_path / "bad.yml"
+    assert "unknown latency backend 'tf'" in fails([*words, "tf", "--out", str(bad)], capsys)
+    assert "threads must be a whole number from 1" in fails([*words, "torch", "--threads=0", "--out", str(bad)], capsys)
+    assert not bad.exists()
+
+
 def test_command_line_mistakes(capsys: Any) -> None:
     assert "invalid choice: 'serach'" in fails(["serach"], capsys)
     assert "required: COMMAND" in fails([], capsys)
@@ -196,9 +213,9 @@ def test_debug_shows_the_traceback(recipe: Path) -> None:
         main(["search", str(recipe), "epoch=1", "--debug"])
 
 
-@pytest.mark.parametrize("command", ["run", "trial", "search"])
+@pytest.mark.parametrize("command", ["run", "trial", "search", "latency measure"])
 def test_every_command_has_help_with_an_example(command: str, capsys: Any) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main([command, "--help"])
+        main([*command.split(), "--help"])
     assert exit_.value.code == 0
     assert "example:" in capsys.readouterr().out

@@ -34,7 +34,7 @@ from nni_proxyless.space_spec import SpaceSpec
 
 from .test_gates import finite_difference
 
-SHORT = Protocol(warmup_s=0.001, sample_s=0.0005, min_rounds=3, max_rounds=4)
+SHORT = Protocol(warmup_s=0.001, settle_s=0.0, sample_s=0.0005, min_rounds=3, max_rounds=4)
 
 
 def test_latency_of_every_network_is_the_sum_by_hand(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
@@ -222,7 +222,7 @@ def test_a_synthetic_device_is_recovered(noise: float, tiny_spec: SpaceSpec, mon
 def test_runners_are_interleaved() -> None:
     order: list[int] = []
     runners = [lambda i=i: order.append(i) for i in range(3)]
-    samples = time_interleaved(runners, replace(SHORT, warmup_s=0.0, sample_s=0.0))
+    samples = time_interleaved(runners, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
     assert [len(s.milliseconds) for s in samples] == [4, 4, 4]
     timed = order[-4 * 3 * 2 :]  # the last four rounds: each runner once to warm up and once to be timed
     rounds = [timed[i : i + 6] for i in range(0, len(timed), 6)]
@@ -233,7 +233,7 @@ def test_runners_are_interleaved() -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_backend_measures_a_space(name: str, tiny_spec: SpaceSpec) -> None:
     backend = make_backend(name, threads=1)
-    table = measure_table(tiny_spec, backend, calibration_networks=3, protocol=SHORT)
+    table = measure_table(tiny_spec, backend, calibration_networks=3, protocol=SHORT, network_protocol=SHORT)
     assert set(table.operators) == set(tiny_spec.distinct_operators())
     assert LatencyTable.from_dict(table.to_dict()) == table
     assert table.calibration.networks == 3
@@ -277,6 +277,7 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
         progress=lambda *step: steps.append(step),
         calibration_networks=2,
         protocol=SHORT,
+        network_protocol=SHORT,
     )
     assert set(table.operators) == set(tiny_spec.distinct_operators())
     assert steps[0][1:] == (1, 4)

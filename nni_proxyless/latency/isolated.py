@@ -23,8 +23,6 @@ from .backends import Backend, make_backend
 from .measure import Progress, Protocol, Samples, measure_network, measure_table
 from .table import LatencyTable
 
-NETWORK_PROTOCOL = Protocol(sample_s=0.005, min_rounds=30, max_rounds=100, max_relative_spread=0.005)
-
 
 def measure_isolated(architecture: Architecture, backend: Backend, processes: int = 3) -> float:
     """Latency of an architecture in milliseconds: the median over fresh processes of the median in each.
@@ -54,13 +52,12 @@ def measure_table_isolated(
         spec: The space.
         backend: What runs the operators.
         progress: Called with a text, steps done and steps at most.
-        **settings: `calibration_networks`, `seed`, `protocol` of `measure_table`.
+        **settings: `calibration_networks`, `seed`, `protocol`, `network_protocol` of `measure_table`.
 
     Raises:
         RunError: The process failed; the message holds its last line.
     """
-    if "protocol" in settings:
-        settings["protocol"] = asdict(settings["protocol"])
+    settings = {key: asdict(value) if isinstance(value, Protocol) else value for key, value in settings.items()}
     job = {"space": spec.to_dict(), "settings": settings}
     return LatencyTable.from_dict(_in_fresh_process(job, backend, progress))
 
@@ -107,11 +104,11 @@ def _main() -> None:
     if "architecture" in job:
         architecture = Architecture.from_dict(job["architecture"])
         shape = architecture.require_spec().input_shape
-        result = measure_network(architecture.build(), shape, backend, NETWORK_PROTOCOL).milliseconds
+        result = measure_network(architecture.build(), shape, backend).milliseconds
     else:
-        settings = job["settings"]
-        if "protocol" in settings:
-            settings["protocol"] = Protocol(**settings["protocol"])
+        settings: dict[str, Any] = {
+            key: Protocol(**value) if isinstance(value, dict) else value for key, value in job["settings"].items()
+        }
         table = measure_table(
             SpaceSpec.from_dict(job["space"]),
             backend,
