@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/latency_accuracy.py [--networks 30]
 
 For each space and backend on this machine: measure and calibrate a table, draw random networks that calibration has
-not used, measure them, compare. A shared machine is faster at one minute than at the next, so some of the networks that
+not used, measure them, compare. Machine and process are faster at one minute than at the next, so the networks that
 calibrated the table are measured once more among the new ones: `drift` is how much slower they have become, and
 `mean_error_less_drift` is what the table itself is to blame for.
 """
