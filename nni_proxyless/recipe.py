@@ -178,9 +178,22 @@ class Recipe:
             raise RecipeError(unknown_name("target", self.target, targets))
         return targets[self.target]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Key to value, as a recipe file has them."""
-        return {key: value for key, value in asdict(self).items() if key in self.keys()}
+    def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
+        """Key to value, as a recipe file has them.
+
+        Args:
+            absolute: Write paths in full, so that the file means the same in another folder.
+        """
+        content = {key: value for key, value in asdict(self).items() if key in self.keys()}
+        if absolute:
+            if self.data_dir is not None:
+                content["data_dir"] = str(self.resolve(self.data_dir).resolve())
+            if self.space.endswith((".yml", ".yaml")):
+                content["space"] = str(self.resolve(self.space).resolve())
+            for target in content["targets"].values():
+                if "table" in target:
+                    target["table"] = str(self.resolve(target["table"]).resolve())
+        return content
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:

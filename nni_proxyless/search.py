@@ -6,11 +6,8 @@ go.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import logging
-import os
 import sys
 import time
 import warnings
@@ -30,7 +27,7 @@ from .architecture import Architecture
 from .data import DataSplits, load_splits
 from .errors import DataError, RunError
 from .evaluator import ImageClassification, accuracy, reestimate_batch_norm
-from .files import write_atomically, write_text, write_yaml
+from .files import write_atomically, write_csv, write_yaml
 from .latency import LatencyTable
 from .operators import Network
 from .recipe import Recipe
@@ -108,8 +105,7 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         SpaceError: There is no such space, or it is not well formed.
         DataError: The data set does not exist, its folder is missing or empty, or it is too small.
     """
-    is_path = recipe.space.endswith((".yml", ".yaml")) or os.sep in recipe.space
-    spec = SpaceSpec.from_yaml(recipe.resolve(recipe.space) if is_path else recipe.space)
+    spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
     spec = spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
     splits = load_splits(
         recipe.data,
@@ -142,7 +138,7 @@ def run_search(
     """
     recipe, spec = prepared.recipe, prepared.spec
     output.mkdir(parents=True, exist_ok=True)
-    write_yaml(output / "recipe.yml", recipe.to_dict())
+    write_yaml(output / "recipe.yml", recipe.to_dict(absolute=True))
     prepared.table.save(output / "latency_table.yml")
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
@@ -291,7 +287,7 @@ class _Recorder(pl.Callback):
         epoch = trainer.current_epoch + 1
         seconds = round(time.monotonic() - self._started, 2)
         self._rows.append({"epoch": epoch, **asdict(record), "seconds": seconds})
-        _write_history(self._output / "history.csv", self._rows)
+        write_csv(self._output / "history.csv", list(self._rows[0]), self._rows)
         for name, value in asdict(record).items():
             key = "val/accuracy" if name == "default" else f"search/{name}"
             trainer.logger.experiment.add_scalar(key, value, epoch)
@@ -304,11 +300,3 @@ class _Recorder(pl.Callback):
         )  # fmt: skip
         if self._report:
             self._report(record, False)
-
-
-def _write_history(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

@@ -276,8 +276,12 @@ class SpaceSpec:
         )
 
     @classmethod
-    def from_yaml(cls, name_or_path: str | os.PathLike[str]) -> SpaceSpec:
+    def from_yaml(cls, name_or_path: str | os.PathLike[str], folder: Path | None = None) -> SpaceSpec:
         """Load a shipped space by name, or any space by path.
+
+        Args:
+            name_or_path: For instance `mobilenetv2_imagenet`, or `my_space.yml`.
+            folder: Where a relative path starts; the working folder if not given.
 
         Raises:
             SpaceError: There is no such space (the message lists the shipped ones), or it is not well formed.
@@ -287,7 +291,7 @@ class SpaceSpec:
         if text in shipped:
             path = shipped[text]
         elif Path(text).suffix in {".yml", ".yaml"} or os.sep in text:
-            path = Path(text)
+            path = (folder or Path()) / Path(text).expanduser()
         else:
             raise SpaceError(unknown_name("space", text, shipped) + ", or the path of a .yml file")
         return cls.from_dict(read_mapping(path, "space", SpaceError), f"space {path}")

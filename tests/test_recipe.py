@@ -95,6 +95,22 @@ def test_paths_start_from_the_recipes_folder(tmp_path: Path) -> None:
     assert recipe.chosen_target().table == tmp_path / "tables" / "phone.yml"
 
 
+def test_a_recipe_with_absolute_paths_means_the_same_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    path = tmp_path / "a" / "recipe.yml"
+    path.write_text(
+        "space: mine.yml\ndata_dir: ../images\ntarget: phone\n"
+        "targets: {phone: {table: phone.yml}, pc: {backend: torch}}\n"
+    )
+    recipe = Recipe.load(path)
+    moved = Recipe.from_dict(recipe.to_dict(absolute=True), tmp_path / "elsewhere")
+    assert moved.chosen_target().table == tmp_path / "a" / "phone.yml"
+    assert moved.data_dir == str(tmp_path / "images")
+    assert moved.space == str(tmp_path / "a" / "mine.yml")
+    assert recipe.to_dict()["space"] == "mine.yml"
+    assert Recipe.from_dict({}).to_dict(absolute=True) == Recipe.from_dict({}).to_dict()
+
+
 def test_shipped_recipes_are_good() -> None:
     for path in sorted((REPOSITORY / "experiments").glob("*/recipe.yml")):
         Recipe.load(path).chosen_target()

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,23 +63,27 @@ def sign_data(seed: int, count: int = 512) -> TensorDataset:
     return TensorDataset(x, (x[:, 0] > 0).long())
 
 
-def evaluator(epochs: int = 4, **kwargs: Any) -> Classification:
+def classification(data: Callable[[int], TensorDataset], classes: int, batch: int, rate: float, epochs: int) -> Any:
+    """NNI's own evaluator, quiet, with one set of data for weights and another for the architecture."""
     loaders = [
-        DataLoader(sign_data(seed), batch_size=32, shuffle=True, generator=torch.Generator().manual_seed(seed))
+        DataLoader(data(seed), batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(seed))
         for seed in (0, 1)
     ]
     return Classification(
         train_dataloaders=loaders[0],
         val_dataloaders=loaders[1],
-        num_classes=2,
-        learning_rate=0.05,
+        num_classes=classes,
+        learning_rate=rate,
         max_epochs=epochs,
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         logger=False,
-        **kwargs,
     )
+
+
+def evaluator(epochs: int = 4) -> Any:
+    return classification(sign_data, classes=2, batch=32, rate=0.05, epochs=epochs)
 
 
 def run(space: ModelSpace, evaluator: Lightning, strategy: Any, folder: Path) -> NasExperiment:
@@ -156,20 +161,8 @@ def image_data(seed: int, count: int = 96) -> TensorDataset:
     return TensorDataset(images, labels)
 
 
-def image_evaluator(epochs: int, **kwargs: Any) -> Classification:
-    loaders = [DataLoader(image_data(seed), batch_size=24, shuffle=True) for seed in (0, 1)]
-    return Classification(
-        train_dataloaders=loaders[0],
-        val_dataloaders=loaders[1],
-        num_classes=3,
-        learning_rate=0.01,
-        max_epochs=epochs,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        logger=False,
-        **kwargs,
-    )
+def image_evaluator(epochs: int) -> Any:
+    return classification(image_data, classes=3, batch=24, rate=0.01, epochs=epochs)
 
 
 @pytest.mark.parametrize("arch_gradient", ["two_path", "full"])

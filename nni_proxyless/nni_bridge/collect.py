@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..architecture import Architecture
-from ..files import write_text
+from ..files import write_csv
 
 _ARTIFACTS = ("architecture.json", "history.csv", "latency_table.yml", "recipe.yml", "weights.pt")
 
@@ -43,13 +41,15 @@ def parameters_of(job: Any) -> dict[str, Any]:
     return dict(job.hyperParameters[0].parameters) if job.hyperParameters else {}
 
 
-def collect(job: Any, home: Path, results: Path) -> Outcome:
+def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     """Copy what a trial of the local service left into the folder of results.
 
     Args:
         job: NNI's TrialJob.
         home: The experiment's folder.
         results: Below it, `<target>/` and what else NNI varied.
+        used: Folders of the experiment's earlier trials, to which this one is added: of two trials with the same
+            parameters, the later one goes into a folder below, named by its id.
     """
     parameters = parameters_of(job)
     output = home / "environments" / "local-env" / "trials" / job.trialJobId
@@ -60,6 +60,9 @@ def collect(job: Any, home: Path, results: Path) -> Outcome:
         return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
     architecture = Architecture.load(source)
     folder = results / _folder_of(architecture, parameters)
+    if folder in used:
+        folder = folder / str(job.trialJobId)
+    used.add(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in _ARTIFACTS:
         if (output / name).is_file():
@@ -113,11 +116,7 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
 
 def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
     """The summary as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return write_text(path, text.getvalue())
+    return write_csv(path, COLUMNS, rows)
 
 
 def format_table(rows: list[dict[str, str]]) -> str:

@@ -193,7 +193,8 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
     try:
         with _Follower(plan) as follower:
             _follow(experiment, follower)
-        outcomes = [collect(job, home, results or Path("results") / plan.name) for job in _jobs(experiment)]
+        used: set[Path] = set()
+        outcomes = [collect(job, home, results or Path("results") / plan.name, used) for job in _jobs(experiment)]
     except BaseException as reason:
         experiment.stop()
         if isinstance(reason, KeyboardInterrupt):
