@@ -48,7 +48,7 @@ def main() -> None:
             with backend.session():
                 runners = [backend.prepare(a.build(), spec.input_shape) for a in known + drawn]
                 times = np.array([samples.median_ms for samples in time_interleaved(runners, NETWORK_PROTOCOL)])
-            predicted = np.array([costs.latency_ms(a.choices) for a in known + drawn])
+            predicted = np.array([costs.of(a.choices) for a in known + drawn])
             drift = float(np.mean(times[: len(known)] / predicted[: len(known)]))
             measured, predicted = times[len(known) :], predicted[len(known) :]
             error = (predicted - measured) / measured
@@ -61,8 +61,8 @@ def main() -> None:
                     "operators": len(table.operators),
                     "measuring_s": round(seconds, 1),
                     "networks": count,
-                    "smallest_ms": round(costs.smallest_ms, 3),
-                    "largest_ms": round(costs.largest_ms, 3),
+                    "smallest_ms": round(costs.smallest, 3),
+                    "largest_ms": round(costs.largest, 3),
                     "mean_error": round(float(np.abs(error).mean()), 4),
                     "worst_error": round(float(np.abs(error).max()), 4),
                     "drift": round(drift, 4),

@@ -154,6 +154,12 @@ class Architecture:
             )
         return self.spec
 
+    @property
+    def candidate_names(self) -> str:
+        """The chosen candidates by layer, in one line: equal for equal networks of one space."""
+        labels = [layer.label for layer in self.spec.layers] if self.spec else sorted(self.choices)
+        return " ".join(str(self.choices[label]) for label in labels)
+
     def operators(self) -> list[Operator]:
         """All operators in the order they run."""
         return self.require_spec().operators(self.choices)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__
+from . import __version__, cli_latency
 from .errors import InputError, ProxylessError, RunError
 
 _log = logging.getLogger("nni_proxyless")
@@ -77,20 +77,11 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
     search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
 
-    latency = commands.add_parser("latency", help="Measure latency tables.", description="Measure latency tables.")
-    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=_Parser)
-    measure = command(
-        "measure",
-        _latency_measure,
-        "Measure the operators of a space on this machine, calibrate on whole networks, write a table.",
-        "nni-proxyless latency measure --space mobilenetv2_imagenet --backend onnxruntime --out this_machine.yml",
-        tables,
+    latency = commands.add_parser(
+        "latency", help="Latency tables of devices.", description="Latency tables of devices."
     )
-    measure.add_argument("--space", required=True, help="a shipped space, or the path of a space's YAML")
-    measure.add_argument("--backend", required=True, help="torch or onnxruntime")
-    measure.add_argument("--threads", type=int, default=1, help="threads to compute with (1)")
-    measure.add_argument("--batch", type=int, default=1, help="images in a batch (1)")
-    measure.add_argument("--out", type=Path, required=True, help="file of the table")
+    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=_Parser)
+    cli_latency.add_commands(tables, command)
     return parser
 
 
@@ -175,27 +166,6 @@ def _search(options: argparse.Namespace) -> int:
         f"predicted {architecture.predicted_latency_ms:.4g} ms, "
         f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
         f"results: {output.resolve()}\n"
-    )
-    return 0
-
-
-def _latency_measure(options: argparse.Namespace) -> int:
-    from .latency import make_backend, measure_table_isolated
-    from .progress import progress_bar
-    from .space_spec import SpaceSpec
-
-    spec = SpaceSpec.from_yaml(options.space)
-    backend = make_backend(options.backend, options.threads, options.batch)
-    with progress_bar(f"measuring {spec.name} with {backend.name}") as step:
-        table = measure_table_isolated(spec, backend, progress=step)
-    table.save(options.out)
-    costs, calibration = table.costs(spec), table.calibration
-    sys.stdout.write(
-        f"{len(table.operators)} operators with {backend.name} {backend.version}, {backend.threads} thread(s), "
-        f"batch {backend.batch}, on {table.device.processor}\n"
-        f"networks take {costs.smallest_ms:.4g} to {costs.largest_ms:.4g} ms; {calibration.networks} measured ones "
-        f"fit within {100 * (calibration.mean_relative_error or 0.0):.1f} %\n"
-        f"table: {options.out.resolve()}\n"
     )
     return 0
 

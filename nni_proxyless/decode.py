@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .latency.table import LatencyCosts
+from .latency.costs import SpaceCosts
 
 _Candidate = TypeVar("_Candidate")
 _MAX_STATES = 200_000
@@ -30,7 +30,7 @@ def most_likely(probs: Mapping[str, Tensor], candidates: Mapping[str, Sequence[_
     return {label: candidates[label][_argmax(p)] for label, p in probs.items()}
 
 
-def most_likely_within(probs: Mapping[str, Tensor], costs: LatencyCosts, budget_ms: float) -> dict[str, str]:
+def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> dict[str, str]:
     """The most likely architecture whose latency by the table is at most the budget: a multiple-choice knapsack.
 
     Layer by layer, of all partial architectures only those are kept that no other one beats in both latency and
@@ -48,17 +48,17 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: LatencyCosts, budget_
     Raises:
         InputError: No architecture is that fast; the message names the smallest feasible budget.
     """
-    if not budget_ms >= costs.smallest_ms:
+    if not budget_ms >= costs.smallest:
         raise InputError(
-            f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {costs.smallest_ms:.4g} ms"
+            f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {costs.smallest:.4g} ms"
         )
-    labels = list(costs.layers_ms)
-    layers_ms = [np.asarray(costs.layers_ms[label], dtype=np.float64) for label in labels]
+    labels = list(costs.layers)
+    layers_ms = [np.asarray(costs.layers[label], dtype=np.float64) for label in labels]
     # What the layers not yet chosen will take at least.
     ahead = np.append(np.cumsum([layer.min() for layer in layers_ms][::-1])[::-1][1:], 0.0)
     # The comparison has to agree with the sum that predicts, whose order of additions may differ.
     room = budget_ms * (1 + 1e-12)
-    latency, score = np.array([costs.fixed_ms]), np.array([0.0])
+    latency, score = np.array([costs.fixed]), np.array([0.0])
     steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
     for label, layer_ms, least in zip(labels, layers_ms, ahead, strict=True):
         log_p = np.log(np.maximum(probs[label].detach().to(torch.float64).cpu().numpy(), 1e-300))

@@ -14,7 +14,7 @@ from torch import Tensor, nn, optim
 
 from . import gates
 from .errors import RunError
-from .latency.table import LatencyCosts
+from .latency.costs import SpaceCosts
 from .objective import Objective
 from .supernet import ArchGradient, Gate, WeightFreezer, probs_by_candidate
 
@@ -48,7 +48,7 @@ class ProxylessLightningModule(DartsLightningModule):
         training_module: Any,
         *,
         gates_by_label: Mapping[str, Gate],
-        costs: LatencyCosts | None,
+        costs: SpaceCosts | None,
         objective: Objective,
         reference_ms: float,
         latency_weight: float,
@@ -154,7 +154,7 @@ class ProxylessLightningModule(DartsLightningModule):
         """Loss, expected latency and NNI's penalty in one number, differentiable in the architecture (eq. 7)."""
         probs = {label: gates.conditional_probs(gate.alpha, gate.sample) for label, gate in self._gates.items()}
         if self.costs is not None:
-            expected_ms = self.costs.expected_latency_ms(probs)
+            expected_ms = self.costs.expected(probs)
             self.log("arch/expected_latency_ms", expected_ms.detach())
             loss = self.objective(loss, expected_ms, self.reference_ms, self.latency_weight)
         if self.penalty is not None:
@@ -171,7 +171,7 @@ class ProxylessLightningModule(DartsLightningModule):
         if self.costs is None:
             return None
         with torch.no_grad():
-            return float(self.costs.expected_latency_ms(self.path_probs()))
+            return float(self.costs.expected(self.path_probs()))
 
     def mean_entropy(self) -> float:
         """Mean entropy of the layers in nats: how undecided the search still is."""

@@ -34,8 +34,8 @@ class LatencyProfiler(ExpressionProfiler):
         spec = require_description(model_space, "LatencyProfiler")
         self.costs = table.costs(spec)
         choices = layer_choices(spec)
-        self.expression = self.costs.fixed_ms
-        for label, costs_ms in self.costs.layers_ms.items():
+        self.expression = self.costs.fixed
+        for label, costs_ms in self.costs.layers.items():
             self.expression = self.expression + _lookup(choices[label], costs_ms)
 
 

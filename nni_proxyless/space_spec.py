@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -139,6 +140,11 @@ class SpaceSpec:
     def fixed_operators(self) -> tuple[Operator, ...]:
         """Operators that every network of the space has."""
         return (self.stem, self.first_block, self.head, self.classifier)
+
+    @property
+    def num_networks(self) -> int:
+        """How many different networks the space has."""
+        return math.prod(len(layer.candidates) for layer in self.layers)
 
     def distinct_operators(self) -> tuple[Operator, ...]:
         """Each operator that a network of this space can contain, once, in order of first appearance."""

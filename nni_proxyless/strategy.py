@@ -19,7 +19,8 @@ from .architecture import Architecture
 from .decode import most_likely, most_likely_within
 from .errors import InputError
 from .gradient import ProxylessLightningModule
-from .latency.table import LatencyCosts, LatencyTable
+from .latency.costs import SpaceCosts
+from .latency.table import LatencyTable
 from .objective import get_objective
 from .penalty import DifferentiablePenalty
 from .space import describe_space, require_description
@@ -96,7 +97,7 @@ class ProxylessNAS(OneShotStrategy):
         self.seed = seed
         self._objective = get_objective(objective)
         self._gates: dict[str, Gate] = {}
-        self._costs: LatencyCosts | None = None
+        self._costs: SpaceCosts | None = None
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make a supernet of a model space, in place; see NNI's `OneShotStrategy.mutate_model`."""
@@ -117,7 +118,7 @@ class ProxylessNAS(OneShotStrategy):
         if reference_ms is None and self._costs is not None:
             with torch.no_grad():
                 start = {label: gate.probs() for label, gate in self._gates.items()}
-                reference_ms = float(self._costs.expected_latency_ms(start))
+                reference_ms = float(self._costs.expected(start))
         return ProxylessLightningModule(
             training_module,
             gates_by_label=self._gates,
@@ -169,7 +170,7 @@ class ProxylessNAS(OneShotStrategy):
         known: dict[str, Any] = {
             "strategy": "proxyless",
             "budget_ms": self.budget_ms if budget_ms is None else budget_ms,
-            "predicted_latency_ms": None if self._costs is None else self._costs.latency_ms(choices),
+            "predicted_latency_ms": None if self._costs is None else self._costs.of(choices),
             "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
         }
         spec = describe_space(self.supernet)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import filelock
 
 from .architecture import Architecture
-from .errors import RecipeError, unknown_name
+from .errors import LatencyTableError, RecipeError, unknown_name
 from .latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from .latency.isolated import measure_table_isolated
-from .latency.measure import Progress
+from .latency.sampling import Progress
 from .resources import cache_folder
 from .space_spec import SpaceSpec
 
 _log = logging.getLogger(__name__)
-_KEYS = ("table", "backend", "threads", "batch")
+_BACKEND_KEYS = (
+    "backend", "threads", "batch", "dtype", "device", "command", "pattern", "unit", "timeout_s", "retries",
+)  # fmt: skip
+_KEYS = ("table", *_BACKEND_KEYS)
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,14 @@ class Target:
     Attributes:
         name: As recipes and results call it.
         table: File of its latency table, for a device that is not this machine.
-        backend: Measuring backend on this machine, where no file is given.
-        threads: Threads of that backend.
-        batch: Images in a batch.
+        backend: Measuring backend, where no file is given.
+        settings: Its settings, as `make_backend` takes them.
     """
 
     name: str
     table: Path | None = None
     backend: str | None = None
-    threads: int = 1
-    batch: int = 1
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, name: str, content: object, folder: Path) -> Target:
@@ -47,7 +49,7 @@ class Target:
 
         Args:
             name: Its name.
-            content: `{backend, threads, batch}` or `{table}`.
+            content: `{table}`, or `{backend}` with its settings: `threads`, `batch`, `dtype`, `device`, `command` ...
             folder: Folder that a relative path starts from.
 
         Raises:
@@ -65,7 +67,7 @@ class Target:
             if not isinstance(table, str):
                 raise RecipeError(f"target '{name}': table must be a path, got {table!r}")
             return cls(name, table=folder / Path(table).expanduser())
-        return cls(name, backend=str(backend), threads=content.get("threads", 1), batch=content.get("batch", 1))
+        return cls(name, backend=str(backend), settings={k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]})
 
     def make_backend(self) -> Backend | None:
         """The measuring backend, or none for a device that is not this machine.
@@ -73,7 +75,7 @@ class Target:
         Raises:
             InputError: There is no such backend, or it needs a package that is not installed.
         """
-        return None if self.backend is None else make_backend(self.backend, self.threads, self.batch)
+        return None if self.backend is None else make_backend(self.backend, **self.settings)
 
     def latency_table(
         self, spec: SpaceSpec, *, remeasure: bool = False, progress: Progress | None = None
@@ -86,12 +88,21 @@ class Target:
             progress: Passed on to the measurement.
 
         Raises:
-            LatencyTableError: The file is not a table, or lacks operators of the space.
+            LatencyTableError: The file is not a table, lacks operators of the space, or holds no latencies.
         """
         if self.table is not None:
-            return LatencyTable.load(self.table)
+            table = LatencyTable.load(self.table)
+            if table.unit != "ms":
+                raise LatencyTableError(
+                    f"target '{self.name}': table {self.table} is in {table.unit}, and a target needs latencies in ms"
+                )
+            return table
         backend = self.make_backend()
         assert backend is not None
+        if backend.unit != "ms":
+            raise RecipeError(
+                f"target '{self.name}': backend {backend.name} counts {backend.unit}, and a target needs ms"
+            )
         kept = self.kept_table(spec, backend)
         kept.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{kept}.lock"):  # a second trial waits instead of disturbing the measurement
@@ -112,8 +123,9 @@ class Target:
         """Where a measured table is kept: its name says all that a latency depends on."""
         device = this_device()
         machine = hashlib.sha256(f"{device}".encode()).hexdigest()[:8]
-        name = f"{spec.name}-{spec.content_hash}-{backend.name}-{backend.version}"
-        return cache_folder() / "tables" / f"{name}-t{backend.threads}-b{backend.batch}-{machine}.yml"
+        settings = hashlib.sha256(json.dumps(backend.settings, sort_keys=True).encode()).hexdigest()[:8]
+        name = f"{spec.name}-{spec.content_hash}-{backend.name}-{backend.version}".replace(" ", "_")
+        return cache_folder() / "tables" / f"{name}-{settings}-{machine}.yml"
 
     def measure(self, architecture: Architecture) -> float | None:
         """Latency of the built network in milliseconds, or none for a device that is not this machine."""

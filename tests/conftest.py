@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorLatency
+from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.space_spec import SpaceSpec
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def table_of(spec: SpaceSpec) -> LatencyTable:
         threads=1,
         date="2026-01-01T00:00:00+00:00",
         operators={
-            operator: OperatorLatency(0.01 * number, 0.0, 1)
+            operator: OperatorCost(0.01 * number, 0.0, 1)
             for number, operator in enumerate(spec.distinct_operators(), start=1)
         },
         calibration=Calibration(2.0, 0.5, 8, 0.01),

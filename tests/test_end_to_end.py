@@ -118,7 +118,7 @@ def test_quickstart_in_short_form(workplace: Workplace) -> None:
         assert architecture.measured_latency_ms is not None
         assert architecture.measured_latency_ms > 0
         table = LatencyTable.load(folder / "latency_table.yml")
-        predicted = table.costs(architecture.require_spec()).latency_ms(architecture.choices)
+        predicted = table.costs(architecture.require_spec()).of(architecture.choices)
         assert architecture.predicted_latency_ms == pytest.approx(predicted)
         assert int(row["parameters"]) == sum(p.numel() for p in architecture.build().parameters())
         history = read_csv(folder / "history.csv")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,21 @@ from nni_proxyless.errors import InputError, LatencyTableError, MissingOperatorE
 from nni_proxyless.latency import (
     BACKENDS,
     Backend,
+    CommandBackend,
     LatencyTable,
     Protocol,
     Samples,
+    Workload,
     fit_calibration,
     make_backend,
     measure_isolated,
     measure_table,
     measure_table_isolated,
     random_architecture,
-    time_interleaved,
+    sample_interleaved,
 )
+from nni_proxyless.latency.onnx_backend import export_onnx, quantize_static
+from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
 
 from .test_gates import finite_difference
@@ -41,32 +47,32 @@ def test_latency_of_every_network_is_the_sum_by_hand(tiny_spec: SpaceSpec, tiny_
     costs = tiny_table.costs(tiny_spec)
     for picks in itertools.product(*(layer.names for layer in tiny_spec.layers)):
         choices = {layer.label: name for layer, name in zip(tiny_spec.layers, picks, strict=True)}
-        entries = [tiny_table.operators[op].latency_ms for op in tiny_spec.operators(choices)]
-        assert costs.latency_ms(choices) == pytest.approx(2.0 * sum(entries) + 0.5)
+        entries = [tiny_table.operators[op].cost for op in tiny_spec.operators(choices)]
+        assert costs.of(choices) == pytest.approx(2.0 * sum(entries) + 0.5)
 
 
 def test_expectation_is_the_mean_over_all_networks(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
     costs = tiny_table.costs(tiny_spec)
-    probs = {k: torch.softmax(torch.randn(len(v), dtype=torch.float64), 0) for k, v in costs.layers_ms.items()}
+    probs = {k: torch.softmax(torch.randn(len(v), dtype=torch.float64), 0) for k, v in costs.layers.items()}
     mean = 0.0
     for picks in itertools.product(*(range(len(layer.names)) for layer in tiny_spec.layers)):
         choices = {layer.label: layer.names[i] for layer, i in zip(tiny_spec.layers, picks, strict=True)}
         weight = math.prod(float(probs[layer.label][i]) for layer, i in zip(tiny_spec.layers, picks, strict=True))
-        mean += weight * costs.latency_ms(choices)
-    assert float(costs.expected_latency_ms(probs)) == pytest.approx(mean)
+        mean += weight * costs.of(choices)
+    assert float(costs.expected(probs)) == pytest.approx(mean)
 
 
 def test_gradient_of_expected_latency_against_finite_differences(
     tiny_spec: SpaceSpec, tiny_table: LatencyTable
 ) -> None:
     costs = tiny_table.costs(tiny_spec)
-    fixed = {k: torch.randn(len(v), dtype=torch.float64) for k, v in costs.layers_ms.items()}
+    fixed = {k: torch.randn(len(v), dtype=torch.float64) for k, v in costs.layers.items()}
     for label, alpha in fixed.items():
         leaves = {k: a.clone().requires_grad_() for k, a in fixed.items()}
-        costs.expected_latency_ms({k: torch.softmax(a, 0) for k, a in leaves.items()}).backward()
+        costs.expected({k: torch.softmax(a, 0) for k, a in leaves.items()}).backward()
 
         def expected(a: torch.Tensor, label: str = label) -> torch.Tensor:
-            return costs.expected_latency_ms({k: torch.softmax(v, 0) for k, v in {**fixed, label: a}.items()})
+            return costs.expected({k: torch.softmax(v, 0) for k, v in {**fixed, label: a}.items()})
 
         gradient = leaves[label].grad
         torch.testing.assert_close(gradient, finite_difference(expected, alpha), rtol=1e-6, atol=1e-8)
@@ -76,13 +82,13 @@ def test_gradient_of_expected_latency_against_finite_differences(
 def test_smallest_and_largest(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
     costs = tiny_table.costs(tiny_spec)
     everything = [
-        costs.latency_ms({layer.label: name for layer, name in zip(tiny_spec.layers, picks, strict=True)})
+        costs.of({layer.label: name for layer, name in zip(tiny_spec.layers, picks, strict=True)})
         for picks in itertools.product(*(layer.names for layer in tiny_spec.layers))
     ]
-    assert costs.smallest_ms == pytest.approx(min(everything))
-    assert costs.largest_ms == pytest.approx(max(everything))
-    with pytest.raises(InputError, match="layer stage1_layer1"):
-        costs.latency_ms({"stage1_layer1": "nothing"})
+    assert costs.smallest == pytest.approx(min(everything))
+    assert costs.largest == pytest.approx(max(everything))
+    with pytest.raises(InputError, match="lacks layer stage1_layer2"):
+        costs.of({"stage1_layer1": "nothing"})
 
 
 def test_missing_operators_are_all_listed(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
@@ -103,7 +109,7 @@ def test_file_follows_the_schema(tiny_table: LatencyTable, tmp_path: Path) -> No
     assert content["schema"] == "nni-proxyless/latency-table@1"
     assert content["unit"] == "ms"
     assert set(content["device"]) == {"name", "processor", "cores"}
-    assert set(content["calibration"]) == {"scale", "offset_ms", "networks", "mean_relative_error"}
+    assert set(content["calibration"]) == {"scale", "offset_ms", "networks", "mean_relative_error", "architectures"}
     assert set(content["operators"][0]) == {
         "kind", "input", "output", "kernel", "expansion", "stride", "latency_ms", "spread_ms", "runs",
     }  # fmt: skip
@@ -113,7 +119,7 @@ def test_file_follows_the_schema(tiny_table: LatencyTable, tmp_path: Path) -> No
     ("change", "message"),
     [
         ({"schema": "other@1"}, "schema must be"),
-        ({"unit": "us"}, "unit must be 'ms'"),
+        ({"unit": "us"}, "unit must be 'ms', 'flops' or 'params'"),
         ({"operators": []}, "non-empty list"),
         ({"operators": [3]}, "operator 1 must be a mapping"),
         ({"device": "phone"}, "device must be a mapping"),
@@ -165,30 +171,38 @@ def test_calibration_never_makes_small_networks_negative() -> None:
 
 def test_samples_by_hand() -> None:
     samples = Samples((1.0, 2.0, 3.0, 4.0, 100.0))
-    assert samples.median_ms == 3.0
-    assert samples.spread_ms == pytest.approx(1.2533 * (4.0 - 2.0) / 1.349 / math.sqrt(5))
+    assert samples.median == 3.0
+    assert samples.spread == pytest.approx(1.2533 * (4.0 - 2.0) / 1.349 / math.sqrt(5))
+    slowed = Samples((1.0, 4.0, 3.0), (1.0, 2.0, 1.0))
+    assert slowed.values.tolist() == [1.0, 2.0, 3.0]
+    assert slowed.median == 2.0
 
 
 class SyntheticBackend(Backend):
     """A device on which an operator takes a known time, and a network the sum of its operators and a constant.
 
-    Time is counted, not spent: `perf_counter` is replaced by the device's clock.
+    Time is counted, not spent: the clocks are replaced by the device's own. With `episodes`, all that runs in every
+    other second takes a fifth longer, as on a machine with other tenants.
     """
 
     name = "synthetic"
     version = "1"
 
-    def __init__(self, noise: float = 0.0) -> None:
+    def __init__(self, noise: float = 0.0, episodes: bool = False) -> None:
         super().__init__()
         self.now = 0.0
         self._noise = random.Random(1)
         self._spread = noise
+        self._episodes = episodes
 
     def cost_ms(self, module: nn.Module) -> float:
         parameters = sum(p.numel() for p in module.parameters())
         return 0.02 + 0.001 * parameters if parameters else 0.0
 
-    def prepare(self, module: nn.Module, input_shape: tuple[int, int, int]) -> Any:
+    def network_ms(self, operators: list[Operator]) -> float:
+        return 0.7 * sum(self.cost_ms(operator.build()) for operator in operators) + 0.1 + 0.005
+
+    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
         call_ms = 0.005
         if hasattr(module, "blocks"):
             parts = [module.stem, *module.blocks, module.head, module.classifier]
@@ -197,58 +211,132 @@ class SyntheticBackend(Backend):
             cost = self.cost_ms(module) + call_ms
 
         def run() -> None:
-            self.now += cost * (1 + self._spread * abs(self._noise.gauss(0, 1))) / 1000
+            slow = 1.2 if self._episodes and int(self.now) % 2 else 1.0
+            self.now += slow * cost * (1 + self._spread * abs(self._noise.gauss(0, 1))) / 1000
 
-        return run
+        return Workload(run)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.03])
-def test_a_synthetic_device_is_recovered(noise: float, tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = SyntheticBackend(noise)
-    monkeypatch.setattr(time, "perf_counter", lambda: backend.now)
+@pytest.fixture
+def synthetic(monkeypatch: pytest.MonkeyPatch) -> Callable[..., SyntheticBackend]:
+    def make(**settings: Any) -> SyntheticBackend:
+        backend = SyntheticBackend(**settings)
+        for clock in ("perf_counter", "time"):
+            monkeypatch.setattr(time, clock, lambda: backend.now)
+        return backend
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("settings", "bound"), [({}, 1e-6), ({"noise": 0.03}, 0.09), ({"noise": 0.01, "episodes": True}, 0.03)]
+)
+def test_a_synthetic_device_is_recovered(
+    settings: dict[str, Any], bound: float, tiny_spec: SpaceSpec, synthetic: Callable[..., SyntheticBackend]
+) -> None:
+    backend = synthetic(**settings)
     table = measure_table(tiny_spec, backend)
-    bound = 3 * noise + 1e-6
     for operator, entry in table.operators.items():
-        assert entry.latency_ms == pytest.approx(backend.cost_ms(operator.build()), rel=bound)
+        assert entry.cost == pytest.approx(backend.cost_ms(operator.build()), rel=bound)
     assert table.call_overhead_ms == pytest.approx(0.005, rel=bound)
     costs = table.costs(tiny_spec)
     for seed in range(5):
         architecture = random_architecture(tiny_spec, random.Random(seed))
-        parts = [op.build() for op in architecture.operators()]
-        true = 0.7 * sum(backend.cost_ms(part) for part in parts) + 0.1 + 0.005
-        assert costs.latency_ms(architecture.choices) == pytest.approx(true, rel=bound)
+        true = backend.network_ms(architecture.operators())
+        assert costs.of(architecture.choices) == pytest.approx(true, rel=bound)
 
 
-def test_runners_are_interleaved() -> None:
-    order: list[int] = []
-    runners = [lambda i=i: order.append(i) for i in range(3)]
-    samples = time_interleaved(runners, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
-    assert [len(s.milliseconds) for s in samples] == [4, 4, 4]
-    timed = order[-4 * 3 * 2 :]  # the last four rounds: each runner once to warm up and once to be timed
+def test_workloads_are_interleaved() -> None:
+    order: list[str] = []
+    workloads = {name: Workload(lambda name=name: order.append(name)) for name in "abc"}
+    taken = sample_interleaved(workloads, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
+    assert [len(samples.raw) for samples in taken.values()] == [4, 4, 4]
+    timed = order[-4 * 3 * 2 :]  # the last four rounds: each once to settle and once to be timed
     rounds = [timed[i : i + 6] for i in range(0, len(timed), 6)]
-    assert all(sorted(r) == [0, 0, 1, 1, 2, 2] for r in rounds)
+    assert all(sorted(r) == list("aabbcc") for r in rounds)
     assert len({tuple(r) for r in rounds}) > 1
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_every_backend_measures_a_space(name: str, tiny_spec: SpaceSpec) -> None:
-    backend = make_backend(name, threads=1)
-    table = measure_table(tiny_spec, backend, calibration_networks=3, protocol=SHORT, network_protocol=SHORT)
+# What each backend of the conformance suite is made with: an executable that takes as long as the model is large.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "torch": {},
+    "onnxruntime": {},
+    "onnxruntime int8": {"dtype": "int8"},
+    "command": {"command": "wc -c < {model}"},
+    "flops": {},
+    "params": {},
+}
+
+
+@pytest.fixture(params=SETTINGS)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return make_backend(request.param.split()[0], **SETTINGS[request.param])
+
+
+def test_the_conformance_suite_leaves_out_no_backend() -> None:
+    assert {name.split()[0] for name in SETTINGS} == set(BACKENDS)
+
+
+def test_every_backend_measures_a_space(backend: Backend, tiny_spec: SpaceSpec) -> None:
+    short = replace(SHORT, min_rounds=1, max_rounds=1) if isinstance(backend, CommandBackend) else SHORT
+    table = measure_table(tiny_spec, backend, calibration_networks=3, protocol=short, network_protocol=short)
     assert set(table.operators) == set(tiny_spec.distinct_operators())
     assert LatencyTable.from_dict(table.to_dict()) == table
-    assert table.calibration.networks == 3
-    assert table.backend == name
-    assert table.costs(tiny_spec).smallest_ms > 0
+    assert table.calibration.networks == (0 if backend.exact else 3)
+    assert (table.backend, table.unit) == (backend.name, backend.unit)
+    costs = table.costs(tiny_spec)
+    assert 0 < costs.smallest < costs.largest
+    assert costs.unit == backend.unit
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_every_backend_computes_the_network(name: str, tiny_spec: SpaceSpec) -> None:
-    """What is timed is the network itself: right output on its own input, no wrapped no-op."""
+def test_every_backend_is_made_again_from_its_settings(backend: Backend) -> None:
+    again = make_backend(**json.loads(json.dumps(backend.settings)))
+    assert type(again) is type(backend)
+    assert again.settings == backend.settings
+    assert (again.device, again.dtype, again.version) == (backend.device, backend.dtype, backend.version)
+
+
+def test_every_backend_takes_a_sample(backend: Backend, tiny_spec: SpaceSpec) -> None:
     network = random_architecture(tiny_spec, random.Random(2)).build()
-    output = make_backend(name, batch=3).prepare(network, tiny_spec.input_shape)()
-    value = output if isinstance(output, torch.Tensor) else torch.from_numpy(output[0])
+    with backend.session():
+        assert 0 < backend.prepare(network, tiny_spec.input_shape).sample(2) < math.inf
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "onnxruntime int8"])
+def test_what_is_timed_computes_the_network(name: str, tiny_spec: SpaceSpec) -> None:
+    """Right output on its own input, no wrapped no-op."""
+    network = random_architecture(tiny_spec, random.Random(2)).build()
+    output = make_backend(name.split()[0], batch=3, **SETTINGS[name]).prepare(network, tiny_spec.input_shape).run()
+    value = output if isinstance(output, torch.Tensor) else torch.from_numpy(output[0])  # type: ignore[index]
     assert value.shape == (3, 3)
     assert torch.isfinite(value).all()
+
+
+def test_counted_tables_are_the_published_formulas(tiny_spec: SpaceSpec) -> None:
+    flops = measure_table(tiny_spec, make_backend("flops"))
+    params = measure_table(tiny_spec, make_backend("params"))
+    for seed in range(5):
+        architecture = random_architecture(tiny_spec, random.Random(seed))
+        assert flops.costs(tiny_spec).of(architecture.choices) == architecture.multiply_adds
+        assert params.costs(tiny_spec).of(architecture.choices) == architecture.parameters
+    content = flops.to_dict()
+    assert content["unit"] == "flops"
+    assert "latency_ms" not in content["operators"][0]
+
+
+def test_int8_models_hold_int8(tiny_spec: SpaceSpec) -> None:
+    import onnx
+
+    network = random_architecture(tiny_spec, random.Random(2)).build()
+    model = onnx.load_from_string(quantize_static(export_onnx(network, tiny_spec.input_shape, 1)))
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    source = {output: node for node in model.graph.node for output in node.output}
+    assert convolutions
+    for node in convolutions:
+        weight = source[node.input[1]]
+        assert weight.op_type == "DequantizeLinear"
+        assert stored[weight.input[0]] == onnx.TensorProto.INT8
 
 
 def test_backend_arguments_are_checked() -> None:

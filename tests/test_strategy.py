@@ -175,9 +175,9 @@ def test_a_dominating_latency_finds_the_fastest(
     )
     run(MobileNetV2Space(tiny_spec), image_evaluator(12), strategy, tmp_path)
     architecture = strategy.export_architecture(target="made up")
-    assert architecture.predicted_latency_ms == pytest.approx(costs.smallest_ms)
-    assert strategy.oneshot_module.expected_latency_ms() < costs.expected_latency_ms(
-        {label: torch.full((len(c),), 1 / len(c)) for label, c in costs.layers_ms.items()}
+    assert architecture.predicted_latency_ms == pytest.approx(costs.smallest)
+    assert strategy.oneshot_module.expected_latency_ms() < costs.expected(
+        {label: torch.full((len(c),), 1 / len(c)) for label, c in costs.layers.items()}
     )
 
 
@@ -235,12 +235,12 @@ def test_export_within_a_budget(tiny_spec: SpaceSpec, tiny_table: LatencyTable, 
     free = strategy.export_architecture()
     costs = tiny_table.costs(tiny_spec)
     assert free.predicted_latency_ms is not None
-    budget = (costs.smallest_ms + free.predicted_latency_ms) / 2
+    budget = (costs.smallest + free.predicted_latency_ms) / 2
     found = strategy.export_architecture(budget_ms=budget)
     assert found.predicted_latency_ms is not None
     assert found.predicted_latency_ms <= budget < free.predicted_latency_ms
     assert found.budget_ms == budget
-    assert strategy.export_architecture(budget_ms=costs.largest_ms).choices == free.choices
+    assert strategy.export_architecture(budget_ms=costs.largest).choices == free.choices
     with pytest.raises(InputError, match="the fastest takes"):
         strategy.export_architecture(budget_ms=0.1)
     with pytest.raises(InputError, match="needs a search with latency="):
@@ -349,12 +349,10 @@ def test_latency_profiler_is_the_table(tiny_spec: SpaceSpec, tiny_table: Latency
     costs = tiny_table.costs(tiny_spec)
     for picks in itertools.product(*(layer.names for layer in tiny_spec.layers)):
         choices = {layer.label: name for layer, name in zip(tiny_spec.layers, picks, strict=True)}
-        assert profiler.profile(choices) == pytest.approx(costs.latency_ms(choices))
+        assert profiler.profile(choices) == pytest.approx(costs.of(choices))
     uniform = {layer.label: dict.fromkeys(layer.names, 1 / len(layer.names)) for layer in tiny_spec.layers}
     probs = {label: torch.tensor(list(p.values()), dtype=torch.float64) for label, p in uniform.items()}
-    assert expression_expectation(profiler.expression, uniform) == pytest.approx(
-        float(costs.expected_latency_ms(probs))
-    )
+    assert expression_expectation(profiler.expression, uniform) == pytest.approx(float(costs.expected(probs)))
 
 
 def test_latency_and_penalty_combine(tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_a_measured_table_is_kept_for_the_next_trial(
     target.latency_table(tiny_spec, remeasure=True)
     assert len(measured) == 2
     target.latency_table(tiny_spec.with_changes(classes=5))  # another space
-    Target("laptop", backend="torch", threads=2).latency_table(tiny_spec)  # other settings
+    Target("laptop", backend="torch", settings={"threads": 2}).latency_table(tiny_spec)  # other settings
     assert len(measured) == 4
 
 

@@ -15,12 +15,12 @@ class Device:
     Attributes:
         name: Host name.
         processor: Model of the processor (or accelerator).
-        cores: Cores this process may use.
+        cores: Cores this process may use; `None` for a device that nobody asked.
     """
 
     name: str
     processor: str
-    cores: int
+    cores: int | None
 
 
 def this_device() -> Device:

@@ -12,15 +12,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from ..architecture import Architecture
-from ..errors import RunError
+from ..errors import InputError, RunError
 from ..space_spec import SpaceSpec
-from .backends import Backend, make_backend
-from .measure import Progress, Protocol, Samples, measure_network, measure_table
+from .backend import Backend
+from .backends import make_backend
+from .measure import measure_networks, measure_table
+from .sampling import Progress, Protocol, Samples
 from .table import LatencyTable
 
 
@@ -38,9 +41,20 @@ def measure_isolated(architecture: Architecture, backend: Backend, processes: in
     Raises:
         RunError: A process failed; the message holds its last line.
     """
-    job = {"architecture": replace(architecture, measured_latency_ms=None).to_dict()}
-    runs = [Samples(tuple(_in_fresh_process(job, backend, None))) for _ in range(processes)]
-    return statistics.median(run.median_ms for run in runs)
+    runs = [measure_networks_isolated([architecture], backend)[0] for _ in range(processes)]
+    return statistics.median(run.median for run in runs)
+
+
+def measure_networks_isolated(
+    architectures: Sequence[Architecture], backend: Backend, *, progress: Progress | None = None
+) -> list[Samples]:
+    """`measure_networks` in a fresh process: networks of one space in one interleaved run.
+
+    Raises:
+        RunError: The process failed; the message holds its last line.
+    """
+    job = {"architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures]}
+    return [Samples(tuple(raw), tuple(slowdown)) for raw, slowdown in _in_fresh_process(job, backend, progress)]
 
 
 def measure_table_isolated(
@@ -52,19 +66,23 @@ def measure_table_isolated(
         spec: The space.
         backend: What runs the operators.
         progress: Called with a text, steps done and steps at most.
-        **settings: `calibration_networks`, `seed`, `protocol`, `network_protocol` of `measure_table`.
+        **settings: `calibration_networks`, `seed`, `protocol`, `network_protocol`, `journal_path` of `measure_table`.
 
     Raises:
+        InputError: As `measure_table`.
         RunError: The process failed; the message holds its last line.
     """
-    settings = {key: asdict(value) if isinstance(value, Protocol) else value for key, value in settings.items()}
+    settings = {key: _plain(value) for key, value in settings.items()}
     job = {"space": spec.to_dict(), "settings": settings}
     return LatencyTable.from_dict(_in_fresh_process(job, backend, progress))
 
 
+def _plain(value: Any) -> Any:
+    return asdict(value) if isinstance(value, Protocol) else str(value) if isinstance(value, Path) else value
+
+
 def _in_fresh_process(job: Mapping[str, Any], backend: Backend, progress: Progress | None) -> Any:
-    where = {"name": backend.name, "threads": backend.threads, "batch": backend.batch}
-    text = json.dumps({**job, "backend": where})
+    text = json.dumps({**job, "backend": backend.settings})
     command = [sys.executable, "-W", "ignore", "-m", __name__]
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
@@ -75,12 +93,10 @@ def _in_fresh_process(job: Mapping[str, Any], backend: Backend, progress: Progre
         try:
             process.stdin.write(text)
             process.stdin.close()
-            result = None
+            message: dict[str, Any] = {}
             for line in process.stdout:
                 message = json.loads(line)
-                if "progress" not in message:
-                    result = message["result"]
-                elif progress:
+                if "progress" in message and progress:
                     progress(*message["progress"])
             process.wait()
         except BaseException:
@@ -88,9 +104,11 @@ def _in_fresh_process(job: Mapping[str, Any], backend: Backend, progress: Progre
             raise
         errors.seek(0)
         lines = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
-    if process.returncode != 0 or result is None:
-        raise RunError(f"measuring with {backend.name} failed: {lines[-1]}")
-    return result
+    if "input_error" in message:
+        raise InputError(message["input_error"])
+    if "result" not in message:
+        raise RunError(f"measuring with {backend.name} failed: {message.get('run_error', lines[-1])}")
+    return message["result"]
 
 
 def _main() -> None:
@@ -98,25 +116,28 @@ def _main() -> None:
         sys.stdout.write(json.dumps(message) + "\n")
         sys.stdout.flush()
 
-    job = json.load(sys.stdin)
+    def step(text: str, done: int, total: int) -> None:
+        say({"progress": [text, done, total]})
+
+    try:
+        say({"result": _do(json.load(sys.stdin), step)})
+    except InputError as reason:
+        say({"input_error": str(reason)})
+    except RunError as reason:
+        say({"run_error": str(reason)})
+
+
+def _do(job: Mapping[str, Any], step: Progress) -> Any:
     backend = make_backend(**job["backend"])
-    result: Any
-    if "architecture" in job:
-        architecture = Architecture.from_dict(job["architecture"])
-        shape = architecture.require_spec().input_shape
-        result = measure_network(architecture.build(), shape, backend).milliseconds
-    else:
-        settings: dict[str, Any] = {
-            key: Protocol(**value) if isinstance(value, dict) else value for key, value in job["settings"].items()
-        }
-        table = measure_table(
-            SpaceSpec.from_dict(job["space"]),
-            backend,
-            progress=lambda *step: say({"progress": step}),
-            **settings,
-        )
-        result = table.to_dict()
-    say({"result": result})
+    if "architectures" in job:
+        architectures = [Architecture.from_dict(content) for content in job["architectures"]]
+        return [(s.raw, s.slowdown) for s in measure_networks(architectures, backend, progress=step)]
+    settings: dict[str, Any] = {
+        key: Protocol(**value) if isinstance(value, dict) else value for key, value in job["settings"].items()
+    }
+    if settings.get("journal_path"):
+        settings["journal_path"] = Path(settings["journal_path"])
+    return measure_table(SpaceSpec.from_dict(job["space"]), backend, progress=step, **settings).to_dict()
 
 
 if __name__ == "__main__":

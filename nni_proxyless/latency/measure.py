@@ -3,227 +3,175 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from ..architecture import Architecture
+from ..errors import InputError
 from ..operators import Operator, initialise
 from ..space_spec import SpaceSpec
-from .backends import Backend, Runner
-from .device import this_device
-from .table import Calibration, LatencyTable, OperatorLatency
+from .backend import Backend, Workload
+from .calibration import fit_calibration
+from .journal import Journal
+from .sampling import Progress, Protocol, Samples, Timeline, sample_interleaved
+from .table import LatencyTable, OperatorCost
 
-Progress = Callable[[str, int, int], None]
-FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How long to measure.
-
-    Attributes:
-        warmup_s: Each runner runs untimed for about this long before the first round, in seconds.
-        settle_s: It runs untimed for about this long, but at least once, before each sample, in seconds: others ran in
-            between, and a device runs its network all the time.
-        sample_s: A timed sample repeats a short run until about this long, in seconds.
-        min_rounds: Rounds over all runners before the spread is looked at.
-        max_rounds: Rounds at most.
-        max_relative_spread: Enough when the standard error of every median is below this part of it.
-    """
-
-    warmup_s: float = 0.01
-    settle_s: float = 0.0005
-    sample_s: float = 0.002
-    min_rounds: int = 12
-    max_rounds: int = 40
-    max_relative_spread: float = 0.01
+CALIBRATION_NETWORKS = 12
+_EMPTY_CALL = "empty call"
 
 
-# Networks need longer to settle than operators: interleaved with eleven others and run once before each sample, they
-# were 6 % (PyTorch) to 14 % (ONNX Runtime) slower than alone.
-NETWORK_PROTOCOL = Protocol(settle_s=0.02, sample_s=0.02, min_rounds=10, max_rounds=20, max_relative_spread=0.005)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Milliseconds of one run, one per round, in the order taken."""
-
-    milliseconds: tuple[float, ...]
-
-    @property
-    def median_ms(self) -> float:
-        return float(np.median(self.milliseconds))
-
-    @property
-    def spread_ms(self) -> float:
-        """Standard error of the median: 1.2533 σ / √n, with σ taken from the interquartile range."""
-        low, high = np.percentile(self.milliseconds, (25, 75))
-        return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(self.milliseconds)))
-
-
-def time_interleaved(
-    runners: Sequence[Runner], protocol: Protocol | None = None, progress: Progress | None = None
+def measure_networks(
+    architectures: Sequence[Architecture],
+    backend: Backend,
+    *,
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
 ) -> list[Samples]:
-    """Time several runners round by round in changing order, so that a slow moment hits all of them alike.
+    """Cost of whole networks of one space, measured in one interleaved run.
 
     Args:
-        runners: What to run.
-        protocol: How long.
+        architectures: The networks, built freshly.
+        backend: What runs them.
+        protocol: How long; the backend's own for networks if not given.
         progress: Called with a text, rounds done and rounds at most.
 
     Returns:
-        The samples of each runner, in the order of `runners`.
+        The samples of each, in the same order.
     """
-    protocol = protocol or Protocol()
-    once_s = [_time_once(run, protocol.warmup_s) for run in runners]
-    settling = [max(1, round(protocol.settle_s / seconds)) for seconds in once_s]
-    repeats = [max(1, round(protocol.sample_s / seconds)) for seconds in once_s]
-    taken: list[list[float]] = [[] for _ in runners]
-    order = list(range(len(runners)))
-    shuffler = random.Random(0)
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for round_number in range(1, protocol.max_rounds + 1):
-            shuffler.shuffle(order)
-            for index in order:
-                run, count = runners[index], repeats[index]
-                for _ in range(settling[index]):
-                    run()
-                start = time.perf_counter()
-                for _ in range(count):
-                    run()
-                taken[index].append((time.perf_counter() - start) * 1000.0 / count)
-            if progress:
-                progress("rounds", round_number, protocol.max_rounds)
-            if round_number >= protocol.min_rounds and all(
-                samples.spread_ms <= protocol.max_relative_spread * samples.median_ms
-                for samples in map(_as_samples, taken)
-            ):
-                break
-    finally:
-        if collecting:
-            gc.enable()
-    return [_as_samples(values) for values in taken]
-
-
-def measure_network(
-    network: nn.Module,
-    input_shape: tuple[int, int, int],
-    backend: Backend,
-    protocol: Protocol = NETWORK_PROTOCOL,
-) -> Samples:
-    """Latency of one whole network on a backend."""
+    spec = architectures[0].require_spec()
     with backend.session():
-        return time_interleaved([backend.prepare(network, input_shape)], protocol)[0]
+        taken = sample_interleaved(
+            {str(i): backend.prepare(a.build(), spec.input_shape) for i, a in enumerate(architectures)},
+            protocol or backend.network_protocol,
+            reference=_reference(spec, backend),
+            clocked=backend.clocked,
+            progress=progress,
+        )
+    return list(taken.values())
 
 
 def measure_table(
     spec: SpaceSpec,
     backend: Backend,
     *,
-    calibration_networks: int = 12,
+    calibration_networks: int = CALIBRATION_NETWORKS,
     seed: int = 0,
     protocol: Protocol | None = None,
-    network_protocol: Protocol = NETWORK_PROTOCOL,
+    network_protocol: Protocol | None = None,
     progress: Progress | None = None,
+    journal_path: Path | None = None,
 ) -> LatencyTable:
     """Measure each distinct operator of a space alone, then calibrate on whole networks.
 
     Args:
         spec: The space.
         backend: What runs the operators.
-        calibration_networks: Whole networks, the smallest and the largest of the space among them; 0 for none.
+        calibration_networks: Whole networks, the smallest and the largest of the space among them; 0 for none. What
+            is counted exactly needs none.
         seed: Draws the other networks.
-        protocol: How long to measure operators.
-        network_protocol: How long to measure the whole networks.
+        protocol: How long to measure operators; the backend's own if not given.
+        network_protocol: How long to measure the whole networks; the backend's own if not given.
         progress: Called with a text, steps done and steps at most.
+        journal_path: Where samples are kept as they are taken. A measurement that was interrupted goes on from
+            there; the file stays, for whoever wants the raw samples.
 
     Returns:
         The calibrated table; its entries are operators, its calibration says how well the sum fits networks.
+
+    Raises:
+        InputError: The number of calibration networks is negative, or more than the space has.
+        RunError: The backend failed.
     """
+    networks = 0 if backend.exact else calibration_networks
+    if networks < 0 or networks > spec.num_networks:
+        raise InputError(
+            f"calibration networks must be 0 to {min(spec.num_networks, 10**6)}, which is all that space "
+            f"'{spec.name}' has, got {networks}"
+        )
+    settings = {
+        "space": spec.content_hash,
+        "backend": backend.settings,
+        "version": backend.version,
+        "device": asdict(backend.device),
+        "calibration": [networks, seed],
+        "protocols": [str(protocol), str(network_protocol)],
+    }
+    journal = Journal(journal_path, settings) if journal_path else None
+    try:
+        return _measure_table(spec, backend, networks, seed, protocol, network_protocol, progress, journal)
+    finally:
+        if journal:
+            journal.close()
+
+
+def _measure_table(
+    spec: SpaceSpec,
+    backend: Backend,
+    calibration_networks: int,
+    seed: int,
+    protocol: Protocol | None,
+    network_protocol: Protocol | None,
+    progress: Progress | None,
+    journal: Journal | None,
+) -> LatencyTable:
+    timeline = Timeline(journal)
     operators = spec.distinct_operators()
     with backend.session():
-        empty = backend.prepare(nn.Identity(), (1, 1, 1))
-        runners = [backend.prepare(_operator_module(op, spec), op.input_shape) for op in operators]
-        overhead, *samples = time_interleaved([empty, *runners], protocol, progress)
-        del runners
-        entries = {
-            op: OperatorLatency(
-                # A tiny operator can be as cheap as the call; it still costs something.
-                max(sample.median_ms - overhead.median_ms, 0.01 * sample.median_ms),
-                sample.spread_ms,
-                len(sample.milliseconds),
-            )
-            for op, sample in zip(operators, samples, strict=True)
+        common: dict[str, Any] = {
+            "reference": _reference(spec, backend),
+            "clocked": backend.clocked,
+            "timeline": timeline,
+            "progress": progress,
         }
+        workloads = {str(op): backend.prepare(_operator_module(op, spec), op.input_shape) for op in operators}
+        if backend.clocked:
+            workloads[_EMPTY_CALL] = backend.prepare(nn.Identity(), (1, 1, 1))
+        taken = sample_interleaved(workloads, protocol or backend.operator_protocol, **common)
+        del workloads
+        overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
         table = LatencyTable(
-            device=this_device(),
+            device=backend.device,
             backend=backend.name,
             backend_version=backend.version,
             dtype=backend.dtype,
             batch=backend.batch,
             threads=backend.threads,
             date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            operators=entries,
-            call_overhead_ms=overhead.median_ms,
+            operators={op: _entry(taken[str(op)], overhead) for op in operators},
+            call_overhead_ms=overhead,
             space=spec.name,
+            unit=backend.unit,
+            command=backend.command,
+            device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
         )
         if calibration_networks == 0:
             return table
         architectures = calibration_architectures(table, spec, calibration_networks, seed)
-        networks = [backend.prepare(a.build(), spec.input_shape) for a in architectures]
-        measured = [s.median_ms for s in time_interleaved(networks, network_protocol, progress)]
-    sums = [table.sum_ms(a.operators()) for a in architectures]
-    return replace(table, calibration=fit_calibration(sums, measured))
+        networks = {f"network {a.candidate_names}": backend.prepare(a.build(), spec.input_shape) for a in architectures}
+        measured = sample_interleaved(networks, network_protocol or backend.network_protocol, **common)
+    sums = [table.sum(a.operators()) for a in architectures]
+    calibration = fit_calibration(sums, [measured[f"network {a.candidate_names}"].median for a in architectures])
+    return replace(
+        table, calibration=replace(calibration, architectures=tuple(a.candidate_names for a in architectures))
+    )
 
 
-def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
-    """Fit measured ≈ scale · sum + offset by least squares of relative errors.
-
-    The offset is kept only if it predicts networks that were left out of the fit better than the scale alone does:
-    with few networks an offset often fits noise, and would mislead at the fast end of the space.
-
-    Args:
-        sums_ms: Plain sums of operators of each network, in milliseconds.
-        measured_ms: Measured latencies of the same networks, in milliseconds.
-
-    Returns:
-        The fit, with its mean relative error on the networks it was fitted to.
-    """
-    x, y = np.asarray(sums_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
-    scale, offset = _fit(x, y, with_offset=False)
-    if len(x) >= 4 and np.ptp(x) > 0:
-        slope, constant = _fit(x, y, with_offset=True)
-        stays_positive = slope > 0 and slope * x.min() + constant > 0
-        if stays_positive and _left_out_error(x, y, True) < 0.9 * _left_out_error(x, y, False):
-            scale, offset = slope, constant
-    error = float(np.mean(np.abs(scale * x + offset - y) / y))
-    return Calibration(scale, offset, len(x), error)
+def _entry(samples: Samples, overhead: float) -> OperatorCost:
+    # A tiny operator can be as cheap as the call; it still costs something.
+    return OperatorCost(max(samples.median - overhead, 0.01 * samples.median), samples.spread, len(samples.raw))
 
 
-def _fit(x: FloatArray, y: FloatArray, with_offset: bool) -> tuple[float, float]:
-    """Minimise Σ ((scale · x + offset - y) / y)²."""
-    columns = [x / y, 1.0 / y] if with_offset else [x / y]
-    solution, *_ = np.linalg.lstsq(np.stack(columns, axis=1), np.ones_like(y), rcond=None)
-    return float(solution[0]), float(solution[1]) if with_offset else 0.0
-
-
-def _left_out_error(x: FloatArray, y: FloatArray, with_offset: bool) -> float:
-    """Mean relative error of each network under the fit to all others."""
-    errors = []
-    for i in range(len(x)):
-        others = np.arange(len(x)) != i
-        scale, offset = _fit(x[others], y[others], with_offset)
-        errors.append(abs(scale * x[i] + offset - y[i]) / y[i])
-    return float(np.mean(errors))
+def _reference(spec: SpaceSpec, backend: Backend) -> Workload | None:
+    """The network that tells how slow the machine is: always the same one of a space."""
+    if not backend.clocked:
+        return None
+    architecture = random_architecture(spec, random.Random("reference"))
+    return backend.prepare(architecture.build(), spec.input_shape)
 
 
 def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architecture:
@@ -231,39 +179,49 @@ def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architectu
     return Architecture.of_space(spec, {layer.label: generator.choice(layer.names) for layer in spec.layers})
 
 
+def draw_architectures(
+    spec: SpaceSpec, count: int, generator: random.Random, known: Collection[str] = ()
+) -> list[Architecture]:
+    """Different random architectures, none of them among the known ones.
+
+    Args:
+        spec: The space.
+        count: How many.
+        generator: Draws them.
+        known: `Architecture.candidate_names` of those to leave out.
+
+    Raises:
+        InputError: The space has not that many left.
+    """
+    if count > spec.num_networks - len(set(known)):
+        raise InputError(
+            f"{count} networks were asked for, but space '{spec.name}' has {spec.num_networks} in all, "
+            f"{len(set(known))} of which are taken"
+        )
+    drawn: dict[str, Architecture] = {}
+    while len(drawn) < count:
+        architecture = random_architecture(spec, generator)
+        if architecture.candidate_names not in known:
+            drawn[architecture.candidate_names] = architecture
+    return list(drawn.values())
+
+
 def calibration_architectures(table: LatencyTable, spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
     """The networks that calibrate a table: the fastest and the slowest by its entries, and random ones."""
     costs = table.costs(spec)
-    ends = [
-        Architecture.of_space(
-            spec,
-            {
-                label: costs.candidates[label][pick(range(len(values)), key=values.__getitem__)]
-                for label, values in costs.layers_ms.items()
-            },
-        )
-        for pick in (min, max)
-    ]
-    generator = random.Random(f"calibration {seed}")
-    drawn = [random_architecture(spec, generator) for _ in range(max(0, count - 2))]
-    return (ends + drawn)[:count]
+    ends = {}
+    for pick in (min, max):
+        choices = {
+            label: costs.candidates[label][pick(range(len(values)), key=values.__getitem__)]
+            for label, values in costs.layers.items()
+        }
+        architecture = Architecture.of_space(spec, choices)
+        ends[architecture.candidate_names] = architecture
+    left = max(0, count - len(ends))
+    return (list(ends.values()) + draw_architectures(spec, left, random.Random(f"calibration {seed}"), ends))[:count]
 
 
 def _operator_module(operator: Operator, spec: SpaceSpec) -> nn.Module:
     module = operator.build(spec.norm)
     initialise(module)
     return module
-
-
-def _time_once(run: Runner, warmup_s: float) -> float:
-    """Seconds that one run takes, roughly, after a warm-up."""
-    run()
-    start, runs = time.perf_counter(), 0
-    while runs < 2 or time.perf_counter() - start < warmup_s:
-        run()
-        runs += 1
-    return (time.perf_counter() - start) / runs
-
-
-def _as_samples(values: Sequence[float]) -> Samples:
-    return Samples(tuple(values))

@@ -1,45 +1,44 @@
-"""The latency table: schema `nni-proxyless/latency-table@1`, load, save, validate, predict.
+"""The latency table: schema `nni-proxyless/latency-table@1`, load, save, validate, apply to a space.
 
-A table gives F(o), the latency of each operator, so that E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in
-the path probabilities and ∂E/∂p_i = F(o_i) (paper section 3.3.1, eq. 5 and 6). A missing operator is an
-error, never a zero.
+A table gives F(o), the latency of each operator (or FLOPs, or parameters, in their own unit); `costs.py` sums them
+up. A missing operator is an error, never a zero.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import Tensor
+from typing import Any, Literal
 
 from ..errors import InputError, LatencyTableError, MissingOperatorError
 from ..files import read_mapping, write_yaml
-from ..operators import Operator
 from ..space_spec import SpaceSpec
+from .costs import SpaceCosts
 from .device import Device
+from .entries import Choice, Entry, entry_from_dict
 
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
-_T = TypeVar("_T")
+Unit = Literal["ms", "flops", "params"]
+# Unit to the key under which a file holds an entry's cost, so that the name carries the unit.
+COST_KEYS: dict[str, str] = {"ms": "latency_ms", "flops": "flops", "params": "params"}
 
 
 @dataclass(frozen=True)
-class OperatorLatency:
-    """One entry.
+class OperatorCost:
+    """The cost of one entry in the table's unit.
 
     Attributes:
-        latency_ms: Median in milliseconds, the cost of calling the backend taken off.
-        spread_ms: Standard error of that median, in milliseconds.
+        cost: Median, the cost of calling the backend taken off. In a file its key carries the unit: `latency_ms`.
+        spread: Standard error of that median, in the same unit; `spread_ms` in a file. 0 for what is counted.
         runs: Number of timed samples.
     """
 
-    latency_ms: float
-    spread_ms: float
-    runs: int
+    cost: float
+    spread: float = 0.0
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,110 +49,58 @@ class Calibration:
         scale: Factor on the sum of operators.
         offset_ms: Milliseconds added once for each network.
         networks: Number of whole networks it was fitted to; 0 where the table is not calibrated.
-        mean_relative_error: Mean of |predicted - measured| / measured over those networks.
+        mean_relative_error: Mean of |predicted - measured| / measured: over those networks where operators were
+            measured, over networks left out in cross-validation where the whole table was fitted.
+        architectures: Those networks, each the names of its candidates by layer, so that none of them validates.
     """
 
     scale: float = 1.0
     offset_ms: float = 0.0
     networks: int = 0
     mean_relative_error: float | None = None
-
-
-@dataclass(frozen=True)
-class LatencyCosts:
-    """A table applied to a space: what each candidate of each layer adds.
-
-    Attributes:
-        fixed_ms: Operators that every network has, calibration offset included.
-        candidates: Label to candidate names.
-        layers_ms: Label to the cost of each candidate in milliseconds, in the same order; a skip costs 0.
-    """
-
-    fixed_ms: float
-    candidates: Mapping[str, tuple[str, ...]]
-    layers_ms: Mapping[str, tuple[float, ...]]
-
-    def _total(self, layer_cost: Callable[[str, tuple[float, ...]], _T]) -> _T | float:
-        """The one traversal: `layer_cost` weighs a layer's costs by a choice or by a distribution."""
-        total: Any = self.fixed_ms
-        for label, costs in self.layers_ms.items():
-            total = total + layer_cost(label, costs)
-        return total  # type: ignore[no-any-return]
-
-    def latency_ms(self, choices: Mapping[str, str]) -> float:
-        """Latency of one architecture in milliseconds.
-
-        Args:
-            choices: Label to candidate name.
-
-        Raises:
-            InputError: A label is missing or a candidate does not exist.
-        """
-
-        def chosen(label: str, costs: tuple[float, ...]) -> float:
-            names = self.candidates[label]
-            if choices.get(label) not in names:
-                raise InputError(f"layer {label}: {choices.get(label)!r} is not one of {', '.join(names)}")
-            return costs[names.index(choices[label])]
-
-        return float(self._total(chosen))
-
-    def expected_latency_ms(self, probs: Mapping[str, Tensor]) -> Tensor:
-        """E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) in milliseconds, differentiable (paper eq. 5 and 6).
-
-        Args:
-            probs: Label to path probabilities, shape (num_candidates,).
-        """
-
-        def expected(label: str, costs: tuple[float, ...]) -> Tensor:
-            p = probs[label]
-            return torch.dot(p, torch.tensor(costs, dtype=p.dtype, device=p.device))
-
-        return torch.as_tensor(self._total(expected))
-
-    @property
-    def smallest_ms(self) -> float:
-        """Latency of the fastest network, in milliseconds."""
-        return float(self._total(lambda _, costs: min(costs)))
-
-    @property
-    def largest_ms(self) -> float:
-        """Latency of the slowest network, in milliseconds."""
-        return float(self._total(lambda _, costs: max(costs)))
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """Latencies of operators on one device with one backend.
+    """Costs of operators on one device with one backend.
 
     Attributes:
         device: What was measured on.
-        backend: Name of the measuring backend.
+        backend: Name of the measuring backend; `fit` and `published` for tables that were not measured by operator.
         backend_version: Its version.
         dtype: Number format of the network.
-        batch: Images in a batch.
-        threads: Threads used.
+        batch: Images in a batch; `None` where it is not known.
+        threads: Threads used; `None` where it is not known.
         date: When, in ISO format with time zone.
         operators: The entries.
         calibration: From sums to networks.
         call_overhead_ms: What calling the backend costs; taken off each entry.
         space: Name of the space it was measured for; other spaces with the same operators may use it.
+        unit: `ms`, `flops` (multiply-adds, as the field counts them) or `params`.
+        command: The user's program, where that is the backend.
+        device_type: `cuda` where the torch backend ran on a GPU.
+        source: Where the table comes from, if it was not measured here.
     """
 
     device: Device
     backend: str
     backend_version: str
     dtype: str
-    batch: int
-    threads: int
+    batch: int | None
+    threads: int | None
     date: str
-    operators: Mapping[Operator, OperatorLatency]
+    operators: Mapping[Entry, OperatorCost]
     calibration: Calibration = field(default_factory=Calibration)
     call_overhead_ms: float = 0.0
     space: str | None = None
+    unit: Unit = "ms"
+    command: str | None = None
+    device_type: str | None = None
+    source: str | None = None
 
-    def sum_ms(self, operators: Iterable[Operator]) -> float:
-        """Plain sum of entries in milliseconds, not calibrated.
+    def sum(self, operators: Iterable[Entry]) -> float:
+        """Plain sum of entries in the table's unit, not calibrated.
 
         Raises:
             MissingOperatorError: The table lacks some of them; all are listed.
@@ -166,41 +113,83 @@ class LatencyTable:
                 f"latency table of {self.device.name} ({self.backend}) lacks {len(missing)} operator(s): {listed}. "
                 "Measure the table again for this space"
             )
-        return math.fsum(self.operators[op].latency_ms for op in wanted)
+        return math.fsum(self.operators[op].cost for op in wanted)
 
-    def costs(self, spec: SpaceSpec) -> LatencyCosts:
+    def costs(self, spec: SpaceSpec) -> SpaceCosts:
         """The table applied to a space.
 
         Raises:
             MissingOperatorError: The table lacks operators of the space; all are listed.
         """
-        self.sum_ms(spec.distinct_operators())
-        scale = self.calibration.scale
-        return LatencyCosts(
-            fixed_ms=scale * self.sum_ms(spec.fixed_operators) + self.calibration.offset_ms,
-            candidates={layer.label: layer.names for layer in spec.layers},
-            layers_ms={
-                layer.label: tuple(
-                    0.0 if op is None else scale * self.operators[op].latency_ms for op in layer.candidates.values()
-                )
+        scale, offset = self.calibration.scale, self.calibration.offset_ms
+        if self.fitted_to_layers:
+            named = {layer.label: [Choice(layer.label, name) for name in layer.names] for layer in spec.layers}
+            self.sum(choice for choices in named.values() for choice in choices)
+            fixed, layers = 0.0, {k: [self.operators[c].cost for c in choices] for k, choices in named.items()}
+        else:
+            self.sum(spec.distinct_operators())
+            fixed = self.sum(spec.fixed_operators)
+            layers = {
+                layer.label: [0.0 if op is None else self.operators[op].cost for op in layer.candidates.values()]
                 for layer in spec.layers
-            },
+            }
+        return SpaceCosts(
+            fixed=scale * fixed + offset,
+            candidates={layer.label: layer.names for layer in spec.layers},
+            layers={label: tuple(scale * cost for cost in costs) for label, costs in layers.items()},
+            unit=self.unit,
+        )
+
+    @property
+    def fitted_to_layers(self) -> bool:
+        """Whether the entries are candidates of named layers, as `fit` makes them."""
+        return any(isinstance(entry, Choice) for entry in self.operators)
+
+    def own_costs(self) -> SpaceCosts:
+        """A fitted table applied to the layers that it names itself.
+
+        Raises:
+            LatencyTableError: The table was measured by operator, and is applied to a space by `costs`.
+        """
+        if not self.fitted_to_layers:
+            raise LatencyTableError(
+                f"the table of {self.device.name} ({self.backend}) knows operators, not layers: give its --space"
+            )
+        layers: dict[str, dict[str, float]] = {}
+        for entry, cost in self.operators.items():
+            if isinstance(entry, Choice):
+                layers.setdefault(entry.layer, {})[entry.candidate] = self.calibration.scale * cost.cost
+        return SpaceCosts(
+            fixed=self.calibration.offset_ms,
+            candidates={label: tuple(costs) for label, costs in layers.items()},
+            layers={label: tuple(costs.values()) for label, costs in layers.items()},
+            unit=self.unit,
         )
 
     def to_dict(self) -> dict[str, Any]:
+        key, ms = COST_KEYS[self.unit], self.unit == "ms"
         return {
             "schema": LATENCY_TABLE_SCHEMA,
             "space": self.space,
             "device": asdict(self.device),
-            "backend": {"name": self.backend, "version": self.backend_version},
+            "backend": {
+                "name": self.backend,
+                "version": self.backend_version,
+                **({"device": self.device_type} if self.device_type is not None else {}),
+                **({"command": self.command} if self.command is not None else {}),
+            },
             "dtype": self.dtype,
             "batch": self.batch,
             "threads": self.threads,
-            "unit": "ms",
+            "unit": self.unit,
             "date": self.date,
+            **({"source": self.source} if self.source is not None else {}),
             "call_overhead_ms": self.call_overhead_ms,
-            "calibration": asdict(self.calibration),
-            "operators": [{**operator.to_dict(), **asdict(entry)} for operator, entry in self.operators.items()],
+            "calibration": {**asdict(self.calibration), "architectures": list(self.calibration.architectures)},
+            "operators": [
+                {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
+                for entry, cost in self.operators.items()
+            ],
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -220,30 +209,30 @@ class LatencyTable:
         """Check the content of a file; see `load`."""
         if content.get("schema") != LATENCY_TABLE_SCHEMA:
             raise LatencyTableError(f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {content.get('schema')!r}")
-        if content.get("unit") != "ms":
-            raise LatencyTableError(f"{source}: unit must be 'ms', got {content.get('unit')!r}")
+        unit = content.get("unit")
+        if unit not in COST_KEYS:
+            raise LatencyTableError(f"{source}: unit must be 'ms', 'flops' or 'params', got {unit!r}")
+        key = COST_KEYS[unit]
         rows = content.get("operators")
         if not isinstance(rows, list) or not rows:
             raise LatencyTableError(f"{source}: 'operators' must be a non-empty list, got {rows!r}")
-        operators: dict[Operator, OperatorLatency] = {}
+        operators: dict[Entry, OperatorCost] = {}
         for number, row in enumerate(rows, start=1):
             where = f"{source}: operator {number}"
             if not isinstance(row, Mapping):
                 raise LatencyTableError(f"{where} must be a mapping, got {row!r}")
             try:
-                operator = Operator.from_dict(row)
+                entry = entry_from_dict(row)
             except InputError as reason:
                 raise LatencyTableError(f"{where}: {reason}") from reason
-            if operator in operators:
-                raise LatencyTableError(f"{where} stands twice: {operator}")
-            latency_ms = _finite(row.get("latency_ms"), f"{where} ({operator}): latency_ms")
-            if latency_ms <= 0:
-                raise LatencyTableError(f"{where} ({operator}): latency_ms must be greater than 0, got {latency_ms}")
-            operators[operator] = OperatorLatency(
-                latency_ms,
-                _finite(row.get("spread_ms", 0.0), f"{where}: spread_ms"),
-                _whole(row.get("runs", 1), f"{where}: runs", 1),
-            )
+            if entry in operators:
+                raise LatencyTableError(f"{where} stands twice: {entry}")
+            cost = _finite(row.get(key), f"{where} ({entry}): {key}")
+            # What a candidate adds to its layer's cheapest may be nothing; an operator always costs something.
+            if cost < 0 or (cost == 0 and not isinstance(entry, Choice)):
+                raise LatencyTableError(f"{where} ({entry}): {key} must be greater than 0, got {cost}")
+            spread = _finite(row.get("spread_ms", 0.0), f"{where}: spread_ms")
+            operators[entry] = OperatorCost(cost, spread, _whole(row.get("runs", 1), f"{where}: runs", 1))
         device = _mapping(content.get("device"), f"{source}: device")
         backend = _mapping(content.get("backend"), f"{source}: backend")
         calibration = _mapping(content.get("calibration", {}), f"{source}: calibration")
@@ -251,18 +240,21 @@ class LatencyTable:
         scale = _finite(calibration.get("scale", 1.0), f"{source}: calibration.scale")
         if scale <= 0:
             raise LatencyTableError(f"{source}: calibration.scale must be greater than 0, got {scale}")
-        space = content.get("space")
+        architectures = calibration.get("architectures", [])
+        if not isinstance(architectures, list) or not all(isinstance(text, str) for text in architectures):
+            raise LatencyTableError(f"{source}: calibration.architectures must be a list of texts")
+        space, command, origin = content.get("space"), backend.get("command"), content.get("source")
         return cls(
             device=Device(
                 str(device.get("name")),
                 str(device.get("processor")),
-                _whole(device.get("cores"), f"{source}: device.cores", 1),
+                _whole_or_none(device.get("cores"), f"{source}: device.cores"),
             ),
             backend=str(backend.get("name")),
             backend_version=str(backend.get("version")),
             dtype=str(content.get("dtype")),
-            batch=_whole(content.get("batch"), f"{source}: batch", 1),
-            threads=_whole(content.get("threads"), f"{source}: threads", 1),
+            batch=_whole_or_none(content.get("batch"), f"{source}: batch"),
+            threads=_whole_or_none(content.get("threads"), f"{source}: threads"),
             date=str(content.get("date")),
             operators=operators,
             calibration=Calibration(
@@ -270,9 +262,14 @@ class LatencyTable:
                 _finite(calibration.get("offset_ms", 0.0), f"{source}: calibration.offset_ms"),
                 _whole(calibration.get("networks", 0), f"{source}: calibration.networks", 0),
                 None if error is None else _finite(error, f"{source}: calibration.mean_relative_error"),
+                tuple(architectures),
             ),
             call_overhead_ms=_finite(content.get("call_overhead_ms", 0.0), f"{source}: call_overhead_ms"),
             space=None if space is None else str(space),
+            unit=unit,
+            command=None if command is None else str(command),
+            device_type=None if backend.get("device") is None else str(backend["device"]),
+            source=None if origin is None else str(origin),
         )
 
 
@@ -292,3 +289,7 @@ def _whole(value: object, where: str, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise LatencyTableError(f"{where} must be a whole number from {least}, got {value!r}")
     return value
+
+
+def _whole_or_none(value: object, where: str) -> int | None:
+    return None if value is None else _whole(value, where, 1)

@@ -151,8 +151,8 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
         _log.info(
             "target %s: networks of this space take %.3g to %.3g ms",
             target.name,
-            costs.smallest_ms,
-            costs.largest_ms,
+            costs.smallest,
+            costs.largest,
         )
 
 

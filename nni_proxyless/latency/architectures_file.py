@@ -1,0 +1,184 @@
+"""Files of architectures: CSV with a column per layer, JSON of choices, of distributions, of `Architecture`s."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import InputError, unknown_name
+from .sampling import FloatArray
+
+LATENCY_COLUMN = "latency_ms"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Whole networks and their latency.
+
+    Attributes:
+        layers: Label to the chosen candidate of each of the `n` networks, shape (n,) of texts.
+        latency_ms: Measured latency in milliseconds, shape (n,).
+    """
+
+    layers: Mapping[str, np.ndarray[Any, Any]]
+    latency_ms: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.latency_ms)
+
+    @property
+    def candidates(self) -> dict[str, tuple[str, ...]]:
+        """Label to the candidates that occur."""
+        return {label: tuple(sorted(set(column.tolist()))) for label, column in self.layers.items()}
+
+    def rows(self, index: Sequence[int] | np.ndarray[Any, Any]) -> Measurements:
+        """Some of the networks."""
+        chosen = np.asarray(index)
+        return Measurements({k: column[chosen] for k, column in self.layers.items()}, self.latency_ms[chosen])
+
+
+def read_columns(path: Path, what: str) -> pd.DataFrame:
+    """A CSV of texts, every cell of it filled.
+
+    Raises:
+        InputError: It cannot be read, has no rows, two columns of one name, or an empty cell; the message says where.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        header = next(iter(text.splitlines()), "")
+        # Without a header row of its own, pandas would rename the second of two columns of one name.
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
+    except (OSError, UnicodeDecodeError) as reason:
+        raise InputError(f"cannot read {what} {path}: {getattr(reason, 'strerror', None) or reason}") from reason
+    except pd.errors.EmptyDataError as reason:
+        raise InputError(f"{what} {path} is empty; it needs a header and a row for each network") from reason
+    except pd.errors.ParserError as reason:
+        raise InputError(f"{what} {path} cannot be parsed: {' '.join(str(reason).split())}") from reason
+    names = [str(name).strip() for name in frame.iloc[0]]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise InputError(f"{what} {path} has more than one column named {', '.join(map(repr, doubled))}")
+    if "" in names:
+        raise InputError(f"{what} {path}: column {names.index('') + 1} has no name in the header: {header}")
+    frame = frame.iloc[1:].reset_index(drop=True)
+    frame.columns = pd.Index(names)
+    if not len(frame):
+        raise InputError(f"{what} {path} has a header but no rows")
+    for name in names:
+        frame[name] = frame[name].str.strip()
+        empty = frame.index[frame[name].isna() | (frame[name] == "")]
+        if len(empty):
+            raise InputError(f"{what} {path}: column '{name}' is empty in line {empty[0] + 2}")
+    return frame
+
+
+def read_measurements(path: Path) -> Measurements:
+    """A CSV with one column per layer, candidates as texts, and `latency_ms`.
+
+    Raises:
+        InputError: A cell is missing, a latency is not a positive number, or there is no layer.
+    """
+    frame = read_columns(path, "measurements")
+    if LATENCY_COLUMN not in frame:
+        raise InputError(
+            f"measurements {path} have no column '{LATENCY_COLUMN}'; the columns are {', '.join(frame.columns)}"
+        )
+    latency_ms = pd.to_numeric(frame[LATENCY_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
+    bad = np.flatnonzero(~(np.isfinite(latency_ms) & (latency_ms > 0)))
+    if len(bad):
+        raise InputError(
+            f"measurements {path}: {LATENCY_COLUMN} must be a positive number of milliseconds, got "
+            f"{frame[LATENCY_COLUMN].iloc[bad[0]]!r} in line {bad[0] + 2}"
+        )
+    labels = [name for name in frame.columns if name != LATENCY_COLUMN]
+    if not labels:
+        raise InputError(f"measurements {path} have no column for a layer beside '{LATENCY_COLUMN}'")
+    layers = {label: frame[label].to_numpy(dtype=str) for label in labels}
+    for label, column in layers.items():
+        if len(column) > 2 and len(set(column.tolist())) == len(column):
+            raise InputError(
+                f"measurements {path}: column '{label}' has another value in each row; if it is a name and no layer, "
+                "leave it out"
+            )
+    return Measurements(layers, latency_ms)
+
+
+@dataclass(frozen=True)
+class ArchitectureFile:
+    """What a file says of architectures.
+
+    Attributes:
+        columns: Label to the candidate of each architecture.
+        distributions: Instead of columns, where the file holds distributions: label to candidate to probability.
+    """
+
+    columns: Mapping[str, np.ndarray[Any, Any]]
+    distributions: Sequence[Mapping[str, Mapping[str, float]]] = ()
+
+    def __len__(self) -> int:
+        return len(self.distributions) or len(next(iter(self.columns.values()), ()))
+
+
+def read_architectures(path: Path) -> ArchitectureFile:
+    """Architectures from a CSV, or from JSON.
+
+    JSON holds one of these, or a list of them: an `Architecture` file, an NNI sample (label to candidate), or a
+    distribution (label to candidate to probability).
+
+    Raises:
+        InputError: The file cannot be read, or is none of that.
+    """
+    if path.suffix.lower() != ".json":
+        frame = read_columns(path, "architectures")
+        return ArchitectureFile({name: frame[name].to_numpy(dtype=str) for name in frame.columns})
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as reason:
+        raise InputError(f"cannot read architectures {path}: {getattr(reason, 'strerror', None) or reason}") from reason
+    except json.JSONDecodeError as reason:
+        raise InputError(f"architectures {path} cannot be parsed: {reason}") from reason
+    entries = content if isinstance(content, list) else [content]
+    if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
+        raise InputError(f"architectures {path} must hold a mapping of labels to candidates, or a list of such")
+    samples = [entry["choices"] if "schema" in entry else entry for entry in entries]
+    if not all(isinstance(sample, dict) and set(sample) == set(samples[0]) for sample in samples):
+        raise InputError(f"architectures {path}: all must have the same layers")
+    if all(isinstance(value, dict) for sample in samples for value in sample.values()):
+        return ArchitectureFile({}, [_distribution(sample, path) for sample in samples])
+    if any(isinstance(value, (dict, list)) for sample in samples for value in sample.values()):
+        raise InputError(f"architectures {path} must map each label to a candidate, or each to probabilities")
+    return ArchitectureFile({label: np.array([str(sample[label]) for sample in samples]) for label in samples[0]})
+
+
+def _distribution(sample: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, dict[str, float]]:
+    for label, probs in sample.items():
+        numbers = [p for p in probs.values() if isinstance(p, (int, float)) and not isinstance(p, bool) and p >= 0]
+        if len(numbers) != len(probs) or not math.isclose(sum(numbers), 1.0, abs_tol=1e-4):
+            raise InputError(
+                f"architectures {path}: the probabilities of layer {label} must be numbers from 0 that add up to 1, "
+                f"got {dict(probs)}"
+            )
+    return {label: {name: float(p) for name, p in probs.items()} for label, probs in sample.items()}
+
+
+def check_layers(layers: Mapping[str, np.ndarray[Any, Any]], candidates: Mapping[str, Sequence[str]], of: str) -> None:
+    """Check that columns are the layers of a space, and their texts its candidates.
+
+    Raises:
+        InputError: One is missing or unknown.
+    """
+    missing, surplus = [k for k in candidates if k not in layers], [k for k in layers if k not in candidates]
+    if missing or surplus:
+        raise InputError(f"the columns do not fit {of}: missing {missing or 'nothing'}, unknown {surplus or 'nothing'}")
+    for label, column in layers.items():
+        for name in sorted(set(column.tolist())):
+            if name not in candidates[label]:
+                raise InputError(f"layer {label}: " + unknown_name("candidate", name, candidates[label]))

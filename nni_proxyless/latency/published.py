@@ -1,0 +1,159 @@
+"""Import of published tables: the one of ProxylessNAS (Pixel 1) and those of once-for-all.
+
+Both are YAML: the name of an operator with its shapes to `mean`, `count` and `var` or `std`, in milliseconds:
+
+    expanded_conv-input:112x112x16-output:56x56x24-expand:3-kernel:3-stride:2-idskip:0: {mean: 6.24, ...}
+
+In once-for-all's, `expand` is the number of hidden channels, and squeeze-and-excite (`se`) and h-swish (`hs`) are
+flags. Entries that no operator of ours is the same as are kept under their published name.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, LatencyTableError, unknown_name
+from ..files import read_mapping
+from ..operators import Operator
+from ..space_spec import SpaceSpec, shipped_spaces
+from .device import Device
+from .entries import Entry, ModuleCall
+from .table import LatencyTable, OperatorCost
+
+FORMATS = ("proxylessnas", "once-for-all")
+_CONV = re.compile(r"(Conv|Conv_1)-input:(\d+)x(\d+)x(\d+)-output:(\d+)x(\d+)x(\d+)")
+_LOGITS = re.compile(r"Logits-input:(\d+)x(\d+)x(\d+)-output:(\d+)")
+_BLOCK = re.compile(
+    r"expanded_conv-input:(\d+)x(\d+)x(\d+)-output:(\d+)x(\d+)x(\d+)-expand:(\d+)-kernel:(\d+)-stride:(\d+)"
+    r"-idskip:([01])(?:-se:([01])-hs:([01]))?"
+)
+_SHAPE = re.compile(r"input:(\d+(?:x\d+)*)")
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An imported table and what it lacks.
+
+    Attributes:
+        table: The table.
+        known: Entries that are operators of ours.
+        by_name: Entries kept under their published name only.
+        lacks: Shipped space to the number of its operators and those that the table lacks.
+    """
+
+    table: LatencyTable
+    known: int
+    by_name: tuple[str, ...]
+    lacks: Mapping[str, tuple[int, tuple[Operator, ...]]]
+
+
+def import_table(path: Path, form: str, *, device: str | None = None) -> Imported:
+    """Read a published table.
+
+    Args:
+        path: The file.
+        form: `proxylessnas` or `once-for-all`.
+        device: Name of the device; the file's name if not given.
+
+    Raises:
+        InputError: There is no such format.
+        LatencyTableError: The file cannot be read, or an entry is not of that format.
+    """
+    if form not in FORMATS:
+        raise InputError(unknown_name("format", form, FORMATS))
+    content = read_mapping(path, "published table", LatencyTableError)
+    operators: dict[Entry, OperatorCost] = {}
+    by_name = []
+    for name, entry in content.items():
+        cost = _cost(entry, f"published table {path}: {name}")
+        operator = _operator(str(name), form)
+        if operator is None:
+            by_name.append(str(name))
+            key: Entry = _named(str(name), path)
+        else:
+            key = operator
+        if key in operators:
+            raise LatencyTableError(f"published table {path}: {name} stands twice, as {key}")
+        operators[key] = cost
+    if len(by_name) == len(operators):
+        raise LatencyTableError(f"published table {path} has no entry that is an operator of the format {form}")
+    table = LatencyTable(
+        device=Device(device or path.stem, "not stated by the publisher", None),
+        backend="published",
+        backend_version="not stated",
+        dtype="not stated",
+        batch=1,
+        threads=None,
+        date="not stated",
+        operators=operators,
+        source=f"{path.name}, published with {form}",
+    )
+    return Imported(table, len(operators) - len(by_name), tuple(by_name), _lacks(table))
+
+
+def _cost(entry: object, where: str) -> OperatorCost:
+    if not isinstance(entry, Mapping):
+        raise LatencyTableError(f"{where} must be a mapping with mean, count and var or std, got {entry!r}")
+    numbers: dict[str, float] = {}
+    for key in ("mean", "count", "var", "std"):
+        value = entry.get(key)
+        if value is None and key in ("var", "std"):
+            continue
+        good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
+        if not good or (key in ("mean", "count") and not value):
+            raise LatencyTableError(f"{where}: {key} must be a positive number, got {value!r}")
+        assert isinstance(value, (int, float))
+        numbers[key] = float(value)
+    deviation = numbers.get("std", math.sqrt(numbers.get("var", 0.0)))
+    return OperatorCost(numbers["mean"], deviation / math.sqrt(numbers["count"]), int(numbers["count"]))
+
+
+def _operator(name: str, form: str) -> Operator | None:
+    """The operator of ours that a published name stands for, or none."""
+    if match := _CONV.fullmatch(name):
+        shapes = [int(n) for n in match.groups()[1:]]
+        source, target = _chw(shapes[:3]), _chw(shapes[3:])
+        # The first convolution is 3 x 3 and the last 1 x 1 in both papers. In once-for-all both end in h-swish.
+        kernel, stride = (3, -(-source[1] // target[1])) if match.group(1) == "Conv" else (1, 1)
+        return Operator("conv", source, target, kernel, 1, stride) if form == "proxylessnas" else None
+    if match := _LOGITS.fullmatch(name):
+        height, width, channels, classes = (int(n) for n in match.groups())
+        return Operator("classifier", (channels, height, width), (classes, 1, 1))
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        return None
+    *shapes, expand, kernel, stride = (int(n) for n in match.groups()[:9])
+    source, target = _chw(shapes[:3]), _chw(shapes[3:])
+    if form == "once-for-all":
+        if match.group(11) != "0" or match.group(12) != "0" or expand % source[0]:
+            return None
+        expand //= source[0]
+    residual = stride == 1 and source == target
+    if residual != (match.group(10) == "1"):
+        return None
+    return Operator("mbconv", source, target, kernel, expand, stride)
+
+
+def _chw(hwc: list[int]) -> tuple[int, int, int]:
+    height, width, channels = hwc
+    return channels, height, width
+
+
+def _named(name: str, path: Path) -> ModuleCall:
+    match = _SHAPE.search(name)
+    if match is None:
+        raise LatencyTableError(f"published table {path}: {name!r} does not name an operator and its input's shape")
+    sizes = [int(n) for n in match.group(1).split("x")]
+    return ModuleCall(name, (tuple(sizes[-1:] + sizes[:-1]),))
+
+
+def _lacks(table: LatencyTable) -> dict[str, tuple[int, tuple[Operator, ...]]]:
+    found = {}
+    for name in shipped_spaces():
+        operators = SpaceSpec.from_yaml(name).distinct_operators()
+        found[name] = (len(operators), tuple(op for op in operators if op not in table.operators))
+    return found

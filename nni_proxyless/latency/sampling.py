@@ -1,0 +1,197 @@
+"""Taking samples: interleaved, warmed up, until the spread is small, with the machine's own slowness taken off.
+
+A shared machine runs everything 5 to 15 % slower for seconds at a time. Measured against a reference network that
+runs in between, the latency of another one varies by 0.6 % from one five seconds to the next where its plain median
+varies by 2.3 to 3 % (docs/latency.md). So each sample is divided by how much slower than undisturbed the reference
+was at that moment; undisturbed is the reference's tenth percentile.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from .backend import Workload
+    from .journal import Journal
+
+Progress = Callable[[str, int, int], None]
+FloatArray = npt.NDArray[np.float64]
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long to measure.
+
+    Attributes:
+        warmup_s: Each workload runs untimed for about this long before the first round, in seconds.
+        settle_s: It runs untimed for about this long, but at least once, before each sample, in seconds: others ran in
+            between, and a device runs its network all the time.
+        sample_s: A timed sample repeats a short run until about this long, in seconds.
+        min_rounds: Rounds over all workloads before the spread is looked at.
+        max_rounds: Rounds at most.
+        max_relative_spread: Enough when the standard error of every median is below this part of it.
+        reference_every_s: The reference is sampled about this often, in seconds.
+    """
+
+    warmup_s: float = 0.01
+    settle_s: float = 0.0005
+    sample_s: float = 0.002
+    min_rounds: int = 12
+    max_rounds: int = 30
+    max_relative_spread: float = 0.01
+    reference_every_s: float = 0.1
+
+
+OPERATOR_PROTOCOL = Protocol()
+# Networks need longer to settle than operators: interleaved with eleven others and run once before each sample, they
+# were 6 % (PyTorch) to 14 % (ONNX Runtime) slower than alone.
+NETWORK_PROTOCOL = Protocol(settle_s=0.02, sample_s=0.02, min_rounds=8, max_rounds=14, max_relative_spread=0.005)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What one run cost, one value per round, in the order taken.
+
+    Attributes:
+        raw: As the clock (or the command) said, in the backend's unit, usually milliseconds.
+        slowdown: How much slower than undisturbed the machine was at that moment; all 1 without a reference.
+    """
+
+    raw: tuple[float, ...]
+    slowdown: tuple[float, ...] = ()
+
+    @property
+    def values(self) -> FloatArray:
+        """The samples less the machine's slowness, shape (rounds,)."""
+        raw = np.asarray(self.raw, dtype=np.float64)
+        return raw / np.asarray(self.slowdown, dtype=np.float64) if self.slowdown else raw
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.values))
+
+    @property
+    def spread(self) -> float:
+        """Standard error of the median: 1.2533 σ / √n, with σ taken from the interquartile range."""
+        low, high = np.percentile(self.values, (25, 75))
+        return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(self.raw)))
+
+
+class Timeline:
+    """Samples of several workloads with the moment of each, and of the reference among them.
+
+    Args:
+        journal: Where samples are kept as they are taken; those it holds already count.
+    """
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self._journal = journal
+        self._taken: dict[str, list[tuple[float, float]]] = {}
+        for name, moment, value in journal.samples() if journal else ():
+            self._taken.setdefault(name, []).append((moment, value))
+
+    def add(self, name: str, value: float) -> None:
+        moment = time.time()
+        self._taken.setdefault(name, []).append((moment, value))
+        if self._journal:
+            self._journal.write(name, moment, value)
+
+    def count(self, name: str) -> int:
+        return len(self._taken.get(name, ()))
+
+    def samples(self, name: str) -> Samples:
+        moments, values = (np.array(column) for column in zip(*self._taken[name], strict=True))
+        reference = self._taken.get(REFERENCE)
+        if not reference:
+            return Samples(tuple(values.tolist()))
+        when, cost = (np.array(column) for column in zip(*reference, strict=True))
+        slowdown = np.interp(moments, when, cost / np.percentile(cost, 10))
+        return Samples(tuple(values.tolist()), tuple(slowdown.tolist()))
+
+
+def sample_interleaved(
+    workloads: Mapping[str, Workload],
+    protocol: Protocol,
+    *,
+    reference: Workload | None = None,
+    clocked: bool = True,
+    timeline: Timeline | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Samples]:
+    """Sample several workloads round by round in changing order, so that a slow moment hits all of them alike.
+
+    Args:
+        workloads: What to run, by name.
+        protocol: How long.
+        reference: Sampled in between; tells how slow the machine is at each moment.
+        clocked: Whether this process runs the workloads: only then are they warmed up and repeated.
+        timeline: Where samples go. One of an interrupted measurement is continued where it stopped.
+        progress: Called with a text, rounds done and rounds at most.
+
+    Returns:
+        The samples of each workload, by name.
+    """
+    timeline = timeline or Timeline()
+    plans = {name: _plan(workload, protocol, clocked) for name, workload in workloads.items()}
+    reference_plan = _plan(reference, protocol, clocked) if reference else (1, 1)
+    shuffler = random.Random(0)
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        last_reference = -np.inf
+        for round_number in range(1, protocol.max_rounds + 1):
+            waiting = [name for name in workloads if timeline.count(name) < round_number]
+            shuffler.shuffle(waiting)
+            for name in waiting:
+                if reference and time.perf_counter() - last_reference >= protocol.reference_every_s:
+                    timeline.add(REFERENCE, _sample(reference, reference_plan))
+                    last_reference = time.perf_counter()
+                timeline.add(name, _sample(workloads[name], plans[name]))
+            if reference and waiting:
+                timeline.add(REFERENCE, _sample(reference, reference_plan))
+                last_reference = time.perf_counter()
+            if progress:
+                progress("rounds", round_number, protocol.max_rounds)
+            if round_number >= protocol.min_rounds and all(
+                samples.spread <= protocol.max_relative_spread * samples.median
+                for samples in map(timeline.samples, workloads)
+            ):
+                break
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: timeline.samples(name) for name in workloads}
+
+
+def _plan(workload: Workload, protocol: Protocol, clocked: bool) -> tuple[int, int]:
+    """How often a workload runs to settle before a sample, and for a sample."""
+    if not clocked:
+        return 0, 1
+    seconds = _time_once(workload, protocol.warmup_s)
+    return max(1, round(protocol.settle_s / seconds)), max(1, round(protocol.sample_s / seconds))
+
+
+def _sample(workload: Workload, plan: tuple[int, int]) -> float:
+    settling, repeats = plan
+    for _ in range(settling):
+        workload.run()
+    return workload.sample(repeats)
+
+
+def _time_once(workload: Workload, warmup_s: float) -> float:
+    """Seconds that one run takes, roughly, after a warm-up."""
+    workload.run()
+    start, runs = time.perf_counter(), 0
+    while runs < 2 or time.perf_counter() - start < warmup_s:
+        workload.run()
+        runs += 1
+    return (time.perf_counter() - start) / runs
