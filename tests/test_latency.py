@@ -87,7 +87,7 @@ def test_smallest_and_largest(tiny_spec: SpaceSpec, tiny_table: LatencyTable) ->
     ]
     assert costs.smallest == pytest.approx(min(everything))
     assert costs.largest == pytest.approx(max(everything))
-    with pytest.raises(InputError, match="lacks layer stage1_layer2"):
+    with pytest.raises(InputError, match="layer stage1_layer1"):
         costs.of({"stage1_layer1": "nothing"})
 
 
@@ -374,5 +374,5 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
 
 def test_a_failed_measuring_process_says_why(tiny_spec: SpaceSpec) -> None:
     backend = SyntheticBackend()  # which the other process does not know
-    with pytest.raises(RunError, match=r"measuring with synthetic failed: .*unknown latency backend"):
+    with pytest.raises(InputError, match="unknown latency backend 'synthetic'"):
         measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend)

@@ -10,10 +10,12 @@ import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +202,9 @@ class _CommandWorkload(Workload):
     def __init__(self, backend: CommandBackend, model: bytes) -> None:
         super().__init__(lambda: self.sample(1))
         self._backend = backend
-        self._folder = tempfile.TemporaryDirectory(prefix="nni-proxyless-")
-        self._model = Path(self._folder.name) / "model.onnx"
+        folder = tempfile.mkdtemp(prefix="nni-proxyless-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self._model = Path(folder) / "model.onnx"
         self._model.write_bytes(model)
 
     def sample(self, repeats: int) -> float:

@@ -95,7 +95,7 @@ def quantize_static(model: bytes) -> bytes:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
 
-    loaded = onnx.load_from_string(model)
+    loaded = _without_shared_weights(onnx.load_from_string(model))
     shape = [dim.dim_value for dim in loaded.graph.input[0].type.tensor_type.shape.dim]
     name = loaded.graph.input[0].name
 
@@ -124,3 +124,18 @@ def quantize_static(model: bytes) -> bytes:
             return output.read_bytes()
     finally:
         root.setLevel(level)
+
+
+def _without_shared_weights(model: Any) -> Any:
+    """Take out the Identity nodes through which the exporter lets equal weights be one.
+
+    Behind such a node a weight is no constant to the quantiser, which would quantise it at each run.
+    """
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    source = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity" and n.input[0] in initializers}
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = source.get(name, name)
+    for node in [n for n in model.graph.node if n.op_type == "Identity" and n.output[0] in source]:
+        model.graph.node.remove(node)
+    return model
