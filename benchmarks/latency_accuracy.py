@@ -1,75 +1,71 @@
-"""How well a measured table predicts whole networks that it has never seen.
+"""How well tables predict whole networks that they have never seen.
 
-    .venv/bin/python benchmarks/latency_accuracy.py [--networks 30]
+    .venv/bin/python benchmarks/latency_accuracy.py [--networks 30] [--repeats 1] [--spaces mobilenetv2_imagenet]
 
 For each space and backend on this machine: measure and calibrate a table, draw random networks that calibration has
-not used, measure them, compare. Machine and process are faster at one minute than at the next, so the networks that
-calibrated the table are measured once more among the new ones: `drift` is how much slower they have become, and
-`mean_error_less_drift` is what the table itself is to blame for.
+not used, measure them in other processes, compare; what `nni-proxyless latency measure` and `validate` do.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import time
 import warnings
 from typing import Any
 
 import numpy as np
 from _results import publish
-from scipy.stats import spearmanr
 
-from nni_proxyless.latency import make_backend, measure_table, random_architecture, time_interleaved
-from nni_proxyless.latency.measure import NETWORK_PROTOCOL, calibration_architectures
+from nni_proxyless.latency import make_backend, measure_table_isolated
+from nni_proxyless.latency.validate import validate
 from nni_proxyless.space_spec import SpaceSpec
 
-SPACES = ("mobilenetv2_digits", "mobilenetv2_cifar", "mobilenetv2_imagenet")
-BACKENDS = ("torch", "onnxruntime")
+BACKENDS: tuple[dict[str, Any], ...] = (
+    {"name": "onnxruntime"},
+    {"name": "torch"},
+    {"name": "onnxruntime", "dtype": "int8"},
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=30)
-    count = parser.parse_args().networks
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--spaces", nargs="+", default=["mobilenetv2_imagenet"])
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
     rows: list[dict[str, Any]] = []
-    for space in SPACES:
-        spec = SpaceSpec.from_yaml(space)
-        for name in BACKENDS:
-            backend = make_backend(name, threads=1)
-            start = time.perf_counter()
-            table = measure_table(spec, backend)
-            seconds = time.perf_counter() - start
-            costs = table.costs(spec)
-            generator = random.Random("validation")
-            known = calibration_architectures(table, spec, table.calibration.networks, 0)
-            drawn = [random_architecture(spec, generator) for _ in range(count)]
-            with backend.session():
-                runners = [backend.prepare(a.build(), spec.input_shape) for a in known + drawn]
-                times = np.array([samples.median_ms for samples in time_interleaved(runners, NETWORK_PROTOCOL)])
-            predicted = np.array([costs.of(a.choices) for a in known + drawn])
-            drift = float(np.mean(times[: len(known)] / predicted[: len(known)]))
-            measured, predicted = times[len(known) :], predicted[len(known) :]
-            error = (predicted - measured) / measured
-            less_drift = (predicted * drift - measured) / measured
-            rows.append(
-                {
-                    "space": space,
-                    "backend": name,
-                    "threads": 1,
-                    "operators": len(table.operators),
-                    "measuring_s": round(seconds, 1),
-                    "networks": count,
-                    "smallest_ms": round(costs.smallest, 3),
-                    "largest_ms": round(costs.largest, 3),
-                    "mean_error": round(float(np.abs(error).mean()), 4),
-                    "worst_error": round(float(np.abs(error).max()), 4),
-                    "drift": round(drift, 4),
-                    "mean_error_less_drift": round(float(np.abs(less_drift).mean()), 4),
-                    "spearman": round(float(spearmanr(predicted, measured)[0]), 4),
-                }
-            )
+    for repeat in range(options.repeats):
+        for space in options.spaces:
+            spec = SpaceSpec.from_yaml(space)
+            for settings in BACKENDS:
+                backend = make_backend(**settings, threads=1)
+                start = time.perf_counter()
+                table = measure_table_isolated(spec, backend)
+                seconds = time.perf_counter() - start
+                found = validate(table, spec, options.networks, backend=backend, seed=repeat)
+                clock = np.abs(found.predicted_ms / found.raw_ms - 1)
+                rows.append(
+                    {
+                        "space": space,
+                        "backend": backend.name,
+                        "dtype": backend.dtype,
+                        "threads": 1,
+                        "repeat": repeat,
+                        "operators": len(table.operators),
+                        "measuring_s": round(seconds, 1),
+                        "networks": options.networks,
+                        "smallest_ms": round(float(found.measured_ms.min()), 3),
+                        "largest_ms": round(float(found.measured_ms.max()), 3),
+                        "scale": round(table.calibration.scale, 3),
+                        "mean_error": round(found.mean_error, 4),
+                        "worst_error": round(found.worst_error, 4),
+                        "bias": round(found.bias, 4),
+                        "mean_error_by_clock": round(float(clock.mean()), 4),
+                        "spearman": round(found.spearman, 4),
+                        "kendall": round(found.kendall, 4),
+                    }
+                )
     publish("latency_accuracy", rows, ("nni-proxyless", "torch", "onnxruntime"))
 
 

@@ -146,6 +146,7 @@ def _make_backend(options: argparse.Namespace) -> Any:
 
 def _measure(options: argparse.Namespace) -> int:
     from .latency import measure_table_isolated
+    from .latency.isolated import journals
     from .latency.journal import export_samples
     from .progress import progress_bar
     from .space_spec import SpaceSpec
@@ -159,8 +160,9 @@ def _measure(options: argparse.Namespace) -> int:
         )
     table.save(options.out)
     if options.samples:
-        export_samples(journal, options.samples)
-    journal.unlink()
+        export_samples(journals(journal.resolve()), options.samples)
+    for path in journals(journal.resolve()):
+        path.unlink()
     costs, calibration = table.costs(spec), table.calibration
     fits = (
         ""

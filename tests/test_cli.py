@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,3 +222,142 @@ def test_every_command_has_help_with_an_example(command: str, capsys: Any) -> No
         main([*command.split(), "--help"])
     assert exit_.value.code == 0
     assert "example:" in capsys.readouterr().out
+
+
+def works(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["latency", *arguments])
+    assert exit_.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def tiny_space(tiny_spec: SpaceSpec, tmp_path: Path) -> str:
+    path = tmp_path / "tiny.yml"
+    path.write_text(yaml.safe_dump(tiny_spec.to_dict()))
+    return str(path)
+
+
+def test_measure_show_validate_predict(tiny_space: str, tmp_path: Path, capsys: Any) -> None:
+    table, samples = tmp_path / "t.yml", tmp_path / "raw.csv"
+    out = works(
+        ["measure", "--space", tiny_space, "--backend", "torch", "--networks", "3", "--samples", str(samples)]
+        + ["--out", str(table)],
+        capsys,
+    )
+    assert "3 measured ones fit within" in out
+    assert samples.read_text().startswith("process,workload,moment_s,value\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.csv", "t.yml", "tiny.yml"]
+    out = works(["show", str(table), "--space", tiny_space], capsys)
+    assert "costs most" in out
+    out = works(["validate", str(table), "--space", tiny_space, "--networks", "4"], capsys)
+    assert "rank correlation: Spearman" in out
+    folder = tmp_path / "validation_t"
+    with (folder / "validation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert all(float(row["predicted_latency_ms"]) > 0 and float(row["measured_latency_ms"]) > 0 for row in rows)
+    assert (folder / "validation.png").read_bytes().startswith(b"\x89PNG")
+    calibrated = LatencyTable.load(table).calibration.architectures
+    assert not {" ".join(list(row.values())[:3]) for row in rows} & set(calibrated)
+    predicted = tmp_path / "p.csv"
+    rows_file = str(folder / "validation.csv")
+    works(["predict", str(table), "--space", tiny_space, "--architectures", rows_file, "--out", str(predicted)], capsys)
+    with predicted.open() as file:
+        again = list(csv.DictReader(file))
+    expected = [pytest.approx(float(row["predicted_latency_ms"])) for row in rows]
+    assert [float(row["latency_ms"]) for row in again] == expected
+
+
+def test_fit_and_suggest(tiny_space: str, tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any) -> None:
+    table = table_of(tiny_spec)
+    table.save(tmp_path / "basis.yml")
+    picks = list(itertools.product(*(layer.names for layer in tiny_spec.layers)))[::6]
+    labels = [layer.label for layer in tiny_spec.layers]
+    lines = [",".join([*row, str(3 * table.costs(tiny_spec).of(dict(zip(labels, row, strict=True))))]) for row in picks]
+    csv_file = tmp_path / "m.csv"
+    csv_file.write_text("\n".join([",".join([*labels, "latency_ms"]), *lines]))
+    out = works(
+        ["fit", "--measurements", str(csv_file), "--basis", str(tmp_path / "basis.yml"), "--space", tiny_space]
+        + ["--out", str(tmp_path / "new.yml"), "--suggest", "3"],
+        capsys,
+    )
+    assert "14 networks, left out in turn: mean error 0.0 %, Spearman 1.000" in out
+    assert "mixture: 100 % made up" in out
+    assert len((tmp_path / "new.suggestions.csv").read_text().splitlines()) == 4
+    fitted = LatencyTable.load(tmp_path / "new.yml").costs(tiny_spec)
+    assert fitted.smallest == pytest.approx(3 * table.costs(tiny_spec).smallest)
+    out = works(["fit", "--measurements", str(csv_file), "--out", str(tmp_path / "alone.yml")], capsys)
+    assert "networks, left out in turn" in out
+    out = works(["compare", str(tmp_path / "new.yml"), str(tmp_path / "alone.yml")], capsys)
+    assert "they disagree most" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("measure --space SPACE --backend tpu --out T", "unknown latency backend 'tpu'"),
+        ("measure --space nowhere --backend torch --out T", "unknown space 'nowhere'"),
+        ("measure --space SPACE --backend torch --dtype int8 --out T", "backend torch: unknown setting 'dtype'"),
+        ("measure --space SPACE --backend onnxruntime --dtype int4 --out T", "dtype must be one of float32, int8"),
+        ("measure --space SPACE --backend torch --device cuda --out T", "PyTorch sees no CUDA device here"),
+        ("measure --space SPACE --backend torch --networks 81 --out T", "calibration networks must be 0 to 80"),
+        ("measure --space SPACE --backend command --out T", "needs a command with {model} in it"),
+        ("validate BASIS --networks 3", "which is not shipped: give --space"),
+        ("validate BASIS --space SPACE --networks 1", "networks must be at least 2, got 1"),
+        ("validate BASIS --space SPACE --networks 99", "99 networks were asked for, but space 'tiny' has 80 in all"),
+        ("validate BASIS --space SPACE --threads 2", "--threads needs --backend"),
+        ("fit --measurements NONE --out T", "cannot read measurements"),
+        ("fit --measurements BASIS --out T", "measurements"),
+        ("fit --measurements M --basis BASIS --out T", "give its --space"),
+        ("fit --measurements M --suggest -1 --out T", "--suggest must be a number from 0, got -1"),
+        ("predict BASIS --architectures M --out T", "give its --space"),
+        ("predict BASIS --space SPACE --architectures M --out T", "lack the layer(s) stage1_layer1"),
+        ("import M --format proxylessnas --out T", "published table"),
+        ("import BASIS --format nas --out T", "unknown format 'nas' (allowed: once-for-all, proxylessnas)"),
+        ("compare BASIS M", "latency table"),
+    ],
+)
+def test_bad_latency_commands(
+    arguments: str, message: str, tiny_space: str, tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any
+) -> None:
+    table_of(tiny_spec).save(tmp_path / "basis.yml")
+    (tmp_path / "m.csv").write_text("a,b,latency_ms\n" + "x,y,1\nx,z,2\nw,y,3\nx,y,1\nw,z,4\n")
+    names = {"SPACE": tiny_space, "BASIS": "basis.yml", "M": "m.csv", "T": "out.yml", "NONE": "none.csv"}
+    words = [names.get(word, word) for word in arguments.split()]
+    words = [str(tmp_path / word) if word in names.values() and word != tiny_space else word for word in words]
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert message in fails(["latency", *words], capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_command_in_a_table_is_not_run_unasked(
+    tiny_space: str, tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any
+) -> None:
+    mark = tmp_path / "run"
+    table = replace(table_of(tiny_spec), backend="command", command=f"touch {mark}; echo {{model}} 3")
+    table.save(tmp_path / "t.yml")
+    line = fails(["latency", "validate", str(tmp_path / "t.yml"), "--space", tiny_space, "--networks", "3"], capsys)
+    assert "which is not run unasked" in line
+    assert not mark.exists()
+
+
+def test_a_failing_command_ends_with_exit_code_1(tiny_space: str, tmp_path: Path, capsys: Any) -> None:
+    table = tmp_path / "t.yml"
+    line = fails(
+        [
+            "latency",
+            "measure",
+            "--space",
+            tiny_space,
+            "--backend",
+            "command",
+            "--command",
+            "echo broken {model}; exit 4",
+        ]
+        + ["--retries", "0", "--out", str(table)],
+        capsys,
+        code=1,
+    )
+    assert "exit code 4; it said: broken" in line
+    assert not table.exists()

@@ -17,12 +17,14 @@ import torch
 import yaml
 from torch import nn
 
-from nni_proxyless.errors import InputError, LatencyTableError, MissingOperatorError, RunError
+from nni_proxyless.errors import InputError, LatencyTableError, MissingOperatorError
 from nni_proxyless.latency import (
     BACKENDS,
     Backend,
     CommandBackend,
+    Device,
     LatencyTable,
+    OperatorCost,
     Protocol,
     Samples,
     Workload,
@@ -35,12 +37,18 @@ from nni_proxyless.latency import (
     sample_interleaved,
 )
 from nni_proxyless.latency.onnx_backend import export_onnx, quantize_static
+from nni_proxyless.latency.sampling import ready
 from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
 
 from .test_gates import finite_difference
 
 SHORT = Protocol(warmup_s=0.001, settle_s=0.0, sample_s=0.0005, min_rounds=3, max_rounds=4)
+
+
+def made_up_table(operators: dict[Any, OperatorCost]) -> LatencyTable:
+    device = Device("made up", "none", 1)
+    return LatencyTable(device, "torch", "0", "float32", 1, 1, "2026-01-01T00:00:00+00:00", operators)
 
 
 def test_latency_of_every_network_is_the_sum_by_hand(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
@@ -248,7 +256,7 @@ def test_a_synthetic_device_is_recovered(
 
 def test_workloads_are_interleaved() -> None:
     order: list[str] = []
-    workloads = {name: Workload(lambda name=name: order.append(name)) for name in "abc"}
+    workloads = {name: ready(Workload(lambda name=name: order.append(name))) for name in "abc"}
     taken = sample_interleaved(workloads, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
     assert [len(samples.raw) for samples in taken.values()] == [4, 4, 4]
     timed = order[-4 * 3 * 2 :]  # the last four rounds: each once to settle and once to be timed
@@ -368,7 +376,7 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
         network_protocol=SHORT,
     )
     assert set(table.operators) == set(tiny_spec.distinct_operators())
-    assert steps[0][1:] == (1, 4)
+    assert steps[0] == ("round 1 of 4 at most", 1, len(table.operators) + 1)
     assert measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend, processes=1) > 0
 
 

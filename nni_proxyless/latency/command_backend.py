@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,10 @@ class CommandBackend(Backend):
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
         return _CommandWorkload(self, export_onnx(module, input_shape, self.batch))
+
+    def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        workload = self.prepare(module, input_shape)
+        return lambda: workload
 
     def run(self, model: Path) -> float:
         """Run the command on one file, tried again where it fails.

@@ -8,11 +8,10 @@ are to be compared are therefore measured alike, each in a process that does not
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,59 +21,109 @@ from ..errors import InputError, RunError
 from ..space_spec import SpaceSpec
 from .backend import Backend
 from .backends import make_backend
-from .measure import measure_networks, measure_table
+from .measure import calibrate, measure_networks, measure_table
 from .sampling import Progress, Protocol, Samples
 from .table import LatencyTable
 
+PROCESSES = 3
+TABLE_PROCESSES = 2
 
-def measure_isolated(architecture: Architecture, backend: Backend, processes: int = 3) -> float:
-    """Latency of an architecture in milliseconds: the median over fresh processes of the median in each.
 
-    Now and then a process has an unlucky start (where its memory lies, say) and is several per cent slower for
-    all of its life; one such process does not move the median of three.
+def measure_isolated(architecture: Architecture, backend: Backend, processes: int = PROCESSES) -> float:
+    """Latency of an architecture in milliseconds; see `measure_networks_isolated`."""
+    return measure_networks_isolated([architecture], backend, processes=processes)[0].median
+
+
+def measure_networks_isolated(
+    architectures: Sequence[Architecture],
+    backend: Backend,
+    *,
+    processes: int = PROCESSES,
+    progress: Progress | None = None,
+) -> list[Samples]:
+    """`measure_networks` in fresh processes, one after the other.
+
+    Of each network the samples of that process count in which its median was lowest: some processes get slower memory
+    and are slower by 5 to 15 % for all of their life, and none is faster than the hardware.
 
     Args:
-        architecture: Of a space that its file describes; built anew in each process.
-        backend: What runs it.
-        processes: How many processes, one after the other.
+        architectures: Of one space that their files describe; built anew in each process.
+        backend: What runs them.
+        processes: How many processes; one where the backend's own clock or none is used.
+        progress: Called with a text, steps done and steps.
 
     Raises:
         RunError: A process failed; the message holds its last line.
     """
-    runs = [measure_networks_isolated([architecture], backend)[0] for _ in range(processes)]
-    return statistics.median(run.median for run in runs)
-
-
-def measure_networks_isolated(
-    architectures: Sequence[Architecture], backend: Backend, *, progress: Progress | None = None
-) -> list[Samples]:
-    """`measure_networks` in a fresh process: networks of one space in one interleaved run.
-
-    Raises:
-        RunError: The process failed; the message holds its last line.
-    """
     job = {"architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures]}
-    return [Samples(tuple(raw), tuple(slowdown)) for raw, slowdown in _in_fresh_process(job, backend, progress)]
+    count = processes if backend.clocked else 1
+    runs = [
+        [Samples(tuple(raw), tuple(slowdown)) for raw, slowdown in _in_fresh_process(job, backend, step)]
+        for step in _steps(progress, count)
+    ]
+    return [min(samples, key=lambda s: s.median) for samples in zip(*runs, strict=True)]
 
 
 def measure_table_isolated(
-    spec: SpaceSpec, backend: Backend, *, progress: Progress | None = None, **settings: Any
+    spec: SpaceSpec,
+    backend: Backend,
+    *,
+    processes: int = TABLE_PROCESSES,
+    progress: Progress | None = None,
+    journal_path: Path | None = None,
+    **settings: Any,
 ) -> LatencyTable:
-    """`measure_table` in a fresh process.
+    """`measure_table` in fresh processes, one after the other.
+
+    Of each operator and of each calibration network the lowest of the medians counts, for the reason that
+    `measure_networks_isolated` gives.
 
     Args:
         spec: The space.
         backend: What runs the operators.
-        progress: Called with a text, steps done and steps at most.
-        **settings: `calibration_networks`, `seed`, `protocol`, `network_protocol`, `journal_path` of `measure_table`.
+        processes: How many processes; one where the backend's own clock or none is used.
+        progress: Called with a text, steps done and steps.
+        journal_path: Where samples are kept, with `.1`, `.2` and so on added; see `measure_table` and `journals`.
+        **settings: `calibration_networks`, `seed`, `protocol`, `network_protocol` of `measure_table`.
 
     Raises:
         InputError: As `measure_table`.
-        RunError: The process failed; the message holds its last line.
+        RunError: A process failed; the message holds its last line.
     """
-    settings = {key: _plain(value) for key, value in settings.items()}
-    job = {"space": spec.to_dict(), "settings": settings}
-    return LatencyTable.from_dict(_in_fresh_process(job, backend, progress))
+    job: dict[str, Any] = {"space": spec.to_dict(), "settings": {key: _plain(v) for key, v in settings.items()}}
+    count = processes if backend.clocked else 1
+    tables: list[LatencyTable] = []
+    medians: list[dict[str, float]] = []
+    for number, step in enumerate(_steps(progress, count), start=1):
+        job["settings"]["journal_path"] = f"{journal_path}.{number}" if journal_path else None
+        content, measured = _in_fresh_process(job, backend, step)
+        tables.append(LatencyTable.from_dict(content))
+        medians.append(measured)
+        job["settings"]["networks"] = list(measured)  # all processes measure those of the first
+    operators = {
+        entry: min((table.operators[entry] for table in tables), key=lambda cost: cost.cost)
+        for entry in tables[0].operators
+    }
+    best = replace(tables[-1], operators=operators, call_overhead_ms=min(table.call_overhead_ms for table in tables))
+    if not medians[0]:
+        return best
+    return calibrate(best, spec, {names: min(m[names] for m in medians) for names in medians[0]})
+
+
+def journals(journal_path: Path) -> list[Path]:
+    """The files that `measure_table_isolated` keeps its samples in."""
+    return sorted(journal_path.parent.glob(f"{journal_path.name}.*"))
+
+
+def _steps(progress: Progress | None, count: int) -> Iterator[Progress | None]:
+    """A progress for each of `count` processes that says which one it is."""
+    for number in range(1, count + 1):
+
+        def step(text: str, done: int, total: int, number: int = number) -> None:
+            assert progress is not None
+            progress(f"process {number} of {count}, {text}" if count > 1 else text, done, total)
+
+        yield step if progress else None
 
 
 def _plain(value: Any) -> Any:
@@ -137,7 +186,9 @@ def _do(job: Mapping[str, Any], step: Progress) -> Any:
     }
     if settings.get("journal_path"):
         settings["journal_path"] = Path(settings["journal_path"])
-    return measure_table(SpaceSpec.from_dict(job["space"]), backend, progress=step, **settings).to_dict()
+    medians: dict[str, float] = {}
+    table = measure_table(SpaceSpec.from_dict(job["space"]), backend, progress=step, measured_ms=medians, **settings)
+    return table.to_dict(), medians
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -60,9 +60,15 @@ def _parse(line: str) -> tuple[str, float, float] | None:
         return None
 
 
-def export_samples(journal: Path, path: Path) -> Path:
-    """Write a journal's samples as CSV: `workload`, `moment_s` since the epoch, `value` in the backend's unit."""
-    lines = journal.read_text(encoding="utf-8").splitlines()[1:]
-    samples = [sample for line in lines if (sample := _parse(line)) is not None]
-    rows = [{"workload": name, "moment_s": f"{moment:.6f}", "value": value} for name, moment, value in samples]
-    return write_csv(path, ("workload", "moment_s", "value"), rows)
+def export_samples(journals: Sequence[Path], path: Path) -> Path:
+    """Write the samples of journals, one of each process, as CSV.
+
+    Columns: `process`, `workload`, `moment_s` since the epoch, `value` in the backend's unit.
+    """
+    rows = []
+    for process, journal in enumerate(journals, start=1):
+        for line in journal.read_text(encoding="utf-8").splitlines()[1:]:
+            if (sample := _parse(line)) is not None:
+                name, moment, value = sample
+                rows.append({"process": process, "workload": name, "moment_s": f"{moment:.6f}", "value": value})
+    return write_csv(path, ("process", "workload", "moment_s", "value"), rows)

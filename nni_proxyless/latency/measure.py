@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ..space_spec import SpaceSpec
 from .backend import Backend, Workload
 from .calibration import fit_calibration
 from .journal import Journal
-from .sampling import Progress, Protocol, Samples, Timeline, sample_interleaved
+from .sampling import Progress, Protocol, Samples, Timeline, ready, sample_interleaved
 from .table import LatencyTable, OperatorCost
 
 CALIBRATION_NETWORKS = 12
@@ -46,7 +46,7 @@ def measure_networks(
     spec = architectures[0].require_spec()
     with backend.session():
         taken = sample_interleaved(
-            {str(i): backend.prepare(a.build(), spec.input_shape) for i, a in enumerate(architectures)},
+            {str(i): backend.loader(a.build(), spec.input_shape) for i, a in enumerate(architectures)},
             protocol or backend.network_protocol,
             reference=_reference(spec, backend),
             clocked=backend.clocked,
@@ -65,6 +65,8 @@ def measure_table(
     network_protocol: Protocol | None = None,
     progress: Progress | None = None,
     journal_path: Path | None = None,
+    networks: Sequence[str] | None = None,
+    measured_ms: dict[str, float] | None = None,
 ) -> LatencyTable:
     """Measure each distinct operator of a space alone, then calibrate on whole networks.
 
@@ -79,6 +81,8 @@ def measure_table(
         progress: Called with a text, steps done and steps at most.
         journal_path: Where samples are kept as they are taken. A measurement that was interrupted goes on from
             there; the file stays, for whoever wants the raw samples.
+        networks: The `Architecture.candidate_names` to calibrate on, instead of drawing some.
+        measured_ms: Is given the latency of each calibration network.
 
     Returns:
         The calibrated table; its entries are operators, its calibration says how well the sum fits networks.
@@ -87,81 +91,95 @@ def measure_table(
         InputError: The number of calibration networks is negative, or more than the space has.
         RunError: The backend failed.
     """
-    networks = 0 if backend.exact else calibration_networks
-    if networks < 0 or networks > spec.num_networks:
+    count = 0 if backend.exact else calibration_networks
+    if count < 0 or count > spec.num_networks:
         raise InputError(
             f"calibration networks must be 0 to {min(spec.num_networks, 10**6)}, which is all that space "
-            f"'{spec.name}' has, got {networks}"
+            f"'{spec.name}' has, got {count}"
         )
     settings = {
         "space": spec.content_hash,
         "backend": backend.settings,
         "version": backend.version,
         "device": asdict(backend.device),
-        "calibration": [networks, seed],
+        "calibration": [count, seed, networks],
         "protocols": [str(protocol), str(network_protocol)],
     }
     journal = Journal(journal_path, settings) if journal_path else None
     try:
-        return _measure_table(spec, backend, networks, seed, protocol, network_protocol, progress, journal)
+        common: dict[str, Any] = {
+            "clocked": backend.clocked,
+            "timeline": Timeline(journal),
+            "progress": progress,
+        }
+        with backend.session():
+            common["reference"] = _reference(spec, backend)
+            table = _measure_operators(spec, backend, protocol or backend.operator_protocol, common)
+            if count == 0:
+                return table
+            if networks is None:
+                architectures = calibration_architectures(table, spec, count, seed)
+            else:
+                labels = [layer.label for layer in spec.layers]
+                architectures = [
+                    Architecture.of_space(spec, dict(zip(labels, names.split(), strict=True))) for names in networks
+                ]
+            taken = sample_interleaved(
+                {f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures},
+                network_protocol or backend.network_protocol,
+                **common,
+            )
     finally:
         if journal:
             journal.close()
+    medians = {name.removeprefix("network "): samples.median for name, samples in taken.items()}
+    if measured_ms is not None:
+        measured_ms.update(medians)
+    return calibrate(table, spec, medians)
 
 
-def _measure_table(
-    spec: SpaceSpec,
-    backend: Backend,
-    calibration_networks: int,
-    seed: int,
-    protocol: Protocol | None,
-    network_protocol: Protocol | None,
-    progress: Progress | None,
-    journal: Journal | None,
+def _measure_operators(
+    spec: SpaceSpec, backend: Backend, protocol: Protocol, common: Mapping[str, Any]
 ) -> LatencyTable:
-    timeline = Timeline(journal)
     operators = spec.distinct_operators()
-    with backend.session():
-        common: dict[str, Any] = {
-            "reference": _reference(spec, backend),
-            "clocked": backend.clocked,
-            "timeline": timeline,
-            "progress": progress,
-        }
-        workloads = {str(op): backend.prepare(_operator_module(op, spec), op.input_shape) for op in operators}
-        if backend.clocked:
-            workloads[_EMPTY_CALL] = backend.prepare(nn.Identity(), (1, 1, 1))
-        taken = sample_interleaved(workloads, protocol or backend.operator_protocol, **common)
-        del workloads
-        overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
-        table = LatencyTable(
-            device=backend.device,
-            backend=backend.name,
-            backend_version=backend.version,
-            dtype=backend.dtype,
-            batch=backend.batch,
-            threads=backend.threads,
-            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            operators={op: _entry(taken[str(op)], overhead) for op in operators},
-            call_overhead_ms=overhead,
-            space=spec.name,
-            unit=backend.unit,
-            command=backend.command,
-            device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
-        )
-        if calibration_networks == 0:
-            return table
-        architectures = calibration_architectures(table, spec, calibration_networks, seed)
-        networks = {f"network {a.candidate_names}": backend.prepare(a.build(), spec.input_shape) for a in architectures}
-        measured = sample_interleaved(networks, network_protocol or backend.network_protocol, **common)
-    sums = [table.sum(a.operators()) for a in architectures]
-    calibration = fit_calibration(sums, [measured[f"network {a.candidate_names}"].median for a in architectures])
-    return replace(
-        table, calibration=replace(calibration, architectures=tuple(a.candidate_names for a in architectures))
+    workloads = {str(op): ready(backend.prepare(_operator_module(op, spec), op.input_shape)) for op in operators}
+    if backend.clocked:
+        workloads[_EMPTY_CALL] = ready(backend.prepare(nn.Identity(), (1, 1, 1)))
+    taken = sample_interleaved(workloads, protocol, **common)
+    overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
+    return LatencyTable(
+        device=backend.device,
+        backend=backend.name,
+        backend_version=backend.version,
+        dtype=backend.dtype,
+        batch=backend.batch,
+        threads=backend.threads,
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        operators={op: entry_of(taken[str(op)], overhead) for op in operators},
+        call_overhead_ms=overhead,
+        space=spec.name,
+        unit=backend.unit,
+        command=backend.command,
+        device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
     )
 
 
-def _entry(samples: Samples, overhead: float) -> OperatorCost:
+def calibrate(table: LatencyTable, spec: SpaceSpec, measured_ms: Mapping[str, float]) -> LatencyTable:
+    """Fit a table's calibration to whole networks.
+
+    Args:
+        table: The table.
+        spec: The space.
+        measured_ms: Latency of each network in milliseconds, by its `Architecture.candidate_names`.
+    """
+    labels = [layer.label for layer in spec.layers]
+    sums = [table.sum(spec.operators(dict(zip(labels, names.split(), strict=True)))) for names in measured_ms]
+    calibration = fit_calibration(sums, list(measured_ms.values()))
+    return replace(table, calibration=replace(calibration, architectures=tuple(measured_ms)))
+
+
+def entry_of(samples: Samples, overhead: float) -> OperatorCost:
+    """A table's entry: the median less what the call of the backend costs."""
     # A tiny operator can be as cheap as the call; it still costs something.
     return OperatorCost(max(samples.median - overhead, 0.01 * samples.median), samples.spread, len(samples.raw))
 

@@ -6,6 +6,7 @@ import io
 import logging
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,16 +49,24 @@ class OnnxRuntimeBackend(Backend):
         return {**super().settings, "dtype": self.dtype}
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        return self.loader(module, input_shape)()
+
+    def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         model = export_onnx(module, input_shape, self.batch)
         if self.dtype == "int8":
             model = quantize_static(model)
+        images = torch.randn(self.batch, *input_shape).numpy()
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        session = self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        images = {session.get_inputs()[0].name: torch.randn(self.batch, *input_shape).numpy()}
-        return Workload(lambda: session.run(None, images))
+
+        def load() -> Workload:
+            session = self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            feed = {session.get_inputs()[0].name: images}
+            return Workload(lambda: session.run(None, feed))
+
+        return load
 
 
 def require_onnx(what: str) -> None:
@@ -132,7 +141,9 @@ def _without_shared_weights(model: Any) -> Any:
     Behind such a node a weight is no constant to the quantiser, which would quantise it at each run.
     """
     initializers = {tensor.name for tensor in model.graph.initializer}
-    source = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity" and n.input[0] in initializers}
+    source = {
+        n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Identity" and n.input[0] in initializers
+    }
     for node in model.graph.node:
         for i, name in enumerate(node.input):
             node.input[i] = source.get(name, name)

@@ -4,6 +4,10 @@ A shared machine runs everything 5 to 15 % slower for seconds at a time. Measure
 runs in between, the latency of another one varies by 0.6 % from one five seconds to the next where its plain median
 varies by 2.3 to 3 % (docs/latency.md). So each sample is divided by how much slower than undisturbed the reference
 was at that moment; undisturbed is the reference's tenth percentile.
+
+Where a network's memory lies matters as much: of sixteen networks alive at once those prepared first were up to 20 %
+faster than the others, for as long as the process lived. So whole networks are prepared when their turn comes and
+freed after it: each gets the memory that the one before had.
 """
 
 from __future__ import annotations
@@ -39,22 +43,32 @@ class Protocol:
         min_rounds: Rounds over all workloads before the spread is looked at.
         max_rounds: Rounds at most.
         max_relative_spread: Enough when the standard error of every median is below this part of it.
+        samples_per_turn: Samples in a row when a workload's turn comes.
         reference_every_s: The reference is sampled about this often, in seconds.
     """
 
     warmup_s: float = 0.01
     settle_s: float = 0.0005
     sample_s: float = 0.002
-    min_rounds: int = 12
-    max_rounds: int = 30
+    min_rounds: int = 6
+    max_rounds: int = 8
     max_relative_spread: float = 0.01
+    samples_per_turn: int = 1
     reference_every_s: float = 0.1
 
 
 OPERATOR_PROTOCOL = Protocol()
 # Networks need longer to settle than operators: interleaved with eleven others and run once before each sample, they
 # were 6 % (PyTorch) to 14 % (ONNX Runtime) slower than alone.
-NETWORK_PROTOCOL = Protocol(settle_s=0.02, sample_s=0.02, min_rounds=8, max_rounds=14, max_relative_spread=0.005)
+NETWORK_PROTOCOL = Protocol(
+    settle_s=0.01,
+    sample_s=0.015,
+    min_rounds=1,
+    max_rounds=1,
+    max_relative_spread=0.004,
+    samples_per_turn=3,
+    reference_every_s=0.0,
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ class Timeline:
 
 
 def sample_interleaved(
-    workloads: Mapping[str, Workload],
+    workloads: Mapping[str, Callable[[], Workload]],
     protocol: Protocol,
     *,
     reference: Workload | None = None,
@@ -130,18 +144,19 @@ def sample_interleaved(
     """Sample several workloads round by round in changing order, so that a slow moment hits all of them alike.
 
     Args:
-        workloads: What to run, by name.
+        workloads: What makes each workload, by name. It is called when the workload's turn comes, and what it made is
+            let go afterwards.
         protocol: How long.
         reference: Sampled in between; tells how slow the machine is at each moment.
         clocked: Whether this process runs the workloads: only then are they warmed up and repeated.
         timeline: Where samples go. One of an interrupted measurement is continued where it stopped.
-        progress: Called with a text, rounds done and rounds at most.
+        progress: Called with a text, workloads done and workloads of this round.
 
     Returns:
         The samples of each workload, by name.
     """
     timeline = timeline or Timeline()
-    plans = {name: _plan(workload, protocol, clocked) for name, workload in workloads.items()}
+    plans: dict[str, tuple[int, int]] = {}
     reference_plan = _plan(reference, protocol, clocked) if reference else (1, 1)
     shuffler = random.Random(0)
     collecting = gc.isenabled()
@@ -149,18 +164,24 @@ def sample_interleaved(
     try:
         last_reference = -np.inf
         for round_number in range(1, protocol.max_rounds + 1):
-            waiting = [name for name in workloads if timeline.count(name) < round_number]
+            due = round_number * protocol.samples_per_turn
+            waiting = [name for name in workloads if timeline.count(name) < due]
             shuffler.shuffle(waiting)
-            for name in waiting:
-                if reference and time.perf_counter() - last_reference >= protocol.reference_every_s:
-                    timeline.add(REFERENCE, _sample(reference, reference_plan))
-                    last_reference = time.perf_counter()
-                timeline.add(name, _sample(workloads[name], plans[name]))
+            for done, name in enumerate(waiting):
+                workload = workloads[name]()
+                if name not in plans:
+                    plans[name] = _plan(workload, protocol, clocked)
+                while timeline.count(name) < due:
+                    if reference and time.perf_counter() - last_reference >= protocol.reference_every_s:
+                        timeline.add(REFERENCE, _sample(reference, reference_plan))
+                        last_reference = time.perf_counter()
+                    timeline.add(name, _sample(workload, plans[name]))
+                del workload
+                if progress:
+                    progress(f"round {round_number} of {protocol.max_rounds} at most", done + 1, len(waiting))
             if reference and waiting:
                 timeline.add(REFERENCE, _sample(reference, reference_plan))
                 last_reference = time.perf_counter()
-            if progress:
-                progress("rounds", round_number, protocol.max_rounds)
             if round_number >= protocol.min_rounds and all(
                 samples.spread <= protocol.max_relative_spread * samples.median
                 for samples in map(timeline.samples, workloads)
@@ -170,6 +191,11 @@ def sample_interleaved(
         if collecting:
             gc.enable()
     return {name: timeline.samples(name) for name in workloads}
+
+
+def ready(workload: Workload) -> Callable[[], Workload]:
+    """A workload that stays prepared: for operators, which are small and many."""
+    return lambda: workload
 
 
 def _plan(workload: Workload, protocol: Protocol, clocked: bool) -> tuple[int, int]:

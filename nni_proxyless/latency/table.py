@@ -80,6 +80,7 @@ class LatencyTable:
         unit: `ms`, `flops` (multiply-adds, as the field counts them) or `params`.
         command: The user's program, where that is the backend.
         device_type: `cuda` where the torch backend ran on a GPU.
+        input_shape: Shape of one input, where the space is a model space of NNI's hub or of the user's own.
         source: Where the table comes from, if it was not measured here.
     """
 
@@ -97,6 +98,7 @@ class LatencyTable:
     unit: Unit = "ms"
     command: str | None = None
     device_type: str | None = None
+    input_shape: tuple[int, ...] | None = None
     source: str | None = None
 
     def sum(self, operators: Iterable[Entry]) -> float:
@@ -184,6 +186,7 @@ class LatencyTable:
             "unit": self.unit,
             "date": self.date,
             **({"source": self.source} if self.source is not None else {}),
+            **({"input_shape": list(self.input_shape)} if self.input_shape is not None else {}),
             "call_overhead_ms": self.call_overhead_ms,
             "calibration": {**asdict(self.calibration), "architectures": list(self.calibration.architectures)},
             "operators": [
@@ -270,6 +273,7 @@ class LatencyTable:
             command=None if command is None else str(command),
             device_type=None if backend.get("device") is None else str(backend["device"]),
             source=None if origin is None else str(origin),
+            input_shape=_shape(content.get("input_shape"), source),
         )
 
 
@@ -293,3 +297,11 @@ def _whole(value: object, where: str, least: int) -> int:
 
 def _whole_or_none(value: object, where: str) -> int | None:
     return None if value is None else _whole(value, where, 1)
+
+
+def _shape(value: object, source: str) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value:
+        raise LatencyTableError(f"{source}: input_shape must be a list of whole numbers, got {value!r}")
+    return tuple(_whole(size, f"{source}: input_shape", 1) for size in value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +19,7 @@ DEVICES = ("cpu", "cuda")
 
 
 class TorchBackend(Backend):
-    """PyTorch eager, fp32, channels_last, inference mode, in a process that keeps the memory it freed.
+    """PyTorch eager, fp32, channels_last, inference mode.
 
     Args:
         threads: Threads on the CPU.
@@ -69,11 +67,11 @@ class TorchBackend(Backend):
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        _keep_freed_memory()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            yield
+            with super().session():
+                yield
         finally:
             torch.set_num_threads(before)
 
@@ -102,17 +100,3 @@ class CudaWorkload(Workload):
         end.record()
         torch.cuda.synchronize()
         return float(start.elapsed_time(end)) / repeats
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory instead of handing it back and faulting it in again at the next run.
-
-    Whether it hands a network's activations back depends on the heap's history, and with it 5 to 20 % of an eager
-    network's latency: the same calibration that fits networks within 1 % with memory kept missed them by 5 to 7 %
-    without. For the rest of the process, as glibc cannot be asked what it did before; elsewhere a no-op.
-    """
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
