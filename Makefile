@@ -31,6 +31,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/latency_accuracy.py
+	$(BIN)/python benchmarks/latency_fit.py
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/candidate_alignment.py
 

@@ -83,6 +83,11 @@ class ProxylessNAS(OneShotStrategy):
             _above("budget_ms", budget_ms, 0.0)
             if latency is None:
                 raise InputError(f"budget_ms={budget_ms} needs latency=, the table of the device it is meant for")
+        if latency is not None and latency.unit != "ms":
+            raise InputError(
+                f"latency= needs a table in ms, got one in {latency.unit}; give it as "
+                "penalty={'profiler': LatencyProfiler(space, table), 'baseline': …} instead"
+            )
         self.latency = latency
         self.budget_ms = budget_ms
         self.objective_name = objective
