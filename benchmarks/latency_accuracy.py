@@ -61,6 +61,7 @@ def main() -> None:
                         "mean_error": round(found.mean_error, 4),
                         "worst_error": round(found.worst_error, 4),
                         "bias": round(found.bias, 4),
+                        "machine": round(found.machine or 1.0, 4),
                         "mean_error_by_clock": round(float(clock.mean()), 4),
                         "spearman": round(found.spearman, 4),
                         "kendall": round(found.kendall, 4),

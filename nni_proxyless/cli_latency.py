@@ -204,6 +204,12 @@ def _validate(options: argparse.Namespace) -> int:
             f"{this_device().name if backend.clocked else backend.device.name} ({backend.device.processor}): scale and "
             "order may differ"
         )
+    if found.machine is not None:
+        clock = abs(found.predicted_ms / found.raw_ms - 1).mean()
+        _say(
+            f"the reference network takes {100 * (found.machine - 1):+.1f} % longer than when the table was measured; "
+            f"that is taken off below (by the clock alone the mean error is {100 * clock:.2f} %)"
+        )
     _say(
         f"{options.networks} networks of {spec.name} with {backend.name} {backend.version}, "
         f"{found.measured_ms.min():.4g} to {found.measured_ms.max():.4g} {table.unit}",

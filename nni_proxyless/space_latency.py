@@ -103,7 +103,9 @@ def measure_model_space(
             return table
         drawn = [_network(model_space, generator, backend, input_shape) for _ in range(calibration_networks)]
         networks = {f"network {i}": load for i, (_, load) in enumerate(drawn)}
-        measured = sample_interleaved(networks, network_protocol or backend.network_protocol, **common)
+        measured = sample_interleaved(
+            networks, network_protocol or backend.network_protocol, stage="networks", **common
+        )
     profiler = LatencyProfiler(model_space, table)
     sums = [float(profiler.profile(sample)) for sample, _ in drawn]
     return replace(table, calibration=fit_calibration(sums, [measured[name].median for name in networks]))

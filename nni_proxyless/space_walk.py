@@ -24,7 +24,7 @@ from torch import nn
 from .errors import SpaceError
 from .latency.entries import ModuleCall
 
-MAX_COMBINATIONS = 500
+MAX_COMBINATIONS = 1000
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,17 @@ def walk(model_space: ModelSpace, input_shape: tuple[int, ...]) -> list[Unit]:
     Raises:
         SpaceError: NNI's shape inference does not get through the space, or a unit has too many combinations.
     """
+    training = model_space.training
+    model_space.eval()  # a batch-norm in training refuses a single pixel
     try:
         with torch.no_grad():
             shapes = submodule_input_output_shapes(model_space, ShapeTensor(torch.randn(1, *input_shape), True))
     except Exception as reason:
         raise SpaceError(
-            f"NNI's shape inference fails on {type(model_space).__name__} with input {input_shape}: {reason}"
+            f"NNI's shape inference fails on {type(model_space).__name__} with input {input_shape}: {str(reason)[:200]}"
         ) from reason
+    finally:
+        model_space.train(training)
     return list(_walk("", model_space, shapes, True))
 
 

@@ -118,7 +118,7 @@ def test_a_noisy_device_is_measured(tiny_spec: SpaceSpec, tmp_path: Path) -> Non
     from nni_proxyless.latency.onnx_backend import export_onnx
 
     backend = CommandBackend(command=f"{fake_device(tmp_path)} {{model}}", device="fake phone")
-    protocol = Protocol(warmup_s=0, settle_s=0, sample_s=0, min_rounds=3, max_rounds=3)
+    protocol = Protocol(warmup_s=0, settle_s=0, sample_s=0, min_rounds=7, max_rounds=7)
     table = measure_table(tiny_spec, backend, calibration_networks=3, protocol=protocol, network_protocol=protocol)
     assert table.device.name == "fake phone"
     assert table.command == backend.template

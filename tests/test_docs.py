@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 def test_commands_parse(page: Path) -> None:
     for line in re.findall(r"^(nni-proxyless [^#\n]+)", page.read_text(), flags=re.M):
         if "CONFIG" not in line:
-            build_parser().parse_args(line.split()[1:])
+            build_parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

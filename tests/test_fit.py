@@ -81,7 +81,9 @@ def test_slow_moments_of_the_machine_hardly_count() -> None:
 
 
 def test_fewer_networks_than_costs_are_fitted_with_a_warning() -> None:
-    fit = fit_table(measure(device(0), 25, 1, 0.01))
+    draw = np.random.default_rng(1)
+    columns = {f"layer{i}": draw.permutation(np.repeat(NAMES, 5)) for i in range(8)}
+    fit = fit_table(Measurements(columns, device(0).of_many(columns)))
     assert any("25 networks for 32 unknown costs" in warning for warning in fit.warnings)
     assert error(fit.table.own_costs(), device(0)) < 0.1  # the prior knows kernels and expansions by name
 

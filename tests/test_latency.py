@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -29,6 +30,7 @@ from nni_proxyless.latency import (
     Samples,
     Workload,
     fit_calibration,
+    isolated,
     make_backend,
     measure_isolated,
     measure_table,
@@ -36,6 +38,7 @@ from nni_proxyless.latency import (
     random_architecture,
     sample_interleaved,
 )
+from nni_proxyless.latency import validate as validation
 from nni_proxyless.latency.onnx_backend import export_onnx, quantize_static
 from nni_proxyless.latency.sampling import ready
 from nni_proxyless.operators import Operator
@@ -184,6 +187,11 @@ def test_samples_by_hand() -> None:
     slowed = Samples((1.0, 4.0, 3.0), (1.0, 2.0, 1.0))
     assert slowed.values.tolist() == [1.0, 2.0, 3.0]
     assert slowed.median == 2.0
+    half = Samples((4.0, 6.0), (1.0, 1.0), reference=10.0)
+    assert half.ratio == 0.5
+    assert half.at_level(8.0).median == pytest.approx(4.0)
+    assert half.at_level(8.0).ratio == pytest.approx(0.5)
+    assert slowed.at_level(8.0) is slowed
 
 
 class SyntheticBackend(Backend):
@@ -259,7 +267,7 @@ def test_workloads_are_interleaved() -> None:
     workloads = {name: ready(Workload(lambda name=name: order.append(name))) for name in "abc"}
     taken = sample_interleaved(workloads, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
     assert [len(samples.raw) for samples in taken.values()] == [4, 4, 4]
-    timed = order[-4 * 3 * 2 :]  # the last four rounds: each once to settle and once to be timed
+    timed = order[-3 * 3 * 2 :]  # the last three rounds: each once to settle and once to be timed
     rounds = [timed[i : i + 6] for i in range(0, len(timed), 6)]
     assert all(sorted(r) == list("aabbcc") for r in rounds)
     assert len({tuple(r) for r in rounds}) > 1
@@ -376,7 +384,7 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
         network_protocol=SHORT,
     )
     assert set(table.operators) == set(tiny_spec.distinct_operators())
-    assert steps[0] == ("round 1 of 4 at most", 1, len(table.operators) + 1)
+    assert steps[0] == ("process 1 of 2, round 1 of 4 at most", 1, len(table.operators) + 1)
     assert measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend, processes=1) > 0
 
 
@@ -384,3 +392,50 @@ def test_a_failed_measuring_process_says_why(tiny_spec: SpaceSpec) -> None:
     backend = SyntheticBackend()  # which the other process does not know
     with pytest.raises(InputError, match="unknown latency backend 'synthetic'"):
         measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend)
+
+
+def test_processes_are_put_together_by_their_ratio_to_the_reference(
+    tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes, one on slower memory and one with a disturbed network: the middle ratio, fastest level."""
+    answers = iter(
+        [
+            [([10.0, 10.0], [1.0, 1.0], 5.0), ([20.0], [1.0], 5.0)],
+            [([11.0, 11.0], [1.0, 1.0], 5.5), ([22.0], [1.0], 5.5)],  # a tenth slower in all
+            [([10.0, 10.0], [1.0, 1.0], 5.0), ([30.0], [1.0], 5.0)],  # the second network alone is slow
+        ]
+    )
+    monkeypatch.setattr(isolated, "_in_fresh_process", lambda *_: next(answers))
+    networks = [random_architecture(tiny_spec, random.Random(i)) for i in range(2)]
+    found = isolated.measure_networks_isolated(networks, make_backend("torch"))
+    assert [samples.median for samples in found] == pytest.approx([10.0, 20.0])
+
+
+def test_validation_takes_off_what_the_machine_has_changed(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = make_backend("torch")
+    table = replace(
+        tiny_table,
+        device=backend.device,
+        backend_version=backend.version,
+        reference_ms=1.0,
+        calibration=replace(tiny_table.calibration, architectures=("k3_e1 k3_e1 k3_e1",)),
+    )
+    costs = table.costs(tiny_spec)
+
+    def slower(architectures: Any, backend: Backend, *, reference_ms: float | None, progress: object) -> list[Samples]:
+        found = [Samples((1.2 * costs.of(a.choices),), (1.0,), 1.2) for a in architectures]
+        return [samples.at_level(reference_ms) for samples in found]
+
+    monkeypatch.setattr(validation, "measure_networks_isolated", slower)
+    found = validation.validate(table, tiny_spec, 20, backend=backend)
+    assert found.mean_error == pytest.approx(0.0, abs=1e-9)
+    assert found.machine == pytest.approx(1.2)
+    assert found.spearman == found.kendall == pytest.approx(1.0)
+    np.testing.assert_allclose(found.raw_ms, 1.2 * found.measured_ms)
+    assert not {a.candidate_names for a in found.architectures} & set(table.calibration.architectures)
+    # Of another device, nothing is known of the machine before.
+    other = validation.validate(replace(table, device=tiny_table.device), tiny_spec, 20, backend=backend)
+    assert other.machine is None
+    assert other.bias == pytest.approx(1 / 1.2 - 1)

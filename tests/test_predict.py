@@ -159,7 +159,7 @@ cell = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_siz
 
 
 @ONE_FILE
-@given(st.text(max_size=300))
+@given(text=st.text(max_size=300))
 def test_any_text_is_measurements_or_one_clear_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -174,10 +174,10 @@ def test_any_text_is_measurements_or_one_clear_line(text: str, tmp_path: Path) -
 
 @ONE_FILE
 @given(
-    st.lists(
+    rows=st.lists(
         st.lists(st.sampled_from(["skip", "k3_e6", "NA", "None", "1.0", "a b"]), min_size=2, max_size=2), min_size=3
     ),
-    st.floats(min_value=1e-9, max_value=1e9),
+    latency_ms=st.floats(min_value=1e-9, max_value=1e9),
 )
 def test_written_measurements_are_read_as_they_were(rows: list[list[str]], latency_ms: float, tmp_path: Path) -> None:
     rows = [*rows, rows[0]]  # a column of different values in all rows is taken for a name
@@ -204,7 +204,7 @@ cost = st.builds(
 
 
 @ONE_FILE
-@given(st.dictionaries(entries, cost, min_size=1, max_size=5))
+@given(operators=st.dictionaries(entries, cost, min_size=1, max_size=5))
 def test_tables_are_read_as_they_were_written(operators: dict[Operator, OperatorCost], tmp_path: Path) -> None:
     from .test_latency import made_up_table
 

@@ -182,7 +182,8 @@ def _solve(measurements: Measurements, encoding: Encoding, basis: Sequence[Space
     errors = {strength: float(np.mean(np.abs(values))) for strength, values in left_out.items()}
     # The residual has to earn its place: among ten networks, a little less error is chance.
     best = min(_SHRINKAGES, key=errors.__getitem__)
-    shrinkage = best if errors[best] < (1.0 - 1.0 / np.sqrt(len(measurements))) * errors[0.0] else 0.0
+    bad = errors[0.0] > _LEAST_NOISE
+    shrinkage = best if bad and errors[best] < (1.0 - 1.0 / np.sqrt(len(measurements))) * errors[0.0] else 0.0
     mixture, dual = _mix(tables, gram, latency_ms, shrinkage)
     columns = [[c.layers[k][c.candidates[k].index(n)] for k, names in encoding.candidates.items() for n in names]
                for c in basis]  # fmt: skip

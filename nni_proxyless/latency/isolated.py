@@ -11,10 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..architecture import Architecture
 from ..errors import InputError, RunError
@@ -25,6 +25,7 @@ from .measure import calibrate, measure_networks, measure_table
 from .sampling import Progress, Protocol, Samples
 from .table import LatencyTable
 
+_T = TypeVar("_T")
 PROCESSES = 3
 TABLE_PROCESSES = 2
 
@@ -39,17 +40,20 @@ def measure_networks_isolated(
     backend: Backend,
     *,
     processes: int = PROCESSES,
+    reference_ms: float | None = None,
     progress: Progress | None = None,
 ) -> list[Samples]:
     """`measure_networks` in fresh processes, one after the other.
 
-    Of each network the samples of that process count in which its median was lowest: some processes get slower memory
-    and are slower by 5 to 15 % for all of their life, and none is faster than the hardware.
+    Some processes get slower memory and are slower by 5 to 15 % for all of their life, the reference network with them.
+    So networks are compared by their ratio to the reference: of each, the samples of the process with the middle ratio
+    count, at the level of the process whose reference was fastest, or at `reference_ms`.
 
     Args:
         architectures: Of one space that their files describe; built anew in each process.
         backend: What runs them.
         processes: How many processes; one where the backend's own clock or none is used.
+        reference_ms: Latency of the reference network at the time that the results are to be compared with.
         progress: Called with a text, steps done and steps.
 
     Raises:
@@ -58,10 +62,11 @@ def measure_networks_isolated(
     job = {"architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures]}
     count = processes if backend.clocked else 1
     runs = [
-        [Samples(tuple(raw), tuple(slowdown)) for raw, slowdown in _in_fresh_process(job, backend, step)]
+        [Samples(tuple(raw), tuple(slow), level) for raw, slow, level in _in_fresh_process(job, backend, step)]
         for step in _steps(progress, count)
     ]
-    return [min(samples, key=lambda s: s.median) for samples in zip(*runs, strict=True)]
+    level = reference_ms or _lowest(samples[0].reference for samples in runs)
+    return [_middle(samples, key=lambda s: s.ratio).at_level(level) for samples in zip(*runs, strict=True)]
 
 
 def measure_table_isolated(
@@ -75,8 +80,7 @@ def measure_table_isolated(
 ) -> LatencyTable:
     """`measure_table` in fresh processes, one after the other.
 
-    Of each operator and of each calibration network the lowest of the medians counts, for the reason that
-    `measure_networks_isolated` gives.
+    Operators and calibration networks of several processes are put together as in `measure_networks_isolated`.
 
     Args:
         spec: The space.
@@ -100,14 +104,39 @@ def measure_table_isolated(
         tables.append(LatencyTable.from_dict(content))
         medians.append(measured)
         job["settings"]["networks"] = list(measured)  # all processes measure those of the first
+    level = _lowest(table.reference_ms for table in tables)
+    factors = [level / table.reference_ms if level and table.reference_ms else 1.0 for table in tables]
     operators = {
-        entry: min((table.operators[entry] for table in tables), key=lambda cost: cost.cost)
+        entry: _middle(
+            [
+                replace(table.operators[entry], cost=factor * table.operators[entry].cost)
+                for table, factor in zip(tables, factors, strict=True)
+            ],
+            key=lambda cost: cost.cost,
+        )
         for entry in tables[0].operators
     }
-    best = replace(tables[-1], operators=operators, call_overhead_ms=min(table.call_overhead_ms for table in tables))
+    overhead = min(table.call_overhead_ms for table in tables)
+    table = replace(tables[-1], operators=operators, call_overhead_ms=overhead, reference_ms=level)
     if not medians[0]:
-        return best
-    return calibrate(best, spec, {names: min(m[names] for m in medians) for names in medians[0]})
+        return table
+    return calibrate(
+        table,
+        spec,
+        {
+            names: _middle([f * m[names] for m, f in zip(medians, factors, strict=True)], key=lambda value: value)
+            for names in medians[0]
+        },
+    )
+
+
+def _lowest(levels: Iterable[float | None]) -> float | None:
+    return min((level for level in levels if level is not None), default=None)
+
+
+def _middle(values: Sequence[_T], key: Callable[[_T], float]) -> _T:
+    """The median; the lower of the two in the middle of an even number."""
+    return sorted(values, key=key)[(len(values) - 1) // 2]
 
 
 def journals(journal_path: Path) -> list[Path]:
@@ -180,7 +209,7 @@ def _do(job: Mapping[str, Any], step: Progress) -> Any:
     backend = make_backend(**job["backend"])
     if "architectures" in job:
         architectures = [Architecture.from_dict(content) for content in job["architectures"]]
-        return [(s.raw, s.slowdown) for s in measure_networks(architectures, backend, progress=step)]
+        return [(s.raw, s.slowdown, s.reference) for s in measure_networks(architectures, backend, progress=step)]
     settings: dict[str, Any] = {
         key: Protocol(**value) if isinstance(value, dict) else value for key, value in job["settings"].items()
     }

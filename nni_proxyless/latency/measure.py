@@ -127,12 +127,14 @@ def measure_table(
             taken = sample_interleaved(
                 {f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures},
                 network_protocol or backend.network_protocol,
+                stage="networks",
                 **common,
             )
     finally:
         if journal:
             journal.close()
     medians = {name.removeprefix("network "): samples.median for name, samples in taken.items()}
+    table = replace(table, reference_ms=next(iter(taken.values())).reference)
     if measured_ms is not None:
         measured_ms.update(medians)
     return calibrate(table, spec, medians)
@@ -158,6 +160,7 @@ def _measure_operators(
         operators={op: entry_of(taken[str(op)], overhead) for op in operators},
         call_overhead_ms=overhead,
         space=spec.name,
+        reference_ms=taken[str(operators[0])].reference,
         unit=backend.unit,
         command=backend.command,
         device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,

@@ -78,10 +78,12 @@ class Samples:
     Attributes:
         raw: As the clock (or the command) said, in the backend's unit, usually milliseconds.
         slowdown: How much slower than undisturbed the machine was at that moment; all 1 without a reference.
+        reference: What the reference costs undisturbed, in this process; `None` without a reference.
     """
 
     raw: tuple[float, ...]
     slowdown: tuple[float, ...] = ()
+    reference: float | None = None
 
     @property
     def values(self) -> FloatArray:
@@ -92,6 +94,18 @@ class Samples:
     @property
     def median(self) -> float:
         return float(np.median(self.values))
+
+    @property
+    def ratio(self) -> float:
+        """The median in units of the reference; the median itself without one."""
+        return self.median / (self.reference or 1.0)
+
+    def at_level(self, reference: float | None) -> Samples:
+        """The same samples for a machine on which the reference costs `reference`."""
+        if reference is None or self.reference is None:
+            return self
+        factor = self.reference / reference
+        return Samples(self.raw, tuple(slow * factor for slow in self.slowdown), reference)
 
     @property
     def spread(self) -> float:
@@ -122,14 +136,14 @@ class Timeline:
     def count(self, name: str) -> int:
         return len(self._taken.get(name, ()))
 
-    def samples(self, name: str) -> Samples:
+    def samples(self, name: str, stage: str = "") -> Samples:
         moments, values = (np.array(column) for column in zip(*self._taken[name], strict=True))
-        reference = self._taken.get(REFERENCE)
+        reference = self._taken.get(f"{REFERENCE} {stage}")
         if not reference:
             return Samples(tuple(values.tolist()))
         when, cost = (np.array(column) for column in zip(*reference, strict=True))
-        slowdown = np.interp(moments, when, cost / np.percentile(cost, 10))
-        return Samples(tuple(values.tolist()), tuple(slowdown.tolist()))
+        level = float(np.percentile(cost, 10))
+        return Samples(tuple(values.tolist()), tuple(np.interp(moments, when, cost / level).tolist()), level)
 
 
 def sample_interleaved(
@@ -139,6 +153,7 @@ def sample_interleaved(
     reference: Workload | None = None,
     clocked: bool = True,
     timeline: Timeline | None = None,
+    stage: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Samples]:
     """Sample several workloads round by round in changing order, so that a slow moment hits all of them alike.
@@ -150,6 +165,8 @@ def sample_interleaved(
         reference: Sampled in between; tells how slow the machine is at each moment.
         clocked: Whether this process runs the workloads: only then are they warmed up and repeated.
         timeline: Where samples go. One of an interrupted measurement is continued where it stopped.
+        stage: Tells the reference's samples among these workloads from those among others of the same timeline: among
+            operators it runs in other company than among networks.
         progress: Called with a text, workloads done and workloads of this round.
 
     Returns:
@@ -173,24 +190,24 @@ def sample_interleaved(
                     plans[name] = _plan(workload, protocol, clocked)
                 while timeline.count(name) < due:
                     if reference and time.perf_counter() - last_reference >= protocol.reference_every_s:
-                        timeline.add(REFERENCE, _sample(reference, reference_plan))
+                        timeline.add(f"{REFERENCE} {stage}", _sample(reference, reference_plan))
                         last_reference = time.perf_counter()
                     timeline.add(name, _sample(workload, plans[name]))
                 del workload
                 if progress:
                     progress(f"round {round_number} of {protocol.max_rounds} at most", done + 1, len(waiting))
             if reference and waiting:
-                timeline.add(REFERENCE, _sample(reference, reference_plan))
+                timeline.add(f"{REFERENCE} {stage}", _sample(reference, reference_plan))
                 last_reference = time.perf_counter()
             if round_number >= protocol.min_rounds and all(
                 samples.spread <= protocol.max_relative_spread * samples.median
-                for samples in map(timeline.samples, workloads)
+                for samples in (timeline.samples(name, stage) for name in workloads)
             ):
                 break
     finally:
         if collecting:
             gc.enable()
-    return {name: timeline.samples(name) for name in workloads}
+    return {name: timeline.samples(name, stage) for name in workloads}
 
 
 def ready(workload: Workload) -> Callable[[], Workload]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from ..errors import InputError, LatencyTableError, MissingOperatorError
 from ..files import read_mapping, write_yaml
@@ -76,6 +76,8 @@ class LatencyTable:
         operators: The entries.
         calibration: From sums to networks.
         call_overhead_ms: What calling the backend costs; taken off each entry.
+        reference_ms: Latency of the reference network (`measure.py`) when the table was measured; tells, measured
+            again, how the machine has changed since.
         space: Name of the space it was measured for; other spaces with the same operators may use it.
         unit: `ms`, `flops` (multiply-adds, as the field counts them) or `params`.
         command: The user's program, where that is the backend.
@@ -94,6 +96,7 @@ class LatencyTable:
     operators: Mapping[Entry, OperatorCost]
     calibration: Calibration = field(default_factory=Calibration)
     call_overhead_ms: float = 0.0
+    reference_ms: float | None = None
     space: str | None = None
     unit: Unit = "ms"
     command: str | None = None
@@ -188,6 +191,7 @@ class LatencyTable:
             **({"source": self.source} if self.source is not None else {}),
             **({"input_shape": list(self.input_shape)} if self.input_shape is not None else {}),
             "call_overhead_ms": self.call_overhead_ms,
+            **({"reference_ms": self.reference_ms} if self.reference_ms is not None else {}),
             "calibration": {**asdict(self.calibration), "architectures": list(self.calibration.architectures)},
             "operators": [
                 {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
@@ -213,7 +217,7 @@ class LatencyTable:
         if content.get("schema") != LATENCY_TABLE_SCHEMA:
             raise LatencyTableError(f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {content.get('schema')!r}")
         unit = content.get("unit")
-        if unit not in COST_KEYS:
+        if not isinstance(unit, str) or unit not in COST_KEYS:
             raise LatencyTableError(f"{source}: unit must be 'ms', 'flops' or 'params', got {unit!r}")
         key = COST_KEYS[unit]
         rows = content.get("operators")
@@ -246,6 +250,7 @@ class LatencyTable:
         architectures = calibration.get("architectures", [])
         if not isinstance(architectures, list) or not all(isinstance(text, str) for text in architectures):
             raise LatencyTableError(f"{source}: calibration.architectures must be a list of texts")
+        reference = content.get("reference_ms")
         space, command, origin = content.get("space"), backend.get("command"), content.get("source")
         return cls(
             device=Device(
@@ -268,8 +273,9 @@ class LatencyTable:
                 tuple(architectures),
             ),
             call_overhead_ms=_finite(content.get("call_overhead_ms", 0.0), f"{source}: call_overhead_ms"),
+            reference_ms=None if reference is None else _finite(reference, f"{source}: reference_ms"),
             space=None if space is None else str(space),
-            unit=unit,
+            unit=cast(Unit, unit),
             command=None if command is None else str(command),
             device_type=None if backend.get("device") is None else str(backend["device"]),
             source=None if origin is None else str(origin),

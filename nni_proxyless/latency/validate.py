@@ -31,14 +31,18 @@ class Validation:
     Attributes:
         architectures: The networks.
         predicted_ms: By the table, shape (n,).
-        measured_ms: Medians with the machine's slowness taken off (`sampling.py`), shape (n,).
+        measured_ms: Medians with the machine's slowness taken off (`sampling.py`), shape (n,). Measured on the
+            table's own device, the slowness is that against the time when the table was measured.
         raw_ms: Medians by the clock, shape (n,).
+        machine: What the reference network takes now, disturbances included, over what it took when the table was
+            measured; `None` where that cannot be said.
     """
 
     architectures: Sequence[Architecture]
     predicted_ms: FloatArray
     measured_ms: FloatArray
     raw_ms: FloatArray
+    machine: float | None = None
 
     @property
     def relative_errors(self) -> FloatArray:
@@ -117,12 +121,17 @@ def validate(
     architectures = draw_architectures(
         spec, networks, random.Random(f"validation {seed}"), table.calibration.architectures
     )
-    samples = measure_networks_isolated(architectures, backend, progress=progress)
+    same = (backend.device, backend.name, backend.version, backend.dtype, backend.batch, backend.threads) == (
+        table.device, table.backend, table.backend_version, table.dtype, table.batch, table.threads,
+    )  # fmt: skip
+    level = table.reference_ms if same and table.space == spec.name else None
+    samples = measure_networks_isolated(architectures, backend, reference_ms=level, progress=progress)
     return Validation(
         architectures,
         np.array([costs.of(a.choices) for a in architectures]),
         np.array([s.median for s in samples]),
         np.array([np.median(s.raw) for s in samples]),
+        None if level is None else float(np.median([np.median(s.slowdown) for s in samples])),
     )
 
 
