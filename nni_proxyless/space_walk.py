@@ -24,7 +24,7 @@ from torch import nn
 from .errors import SpaceError
 from .latency.entries import ModuleCall
 
-MAX_COMBINATIONS = 1000
+MAX_COMBINATIONS = 500
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Target:
     name: str
     table: Path | None = None
     backend: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def parse(cls, name: str, content: object, folder: Path) -> Target:

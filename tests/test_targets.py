@@ -42,3 +42,10 @@ def test_a_target_with_a_table_is_read_and_never_measured(
     path.write_text("schema: something else")
     with pytest.raises(LatencyTableError, match="schema must be"):
         target.latency_table(tiny_spec)
+
+
+def test_targets_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    one, four, again = (
+        Target.parse("laptop", {"backend": "torch", "threads": threads}, tmp_path) for threads in (1, 4, 1)
+    )
+    assert len({one, four, again}) == 2
