@@ -23,7 +23,9 @@ from nni_proxyless.latency.predict import costs_of, predict, space_of, write_pre
 from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
 
-ONE_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+ONE_FILE = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 
 
 def test_a_table_predicts_all_networks_at_once(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
