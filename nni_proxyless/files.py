@@ -52,7 +52,11 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 
 
 def write_yaml(path: str | os.PathLike[str], content: Any) -> Path:
-    return write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    if any(mark in text for mark in "\x85\u2028\u2029\ufeff"):
+        # PyYAML writes these as they are and reads them as line breaks or nothing: escaped, they come back.
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=False, width=120)
+    return write_text(path, text)
 
 
 def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from nni_proxyless.errors import InputError, LatencyTableError, ProxylessError
@@ -24,7 +24,10 @@ from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
 
 ONE_FILE = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=60,
+    derandomize=True,
 )
 
 
@@ -205,6 +208,7 @@ cost = st.builds(
 )
 
 
+@example(operators={Choice("0", "\x85"): OperatorCost(1.0)})
 @ONE_FILE
 @given(operators=st.dictionaries(entries, cost, min_size=1, max_size=5))
 def test_tables_are_read_as_they_were_written(operators: dict[Operator, OperatorCost], tmp_path: Path) -> None:
