@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from torch import nn
 
 from .errors import InputError
 from .latency.backend import Backend
 from .latency.calibration import fit_calibration
-from .latency.measure import CALIBRATION_NETWORKS, entry_of
-from .latency.sampling import Progress, Protocol, Timeline, ready, sample_interleaved
+from .latency.measure import CALIBRATION_NETWORKS, measure_modules
+from .latency.sampling import Progress, Protocol, Timeline, sample_interleaved
 from .latency.table import LatencyTable
 from .profiler import LatencyProfiler
 from .space_walk import walk
-
-_EMPTY_CALL = "empty call"
 
 
 def space_name(model_space: ModelSpace) -> str:
@@ -62,13 +58,8 @@ def measure_model_space(
     if calibration_networks < 0:
         raise InputError(f"calibration networks must be a number from 0, got {calibration_networks}")
     generator = np.random.RandomState(seed)  # what NNI draws with
-    modules = {unit.call: unit.module for unit in walk(model_space, input_shape)}
+    modules = {unit.call: (unit.module, unit.call.inputs[0]) for unit in walk(model_space, input_shape)}
     with backend.session():
-        workloads: dict[str, Any] = {
-            str(i): ready(backend.prepare(module, call.inputs[0])) for i, (call, module) in enumerate(modules.items())
-        }
-        if backend.clocked:
-            workloads[_EMPTY_CALL] = ready(backend.prepare(nn.Identity(), (1, 1, 1)))
         common: dict[str, Any] = {
             "reference": _network(model_space, np.random.RandomState(12345), backend, input_shape)[1]()
             if backend.clocked
@@ -77,26 +68,8 @@ def measure_model_space(
             "timeline": Timeline(),
             "progress": progress,
         }
-        taken = sample_interleaved(workloads, protocol or backend.operator_protocol, **common)
-        del workloads
-        overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
-        table = LatencyTable(
-            device=backend.device,
-            backend=backend.name,
-            backend_version=backend.version,
-            dtype=backend.dtype,
-            batch=backend.batch,
-            threads=backend.threads,
-            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            operators={
-                call: entry_of(taken[str(i)], overhead)
-                for i, call in enumerate(modules)
-                if taken[str(i)].median > 0  # an activation has no parameters, a reshape no multiply-adds
-            },
-            call_overhead_ms=overhead,
-            space=space_name(model_space),
-            unit=backend.unit,
-            command=backend.command,
+        table = replace(
+            measure_modules(modules, backend, space_name(model_space), protocol=protocol, **common),
             input_shape=tuple(input_shape),
         )
         if calibration_networks == 0 or backend.exact:
@@ -104,7 +77,7 @@ def measure_model_space(
         drawn = [_network(model_space, generator, backend, input_shape) for _ in range(calibration_networks)]
         networks = {f"network {i}": load for i, (_, load) in enumerate(drawn)}
         measured = sample_interleaved(
-            networks, network_protocol or backend.network_protocol, stage="networks", **common
+            networks, network_protocol or backend.calibration_protocol, stage="networks", **common
         )
     profiler = LatencyProfiler(model_space, table)
     sums = [float(profiler.profile(sample)) for sample, _ in drawn]

@@ -40,7 +40,6 @@ from nni_proxyless.latency import (
 )
 from nni_proxyless.latency import validate as validation
 from nni_proxyless.latency.onnx_backend import export_onnx, quantize_static
-from nni_proxyless.latency.sampling import ready
 from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
 
@@ -264,7 +263,7 @@ def test_a_synthetic_device_is_recovered(
 
 def test_workloads_are_interleaved() -> None:
     order: list[str] = []
-    workloads = {name: ready(Workload(lambda name=name: order.append(name))) for name in "abc"}
+    workloads = {name: lambda name=name: Workload(lambda: order.append(name)) for name in "abc"}
     taken = sample_interleaved(workloads, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
     assert [len(samples.raw) for samples in taken.values()] == [4, 4, 4]
     timed = order[-3 * 3 * 2 :]  # the last three rounds: each once to settle and once to be timed

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import InputError
 from .device import Device, this_device
-from .sampling import NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
+from .sampling import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
 from .table import Unit
 
 
@@ -50,6 +50,7 @@ class Backend(ABC):
         batch: Images in a batch.
         operator_protocol: How long operators are measured, unless told otherwise.
         network_protocol: How long whole networks are measured, unless told otherwise.
+        calibration_protocol: How long those are that calibrate a table.
     """
 
     name: ClassVar[str]
@@ -58,6 +59,7 @@ class Backend(ABC):
     exact: ClassVar[bool] = False
     operator_protocol: ClassVar[Protocol] = OPERATOR_PROTOCOL
     network_protocol: ClassVar[Protocol] = NETWORK_PROTOCOL
+    calibration_protocol: ClassVar[Protocol] = CALIBRATION_PROTOCOL
 
     def __init__(self, threads: int = 1, batch: int = 1) -> None:
         for label, value in (("threads", threads), ("batch", batch)):

@@ -56,7 +56,7 @@ class CommandBackend(Backend):
     operator_protocol = Protocol(
         warmup_s=0.0, settle_s=0.0, sample_s=0.0, min_rounds=3, max_rounds=9, max_relative_spread=0.02
     )
-    network_protocol = operator_protocol
+    network_protocol = calibration_protocol = operator_protocol
 
     def __init__(
         self,

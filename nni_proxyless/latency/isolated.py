@@ -8,6 +8,9 @@ are to be compared are therefore measured alike, each in a process that does not
 from __future__ import annotations
 
 import json
+import math
+import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,9 +24,16 @@ from ..errors import InputError, RunError
 from ..space_spec import SpaceSpec
 from .backend import Backend
 from .backends import make_backend
-from .measure import calibrate, measure_networks, measure_table
+from .measure import (
+    CALIBRATION_NETWORKS,
+    calibrate,
+    calibration_count,
+    draw_architectures,
+    measure_networks,
+    measure_table,
+)
 from .sampling import Progress, Protocol, Samples
-from .table import LatencyTable
+from .table import LatencyTable, OperatorCost
 
 _T = TypeVar("_T")
 PROCESSES = 3
@@ -80,7 +90,8 @@ def measure_table_isolated(
 ) -> LatencyTable:
     """`measure_table` in fresh processes, one after the other.
 
-    Operators and calibration networks of several processes are put together as in `measure_networks_isolated`.
+    Each operator is the median over the processes of its ratio to the reference; the calibration networks are shared
+    out among them.
 
     Args:
         spec: The space.
@@ -94,39 +105,49 @@ def measure_table_isolated(
         InputError: As `measure_table`.
         RunError: A process failed; the message holds its last line.
     """
-    job: dict[str, Any] = {"space": spec.to_dict(), "settings": {key: _plain(v) for key, v in settings.items()}}
+    total = calibration_count(spec, backend, settings.pop("calibration_networks", CALIBRATION_NETWORKS))
+    seed = settings.pop("seed", 0)
     count = processes if backend.clocked else 1
+    own = {key: _plain(value) for key, value in settings.items()}
+    networks: list[str] | None = None
     tables: list[LatencyTable] = []
-    medians: list[dict[str, float]] = []
+    measured: list[dict[str, float]] = []
     for number, step in enumerate(_steps(progress, count), start=1):
-        job["settings"]["journal_path"] = f"{journal_path}.{number}" if journal_path else None
-        content, measured = _in_fresh_process(job, backend, step)
+        known = [name for medians in measured for name in medians]
+        share = math.ceil((total - len(known)) / (count - number + 1))
+        if number == 1:
+            share = max(share, min(2, total))  # the fastest and the slowest
+        else:
+            drawn = draw_architectures(spec, share, random.Random(f"calibration {seed} {number}"), known)
+            networks = [architecture.candidate_names for architecture in drawn]
+        journal = f"{journal_path}.{number}" if journal_path else None
+        job = {
+            "space": spec.to_dict(),
+            "settings": {
+                **own, "calibration_networks": share, "seed": seed, "networks": networks, "journal_path": journal,
+            },
+        }  # fmt: skip
+        content, medians = _in_fresh_process(job, backend, step)
         tables.append(LatencyTable.from_dict(content))
-        medians.append(measured)
-        job["settings"]["networks"] = list(measured)  # all processes measure those of the first
+        measured.append(medians)
     level = _lowest(table.reference_ms for table in tables)
     factors = [level / table.reference_ms if level and table.reference_ms else 1.0 for table in tables]
     operators = {
-        entry: _middle(
-            [
-                replace(table.operators[entry], cost=factor * table.operators[entry].cost)
-                for table, factor in zip(tables, factors, strict=True)
-            ],
-            key=lambda cost: cost.cost,
+        entry: OperatorCost(
+            statistics.median(f * table.operators[entry].cost for table, f in zip(tables, factors, strict=True)),
+            statistics.median(f * table.operators[entry].spread for table, f in zip(tables, factors, strict=True)),
+            sum(table.operators[entry].runs for table in tables),
         )
         for entry in tables[0].operators
     }
     overhead = min(table.call_overhead_ms for table in tables)
     table = replace(tables[-1], operators=operators, call_overhead_ms=overhead, reference_ms=level)
-    if not medians[0]:
+    if total == 0:
         return table
     return calibrate(
         table,
         spec,
-        {
-            names: _middle([f * m[names] for m, f in zip(medians, factors, strict=True)], key=lambda value: value)
-            for names in medians[0]
-        },
+        {name: f * ms for medians, f in zip(measured, factors, strict=True) for name, ms in medians.items()},
     )
 
 

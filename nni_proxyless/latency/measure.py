@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -17,10 +17,12 @@ from ..operators import Operator, initialise
 from ..space_spec import SpaceSpec
 from .backend import Backend, Workload
 from .calibration import fit_calibration
+from .entries import Entry
 from .journal import Journal
-from .sampling import Progress, Protocol, Samples, Timeline, ready, sample_interleaved
+from .sampling import Progress, Protocol, Samples, Timeline, sample_interleaved
 from .table import LatencyTable, OperatorCost
 
+_Entry = TypeVar("_Entry", bound=Entry)
 CALIBRATION_NETWORKS = 12
 _EMPTY_CALL = "empty call"
 
@@ -91,12 +93,7 @@ def measure_table(
         InputError: The number of calibration networks is negative, or more than the space has.
         RunError: The backend failed.
     """
-    count = 0 if backend.exact else calibration_networks
-    if count < 0 or count > spec.num_networks:
-        raise InputError(
-            f"calibration networks must be 0 to {min(spec.num_networks, 10**6)}, which is all that space "
-            f"'{spec.name}' has, got {count}"
-        )
+    count = calibration_count(spec, backend, calibration_networks)
     settings = {
         "space": spec.content_hash,
         "backend": backend.settings,
@@ -114,7 +111,8 @@ def measure_table(
         }
         with backend.session():
             common["reference"] = _reference(spec, backend)
-            table = _measure_operators(spec, backend, protocol or backend.operator_protocol, common)
+            modules = {op: (_operator_module(op, spec), op.input_shape) for op in spec.distinct_operators()}
+            table = measure_modules(modules, backend, spec.name, protocol=protocol, **common)
             if count == 0:
                 return table
             if networks is None:
@@ -126,7 +124,7 @@ def measure_table(
                 ]
             taken = sample_interleaved(
                 {f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures},
-                network_protocol or backend.network_protocol,
+                network_protocol or backend.calibration_protocol,
                 stage="networks",
                 **common,
             )
@@ -140,14 +138,45 @@ def measure_table(
     return calibrate(table, spec, medians)
 
 
-def _measure_operators(
-    spec: SpaceSpec, backend: Backend, protocol: Protocol, common: Mapping[str, Any]
+def calibration_count(spec: SpaceSpec, backend: Backend, networks: int) -> int:
+    """How many networks to calibrate on: those asked for, or none where sums are exact.
+
+    Raises:
+        InputError: The number is negative, or more than the space has.
+    """
+    count = 0 if backend.exact else networks
+    if count < 0 or count > spec.num_networks:
+        raise InputError(
+            f"calibration networks must be 0 to {min(spec.num_networks, 10**6)}, which is all that space "
+            f"'{spec.name}' has, got {count}"
+        )
+    return count
+
+
+def measure_modules(
+    modules: Mapping[_Entry, tuple[nn.Module, tuple[int, ...]]],
+    backend: Backend,
+    space: str,
+    *,
+    protocol: Protocol | None = None,
+    **common: Any,
 ) -> LatencyTable:
-    operators = spec.distinct_operators()
-    workloads = {str(op): ready(backend.prepare(_operator_module(op, spec), op.input_shape)) for op in operators}
+    """Measure modules one at a time and interleaved: an uncalibrated table.
+
+    Args:
+        modules: A module and its input shape, without the batch dimension, for each entry of the table.
+        backend: What runs them.
+        space: How the table calls the space they are from.
+        protocol: How long; the backend's own if not given.
+        **common: Passed to `sample_interleaved`.
+
+    Returns:
+        A table of those entries that cost anything: an activation has no parameters, a reshape no multiply-adds.
+    """
+    workloads = {str(i): backend.loader(*what) for i, what in enumerate(modules.values())}
     if backend.clocked:
-        workloads[_EMPTY_CALL] = ready(backend.prepare(nn.Identity(), (1, 1, 1)))
-    taken = sample_interleaved(workloads, protocol, **common)
+        workloads[_EMPTY_CALL] = backend.loader(nn.Identity(), (1, 1, 1))
+    taken = sample_interleaved(workloads, protocol or backend.operator_protocol, **common)
     overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
     return LatencyTable(
         device=backend.device,
@@ -157,10 +186,12 @@ def _measure_operators(
         batch=backend.batch,
         threads=backend.threads,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        operators={op: entry_of(taken[str(op)], overhead) for op in operators},
+        operators={
+            entry: _entry(taken[str(i)], overhead) for i, entry in enumerate(modules) if taken[str(i)].median > 0
+        },
         call_overhead_ms=overhead,
-        space=spec.name,
-        reference_ms=taken[str(operators[0])].reference,
+        space=space,
+        reference_ms=taken["0"].reference,
         unit=backend.unit,
         command=backend.command,
         device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
@@ -181,7 +212,7 @@ def calibrate(table: LatencyTable, spec: SpaceSpec, measured_ms: Mapping[str, fl
     return replace(table, calibration=replace(calibration, architectures=tuple(measured_ms)))
 
 
-def entry_of(samples: Samples, overhead: float) -> OperatorCost:
+def _entry(samples: Samples, overhead: float) -> OperatorCost:
     """A table's entry: the median less what the call of the backend costs."""
     # A tiny operator can be as cheap as the call; it still costs something.
     return OperatorCost(max(samples.median - overhead, 0.01 * samples.median), samples.spread, len(samples.raw))
