@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -30,6 +31,21 @@ def most_likely(probs: Mapping[str, Tensor], candidates: Mapping[str, Sequence[_
     return {label: candidates[label][_argmax(p)] for label, p in probs.items()}
 
 
+@dataclass(frozen=True)
+class FrontPoint:
+    """An architecture that no other one beats in both latency and likelihood.
+
+    Attributes:
+        choices: Label to candidate name.
+        latency_ms: By the table, in milliseconds.
+        log_likelihood: log Π_layers p of its candidates.
+    """
+
+    choices: dict[str, str]
+    latency_ms: float
+    log_likelihood: float
+
+
 def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> dict[str, str]:
     """The most likely architecture whose latency by the table is at most the budget: a multiple-choice knapsack.
 
@@ -38,7 +54,8 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms
     budget, so that the answer is never over budget.
 
     Args:
-        probs: Label to path probabilities, shape (num_candidates,), for each label of `costs`.
+        probs: Label to path probabilities, shape (num_candidates,), for each label of `costs`. What has probability 0
+            (a pruned path) is not chosen.
         costs: The table applied to the space.
         budget_ms: The budget in milliseconds.
 
@@ -48,31 +65,76 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms
     Raises:
         InputError: No architecture is that fast; the message names the smallest feasible budget.
     """
-    if not budget_ms >= costs.smallest:
-        raise InputError(
-            f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {costs.smallest:.4g} ms"
-        )
-    labels = list(costs.layers)
-    layers_ms = [np.asarray(costs.layers[label], dtype=np.float64) for label in labels]
-    # What the layers not yet chosen will take at least.
-    ahead = np.append(np.cumsum([layer.min() for layer in layers_ms][::-1])[::-1][1:], 0.0)
-    # The comparison has to agree with the sum that predicts, whose order of additions may differ.
-    room = budget_ms * (1 + 1e-12)
-    latency, score = np.array([costs.fixed]), np.array([0.0])
-    steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
-    for label, layer_ms, least in zip(labels, layers_ms, ahead, strict=True):
-        log_p = np.log(np.maximum(probs[label].detach().to(torch.float64).cpu().numpy(), 1e-300))
-        latency = (latency[:, None] + layer_ms).ravel()  # (states * num_candidates,)
-        score = (score[:, None] + log_p).ravel()
-        kept = _front(latency, score, room - least, budget_ms / _MAX_STATES)
-        steps.append((kept // len(layer_ms), kept % len(layer_ms)))
-        latency, score = latency[kept], score[kept]
-    state = int(score.argmax())
-    picks = []
-    for parents, chosen in reversed(steps):
-        picks.append(int(chosen[state]))
-        state = int(parents[state])
-    return {label: costs.candidates[label][pick] for label, pick in zip(labels, reversed(picks), strict=True)}
+    pass_ = _Pass(probs, costs, budget_ms)
+    return pass_.choices(int(pass_.score.argmax()))
+
+
+def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | None = None) -> list[FrontPoint]:
+    """The whole trade-off: for every latency the most likely architecture within it, from one pass.
+
+    Args:
+        probs: As for `most_likely_within`.
+        costs: The table applied to the space.
+        budget_ms: Leave out what is slower; without it the front ends at the most likely architecture of all.
+
+    Returns:
+        By rising latency and rising likelihood, from the fastest architecture on.
+
+    Raises:
+        InputError: No architecture is within the budget.
+    """
+    pass_ = _Pass(probs, costs, costs.largest if budget_ms is None else budget_ms)
+    points = []
+    for state in range(len(pass_.latency)):
+        choices = pass_.choices(state)
+        points.append(FrontPoint(choices, costs.of(choices), float(pass_.score[state])))
+    return points
+
+
+class _Pass:
+    """The dynamic programme: states of the last layer, and how each was reached.
+
+    Attributes:
+        latency: Latency of each kept architecture in milliseconds, rising; rounded up where they are too many.
+        score: Its log likelihood, rising.
+    """
+
+    def __init__(self, probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> None:
+        self._costs = costs
+        labels = list(costs.layers)
+        layers_ms = [np.asarray(costs.layers[label], dtype=np.float64) for label in labels]
+        logs = [np.log(np.maximum(probs[label].detach().to(torch.float64).cpu().numpy(), 1e-300)) for label in labels]
+        # What has no probability at all was pruned.
+        self._open = [np.flatnonzero(probs[label].detach().cpu().numpy() > 0) for label in labels]
+        layers_ms = [layer[kept] for layer, kept in zip(layers_ms, self._open, strict=True)]
+        logs = [log_p[kept] for log_p, kept in zip(logs, self._open, strict=True)]
+        smallest = costs.fixed + sum(float(layer.min()) for layer in layers_ms)
+        if not budget_ms >= smallest * (1 - 1e-12):
+            raise InputError(
+                f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {smallest:.4g} ms"
+            )
+        # What the layers not yet chosen will take at least.
+        ahead = np.append(np.cumsum([layer.min() for layer in layers_ms][::-1])[::-1][1:], 0.0)
+        # The comparison has to agree with the sum that predicts, whose order of additions may differ.
+        room = budget_ms * (1 + 1e-12)
+        latency, score = np.array([costs.fixed]), np.array([0.0])
+        self._steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        for layer_ms, log_p, least in zip(layers_ms, logs, ahead, strict=True):
+            latency = (latency[:, None] + layer_ms).ravel()  # (states * num_candidates,)
+            score = (score[:, None] + log_p).ravel()
+            kept = _front(latency, score, room - least, budget_ms / _MAX_STATES)
+            self._steps.append((kept // len(layer_ms), kept % len(layer_ms)))
+            latency, score = latency[kept], score[kept]
+        self.latency, self.score = latency, score
+
+    def choices(self, state: int) -> dict[str, str]:
+        """The architecture of one of the last states."""
+        picks = []
+        for (parents, chosen), kept in zip(reversed(self._steps), reversed(self._open), strict=True):
+            picks.append(int(kept[chosen[state]]))
+            state = int(parents[state])
+        candidates = self._costs.candidates
+        return {label: candidates[label][pick] for label, pick in zip(self._costs.layers, reversed(picks), strict=True)}
 
 
 def _front(

@@ -3,7 +3,8 @@
 | symbol | here | meaning | shape |
 |---|---|---|---|
 | α | `alpha` | architecture parameters of one layer | (num_candidates,) |
-| p | `probs` | path probabilities, softmax(α) (paper section 3.2) | (num_candidates,) |
+| α / τ | `logits` | the same over the temperature τ, 1 but for sharpening; -inf if pruned | (num_candidates,) |
+| p | `probs` | path probabilities, softmax(α / τ) (paper section 3.2) | (num_candidates,) |
 | g | `gates` | binary gates, one-hot, P(g_i = 1) = p_i (eq. 2) | (number of sampled paths,) |
 | o_j | `outputs[j]` | output of path j | any tensors, alike for all paths |
 
@@ -42,9 +43,9 @@ class PathSample:
         return (self.active, *self.inactive)
 
 
-def path_probs(alpha: Tensor) -> Tensor:
-    """Path probabilities p = softmax(α), shape (num_candidates,) (section 3.2)."""
-    return torch.softmax(alpha, dim=0)
+def path_probs(logits: Tensor) -> Tensor:
+    """Path probabilities p = softmax(α / τ), shape (num_candidates,) (section 3.2)."""
+    return torch.softmax(logits, dim=0)
 
 
 def entropy(probs: Tensor) -> Tensor:
@@ -53,66 +54,65 @@ def entropy(probs: Tensor) -> Tensor:
     return total
 
 
-def sample_path(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
+def sample_path(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:
     """Draw one path from p (eq. 2)."""
-    return PathSample(_draw(path_probs(alpha.detach()), 1, generator)[0])
+    return PathSample(_draw(path_probs(logits.detach()), 1, generator)[0])
 
 
-def sample_all(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
-    """Draw the active path from p; all others run as inactive paths."""
-    active = sample_path(alpha, generator).active
-    return PathSample(active, tuple(i for i in range(len(alpha)) if i != active))
+def sample_all(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:
+    """Draw the active path from p; all others that are not pruned run as inactive paths."""
+    active = sample_path(logits, generator).active
+    kept = torch.isfinite(logits.detach()).nonzero().flatten().tolist()
+    return PathSample(active, tuple(i for i in kept if i != active))
 
 
-def sample_pair(alpha: Tensor, generator: torch.Generator | None = None) -> PathSample:
+def sample_pair(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:
     """Draw two paths without replacement from p, then the active one from p renormalised (section 3.2.1).
 
     A layer of a single candidate has no pair; its only path is active.
     """
-    alpha = alpha.detach()
-    if len(alpha) < 2:
-        return PathSample(0)
-    probs = path_probs(alpha)
+    logits = logits.detach()
+    probs = path_probs(logits)
     first = _draw(probs, 1, generator)[0]
-    # Without replacement: the second is drawn from the others alone. Masking α, not p, keeps this well defined
-    # when p has all but collapsed on the first.
-    masked = alpha.clone()
+    # Without replacement: the second is drawn from the others alone. Masking logits, not p, keeps this well
+    # defined when p has all but collapsed on the first.
+    masked = logits.clone()
     masked[first] = -torch.inf
+    if not bool(torch.isfinite(masked).any()):
+        return PathSample(first)
     pair = (first, _draw(path_probs(masked), 1, generator)[0])
-    active = _draw(path_probs(alpha[list(pair)]), 1, generator)[0]
+    active = _draw(path_probs(logits[list(pair)]), 1, generator)[0]
     return PathSample(pair[active], (pair[1 - active],))
 
 
-def straight_through_gates(alpha: Tensor, sample: PathSample) -> Tensor:
+def straight_through_gates(logits: Tensor, sample: PathSample) -> Tensor:
     """Gates of the sampled paths, active first: the value is one-hot, the gradient that of p (eq. 4).
 
     p is renormalised over the sampled paths; where all are sampled that is p itself. By the chain rule the
-    softmax then yields ∂L/∂α_i = Σ_j ∂L/∂g_j p_j (δ_ij - p_i).
+    softmax then yields ∂L/∂α_i = Σ_j ∂L/∂g_j p_j (δ_ij - p_i) / τ.
 
     Returns:
         Shape (number of sampled paths,).
     """
-    probs = path_probs(alpha[list(sample.paths)])
+    probs = path_probs(logits[list(sample.paths)])
     one_hot = torch.zeros_like(probs)
     one_hot[0] = 1.0
     return one_hot + (probs - probs.detach())
 
 
-def conditional_probs(alpha: Tensor, sample: PathSample) -> Tensor:
+def conditional_probs(logits: Tensor, sample: PathSample) -> Tensor:
     """Path probabilities for a cost: the value is p, the gradient that of p renormalised over the sampled paths.
 
     A two-path step compares the two paths of the pair and nothing else. The latency has to be weighed in the
-    same comparison as the loss, so its gradient is that of q = softmax(α_pair), to which the loss's gradient
-    belongs too; E[lat] keeps its value under the full p. With all paths sampled this is just p.
+    same comparison as the loss, so its gradient is that of q = softmax of the pair's logits, to which the loss's
+    gradient belongs too; E[lat] keeps its value under the full p. With all paths sampled this is just p.
 
     Returns:
         Shape (num_candidates,).
     """
-    probs = path_probs(alpha)
-    if len(sample.paths) == len(alpha):
-        return probs
-    index = torch.tensor(sample.paths, device=alpha.device)
-    pair = path_probs(alpha[index])
+    probs = path_probs(logits)
+    index = torch.tensor(sample.paths, device=logits.device)
+    pair = path_probs(logits[index])
     return probs.detach().index_add(0, index, pair - pair.detach())
 
 
@@ -168,22 +168,28 @@ class _GatedSum(torch.autograd.Function):
 
 
 @torch.no_grad()
-def rescale_pair(alpha: Tensor, before: Tensor, sample: PathSample) -> None:
+def rescale_pair(alpha: Tensor, before: Tensor, sample: PathSample, temperature: float = 1.0) -> None:
     """Shift the pair's α, in place, so that the probabilities of all other paths are as before (section 3.2.1).
 
-    The shift is log Σ_pair exp(α_before) - log Σ_pair exp(α_after), the same for both. Parameters of other paths
-    are put back, should an optimizer with momentum or decay have moved them.
+    The shift is τ (log Σ_pair exp(α_before / τ) - log Σ_pair exp(α_after / τ)), the same for both. Parameters of
+    other paths are put back, should an optimizer with momentum or decay have moved them.
 
     Args:
         alpha: Parameters after the optimizer's step, shape (num_candidates,); changed.
         before: Parameters before it, shape (num_candidates,).
         sample: The paths that were sampled.
+        temperature: τ.
     """
     index = torch.tensor(sample.paths, device=alpha.device)
     updated = alpha[index]
-    offset = torch.logsumexp(before[index], 0) - torch.logsumexp(updated, 0)
+    total_before, total_after = (torch.logsumexp(values / temperature, 0) for values in (before[index], updated))
     alpha.copy_(before)
-    alpha[index] = updated + offset
+    alpha[index] = updated + temperature * (total_before - total_after)
+
+
+def log_likelihood(logits: Tensor, sample: PathSample) -> Tensor:
+    """Log p of the active path, a scalar, differentiable: what REINFORCE weighs by the reward (section 3.3.2)."""
+    return torch.log_softmax(logits, 0)[sample.active]
 
 
 def _draw(probs: Tensor, count: int, generator: torch.Generator | None) -> list[int]:

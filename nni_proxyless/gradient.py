@@ -1,13 +1,17 @@
-"""The Lightning module of a search by gradients: weight steps and architecture steps in turn (paper section 3.2.1)."""
+"""The Lightning module of a search: weight steps and architecture steps in turn (paper section 3.2.1)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
 import torch
+import torch.distributed
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor, nn, optim
@@ -15,8 +19,62 @@ from torch import Tensor, nn, optim
 from . import gates
 from .errors import RunError
 from .latency.costs import SpaceCosts
-from .objective import Objective
-from .supernet import ArchGradient, Gate, WeightFreezer, probs_by_candidate
+from .objective import BudgetMultiplier, Objective
+from .reinforce import Baseline, reward, surrogate, top1
+from .supernet import ArchGradient, Gate, WeightFreezer, free_pruned, probs_by_candidate
+
+_log = logging.getLogger(__name__)
+CHECKPOINT_KEY = "nni_proxyless"
+CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
+# What an α would travel if all of its steps went one way, with the default rate: enough for a layer to decide. It is
+# the quickstart's 1,000 steps of 0.05; the paper's 0.001 is kept where there are 50,000 steps or more.
+ARCH_TRAVEL = 50.0
+ARCH_RATES = (1e-3, 0.1)
+# Dual ascent, over a search of any length: see `BudgetMultiplier`.
+MULTIPLIER_TRAVEL = 40.0
+MULTIPLIER_GAIN = 2.0
+
+
+@dataclass(frozen=True)
+class ArchSettings:
+    """How the architecture is trained.
+
+    Attributes:
+        gradient: `two_path`, `full` or `reinforce`.
+        learning_rate: Of Adam; derived from the number of architecture steps if not given.
+        betas: Of Adam.
+        weight_decay: Of Adam.
+        schedule: `constant`, or `cosine` to 0.
+        update_every: Weight steps for each architecture step.
+        warmup_epochs: Epochs of weight steps only.
+        reinforce_samples: Networks sampled in each step of `reinforce`.
+        sharpen_epochs: The temperature falls from 1 in this many epochs at the end; if not given, in the last quarter
+            of those after the warm-up where there is a budget, else in none.
+        sharpen_temperature: To this.
+        prune_below: Paths of less probability are removed for good when an epoch begins; none by default.
+    """
+
+    gradient: ArchGradient = "two_path"
+    learning_rate: float | None = None
+    betas: tuple[float, float] = (0.0, 0.999)
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    update_every: int = 1
+    warmup_epochs: int = 0
+    reinforce_samples: int = 8
+    sharpen_epochs: int | None = None
+    sharpen_temperature: float = 0.1
+    prune_below: float | None = None
+
+
+def default_arch_rate(steps: int) -> float:
+    """Rate of Adam on α for a search of so many architecture steps.
+
+    Adam moves an α by about the rate in each step whatever the gradient's size, and a layer has decided when its α are
+    2 or 3 apart: the paper's 0.001 moves nothing in a few hundred steps.
+    """
+    low, high = ARCH_RATES
+    return min(max(ARCH_TRAVEL / max(steps, 1), low), high)
 
 
 class ProxylessLightningModule(DartsLightningModule):
@@ -32,15 +90,19 @@ class ProxylessLightningModule(DartsLightningModule):
         costs: Latencies of all candidates, or none for a search without latency.
         objective: Joins loss and expected latency.
         reference_ms: The latency that the expected one is compared with, in milliseconds.
-        latency_weight: How much it counts.
-        arch_gradient: `two_path` or `full`.
-        arch_learning_rate: Rate of Adam on the architecture parameters.
-        arch_update_every: Weight steps for each architecture step.
-        warmup_epochs: Epochs of weight steps only.
+        latency_weight: How much it counts; at first, where there is a `budget_ms`.
+        arch: How the architecture is trained.
+        budget_ms: What the decoded network may take, in milliseconds: the weight is then found by dual ascent.
+        export: Gives the choices that the search has come to.
+        description: Plain data on the space, kept in checkpoints.
         sampling_seed: Seed of the path sampler, which is its own: the same paths whatever else draws numbers.
         penalty: NNI's own penalty, added with a gradient.
-        gradient_clip_val: Clips the gradients of weights.
+        gradient_clip_val: Clips the gradients of weights, by their norm.
         log_prob_every_n_step: How often path probabilities are logged.
+
+    Attributes:
+        pruned: What was pruned: epoch, label, candidate, and the probability it had.
+        arch_rate: The rate in use, once training has begun.
     """
 
     def __init__(
@@ -52,10 +114,10 @@ class ProxylessLightningModule(DartsLightningModule):
         objective: Objective,
         reference_ms: float,
         latency_weight: float,
-        arch_gradient: ArchGradient,
-        arch_learning_rate: float,
-        arch_update_every: int,
-        warmup_epochs: int,
+        arch: ArchSettings,
+        budget_ms: float | None,
+        export: Callable[[], Mapping[str, Any]],
+        description: Mapping[str, Any] | None,
         sampling_seed: int,
         penalty: ExpectationProfilerPenalty | None,
         gradient_clip_val: float | None,
@@ -63,10 +125,10 @@ class ProxylessLightningModule(DartsLightningModule):
     ) -> None:
         super().__init__(
             training_module,
-            arc_learning_rate=arch_learning_rate,
+            arc_learning_rate=arch.learning_rate or ARCH_RATES[0],
             gradient_clip_val=gradient_clip_val,
             log_prob_every_n_step=log_prob_every_n_step,
-            warmup_epochs=warmup_epochs,
+            warmup_epochs=arch.warmup_epochs,
             penalty=penalty,
         )
         # A plain dict: the gates are registered in the supernet, once.
@@ -74,11 +136,50 @@ class ProxylessLightningModule(DartsLightningModule):
         self.costs = costs
         self.objective = objective
         self.reference_ms = reference_ms
-        self.latency_weight = latency_weight
-        self.arch_gradient: ArchGradient = arch_gradient
-        self.arch_update_every = arch_update_every
+        self._latency_weight = latency_weight
+        self.arch = arch
+        self.budget_ms = budget_ms
+        self.pruned: list[dict[str, Any]] = []
+        self.arch_rate = self.arc_learning_rate
+        self._multiplier = None if budget_ms is None else BudgetMultiplier(0.0, MULTIPLIER_GAIN)
+        self._baseline = Baseline()
+        self._export = export
+        self._description = dict(description) if description else None
         self._sampler = torch.Generator().manual_seed(sampling_seed)
         self._freezer: WeightFreezer | None = None
+        self._arch_step = 0
+        self._arch_steps: int | None = None
+        self._ranks = 1
+        self._scales_gradients = False
+
+    @property
+    def latency_weight(self) -> float:
+        """λ or b as given, or the present μ of a budget."""
+        return self._latency_weight if self._multiplier is None else self._multiplier.value
+
+    @property
+    def temperature(self) -> float:
+        """τ of this moment: 1, and in the last epochs falling geometrically."""
+        start = self._sharpening_start
+        if start is None or self._arch_step <= start or self._arch_steps is None:
+            return 1.0
+        return float(self.arch.sharpen_temperature ** ((self._arch_step - start) / (self._arch_steps - start)))
+
+    @property
+    def _sharpening_start(self) -> float | None:
+        if self._arch_steps is None:
+            return None
+        epochs = (self.trainer.max_epochs or 0) - self.warmup_epochs
+        sharpening: float | None = self.arch.sharpen_epochs
+        if sharpening is None:
+            sharpening = 0 if self.budget_ms is None else epochs / 4
+        if sharpening == 0 or epochs <= 0:
+            return None
+        return float(self._arch_steps * max(0.0, 1.0 - sharpening / epochs))
+
+    def export(self) -> dict[str, Any]:
+        """The choices that the search has come to; changes nothing."""
+        return dict(self._export())
 
     def path_probs(self) -> dict[str, Tensor]:
         """Label to path probabilities, shape (num_candidates,), differentiable, in sorted order of labels."""
@@ -89,15 +190,54 @@ class ProxylessLightningModule(DartsLightningModule):
         return [gate.alpha for gate in self._gates.values()]
 
     def configure_architecture_optimizers(self) -> optim.Optimizer:
-        """Adam with betas (0, 0.999) and no decay (paper section 4.1): paths not sampled do not move."""
+        """Adam with betas (0, 0.999) and no decay by default (paper section 4.1): paths not sampled do not move."""
         parameters = self.arch_parameters()
         if not parameters:
             raise ValueError("the model space has no choices: there is nothing to search")
-        return optim.Adam(parameters, lr=self.arc_learning_rate, betas=(0.0, 0.999), weight_decay=0.0)
+        return optim.Adam(
+            parameters, lr=self.arc_learning_rate, betas=self.arch.betas, weight_decay=self.arch.weight_decay
+        )
 
     def on_train_start(self) -> Any:
         self._freezer = WeightFreezer(self.training_module)  # now that modules are on their device
+        self._plan()
         return super().on_train_start()
+
+    def _plan(self) -> None:
+        """How many architecture steps there will be, and what follows from that."""
+        self._ranks = self.trainer.world_size
+        # A scaler (16-mixed) handles gradients that are not finite itself, by skipping the step.
+        self._scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
+        if epochs is not None and epochs > 0 and math.isfinite(batches):
+            each = math.ceil(batches / self.arch.update_every)
+            self._arch_steps = max(1, (epochs - self.warmup_epochs) * each)
+        rate = self.arch.learning_rate
+        if rate is None:
+            rate = ARCH_RATES[0] if self._arch_steps is None else default_arch_rate(self._arch_steps)
+            _log.info("architecture learning rate %.4g, for %s architecture steps", rate, self._arch_steps or "unknown")
+        self.arch_rate = rate
+        if self._multiplier is not None:
+            self._multiplier.rate = MULTIPLIER_TRAVEL / (self._arch_steps or 10_000)
+        # Whatever a checkpoint of a shared warm-up says of another search's architecture optimizer.
+        for group in self.architecture_optimizers().param_groups:
+            group.update(betas=self.arch.betas, weight_decay=self.arch.weight_decay)
+        self._follow_schedules()
+
+    def _follow_schedules(self) -> None:
+        rate = self.arch_rate
+        if self.arch.schedule == "cosine" and self._arch_steps is not None:
+            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, self._arch_step / self._arch_steps)))
+        for group in self.architecture_optimizers().param_groups:
+            group["lr"] = rate
+        temperature = self.temperature
+        for gate in self._gates.values():
+            gate.temperature = temperature
+
+    def on_train_epoch_start(self) -> Any:
+        if self.arch.prune_below is not None and self.trainer.current_epoch > self.warmup_epochs:
+            self._prune(self.arch.prune_below)
+        return super().on_train_epoch_start()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """One weight step and, when it is due, one architecture step.
@@ -107,7 +247,7 @@ class ProxylessLightningModule(DartsLightningModule):
         """
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
-        if past_warmup and batch_idx % self.arch_update_every == 0:
+        if past_warmup and batch_idx % self.arch.update_every == 0:
             self.architecture_step(batch["val"], batch_idx)
         self.advance_lr_schedulers(batch_idx)
         if batch_idx % self.log_prob_every_n_step == 0:
@@ -121,8 +261,31 @@ class ProxylessLightningModule(DartsLightningModule):
         loss = self._finite(
             _loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
         )
-        self.advance_optimization(loss, batch_idx, self.gradient_clip_val)
+        self.advance_optimization(loss, batch_idx)
         return loss
+
+    def advance_optimization(
+        self,
+        loss: Tensor,
+        batch_idx: int,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """NNI's, but for gradients that are averaged over ranks, and clipped after a scaler has unscaled them."""
+        optimizers = self.optimizers()
+        listed = optimizers if isinstance(optimizers, list) else [optimizers]
+        weights = [o for o in listed if not getattr(o, "is_arch_optimizer", False)]
+        if len(weights) != 1:
+            raise ValueError(f"the evaluator must have one optimizer, got {len(weights)}")
+        module, epoch = self.training_module, self.trainer.current_epoch
+        module.optimizer_zero_grad(epoch, batch_idx, weights[0])
+        self.manual_backward(loss)
+        self._average_gradients([p for group in weights[0].param_groups for p in group["params"]])
+        module.optimizer_step(epoch, batch_idx, weights[0])
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        if self.gradient_clip_val is not None and not getattr(optimizer, "is_arch_optimizer", False):
+            self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
 
     def architecture_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Update the architecture parameters; weights and buffers stay as they are.
@@ -132,39 +295,94 @@ class ProxylessLightningModule(DartsLightningModule):
         """
         assert self._freezer is not None, "architecture_step outside of a fit"
         optimizer = self.architecture_optimizers()
-        for gate in self._gates.values():
-            gate.draw_for_gradient(self.arch_gradient, self._sampler)
+        optimizer.zero_grad()
+        step = self._reinforce_step if self.arch.gradient == "reinforce" else self._gate_step
         with self._freezer.frozen(), self._logging_as("arch/"):
-            loss = _loss_of(self.training_module.training_step(batch, batch_idx))
-            objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx))
-            optimizer.zero_grad()
-            self.manual_backward(objective)
-        moved = [alpha.grad.norm() for alpha in self.arch_parameters() if alpha.grad is not None]
-        if moved:
+            objective = step(batch, batch_idx)
+        alphas = self.arch_parameters()
+        self._average_gradients(alphas)
+        moved = [alpha.grad.norm() for alpha in alphas if alpha.grad is not None]
+        if moved and not self._scales_gradients:
             self._finite(torch.stack(moved).sum(), "gradient of the architecture", batch_idx)
-        before = [gate.alpha.detach().clone() for gate in self._gates.values()]
+        before = [alpha.detach().clone() for alpha in alphas]
         optimizer.step()
-        if self.arch_gradient == "two_path":
+        with torch.no_grad():
             for gate, alpha in zip(self._gates.values(), before, strict=True):
-                gates.rescale_pair(gate.alpha, alpha, gate.sample)
-        self.log("arch/objective", objective.detach())
+                if self.arch.gradient == "two_path":
+                    gates.rescale_pair(gate.alpha, alpha, gate.sample, gate.temperature)
+                gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
+        expected_ms = self.expected_latency_ms()
+        if self._multiplier is not None and expected_ms is not None:
+            self._multiplier.update(expected_ms / self.reference_ms - 1.0)
+            self.log("arch/latency_weight", self._multiplier.value)
+        self._arch_step += 1
+        self._follow_schedules()
+        self.log("arch/objective", objective)
+        return objective
+
+    def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Gradients of the gates (eq. 4), of all paths or of a pair."""
+        for gate in self._gates.values():
+            gate.draw_for_gradient(self.arch.gradient, self._sampler)
+        loss = _loss_of(self.training_module.training_step(batch, batch_idx))
+        objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx))
+        self.manual_backward(objective)
         return objective.detach()
+
+    def _reinforce_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Score-function gradient from a batch of sampled networks (section 3.3.2)."""
+        inputs, labels = batch
+        accuracies, latencies, samples = [], [], []
+        for _ in range(self.arch.reinforce_samples):
+            for gate in self._gates.values():
+                gate.draw_for_gradient("reinforce", self._sampler)
+            samples.append([gate.sample for gate in self._gates.values()])
+            with torch.no_grad():
+                outputs = self.training_module(inputs)
+            self._finite(outputs.sum(), "output in an architecture step", batch_idx)
+            accuracies.append(top1(outputs, labels))
+            choices = {label: gate.candidates[gate.sample.active] for label, gate in self._gates.items()}
+            latencies.append(None if self.costs is None else self.costs.of(choices))
+        known = self._averaged(torch.tensor(accuracies, dtype=torch.float32, device=self.device)).tolist()
+        rewards = torch.tensor(
+            [
+                reward(accuracy, latency, self.reference_ms, self.latency_weight)
+                for accuracy, latency in zip(known, latencies, strict=True)
+            ],
+            device=self.device,
+        )
+        likelihoods = torch.stack([self._log_likelihood(paths) for paths in samples])
+        objective = surrogate(likelihoods, rewards, self._baseline.update(rewards))
+        if self.penalty is not None:
+            objective = self._penalised(objective, {label: gate.probs() for label, gate in self._gates.items()})
+        self.manual_backward(objective)
+        self.log("arch/reward", rewards.mean())
+        return -rewards.mean()
+
+    def _log_likelihood(self, paths: Sequence[gates.PathSample]) -> Tensor:
+        terms = [
+            gates.log_likelihood(gate.logits(), path) for gate, path in zip(self._gates.values(), paths, strict=True)
+        ]
+        return torch.stack(terms).sum()
 
     def search_objective(self, loss: Tensor) -> Tensor:
         """Loss, expected latency and NNI's penalty in one number, differentiable in the architecture (eq. 7)."""
-        probs = {label: gates.conditional_probs(gate.alpha, gate.sample) for label, gate in self._gates.items()}
+        probs = {label: gates.conditional_probs(gate.logits(), gate.sample) for label, gate in self._gates.items()}
         if self.costs is not None:
             expected_ms = self.costs.expected(probs)
             self.log("arch/expected_latency_ms", expected_ms.detach())
             loss = self.objective(loss, expected_ms, self.reference_ms, self.latency_weight)
-        if self.penalty is not None:
-            distribution = {
-                label: probs_by_candidate(gate.candidates, list(probs[label].unbind()))
-                for label, gate in self._gates.items()
-            }
-            loss, details = self.penalty(loss, distribution)
-            self.log_dict({f"penalty/{key}": _number(value) for key, value in details.items()})
-        return loss
+        return loss if self.penalty is None else self._penalised(loss, probs)
+
+    def _penalised(self, loss: Tensor, probs: Mapping[str, Tensor]) -> Tensor:
+        assert self.penalty is not None
+        distribution = {
+            label: probs_by_candidate(gate.candidates, list(probs[label].unbind()))
+            for label, gate in self._gates.items()
+        }
+        total, details = self.penalty(loss, distribution)
+        self.log_dict({f"penalty/{key}": _number(value) for key, value in details.items()})
+        return total  # type: ignore[no-any-return]
 
     def expected_latency_ms(self) -> float | None:
         """E[latency] in milliseconds under the present probabilities, if the search has a table."""
@@ -179,11 +397,91 @@ class ProxylessLightningModule(DartsLightningModule):
             values = [gates.entropy(probs) for probs in self.path_probs().values()]
         return float(torch.stack(values).mean())
 
+    def _prune(self, bound: float) -> None:
+        """Remove the paths below a probability, the least likely first, as long as the budget can be met."""
+        by_probability = sorted(
+            (float(p), label, index)
+            for label, gate in self._gates.items()
+            for index, p in enumerate(gate.probs().tolist())
+            if index in gate.kept
+        )
+        freed = False
+        for p, label, index in by_probability:
+            gate = self._gates[label]
+            if p >= bound or len(gate.kept) == 1 or not self._feasible_without(label, index):
+                continue
+            gate.prune([index])
+            freed = True
+            candidate = gate.candidates[index]
+            self.pruned.append(
+                {"epoch": self.trainer.current_epoch, "label": label, "candidate": str(candidate), "probability": p}
+            )
+            _log.info("pruned %s of %s, whose probability is %.2g", candidate, label, p)
+        if freed:
+            self._let_go()
+
+    def _feasible_without(self, label: str, index: int) -> bool:
+        if self.costs is None or self.budget_ms is None:
+            return True
+        least = self.costs.fixed
+        for name, gate in self._gates.items():
+            least += min(self.costs.layers[name][i] for i in gate.kept if (name, i) != (label, index))
+        return least <= self.budget_ms
+
+    def _let_go(self) -> None:
+        """Free what was pruned: modules, their gradients and what the optimizer remembers of them."""
+        free_pruned(self.training_module.model)
+        left = {id(p) for p in self.training_module.parameters()}
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                for parameter in [p for p in group["params"] if id(p) not in left]:
+                    optimizer.state.pop(parameter, None)
+                group["params"] = [p for p in group["params"] if id(p) in left]
+        self._freezer = WeightFreezer(self.training_module)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["path_sampler"] = self._sampler.get_state()
+        """Add what Lightning does not know of; plain data and tensors only."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "schema": CHECKPOINT_SCHEMA,
+            "space": self._description,
+            "alpha": {label: gate.alpha.detach().cpu().clone() for label, gate in self._gates.items()},
+            "candidates": {label: list(gate.candidates) for label, gate in self._gates.items()},
+            "path_sampler": self._sampler.get_state(),
+            "arch_step": self._arch_step,
+            "pruned": self.pruned,
+            "baseline": self._baseline.state_dict(),
+            "multiplier": None if self._multiplier is None else self._multiplier.state_dict(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._sampler.set_state(checkpoint["path_sampler"])
+        """Called before weights and optimizers are loaded, which lack what was pruned."""
+        state = checkpoint[CHECKPOINT_KEY]
+        self._sampler.set_state(state["path_sampler"].cpu())
+        self._arch_step = state["arch_step"]
+        self.pruned = state["pruned"]
+        self._baseline.load_state_dict(state["baseline"])
+        if self._multiplier is not None and state["multiplier"] is not None:
+            self._multiplier.load_state_dict(state["multiplier"])
+        for label, gate in self._gates.items():
+            lost = (state["alpha"][label] == -torch.inf).nonzero().flatten().tolist()
+            if lost:
+                gate.prune(lost)
+        free_pruned(self.training_module.model)
+
+    def _average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Mean over ranks. All have sampled the same paths, so the same parameters have gradients everywhere."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self._ranks == 1 or not gradients:
+            return
+        flat = self._averaged(torch.cat([g.flatten() for g in gradients]))
+        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def _averaged(self, values: Tensor) -> Tensor:
+        if self._ranks > 1:
+            torch.distributed.all_reduce(values)
+            values = values / self._ranks
+        return values
 
     def _finite(self, value: Tensor, kind: str, batch_idx: int) -> Tensor:
         if not bool(torch.isfinite(value)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -16,15 +16,17 @@ from nni.nas.oneshot.pytorch.strategy import MutationHook, OneShotStrategy, no_d
 from torch import nn
 
 from .architecture import Architecture
-from .decode import most_likely, most_likely_within
-from .errors import InputError
-from .gradient import ProxylessLightningModule
+from .decode import FrontPoint, front, most_likely, most_likely_within
+from .errors import InputError, unknown_name
+from .gradient import ArchSettings, ProxylessLightningModule
 from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
 from .objective import get_objective
 from .penalty import DifferentiablePenalty
 from .space import describe_space, require_description
 from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutate_choice
+
+SCHEDULES = ("constant", "cosine")
 
 
 class ProxylessNAS(OneShotStrategy):
@@ -34,14 +36,28 @@ class ProxylessNAS(OneShotStrategy):
 
     Args:
         latency: Table of the target device; none for a search for accuracy alone.
-        budget_ms: Latency to aim at, in milliseconds: the reference of the objective. Without it the reference is
-            the expected latency before the search.
-        objective: `add_linear`, CE + λ (E / ref - 1), or `mul_log`, CE · (log E / log ref)^b.
-        latency_weight: λ or b of the objective.
-        arch_gradient: `two_path` (two paths in memory at a time) or `full` (all, the others without a graph).
-        arch_learning_rate: Rate of Adam on the architecture parameters.
+        budget_ms: What the network may take, in milliseconds. With the objective `budget` the exported network is
+            within it; for the others it is the reference, which without it is the expected latency before the search.
+        budget_fraction: The same as a part of the largest network's latency, between 0 and 1.
+        objective: `budget`, CE + μ (E / T - 1) with μ by dual ascent, `add_linear`, CE + λ (E / ref - 1), or `mul_log`,
+            CE · (log E / log ref)^b. If not given: `budget` where there is a budget, else `add_linear`.
+        latency_weight: λ or b of the objective, and the exponent w of `reinforce`; `budget` finds its own.
+        arch_gradient: `two_path` (two paths in memory at a time), `full` (all, the others without a graph) or
+            `reinforce` (sampled networks, rewarded with accuracy × (ref / latency)^w; needs an evaluator whose batches
+            are images and labels and whose module returns logits).
+        arch_learning_rate: Rate of Adam on the architecture parameters; derived from the number of architecture steps
+            if not given (`gradient.default_arch_rate`), and logged.
+        arch_betas: Of Adam; the paper's by default.
+        arch_weight_decay: Of Adam.
+        arch_schedule: `constant` rate, or `cosine` to 0.
         arch_update_every: Weight steps for each architecture step.
+        reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
+        sharpen_epochs: Epochs at the end in which the temperature of the path probabilities falls, so that the search
+            ends decided. If not given: the last quarter of the epochs after the warm-up with `budget`, else none.
+        sharpen_temperature: What the temperature falls to, from 1.
+        prune_below: Paths whose probability has fallen below are removed for good when an epoch begins, and their
+            memory is freed; never so many that the budget could not be met. None by default.
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
             `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient; may be combined
             with `latency`.
@@ -60,12 +76,20 @@ class ProxylessNAS(OneShotStrategy):
         *,
         latency: LatencyTable | None = None,
         budget_ms: float | None = None,
-        objective: Literal["add_linear", "mul_log"] = "add_linear",
+        budget_fraction: float | None = None,
+        objective: Literal["add_linear", "mul_log", "budget"] | None = None,
         latency_weight: float = 0.1,
         arch_gradient: ArchGradient = "two_path",
-        arch_learning_rate: float = 1e-3,
+        arch_learning_rate: float | None = None,
+        arch_betas: tuple[float, float] = (0.0, 0.999),
+        arch_weight_decay: float = 0.0,
+        arch_schedule: Literal["constant", "cosine"] = "constant",
         arch_update_every: int = 1,
+        reinforce_samples: int = 8,
         warmup_epochs: int = 0,
+        sharpen_epochs: int | None = None,
+        sharpen_temperature: float = 0.1,
+        prune_below: float | None = None,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -75,14 +99,38 @@ class ProxylessNAS(OneShotStrategy):
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks, **kwargs)
         _at_least("latency_weight", latency_weight, 0.0)
-        _above("arch_learning_rate", arch_learning_rate, 0.0)
+        _at_least("arch_weight_decay", arch_weight_decay, 0.0)
+        if arch_learning_rate is not None:
+            _above("arch_learning_rate", arch_learning_rate, 0.0)
+        for beta in arch_betas:
+            if not 0.0 <= beta < 1.0:
+                raise InputError(f"arch_betas must be from 0 to below 1, got {arch_betas!r}")
+        if arch_schedule not in SCHEDULES:
+            raise InputError(unknown_name("arch_schedule", arch_schedule, SCHEDULES))
         _whole("arch_update_every", arch_update_every, 1)
+        _whole("reinforce_samples", reinforce_samples, 2)
         _whole("warmup_epochs", warmup_epochs, 0)
+        if sharpen_epochs is not None:
+            _whole("sharpen_epochs", sharpen_epochs, 0)
+        if not 0.0 < sharpen_temperature <= 1.0:
+            raise InputError(f"sharpen_temperature must be above 0 and at most 1, got {sharpen_temperature!r}")
+        if prune_below is not None and not 0.0 < prune_below < 1.0:
+            raise InputError(f"prune_below must be between 0 and 1, got {prune_below!r}")
         _whole("log_prob_every_n_step", log_prob_every_n_step, 1)
         if budget_ms is not None:
             _above("budget_ms", budget_ms, 0.0)
-            if latency is None:
-                raise InputError(f"budget_ms={budget_ms} needs latency=, the table of the device it is meant for")
+        if budget_fraction is not None and not 0.0 < budget_fraction <= 1.0:
+            raise InputError(f"budget_fraction must be above 0 and at most 1, got {budget_fraction!r}")
+        if budget_ms is not None and budget_fraction is not None:
+            raise InputError(f"give budget_ms={budget_ms} or budget_fraction={budget_fraction}, not both")
+        has_budget = budget_ms is not None or budget_fraction is not None
+        if has_budget and latency is None:
+            given = f"budget_fraction={budget_fraction}" if budget_ms is None else f"budget_ms={budget_ms}"
+            raise InputError(f"{given} needs latency=, the table of the device it is meant for")
+        if objective is None:
+            objective = "budget" if has_budget else "add_linear"
+        elif objective == "budget" and not has_budget:
+            raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
         if latency is not None and latency.unit != "ms":
             raise InputError(
                 f"latency= needs a table in ms, got one in {latency.unit}; give it as "
@@ -92,10 +140,21 @@ class ProxylessNAS(OneShotStrategy):
         self.budget_ms = budget_ms
         self.objective_name = objective
         self.latency_weight = latency_weight
-        self.arch_gradient = check_arch_gradient(arch_gradient)
-        self.arch_learning_rate = arch_learning_rate
-        self.arch_update_every = arch_update_every
-        self.warmup_epochs = warmup_epochs
+        self.budget_fraction = budget_fraction
+        self.sharpen_epochs = sharpen_epochs
+        self.arch = ArchSettings(
+            gradient=check_arch_gradient(arch_gradient),
+            learning_rate=arch_learning_rate,
+            betas=(float(arch_betas[0]), float(arch_betas[1])),
+            weight_decay=arch_weight_decay,
+            schedule=arch_schedule,
+            update_every=arch_update_every,
+            warmup_epochs=warmup_epochs,
+            reinforce_samples=reinforce_samples,
+            sharpen_epochs=sharpen_epochs,
+            sharpen_temperature=sharpen_temperature,
+            prune_below=prune_below,
+        )
         self.penalty = None if penalty is None else DifferentiablePenalty.of(penalty)
         self.gradient_clip_val = gradient_clip_val
         self.log_prob_every_n_step = log_prob_every_n_step
@@ -103,13 +162,35 @@ class ProxylessNAS(OneShotStrategy):
         self._objective = get_objective(objective)
         self._gates: dict[str, Gate] = {}
         self._costs: SpaceCosts | None = None
+        self._description: dict[str, Any] | None = None
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make a supernet of a model space, in place; see NNI's `OneShotStrategy.mutate_model`."""
         self._gates = make_gates(model.simplify())
+        spec = describe_space(model)
+        self._description = None if spec is None else spec.to_dict()
+        if self.arch.prune_below is not None:
+            most = max(gate.num_candidates for gate in self._gates.values())
+            if self.arch.prune_below * most >= 1:
+                raise InputError(
+                    f"prune_below must be below 1/{most}, as there are layers of {most} candidates, got "
+                    f"{self.arch.prune_below}"
+                )
         if self.latency is not None:
             self._costs = self.latency.costs(require_description(model, "latency="))
+            if self.budget_fraction is not None:
+                self.budget_ms = self.budget_fraction * self._costs.largest
+            if self._has_budget and not self.budget_ms >= self._costs.smallest:  # type: ignore[operator]
+                raise InputError(
+                    f"no network of this space takes {self.budget_ms:.4g} ms or less; the fastest takes "
+                    f"{self._costs.smallest:.4g} ms, the slowest {self._costs.largest:.4g} ms"
+                )
         return super().mutate_model(model)
+
+    @property
+    def _has_budget(self) -> bool:
+        """Whether the exported network has to be within the budget."""
+        return self.objective_name == "budget"
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         return [mutate_choice, no_default_hook]
@@ -131,10 +212,10 @@ class ProxylessNAS(OneShotStrategy):
             objective=self._objective,
             reference_ms=reference_ms if reference_ms is not None else 1.0,
             latency_weight=self.latency_weight,
-            arch_gradient=self.arch_gradient,
-            arch_learning_rate=self.arch_learning_rate,
-            arch_update_every=self.arch_update_every,
-            warmup_epochs=self.warmup_epochs,
+            arch=self.arch,
+            budget_ms=self.budget_ms if self._has_budget else None,
+            export=self.decoded_choices,
+            description=self._description,
             sampling_seed=torch.initial_seed() % 2**63 if self.seed is None else self.seed,
             penalty=self.penalty,
             gradient_clip_val=self.gradient_clip_val,
@@ -152,30 +233,77 @@ class ProxylessNAS(OneShotStrategy):
 
     def most_likely_choices(self) -> dict[str, Any]:
         """Label to the most likely candidate, as an NNI sample; changes nothing."""
-        probs = {label: gate.probs() for label, gate in self._gates.items()}
-        return most_likely(probs, {label: gate.candidates for label, gate in self._gates.items()})
+        return most_likely(self.path_probs(), {label: gate.candidates for label, gate in self._gates.items()})
 
-    def export_architecture(self, *, budget_ms: float | None = None, **details: Any) -> Architecture:
-        """The most likely architecture, with its predicted latency if the search has a table.
+    def decoded_choices(self) -> dict[str, Any]:
+        """What the search has come to: the most likely architecture, within the budget where there is one."""
+        if not self._has_budget:
+            return self.most_likely_choices()
+        assert self._costs is not None
+        assert self.budget_ms is not None
+        return most_likely_within(self.path_probs(), self._costs, self.budget_ms)
+
+    def path_probs(self) -> dict[str, torch.Tensor]:
+        """Label to path probabilities at temperature 1, shape (num_candidates,), float64; changes nothing.
+
+        The temperature changes no comparison of two architectures, so nothing that is decoded depends on it.
+        """
+        return {label: torch.softmax(gate.alpha.detach().double(), 0) for label, gate in self._gates.items()}
+
+    def export_front(
+        self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None
+    ) -> dict[str, list[FrontPoint]]:
+        """For each table, and every latency, the most likely architecture within it: one search, all devices.
 
         Args:
-            budget_ms: If given, the most likely one of those within this latency by the table, in milliseconds.
+            tables: Name to table; the search's own, as `latency`, if not given.
+            budget_ms: Leave out what is slower, in milliseconds.
+
+        Returns:
+            Name to points by rising latency and likelihood.
+
+        Raises:
+            InputError: There is no table at all, or no architecture is within the budget.
+            SpaceError: The space does not describe its operators.
+            MissingOperatorError: A table lacks operators of the space.
+        """
+        if tables is None:
+            if self.latency is None:
+                raise InputError("export_front needs tables=, or a search with latency=")
+            tables = {"latency": self.latency}
+        spec = require_description(self.supernet, "export_front")
+        probs = self.path_probs()
+        return {name: front(probs, table.costs(spec), budget_ms=budget_ms) for name, table in tables.items()}
+
+    def export_architecture(
+        self, *, budget_ms: float | None = None, table: LatencyTable | None = None, **details: Any
+    ) -> Architecture:
+        """The most likely architecture, with its predicted latency if there is a table.
+
+        Args:
+            budget_ms: The most likely one of those within this latency by the table, in milliseconds; the search's own
+                budget if it has one.
+            table: Another device's table instead of the search's own.
             **details: Further fields of `Architecture`: `target`, `metrics`, `seed` and so on.
 
         Raises:
             InputError: There is a budget but no table, or no architecture is that fast.
         """
+        costs = self._costs
+        if table is not None:
+            costs = table.costs(require_description(self.supernet, "table="))
+        elif budget_ms is None and self._has_budget:
+            budget_ms = self.budget_ms
         if budget_ms is None:
             choices = self.most_likely_choices()
-        elif self._costs is None:
+        elif costs is None:
             raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
         else:
-            probs = {label: gate.probs() for label, gate in self._gates.items()}
-            choices = most_likely_within(probs, self._costs, budget_ms)
+            choices = most_likely_within(self.path_probs(), costs, budget_ms)
         known: dict[str, Any] = {
             "strategy": "proxyless",
-            "budget_ms": self.budget_ms if budget_ms is None else budget_ms,
-            "predicted_latency_ms": None if self._costs is None else self._costs.of(choices),
+            "budget_ms": self.budget_ms if budget_ms is None and table is None else budget_ms,
+            "predicted_latency_ms": None if costs is None else costs.of(choices),
             "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
         }
         spec = describe_space(self.supernet)

@@ -25,11 +25,12 @@ from . import gates
 from .errors import SpaceError, unknown_name
 from .gates import PathSample
 
-ArchGradient = Literal["two_path", "full"]
+ArchGradient = Literal["two_path", "full", "reinforce"]
 MAX_INPUT_SUBSETS = 256
 _SAMPLERS: dict[str, Callable[[Tensor, torch.Generator | None], PathSample]] = {
     "two_path": gates.sample_pair,
     "full": gates.sample_all,
+    "reinforce": gates.sample_path,
 }
 
 
@@ -40,6 +41,7 @@ class Gate(nn.Module):
         label: Label of the mutable.
         candidates: What its paths stand for in an NNI sample, in the order of `alpha`.
         alpha: Architecture parameters, shape (num_candidates,), 0 at first: all paths are equally likely.
+        temperature: τ; below 1 the probabilities are sharper than softmax(α).
         sample: Paths of the step at hand.
     """
 
@@ -48,23 +50,38 @@ class Gate(nn.Module):
         self.label = label
         self.candidates = tuple(candidates)
         self.alpha = nn.Parameter(torch.zeros(len(self.candidates)))
+        self.temperature = 1.0
         self.sample = PathSample(0)
 
     @property
     def num_candidates(self) -> int:
         return len(self.candidates)
 
+    @property
+    def kept(self) -> list[int]:
+        """Paths that are not pruned."""
+        return [i for i, value in enumerate(self.alpha.detach().tolist()) if value > float("-inf")]
+
+    def prune(self, paths: Sequence[int]) -> None:
+        """Remove paths for good: their probability becomes 0. Modules are another matter, see `free_pruned`."""
+        with torch.no_grad():
+            self.alpha[list(paths)] = -torch.inf
+
+    def logits(self) -> Tensor:
+        """α / τ, shape (num_candidates,), differentiable; -inf where a path is pruned."""
+        return self.alpha / self.temperature
+
     def probs(self) -> Tensor:
         """Path probabilities, shape (num_candidates,), differentiable."""
-        return gates.path_probs(self.alpha)
+        return gates.path_probs(self.logits())
 
     def draw_path(self, generator: torch.Generator | None = None) -> None:
         """Sample for a weight step: one path."""
-        self.sample = gates.sample_path(self.alpha, generator)
+        self.sample = gates.sample_path(self.logits(), generator)
 
     def draw_for_gradient(self, mode: ArchGradient, generator: torch.Generator | None = None) -> None:
-        """Sample for an architecture step: two paths, or all."""
-        self.sample = _SAMPLERS[mode](self.alpha, generator)
+        """Sample for an architecture step: two paths, all, or for REINFORCE one."""
+        self.sample = _SAMPLERS[mode](self.logits(), generator)
 
     def forward(self, run_path: Callable[[int], Any]) -> Any:
         """Run the sampled paths: the active one with its graph, the others without (paper section 3.2.1).
@@ -77,7 +94,7 @@ class Gate(nn.Module):
             return active
         with torch.no_grad():
             inactive = [run_path(index) for index in self.sample.inactive]
-        return gates.gated_sum(gates.straight_through_gates(self.alpha, self.sample), [active, *inactive])
+        return gates.gated_sum(gates.straight_through_gates(self.logits(), self.sample), [active, *inactive])
 
 
 class _GatedModule(BaseSuperNetModule):
@@ -262,6 +279,31 @@ def mutate_choice(
             )
         return GatedRepeat(module, memo[labels[0]])
     return None
+
+
+def free_pruned(model: nn.Module) -> int:
+    """Let go of the weights that no path of any gate leads to any more.
+
+    Args:
+        model: A mutated model space; changed in place.
+
+    Returns:
+        How many parameters were let go.
+    """
+    before = sum(p.numel() for p in model.parameters())
+    for module in list(model.modules()):
+        if isinstance(module, GatedLayerChoice):
+            for index in set(range(len(module.names))) - set(module._gate.kept):
+                module[module.names[index]] = _Pruned()
+        elif isinstance(module, GatedRepeat):
+            deepest = max(module._depths[index] for index in module._gate.kept)
+            for depth in range(deepest, len(module.blocks)):
+                module.blocks[depth] = _Pruned()
+    return before - sum(p.numel() for p in model.parameters())
+
+
+class _Pruned(nn.Module):
+    """Stands where a pruned candidate was. No sample has it, so nothing ever runs it."""
 
 
 class WeightFreezer:

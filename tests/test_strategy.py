@@ -385,7 +385,7 @@ def test_architecture_of_a_space_of_the_users_own(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"objective": "add_lin"}, r"unknown objective 'add_lin'; did you mean 'add_linear'\?"),
-        ({"arch_gradient": "one_path"}, r"unknown arch_gradient 'one_path'.*full, two_path"),
+        ({"arch_gradient": "one_path"}, r"unknown arch_gradient 'one_path'.*full, reinforce, two_path"),
         ({"budget_ms": 3.0}, "budget_ms=3.0 needs latency="),
         ({"latency_weight": -1.0}, "latency_weight must be at least 0, got -1.0"),
         ({"arch_learning_rate": 0.0}, "arch_learning_rate must be greater than 0"),
