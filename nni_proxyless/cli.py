@@ -156,10 +156,12 @@ def _search(options: argparse.Namespace) -> int:
     path = experiment_file(options.recipe, "recipe.yml")
     recipe = Recipe.load(path, settings)
 
-    from .search import prepare, run_search
+    from .search import is_main_process, prepare, run_search
 
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target
     architecture = run_search(prepare(recipe), output)
+    if not is_main_process():
+        return 0
     measured = architecture.measured_latency_ms
     sys.stdout.write(
         f"accuracy {architecture.metrics['default']:.4f}, "

@@ -14,14 +14,16 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassification(LightningModule):
-    """Cross-entropy, SGD with Nesterov momentum, cosine learning rate, channels_last.
+    """Cross-entropy, SGD with Nesterov momentum, cosine learning rate.
 
     Args:
         learning_rate: At the start; falls to 0 along a half cosine.
         momentum: Of SGD.
         weight_decay: L2 penalty.
+        decay_norm_bias: Whether it holds for the weights of norms and for biases too.
         label_smoothing: Of the cross-entropy in training.
         total_steps: Weight steps of the whole training.
+        channels_last: Memory format of network and images: 2 to 3 times as fast on the CPU.
     """
 
     def __init__(
@@ -32,20 +34,24 @@ class ImageClassification(LightningModule):
         weight_decay: float,
         label_smoothing: float,
         total_steps: int,
+        decay_norm_bias: bool = True,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.total_steps = total_steps
+        self.decay_norm_bias = decay_norm_bias
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
     def set_model(self, model: nn.Module) -> None:
-        super().set_model(model.to(memory_format=torch.channels_last))
+        super().set_model(model.to(memory_format=self.memory_format))
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) to (batch, classes)."""
-        return self.model(images.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+        return self.model(images.contiguous(memory_format=self.memory_format))  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
@@ -55,7 +61,7 @@ class ImageClassification(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = torch.optim.SGD(
-            self.parameters(),
+            self._parameter_groups(),
             self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
@@ -63,6 +69,16 @@ class ImageClassification(LightningModule):
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        if self.decay_norm_bias:
+            return [{"params": list(self.parameters())}]
+        decayed: list[nn.Parameter] = []
+        exempt: list[nn.Parameter] = []
+        for parameter in self.parameters():
+            # Those of a norm and all biases have one dimension; what is convolved or multiplied has more.
+            (decayed if parameter.ndim > 1 else exempt).append(parameter)
+        return [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
 
 
 @torch.no_grad()

@@ -26,13 +26,14 @@ from .supernet import ArchGradient, Gate, WeightFreezer, free_pruned, probs_by_c
 _log = logging.getLogger(__name__)
 CHECKPOINT_KEY = "nni_proxyless"
 CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
-# What an α would travel if all of its steps went one way, with the default rate: enough for a layer to decide. It is
-# the quickstart's 1,000 steps of 0.05; the paper's 0.001 is kept where there are 50,000 steps or more.
-ARCH_TRAVEL = 50.0
-ARCH_RATES = (1e-3, 0.1)
-# Dual ascent, over a search of any length: see `BudgetMultiplier`.
+# What an α would travel with the default rate if all steps that concern it went one way; see `default_arch_rate`.
+ARCH_TRAVEL = 7.0
+ARCH_RATES = (1e-3, 0.2)
+# Dual ascent, over a search of any length: I moves by this for an excess of 1 all along, k as in `BudgetMultiplier`.
 MULTIPLIER_TRAVEL = 40.0
-MULTIPLIER_GAIN = 2.0
+MULTIPLIER_GAIN = 10.0
+# The part of the search in which the target comes down to the budget.
+BUDGET_APPROACH = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,21 @@ class ArchSettings:
     prune_below: float | None = None
 
 
-def default_arch_rate(steps: int) -> float:
+def default_arch_rate(steps: int, candidates: float, gradient: ArchGradient) -> float:
     """Rate of Adam on α for a search of so many architecture steps.
 
-    Adam moves an α by about the rate in each step whatever the gradient's size, and a layer has decided when its α are
-    2 or 3 apart: the paper's 0.001 moves nothing in a few hundred steps.
+    Adam moves an α by about the rate in each step that concerns it, whatever the size of the gradient, and a layer has
+    decided when its α are 2 or 3 apart: the paper's 0.001 moves nothing in a few hundred steps. It is kept where there
+    are enough steps for it. A `two_path` step concerns 2 of N paths.
+
+    Args:
+        steps: Architecture steps of the whole search.
+        candidates: N, the mean over layers.
+        gradient: `two_path`, `full` or `reinforce`.
     """
     low, high = ARCH_RATES
-    return min(max(ARCH_TRAVEL / max(steps, 1), low), high)
+    concerned = steps * min(1.0, 2.0 / candidates) if gradient == "two_path" else float(steps)
+    return min(max(ARCH_TRAVEL / max(concerned, 1.0), low), high)
 
 
 class ProxylessLightningModule(DartsLightningModule):
@@ -149,6 +157,7 @@ class ProxylessLightningModule(DartsLightningModule):
         self._freezer: WeightFreezer | None = None
         self._arch_step = 0
         self._arch_steps: int | None = None
+        self._start_ms: float | None = None
         self._ranks = 1
         self._scales_gradients = False
 
@@ -214,7 +223,10 @@ class ProxylessLightningModule(DartsLightningModule):
             self._arch_steps = max(1, (epochs - self.warmup_epochs) * each)
         rate = self.arch.learning_rate
         if rate is None:
-            rate = ARCH_RATES[0] if self._arch_steps is None else default_arch_rate(self._arch_steps)
+            rate = ARCH_RATES[0]
+            if self._arch_steps is not None:
+                candidates = sum(gate.num_candidates for gate in self._gates.values()) / len(self._gates)
+                rate = default_arch_rate(self._arch_steps, candidates, self.arch.gradient)
             _log.info("architecture learning rate %.4g, for %s architecture steps", rate, self._arch_steps or "unknown")
         self.arch_rate = rate
         if self._multiplier is not None:
@@ -294,6 +306,8 @@ class ProxylessLightningModule(DartsLightningModule):
             The objective's value.
         """
         assert self._freezer is not None, "architecture_step outside of a fit"
+        if self._start_ms is None:
+            self._start_ms = self.expected_latency_ms()
         optimizer = self.architecture_optimizers()
         optimizer.zero_grad()
         step = self._reinforce_step if self.arch.gradient == "reinforce" else self._gate_step
@@ -313,12 +327,23 @@ class ProxylessLightningModule(DartsLightningModule):
                 gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
         expected_ms = self.expected_latency_ms()
         if self._multiplier is not None and expected_ms is not None:
-            self._multiplier.update(expected_ms / self.reference_ms - 1.0)
+            self._multiplier.gain = MULTIPLIER_GAIN / self.temperature
+            self._multiplier.update(expected_ms / self._target_ms() - 1.0)
             self.log("arch/latency_weight", self._multiplier.value)
         self._arch_step += 1
         self._follow_schedules()
         self.log("arch/objective", objective)
         return objective
+
+    def _target_ms(self) -> float:
+        """What E is to be by now: the budget, approached in equal steps over the first half of the search.
+
+        At once, it would let latency alone decide, before any path has shown what it is worth.
+        """
+        if self._start_ms is None or self._start_ms <= self.reference_ms or self._arch_steps is None:
+            return self.reference_ms
+        way = min(1.0, (self._arch_step + 1) / (BUDGET_APPROACH * self._arch_steps))
+        return self._start_ms + way * (self.reference_ms - self._start_ms)
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Gradients of the gates (eq. 4), of all paths or of a pair."""
@@ -448,6 +473,7 @@ class ProxylessLightningModule(DartsLightningModule):
             "candidates": {label: list(gate.candidates) for label, gate in self._gates.items()},
             "path_sampler": self._sampler.get_state(),
             "arch_step": self._arch_step,
+            "start_ms": self._start_ms,
             "pruned": self.pruned,
             "baseline": self._baseline.state_dict(),
             "multiplier": None if self._multiplier is None else self._multiplier.state_dict(),
@@ -458,6 +484,7 @@ class ProxylessLightningModule(DartsLightningModule):
         state = checkpoint[CHECKPOINT_KEY]
         self._sampler.set_state(state["path_sampler"].cpu())
         self._arch_step = state["arch_step"]
+        self._start_ms = state["start_ms"]
         self.pruned = state["pruned"]
         self._baseline.load_state_dict(state["baseline"])
         if self._multiplier is not None and state["multiplier"] is not None:

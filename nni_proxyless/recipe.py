@@ -37,18 +37,30 @@ class Recipe:
         arch_fraction: Part of the training images that trains the architecture.
         held_out_fraction: Part that is held out to judge decoded networks.
         strategy: Search strategy.
-        objective: How loss and latency are joined.
-        budget_ms: Latency to aim at, in milliseconds; without it, the expected latency before the search.
-        latency_weight: How much latency counts (λ of `add_linear`, exponent of `mul_log`).
-        arch_gradient: `two_path` or `full`.
-        arch_learning_rate: Rate of Adam on the architecture parameters.
+        objective: How loss and latency are joined: `budget`, `add_linear` or `mul_log`; `budget` if there is one.
+        budget_ms: What the network may take, in milliseconds; for other objectives than `budget` their reference.
+        budget_fraction: The same as a part of the largest network's latency.
+        latency_weight: How much latency counts (λ of `add_linear`, exponent of `mul_log`); `budget` finds its own.
+        arch_gradient: `two_path`, `full` or `reinforce`.
+        arch_learning_rate: Rate of Adam on the architecture parameters; by default from the number of their steps.
+        arch_beta1: Of that Adam.
+        arch_beta2: Of that Adam.
+        arch_weight_decay: Of that Adam.
+        arch_schedule: `constant` or `cosine` rate.
         arch_update_every: Weight steps for each architecture step.
+        arch_batch_size: Images in a batch of architecture steps; `batch_size` by default.
+        reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
+        share_warmup: Whether searches that agree on all that the warm-up depends on train it once.
+        sharpen_epochs: Epochs at the end in which the search is made to decide; with `budget` a quarter by default.
+        sharpen_temperature: Temperature of the path probabilities at the end of those.
+        prune_below: Paths of less probability are removed for good; none by default.
         epochs: Epochs in all.
-        batch_size: Images in a batch, of weight and architecture steps alike.
+        batch_size: Images in a batch, on each device.
         learning_rate: Of the weights, at the start of a cosine.
         momentum: Of SGD on the weights.
         weight_decay: L2 penalty on the weights.
+        decay_norm_bias: Whether it holds for norms and biases too.
         label_smoothing: Of the cross-entropy.
         gradient_clip_val: Clips the gradients of the weights; none by default.
         bn_batches: Batches that re-estimate batch-norm statistics of a decoded network.
@@ -56,6 +68,9 @@ class Recipe:
         threads: Threads that torch trains with; its own choice by default.
         num_workers: Processes that load data; 0 keeps it in the trial.
         accelerator: Lightning's accelerator.
+        devices: Processes that train together, each on a device of its own.
+        precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`.
+        channels_last: Memory format; by default on the CPU only.
         targets: Name to `{backend, threads, batch}`, measured here, or `{table: file}`.
         folder: Where the recipe lies.
     """
@@ -70,18 +85,30 @@ class Recipe:
     arch_fraction: float = 0.2
     held_out_fraction: float = 0.2
     strategy: str = "proxyless"
-    objective: Literal["add_linear", "mul_log"] = "add_linear"
+    objective: Literal["budget", "add_linear", "mul_log"] | None = None
     budget_ms: float | None = None
+    budget_fraction: float | None = None
     latency_weight: float = 0.1
-    arch_gradient: Literal["two_path", "full"] = "two_path"
-    arch_learning_rate: float = 1e-3
+    arch_gradient: Literal["two_path", "full", "reinforce"] = "two_path"
+    arch_learning_rate: float | None = None
+    arch_beta1: float = 0.0
+    arch_beta2: float = 0.999
+    arch_weight_decay: float = 0.0
+    arch_schedule: Literal["constant", "cosine"] = "constant"
     arch_update_every: int = 1
+    arch_batch_size: int | None = None
+    reinforce_samples: int = 8
     warmup_epochs: int = 0
+    share_warmup: bool = True
+    sharpen_epochs: int | None = None
+    sharpen_temperature: float = 0.1
+    prune_below: float | None = None
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.05
     momentum: float = 0.9
     weight_decay: float = 4e-5
+    decay_norm_bias: bool = True
     label_smoothing: float = 0.0
     gradient_clip_val: float | None = None
     bn_batches: int = 10
@@ -89,6 +116,9 @@ class Recipe:
     threads: int | None = None
     num_workers: int = 0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool | None = None
     targets: dict[str, Any] = field(default_factory=dict)
     folder: str = field(default=".", metadata={"internal": True})
 
@@ -127,27 +157,45 @@ class Recipe:
     def _check(self, source: str) -> None:
         for key in (
             "budget_ms", "arch_learning_rate", "learning_rate", "width_mult", "gradient_clip_val",
-            "input_size", "arch_update_every", "epochs", "batch_size", "bn_batches", "threads",
+            "input_size", "arch_update_every", "arch_batch_size", "epochs", "batch_size", "bn_batches", "threads",
+            "sharpen_temperature", "devices",
         ):  # fmt: skip
             value = getattr(self, key)
             if value is not None and not 0 < value < float("inf"):
                 raise RecipeError(f"{source}: '{key}' must be greater than 0, got {value}")
-        for key in ("latency_weight", "weight_decay", "warmup_epochs", "seed", "num_workers"):
+        for key in (
+            "latency_weight", "weight_decay", "arch_weight_decay", "warmup_epochs", "sharpen_epochs", "seed",
+            "num_workers",
+        ):  # fmt: skip
             value = getattr(self, key)
-            if not 0 <= value < float("inf"):
+            if value is not None and not 0 <= value < float("inf"):
                 raise RecipeError(f"{source}: '{key}' must not be negative, got {value}")
-        for key in ("momentum", "label_smoothing"):
+        for key in ("momentum", "label_smoothing", "arch_beta1", "arch_beta2"):
             value = getattr(self, key)
             if not 0 <= value < 1:
                 raise RecipeError(f"{source}: '{key}' must be from 0 to below 1, got {value}")
-        for key in ("arch_fraction", "held_out_fraction"):
+        for key in ("arch_fraction", "held_out_fraction", "prune_below"):
             value = getattr(self, key)
-            if not 0 < value < 1:
+            if value is not None and not 0 < value < 1:
                 raise RecipeError(f"{source}: '{key}' must be between 0 and 1, got {value}")
         if self.arch_fraction + self.held_out_fraction >= 1:
             raise RecipeError(
                 f"{source}: arch_fraction + held_out_fraction must leave images for the weights, "
                 f"got {self.arch_fraction} + {self.held_out_fraction}"
+            )
+        for key in ("budget_fraction", "sharpen_temperature"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value <= 1:
+                raise RecipeError(f"{source}: '{key}' must be above 0 and at most 1, got {value}")
+        if self.budget_ms is not None and self.budget_fraction is not None:
+            raise RecipeError(f"{source}: give 'budget_ms' or 'budget_fraction', not both")
+        if self.objective == "budget" and self.budget_ms is None and self.budget_fraction is None:
+            raise RecipeError(f"{source}: objective budget needs 'budget_ms' in milliseconds, or 'budget_fraction'")
+        if self.reinforce_samples < 2:
+            raise RecipeError(f"{source}: 'reinforce_samples' must be at least 2, got {self.reinforce_samples}")
+        if self.warmup_epochs >= self.epochs:
+            raise RecipeError(
+                f"{source}: 'warmup_epochs' must leave epochs to search in, got {self.warmup_epochs} of {self.epochs}"
             )
         if self.strategy not in STRATEGIES:
             raise RecipeError(f"{source}: " + unknown_name("strategy", self.strategy, STRATEGIES))

@@ -6,16 +6,25 @@ go.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import itertools
+import json
 import logging
+import math
+import os
+import random
+import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
@@ -25,20 +34,22 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from .architecture import Architecture
 from .data import DataSplits, load_splits
-from .errors import DataError, RunError
+from .errors import DataError, InputError, RecipeError, RunError
 from .evaluator import ImageClassification, accuracy, reestimate_batch_norm
-from .files import write_atomically, write_csv, write_yaml
+from .files import read_mapping, write_atomically, write_csv, write_yaml
 from .latency import LatencyTable
 from .operators import Network
+from .parallel import PathParallelStrategy, share_buffers
 from .recipe import Recipe
 from .space import MobileNetV2Space
 from .space_spec import SpaceSpec
 from .strategy import ProxylessNAS
 from .supernet import decoded_state
 from .targets import Target
+from .warmup import SharedWarmup, shared_warmup
 
 _log = logging.getLogger(__name__)
-Report = Callable[["Record", bool], None]
+Report = Callable[["Record", int | None], None]
 
 
 @dataclass(frozen=True)
@@ -87,11 +98,16 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
-    for part in ("weights", "architecture"):
-        if len(getattr(splits, part)) < recipe.batch_size:
+    batches = {"weights": ("batch_size", recipe.batch_size)}
+    batches["architecture"] = (
+        ("arch_batch_size", recipe.arch_batch_size) if recipe.arch_batch_size else batches["weights"]
+    )
+    for part, (key, batch) in batches.items():
+        images = len(getattr(splits, part)) // recipe.devices
+        if images < batch:
             raise DataError(
-                f"batch_size {recipe.batch_size} is larger than the {part} part of the data "
-                f"({len(getattr(splits, part))} images); choose a smaller one"
+                f"{key} {batch} is larger than the {part} part of the data ({images} images for each device); choose a "
+                "smaller one"
             )
     table = target.latency_table(spec)
     table.costs(spec)
@@ -127,31 +143,48 @@ def run_search(
 ) -> Architecture:
     """Search, and leave `architecture.json`, `history.csv`, table, checkpoint and TensorBoard logs in a folder.
 
+    A folder that holds the checkpoint of a search with the same recipe is one that was interrupted: it goes on at the
+    epoch it was in, with the table it had.
+
     Args:
         prepared: What `prepare` made.
         output: The folder; made if missing.
-        report: Called with each epoch's record and False, and with the last one and True.
+        report: Called with each epoch's record and its number, counted from 0 and from the first record, and at the end
+            with the last one and None.
         trial_parameters: What NNI sent; kept in the architecture file.
 
     Returns:
         The architecture, with predicted and, where the target is this machine, measured latency.
+
+    Raises:
+        InputError: The accelerator or the budget is not to be had.
+        RunError: The training failed.
     """
     recipe, spec = prepared.recipe, prepared.spec
+    _check_hardware(recipe)
     output.mkdir(parents=True, exist_ok=True)
-    write_yaml(output / "recipe.yml", recipe.to_dict(absolute=True))
-    prepared.table.save(output / "latency_table.yml")
+    checkpoint = output / "checkpoint.ckpt"
+    interrupted = _interrupted(recipe, output)
+    if interrupted:
+        prepared = replace(prepared, table=LatencyTable.load(output / "latency_table.yml"))
+    elif is_main_process():
+        checkpoint.unlink(missing_ok=True)
+        write_yaml(output / "recipe.yml", recipe.to_dict(absolute=True))
+        prepared.table.save(output / "latency_table.yml")
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     _quiet_lightning()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table)
-    steps_per_epoch = max(len(loaders["weights"]), len(loaders["architecture"]))
+    steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
     recorder = _Recorder(prepared, strategy, output, report)
     trainer = Trainer(
         max_epochs=recipe.epochs,
         accelerator=recipe.accelerator,
-        devices=1,
+        devices=recipe.devices,
+        strategy=PathParallelStrategy() if recipe.devices > 1 else "auto",
+        precision=recipe.precision,
         logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
         callbacks=[recorder],
         enable_checkpointing=False,
@@ -164,17 +197,35 @@ def run_search(
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        decay_norm_bias=recipe.decay_norm_bias,
         label_smoothing=recipe.label_smoothing,
         total_steps=steps_per_epoch * recipe.epochs,
+        channels_last=_channels_last(recipe),
     )
-    evaluator = Lightning(
-        module, trainer, train_dataloaders=loaders["weights"], val_dataloaders=loaders["architecture"]
-    )
-    space = RawFormatModelSpace.from_model(MobileNetV2Space(spec), evaluator)
-    strategy(space, SequentialExecutionEngine())
+    with contextlib.ExitStack() as stack:
+        start = checkpoint if interrupted else None
+        if interrupted:
+            _log.info("going on where the search in %s was interrupted", output)
+        elif recipe.share_warmup and recipe.warmup_epochs > 0:
+            warmup = stack.enter_context(shared_warmup(_warmup_depends_on(prepared), wait=is_main_process()))
+            recorder.warmup = warmup
+            if warmup.found:
+                _log.info("%d epochs of warm-up from %s", recipe.warmup_epochs, warmup.path)
+                start = warmup.path
+        evaluator = Lightning(
+            module,
+            trainer,
+            train_dataloaders=loaders["weights"],
+            val_dataloaders=loaders["architecture"],
+            fit_kwargs={} if start is None else {"ckpt_path": str(start)},
+        )
+        space = RawFormatModelSpace.from_model(MobileNetV2Space(spec), evaluator)
+        strategy(space, SequentialExecutionEngine())
     if recorder.last is None:
         raise RunError("the search ended without finishing an epoch")
     architecture, network = recorder.decode()
+    if not is_main_process():
+        return architecture
     measured = prepared.target.measure(architecture)
     architecture = replace(
         architecture,
@@ -190,8 +241,13 @@ def run_search(
         "on another device" if measured is None else f"{measured:.3f} ms",
     )  # fmt: skip
     if report:
-        report(recorder.last, True)
+        report(recorder.last, None)
     return architecture
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that was started, not one that Lightning started for another device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def make_strategy(recipe: Recipe, table: LatencyTable) -> ProxylessNAS:
@@ -199,15 +255,76 @@ def make_strategy(recipe: Recipe, table: LatencyTable) -> ProxylessNAS:
     return ProxylessNAS(
         latency=table,
         budget_ms=recipe.budget_ms,
+        budget_fraction=recipe.budget_fraction,
         objective=recipe.objective,
         latency_weight=recipe.latency_weight,
         arch_gradient=recipe.arch_gradient,
         arch_learning_rate=recipe.arch_learning_rate,
+        arch_betas=(recipe.arch_beta1, recipe.arch_beta2),
+        arch_weight_decay=recipe.arch_weight_decay,
+        arch_schedule=recipe.arch_schedule,
         arch_update_every=recipe.arch_update_every,
+        reinforce_samples=recipe.reinforce_samples,
         warmup_epochs=recipe.warmup_epochs,
+        sharpen_epochs=recipe.sharpen_epochs,
+        sharpen_temperature=recipe.sharpen_temperature,
+        prune_below=recipe.prune_below,
         gradient_clip_val=recipe.gradient_clip_val,
         seed=recipe.seed,
     )
+
+
+def _check_hardware(recipe: Recipe) -> None:
+    has_cuda = torch.cuda.is_available()
+    if recipe.accelerator == "gpu" and not has_cuda:
+        raise InputError("accelerator gpu, but PyTorch sees no CUDA device here; use accelerator: auto or cpu")
+    if recipe.precision == "16-mixed" and (recipe.accelerator == "cpu" or not has_cuda):
+        raise InputError("precision 16-mixed needs CUDA; use 32-true or bf16-mixed")
+    if recipe.devices > 1 and recipe.accelerator != "cpu" and has_cuda and recipe.devices > torch.cuda.device_count():
+        raise InputError(f"devices is {recipe.devices}, but there are {torch.cuda.device_count()} CUDA devices")
+
+
+def _channels_last(recipe: Recipe) -> bool:
+    if recipe.channels_last is not None:
+        return recipe.channels_last
+    return recipe.accelerator == "cpu" or not torch.cuda.is_available()
+
+
+def _interrupted(recipe: Recipe, output: Path) -> bool:
+    """Whether a folder holds a search with this very recipe to go on with."""
+    if not all((output / name).is_file() for name in ("checkpoint.ckpt", "recipe.yml", "latency_table.yml")):
+        return False
+    try:
+        before = read_mapping(output / "recipe.yml", "recipe", RecipeError)
+    except RecipeError:
+        return False
+    return bool(before == recipe.to_dict(absolute=True))
+
+
+def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
+    """Weight steps of each process: the longer part of the data sets the pace, the other begins anew."""
+    sizes = (
+        (len(splits.weights), recipe.batch_size),
+        (len(splits.architecture), recipe.arch_batch_size or recipe.batch_size),
+    )
+    return max(math.ceil(images / recipe.devices) // batch for images, batch in sizes)
+
+
+def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
+    recipe = prepared.recipe
+    keys = (
+        "data", "data_dir", "arch_fraction", "held_out_fraction", "seed", "epochs", "warmup_epochs", "batch_size",
+        "arch_batch_size", "learning_rate", "momentum", "weight_decay", "decay_norm_bias", "label_smoothing",
+        "gradient_clip_val", "accelerator", "devices", "precision", "channels_last", "threads", "num_workers",
+    )  # fmt: skip
+    settings = recipe.to_dict(absolute=True)
+    return {
+        **{key: settings[key] for key in keys},
+        "space": prepared.spec.to_dict(),
+        "images": [len(prepared.splits.weights), len(prepared.splits.architecture), len(prepared.splits.held_out)],
+        "cuda": torch.cuda.is_available(),
+        "versions": [version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")],
+    }
 
 
 def _quiet_lightning() -> None:
@@ -219,15 +336,25 @@ def _quiet_lightning() -> None:
 
 
 def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
-    common = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
+    common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
-        "weights": DataLoader(splits.weights, shuffle=True, drop_last=True, **common),
-        "architecture": DataLoader(splits.architecture, shuffle=True, drop_last=True, **common),
+        "weights": DataLoader(splits.weights, batch_size=recipe.batch_size, **common),
+        "architecture": DataLoader(
+            splits.architecture, batch_size=recipe.arch_batch_size or recipe.batch_size, **common
+        ),
     }
 
 
 class _Recorder(pl.Callback):
-    """After each epoch: decode, validate, report, write. A crash loses at most the epoch in progress."""
+    """After each epoch: decode, validate, report, write. A crash loses at most the epoch in progress.
+
+    Each epoch begins with random numbers of its own, so that a search that goes on where it was interrupted, or from a
+    shared warm-up, sees the same images in the same order as one that was not.
+
+    Attributes:
+        last: The last record.
+        warmup: The shared warm-up, where there is one.
+    """
 
     def __init__(self, prepared: Prepared, strategy: ProxylessNAS, output: Path, report: Report | None) -> None:
         self._prepared = prepared
@@ -237,7 +364,9 @@ class _Recorder(pl.Callback):
         self._rows: list[dict[str, Any]] = []
         self._losses: list[torch.Tensor] = []
         self._started = time.monotonic()
+        self._search = hashlib.sha256(json.dumps(prepared.recipe.to_dict(absolute=True)).encode()).hexdigest()
         self.last: Record | None = None
+        self.warmup: SharedWarmup | None = None
         recipe, splits = prepared.recipe, prepared.splits
         common = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
         # A seed of its own: validation must not change the order in which the search sees its images.
@@ -264,13 +393,45 @@ class _Recorder(pl.Callback):
         reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
         return architecture, network
 
+    def state_dict(self) -> dict[str, Any]:
+        """What checkpoints hold of it."""
+        return {"search": self._search, "rows": self._rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the history of an interrupted search; that of another search, with a shared warm-up, is not ours."""
+        if state["search"] != self._search:
+            return
+        self._rows = list(state["rows"])
+        self.last = Record(**{key: self._rows[-1][key] for key in (f.name for f in fields(Record))})
+        self._started -= self._rows[-1]["seconds"]
+
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         self._losses = []
+        entropy = np.random.SeedSequence([self._prepared.recipe.seed, trainer.current_epoch, trainer.global_rank])
+        seed = int(entropy.generate_state(1)[0])
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         self._losses.append(outputs["loss"])
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if not self._losses:
+            return  # Lightning's round through the epoch that a checkpoint was made after
+        share_buffers(module, trainer.world_size)
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero:
+            self._record(trainer, module, epoch)
+            write_atomically(self._output / "checkpoint.ckpt", trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint("not written by this rank")
+        if self.warmup is not None and epoch == self._prepared.recipe.warmup_epochs:
+            if trainer.is_global_zero:
+                self.warmup.save(lambda path: shutil.copyfile(self._output / "checkpoint.ckpt", path))
+            trainer.strategy.barrier()
+
+    def _record(self, trainer: Any, module: Any, epoch: int) -> None:
         architecture, network = self.decode()
         loss = float(torch.stack(self._losses).mean())
         assert architecture.predicted_latency_ms is not None
@@ -284,19 +445,25 @@ class _Recorder(pl.Callback):
             train_loss=loss,
         )
         self.last = record
-        epoch = trainer.current_epoch + 1
         seconds = round(time.monotonic() - self._started, 2)
-        self._rows.append({"epoch": epoch, **asdict(record), "seconds": seconds})
+        details = {
+            "latency_weight": module.latency_weight,
+            "temperature": module.temperature,
+            "arch_learning_rate": module.arch_rate,
+            "pruned": len(module.pruned),
+        }
+        self._rows.append({"epoch": epoch, **asdict(record), **details, "seconds": seconds})
         write_csv(self._output / "history.csv", list(self._rows[0]), self._rows)
-        for name, value in asdict(record).items():
+        if module.pruned:
+            write_csv(self._output / "pruned.csv", list(module.pruned[0]), module.pruned)
+        for name, value in {**asdict(record), **details}.items():
             key = "val/accuracy" if name == "default" else f"search/{name}"
             trainer.logger.experiment.add_scalar(key, value, epoch)
         trainer.logger.experiment.flush()
-        write_atomically(self._output / "checkpoint.ckpt", lambda path: trainer.save_checkpoint(path))
         _log.info(
             "epoch %d/%d: accuracy %.4f, latency %.3f ms (expected %.3f), entropy %.3f, loss %.4f, %.0f s",
             epoch, trainer.max_epochs, record.default, record.latency_ms, record.expected_latency_ms,
             record.entropy, record.train_loss, seconds,
         )  # fmt: skip
         if self._report:
-            self._report(record, False)
+            self._report(record, len(self._rows) - 1)

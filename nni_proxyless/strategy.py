@@ -17,7 +17,7 @@ from torch import nn
 
 from .architecture import Architecture
 from .decode import FrontPoint, front, most_likely, most_likely_within
-from .errors import InputError, unknown_name
+from .errors import InputError, LatencyTableError, unknown_name
 from .gradient import ArchSettings, ProxylessLightningModule
 from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
@@ -177,7 +177,7 @@ class ProxylessNAS(OneShotStrategy):
                     f"{self.arch.prune_below}"
                 )
         if self.latency is not None:
-            self._costs = self.latency.costs(require_description(model, "latency="))
+            self._costs = self._costs_of(self.latency, model)
             if self.budget_fraction is not None:
                 self.budget_ms = self.budget_fraction * self._costs.largest
             if self._has_budget and not self.budget_ms >= self._costs.smallest:  # type: ignore[operator]
@@ -186,6 +186,25 @@ class ProxylessNAS(OneShotStrategy):
                     f"{self._costs.smallest:.4g} ms, the slowest {self._costs.largest:.4g} ms"
                 )
         return super().mutate_model(model)
+
+    def _costs_of(self, table: LatencyTable, model: ModelSpace) -> SpaceCosts:
+        """The table applied to a space: by its operators, or layer by layer where it was fitted to just this space."""
+        if describe_space(model) is not None or not table.fitted_to_layers:
+            return table.costs(require_description(model, "a table of operators"))
+        costs = table.own_costs()
+        candidates = {label: [str(c) for c in gate.candidates] for label, gate in self._gates.items()}
+        for label, names in candidates.items():
+            known = list(costs.candidates.get(label, ()))
+            if sorted(known) != sorted(names):
+                raise LatencyTableError(
+                    f"the table is fitted to other layers: of '{label}' it knows {known}, the space has {names}"
+                )
+        order = {label: [costs.candidates[label].index(name) for name in names] for label, names in candidates.items()}
+        return SpaceCosts(
+            costs.fixed,
+            {label: tuple(gate.candidates) for label, gate in self._gates.items()},
+            {label: tuple(costs.layers[label][i] for i in indices) for label, indices in order.items()},
+        )
 
     @property
     def _has_budget(self) -> bool:
@@ -271,9 +290,11 @@ class ProxylessNAS(OneShotStrategy):
             if self.latency is None:
                 raise InputError("export_front needs tables=, or a search with latency=")
             tables = {"latency": self.latency}
-        spec = require_description(self.supernet, "export_front")
         probs = self.path_probs()
-        return {name: front(probs, table.costs(spec), budget_ms=budget_ms) for name, table in tables.items()}
+        return {
+            name: front(probs, self._costs_of(table, self.supernet), budget_ms=budget_ms)
+            for name, table in tables.items()
+        }
 
     def export_architecture(
         self, *, budget_ms: float | None = None, table: LatencyTable | None = None, **details: Any
@@ -291,7 +312,7 @@ class ProxylessNAS(OneShotStrategy):
         """
         costs = self._costs
         if table is not None:
-            costs = table.costs(require_description(self.supernet, "table="))
+            costs = self._costs_of(table, self.supernet)
         elif budget_ms is None and self._has_budget:
             budget_ms = self.budget_ms
         if budget_ms is None:

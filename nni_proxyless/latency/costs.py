@@ -101,7 +101,7 @@ class SpaceCosts:
         return float(self._total(lambda _, costs: max(costs)))
 
     @cached_property
-    def _positions(self) -> dict[str, dict[str, int]]:
+    def _positions(self) -> dict[str, dict[Any, int]]:
         return {label: {name: i for i, name in enumerate(names)} for label, names in self.candidates.items()}
 
     def _position(self, label: str, candidate: object) -> int:
@@ -110,4 +110,4 @@ class SpaceCosts:
             raise InputError(f"the architecture lacks layer {label}")
         if candidate not in positions:
             raise InputError(f"layer {label}: " + unknown_name("candidate", candidate, positions))
-        return positions[str(candidate)]
+        return positions[candidate]

@@ -37,12 +37,10 @@ class ManagerChannel:
         self._parameter_id = record["parameter_id"]
         self._channel = get_default_trial_command_channel()
         self._trial_id = os.environ["NNI_TRIAL_JOB_ID"]
-        self._sequence = 0
 
-    def intermediate(self, metrics: Mapping[str, float]) -> None:
-        """Send an intermediate result; they are numbered from 0 without gaps."""
-        self._channel.send_metric("PERIODICAL", self._parameter_id, self._trial_id, self._sequence, dict(metrics))
-        self._sequence += 1
+    def intermediate(self, metrics: Mapping[str, float], number: int) -> None:
+        """Send an intermediate result; they are numbered from 0 without gaps, also by a trial that was interrupted."""
+        self._channel.send_metric("PERIODICAL", self._parameter_id, self._trial_id, number, dict(metrics))
 
     def final(self, metrics: Mapping[str, float]) -> None:
         """Send the one final result."""

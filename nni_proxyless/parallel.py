@@ -1,0 +1,41 @@
+"""Several processes that search together: DDP without a wrapper around the model.
+
+All ranks sample the same paths, so the same few weights have gradients everywhere. They are averaged by the search
+module itself (`gradient.py`): torch's own wrapper would wait for the gradients of all paths, and would send zeros for
+those that did not run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
+
+
+class PathParallelStrategy(DDPStrategy):
+    """Lightning's DDP with its processes, samplers and devices, whose model stays as it is."""
+
+    def configure_ddp(self) -> None:
+        """Begin with rank 0's weights; nothing is wrapped."""
+        assert self.model is not None
+        _from_rank_0([*self.model.parameters(), *self.model.buffers()])
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.lightning_module is not None
+        with self.precision_plugin.train_step_context():
+            return self.lightning_module.training_step(*args, **kwargs)
+
+
+def share_buffers(model: nn.Module, ranks: int) -> None:
+    """Give all ranks the buffers of rank 0, such as running statistics, which each has from its own images."""
+    if ranks > 1:
+        _from_rank_0(list(model.buffers()))
+
+
+@torch.no_grad()
+def _from_rank_0(tensors: list[Any]) -> None:
+    for tensor in tensors:
+        torch.distributed.broadcast(tensor.data, 0)

@@ -1,0 +1,116 @@
+"""A space whose best network under each budget is known by enumeration.
+
+Four features of different worth are each kept, kept at a tenth of their size among noise, or dropped; the label is the
+sign of their weighted sum. What keeping one costs does not follow from what it is worth.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
+from nni_proxyless.latency.entries import Choice
+
+WORTH = (3.0, 2.2, 1.6, 1.2)
+COSTS: dict[str, dict[str, float]] = {
+    "f0": {"drop": 0.1, "blur": 0.9, "keep": 3.0},
+    "f1": {"drop": 0.1, "blur": 0.6, "keep": 1.0},
+    "f2": {"drop": 0.1, "blur": 1.4, "keep": 2.4},
+    "f3": {"drop": 0.1, "blur": 0.4, "keep": 0.9},
+}
+FIXED_MS = 1.0
+
+
+def feature_data(seed: int, count: int = 1024) -> TensorDataset:
+    x = torch.randn(count, len(WORTH), generator=torch.Generator().manual_seed(seed))
+    return TensorDataset(x, (x @ torch.tensor(WORTH) > 0).long())
+
+
+class Drop(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.0 * x
+
+
+class Blur(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1.5 * torch.randn_like(x)
+
+
+class Features(ModelSpace):
+    """Input of shape (batch, 4), logits of shape (batch, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for label in COSTS:
+            self.add_module(label, LayerChoice({"drop": Drop(), "blur": Blur(), "keep": nn.Identity()}, label=label))
+        self.linear = nn.Linear(len(COSTS), 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [getattr(self, label)(x[:, i : i + 1]) for i, label in enumerate(COSTS)]
+        return self.linear(torch.cat(parts, 1))  # type: ignore[no-any-return]
+
+
+def table() -> LatencyTable:
+    """As if fitted to whole networks."""
+    return LatencyTable(
+        device=Device("made up", "none", 1),
+        backend="made up",
+        backend_version="0",
+        dtype="float32",
+        batch=1,
+        threads=1,
+        date="2026-01-01T00:00:00+00:00",
+        operators={
+            Choice(label, name): OperatorCost(cost, 0.0, 1) for label, of in COSTS.items() for name, cost in of.items()
+        },
+        calibration=Calibration(1.0, FIXED_MS, 8, 0.0),
+        space="tests.toy.Features",
+    )
+
+
+def latency_ms(choices: Mapping[str, str]) -> float:
+    return FIXED_MS + sum(COSTS[label][name] for label, name in choices.items())
+
+
+def accuracies() -> dict[tuple[str, ...], float]:
+    """Of every network trained alone, by its candidates."""
+    found = {}
+    for picks in itertools.product(*(of for of in COSTS.values())):
+        torch.manual_seed(0)
+        network: Any = Features().freeze(dict(zip(COSTS, picks, strict=True)))
+        x, y = feature_data(0).tensors
+        optimizer = torch.optim.Adam(network.parameters(), 0.1)
+        for _ in range(100):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(x), y).backward()
+            optimizer.step()
+        x, y = feature_data(1, 20_000).tensors
+        with torch.no_grad():
+            found[picks] = float((network(x).argmax(1) == y).float().mean())
+    return found
+
+
+def evaluator(epochs: int) -> Any:
+    loaders = [
+        DataLoader(feature_data(seed), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
+    ]
+    return Classification(
+        train_dataloaders=loaders[0],
+        val_dataloaders=loaders[1],
+        num_classes=2,
+        learning_rate=0.02,
+        max_epochs=epochs,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        logger=False,
+    )
