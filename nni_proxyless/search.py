@@ -221,11 +221,11 @@ def run_search(
         )
         space = RawFormatModelSpace.from_model(MobileNetV2Space(spec), evaluator)
         strategy(space, SequentialExecutionEngine())
-    if recorder.last is None:
-        raise RunError("the search ended without finishing an epoch")
     architecture, network = recorder.decode()
     if not is_main_process():
         return architecture
+    if recorder.last is None:
+        raise RunError("the search ended without finishing an epoch")
     measured = prepared.target.measure(architecture)
     architecture = replace(
         architecture,

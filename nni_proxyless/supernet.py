@@ -207,7 +207,8 @@ def make_gates(mutables: Mapping[str, Mutable]) -> dict[str, Gate]:
     Raises:
         SpaceError: A mutable is not a choice from a finite list.
     """
-    return {label: Gate(label, path_candidates(mutables[label])) for label in sorted(mutables)}
+    # NNI's labels are a class of its own, which no checkpoint should hold.
+    return {str(label): Gate(str(label), path_candidates(mutables[label])) for label in sorted(mutables)}
 
 
 def path_candidates(mutable: Mutable) -> list[Any]:

@@ -1,0 +1,364 @@
+"""Searches from a recipe: interruption, shared warm-up, several processes, precision, pruning."""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from nni_proxyless import Architecture, search
+from nni_proxyless.errors import InputError
+from nni_proxyless.gates import path_probs
+from nni_proxyless.latency import LatencyTable
+from nni_proxyless.recipe import Recipe
+from nni_proxyless.search import prepare, run_search
+from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.warmup import shared_warmup
+
+from .conftest import table_of
+
+# What differs between two runs of the same search, and nothing else may.
+CLOCK = {"seconds"}
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
+    """Digits on a tiny space, six epochs, two of them warm-up, for a made-up device."""
+    spec = replace(tiny_spec, classes=10)
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(spec.to_dict()))
+    table_of(spec).save(tmp_path / "table.yml")
+    content = {
+        "space": "tiny.yml", "data": "digits", "batch_size": 64, "epochs": 6, "warmup_epochs": 2, "learning_rate": 0.1,
+        "budget_fraction": 0.87, "arch_learning_rate": 0.3, "bn_batches": 2, "threads": 1,
+        "target": "device", "targets": {"device": {"table": "table.yml"}},
+    }  # fmt: skip
+    path = tmp_path / "recipe.yml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def searched(recipe_file: Path, name: str, **settings: Any) -> tuple[Architecture, Path]:
+    output = recipe_file.parent / name
+    return run_search(prepare(Recipe.load(recipe_file, settings)), output), output
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    rows = csv.DictReader((folder / "history.csv").read_text().splitlines())
+    return [{key: value for key, value in row.items() if key not in CLOCK} for row in rows]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "weights.pt", weights_only=True)  # type: ignore[no-any-return]
+
+
+def same(first: Path, second: Path) -> None:
+    """Same history, same architecture, same weights to the last bit."""
+    assert history(first) == history(second)
+    assert (
+        Architecture.load(first / "architecture.json").choices
+        == Architecture.load(second / "architecture.json").choices
+    )
+    one, other = weights(first), weights(second)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("gradient", ["two_path", "full", "reinforce"])
+def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
+    gradient: str, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"arch_gradient": gradient, "prune_below": 0.05, "share_warmup": False, "reinforce_samples": 3}
+    searched(recipe_file, "whole", **settings)
+    assert (recipe_file.parent / "whole" / "pruned.csv").is_file()
+    original = search._Recorder._record
+    for epoch in (1, 3, 5):  # in the warm-up, in the search, and after paths were pruned; always before the checkpoint
+
+        def stop(self: Any, trainer: Any, module: Any, number: int, epoch: int = epoch) -> None:
+            original(self, trainer, module, number)
+            if number == epoch + 1:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(search._Recorder, "_record", stop)
+            with pytest.raises(Killed):
+                searched(recipe_file, "parts", **settings)
+    _, output = searched(recipe_file, "parts", **settings)
+    same(recipe_file.parent / "whole", output)
+    pruned = [(recipe_file.parent / name / "pruned.csv").read_text() for name in ("whole", "parts")]
+    assert pruned[0] == pruned[1]
+
+
+def test_a_folder_of_another_recipe_is_begun_anew(recipe_file: Path) -> None:
+    searched(recipe_file, "out", epochs=3)
+    _, output = searched(recipe_file, "out", epochs=3, seed=1)
+    assert [row["epoch"] for row in history(output)] == ["1", "2", "3"]
+    _, fresh = searched(recipe_file, "fresh", epochs=3, seed=1, share_warmup=False)
+    same(output, fresh)
+
+
+def test_a_finished_search_is_not_trained_again(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, output = searched(recipe_file, "out")
+    rows = history(output)
+    monkeypatch.setattr(search._Recorder, "_record", lambda *_: pytest.fail("trained again"))
+    second, _ = searched(recipe_file, "out")
+    assert second.choices == first.choices
+    assert history(output) == rows
+
+
+def command(recipe_file: Path, *words: str) -> list[str]:
+    return [str(Path(sys.executable).parent / "nni-proxyless"), "search", str(recipe_file), *words]
+
+
+@pytest.mark.slow
+def test_kill_9_at_random_moments(recipe_file: Path) -> None:
+    whole, parts = recipe_file.parent / "whole", recipe_file.parent / "parts"
+    subprocess.run(command(recipe_file, "share_warmup=false", "--output", str(whole)), check=True, capture_output=True)
+    draw = random.Random(0)
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(
+            command(recipe_file, "share_warmup=false", "--output", str(parts)),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        # Beginning takes some seconds of importing: let some of them come to train, whatever the machine's speed.
+        before = (parts / "checkpoint.ckpt").stat().st_mtime if (parts / "checkpoint.ckpt").exists() else 0.0
+        while process.poll() is None and not (
+            (parts / "checkpoint.ckpt").exists() and (parts / "checkpoint.ckpt").stat().st_mtime > before
+        ):
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.5))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    subprocess.run(command(recipe_file, "share_warmup=false", "--output", str(parts)), check=True, capture_output=True)
+    same(whole, parts)
+
+
+def test_searches_that_agree_on_the_warmup_train_it_once(recipe_file: Path) -> None:
+    """With another budget and another gradient, but the same data, space, seed and schedule."""
+    _, first = searched(recipe_file, "first", budget_fraction=0.95)
+    assert [row["epoch"] for row in history(first)] == ["1", "2", "3", "4", "5", "6"]
+    other = {"budget_fraction": 0.8, "arch_gradient": "full", "arch_beta1": 0.5, "arch_weight_decay": 0.001}
+    _, second = searched(recipe_file, "second", **other)
+    assert [row["epoch"] for row in history(second)] == ["3", "4", "5", "6"]
+    _, alone = searched(recipe_file, "alone", **other, share_warmup=False)
+    assert history(second) == history(alone)[2:]
+    assert all(torch.equal(a, b) for a, b in zip(weights(second).values(), weights(alone).values(), strict=True))
+    _, another = searched(recipe_file, "another", learning_rate=0.2)
+    assert next(row["epoch"] for row in history(another)) == "1"
+
+
+def test_concurrent_searches_wait_for_the_warmup() -> None:
+    order: list[str] = []
+    began = threading.Event()
+
+    def train() -> None:
+        with shared_warmup({"seed": 1}) as warmup:
+            assert not warmup.found
+            began.set()
+            time.sleep(0.3)
+            order.append("trained")
+            warmup.save(lambda path: path.write_text("weights"))
+
+    def wait() -> None:
+        began.wait()
+        with shared_warmup({"seed": 1}) as warmup:
+            order.append("found" if warmup.found else "not found")
+
+    threads = [threading.Thread(target=task) for task in (train, wait)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == ["trained", "found"]
+    with shared_warmup({"seed": 2}) as warmup:
+        assert not warmup.found
+
+
+def test_a_warmup_that_fails_is_left_to_the_next() -> None:
+    with pytest.raises(RuntimeError), shared_warmup({"seed": 3}) as warmup:
+        raise RuntimeError("out of memory")
+    with shared_warmup({"seed": 3}) as warmup:
+        assert not warmup.found
+        warmup.save(lambda path: path.write_text("weights"))
+    with shared_warmup({"seed": 3}) as warmup:
+        assert warmup.found
+
+
+RANKS = """
+import sys, torch
+from pathlib import Path
+from nni_proxyless import search
+from nni_proxyless.recipe import Recipe
+from nni_proxyless.search import prepare, run_search
+
+folder = Path(sys.argv[1])
+seen = []
+original = search._Recorder.on_train_epoch_end
+
+def watched(self, trainer, module):
+    # Before anything is shared at the end of the epoch.
+    state = {k: v.clone() for k, v in module.named_parameters()}
+    seen.append({"rank": trainer.global_rank, "state": state, "losses": torch.stack(self._losses)})
+    original(self, trainer, module)
+
+search._Recorder.on_train_epoch_end = watched
+run_search(prepare(Recipe.load(folder / "recipe.yml", {
+    "devices": 2, "accelerator": "cpu", "batch_size": 32, "epochs": 4, "prune_below": 0.02,
+    "arch_gradient": sys.argv[2],
+})), folder / "out")
+torch.save(seen, folder / f"rank{seen[0]['rank']}.pt")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gradient", ["two_path", "reinforce"])
+def test_two_ranks_stay_identical(gradient: str, recipe_file: Path) -> None:
+    """Two processes under gloo: different images, the same paths, the same weights and α throughout."""
+    script = recipe_file.parent / "ranks.py"
+    script.write_text(RANKS)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(recipe_file.parent), gradient],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = (torch.load(recipe_file.parent / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert len(first) == len(second) == 4
+    for one, other in zip(first, second, strict=True):
+        assert not torch.equal(one["losses"], other["losses"])  # each has images of its own
+        for key, value in one["state"].items():
+            assert torch.equal(value, other["state"][key]), key
+    moved = [key for key in first[0]["state"] if key in first[-1]["state"]]
+    assert any(not torch.equal(first[0]["state"][key], first[-1]["state"][key]) for key in moved if "alpha" in key)
+    rows = history(recipe_file.parent / "out")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    Architecture.load(recipe_file.parent / "out" / "architecture.json").build()
+
+
+@pytest.mark.slow
+def test_the_command_on_two_devices_prints_once(recipe_file: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"}
+    done = subprocess.run(
+        command(
+            recipe_file, "devices=2", "accelerator=cpu", "batch_size=32", "epochs=3",
+            "--output", str(recipe_file.parent / "out"),
+        ),
+        capture_output=True, text=True, check=False, timeout=240, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("results:") == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16-mixed"},
+        {"channels_last": False},
+        {"gradient_clip_val": 0.5, "label_smoothing": 0.1, "decay_norm_bias": False},
+        {"arch_batch_size": 32, "arch_update_every": 2, "arch_schedule": "cosine"},
+        {"objective": "add_linear", "budget_fraction": None, "latency_weight": 0.3},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_of_real_training(settings: dict[str, Any], recipe_file: Path) -> None:
+    architecture, output = searched(recipe_file, "out", **settings, share_warmup=False)
+    rows = history(output)
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert architecture.metrics["default"] > 0.3  # ten classes
+
+
+def test_what_the_hardware_lacks_is_said(recipe_file: Path) -> None:
+    with pytest.raises(InputError, match="precision 16-mixed needs CUDA"):
+        searched(recipe_file, "out", precision="16-mixed", accelerator="cpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="accelerator gpu, but PyTorch sees no CUDA device"):
+            searched(recipe_file, "out", accelerator="gpu")
+    with pytest.raises(InputError, match=r"no network of this space takes 0\.001 ms or less; the fastest takes"):
+        searched(recipe_file, "out", budget_fraction=None, budget_ms=0.001)
+
+
+def test_pruned_candidates_are_gone_and_the_budget_still_holds(recipe_file: Path) -> None:
+    architecture, output = searched(recipe_file, "out", prune_below=0.15, epochs=10, budget_fraction=0.8)
+    pruned = list(csv.DictReader((output / "pruned.csv").read_text().splitlines()))
+    assert pruned
+    assert all(float(row["probability"]) < 0.15 for row in pruned)
+    assert all(architecture.choices[row["label"]] != row["candidate"] for row in pruned)
+    assert architecture.predicted_latency_ms is not None
+    assert architecture.budget_ms is not None
+    assert architecture.predicted_latency_ms <= architecture.budget_ms
+    state = torch.load(output / "checkpoint.ckpt", weights_only=True)
+    alpha = state["nni_proxyless"]["alpha"]
+    for row in pruned:
+        names = state["nni_proxyless"]["candidates"][row["label"]]
+        assert path_probs(alpha[row["label"]])[names.index(row["candidate"])] == 0
+        assert not any(f".{row['candidate']}." in key and row["label"] in key for key in state["state_dict"])
+    left = [key for key in state["state_dict"] if ".k" in key]
+    assert left
+
+
+def test_records_hold_expected_and_decoded_latency(recipe_file: Path) -> None:
+    architecture, output = searched(recipe_file, "out")
+    table = LatencyTable.load(recipe_file.parent / "table.yml")
+    rows = history(output)
+    assert {
+        "latency_ms",
+        "expected_latency_ms",
+        "entropy",
+        "latency_weight",
+        "temperature",
+        "arch_learning_rate",
+    } <= set(rows[0])
+    assert float(rows[0]["temperature"]) == 1.0
+    assert float(rows[-1]["temperature"]) == pytest.approx(0.1)
+    costs = table.costs(architecture.require_spec())
+    assert architecture.budget_ms == pytest.approx(0.87 * costs.largest)
+    assert float(rows[-1]["latency_ms"]) == pytest.approx(costs.of(architecture.choices))
+    assert all(float(row["latency_ms"]) <= 0.87 * costs.largest for row in rows)
+    # Sharpened, the distribution is all but the decoded network.
+    assert float(rows[-1]["expected_latency_ms"]) == pytest.approx(float(rows[-1]["latency_ms"]), rel=0.05)
+
+
+def test_weight_decay_exempts_norms_and_biases() -> None:
+    from torch import nn
+
+    from nni_proxyless.evaluator import ImageClassification
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    module = ImageClassification(
+        learning_rate=0.1, momentum=0.9, weight_decay=0.01, label_smoothing=0.0, total_steps=10, decay_norm_bias=False
+    )
+    module.set_model(network)
+    optimizer = module.configure_optimizers()["optimizer"]
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert {name: decay[id(p)] for name, p in network.named_parameters()} == {
+        "0.weight": 0.01, "0.bias": 0.0, "1.weight": 0.0, "1.bias": 0.0, "3.weight": 0.01, "3.bias": 0.0,
+    }  # fmt: skip
+
+
+def test_reports_are_numbered_without_gaps(recipe_file: Path) -> None:
+    numbers: list[int | None] = []
+    prepared = prepare(Recipe.load(recipe_file, {"epochs": 3}))
+    report: Callable[[Any, int | None], None] = lambda _record, number: numbers.append(number)  # noqa: E731
+    run_search(prepared, recipe_file.parent / "out", report)
+    assert numbers == [0, 1, 2, None]
