@@ -77,6 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
     search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
 
+    decode = command(
+        "decode",
+        _decode,
+        "The most likely architecture within a budget, for any devices' tables, from the checkpoint of one search.",
+        "nni-proxyless decode results/quickstart/cpu_torch --table phone.yml gpu.yml --budget-ms 40 --out decoded",
+    )
+    decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
+    decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
+    decode.add_argument("--budget-ms", type=float, help="latency in milliseconds that is not to be exceeded")
+    decode.add_argument("--out", type=Path, help="folder for an architecture file per table, named like the table")
+    decode.add_argument("--front", type=Path, help="CSV of every table's whole front, latency against likelihood")
+
     latency = commands.add_parser(
         "latency", help="Latency tables of devices.", description="Latency tables of devices."
     )
@@ -169,6 +181,37 @@ def _search(options: argparse.Namespace) -> int:
         f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
         f"results: {output.resolve()}\n"
     )
+    return 0
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from .latency.table import LatencyTable
+    from .search_checkpoint import SearchCheckpoint, write_fronts
+
+    if options.front and not options.table:
+        raise InputError("--front needs --table: without latencies there is no front")
+    found = SearchCheckpoint.load(options.checkpoint)
+    tables: dict[str, LatencyTable] = {}
+    for path in options.table:
+        if path.stem in tables:
+            raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
+        tables[path.stem] = LatencyTable.load(path)
+    named: dict[str, LatencyTable | None] = {**tables} if tables else {"architecture": None}
+    decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}
+    lines = []
+    for name, architecture in decoded.items():
+        latency = architecture.predicted_latency_ms
+        shown = "" if latency is None else f"{latency:.4g} ms  "
+        lines.append(f"{name}  {shown}{architecture.candidate_names}")
+    if options.front:
+        fronts = {name: found.front(table, options.budget_ms) for name, table in tables.items()}
+        lines += [f"{name}: {len(points)} points on the front" for name, points in fronts.items()]
+        lines.append(f"front: {write_fronts(options.front, fronts).resolve()}")
+    if options.out:
+        for name, architecture in decoded.items():
+            architecture.save(options.out / f"{name}.json")
+        lines.append(f"architectures: {options.out.resolve()}")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 

@@ -21,11 +21,10 @@ from .errors import RunError
 from .latency.costs import SpaceCosts
 from .objective import BudgetMultiplier, Objective
 from .reinforce import Baseline, reward, surrogate, top1
+from .search_checkpoint import CHECKPOINT_KEY, CHECKPOINT_SCHEMA
 from .supernet import ArchGradient, Gate, WeightFreezer, free_pruned, probs_by_candidate
 
 _log = logging.getLogger(__name__)
-CHECKPOINT_KEY = "nni_proxyless"
-CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
 # What an α would travel with the default rate if all steps that concern it went one way; see `default_arch_rate`.
 ARCH_TRAVEL = 7.0
 ARCH_RATES = (1e-3, 0.2)

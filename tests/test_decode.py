@@ -3,12 +3,15 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nni_proxyless import decode
-from nni_proxyless.decode import most_likely, most_likely_within
+from nni_proxyless.decode import front, most_likely, most_likely_within
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import SpaceCosts
 
@@ -98,3 +101,84 @@ def test_the_papers_space_is_decoded_exactly() -> None:
     budget = costs.smallest + 0.3 * (costs.largest - costs.smallest)
     found = most_likely_within(probs, costs, budget)
     assert 0.98 * budget < costs.of(found) <= budget
+
+
+def enumerated(costs: SpaceCosts, probs: dict[str, torch.Tensor]) -> list[tuple[float, float]]:
+    """Latency and log likelihood of every architecture."""
+    found = []
+    for picks in itertools.product(*(range(len(c)) for c in costs.candidates.values())):
+        choices = {k: costs.candidates[k][i] for k, i in zip(probs, picks, strict=True)}
+        p = [float(probs[k][i]) for k, i in zip(probs, picks, strict=True)]
+        if all(value > 0 for value in p):
+            found.append((costs.of(choices), math.fsum(map(math.log, p))))
+    return found
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[SpaceCosts, dict[str, torch.Tensor]]:
+    """Spaces of up to 1,024 architectures, with equal costs, equal and vanishing probabilities among them."""
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    cost = st.one_of(st.integers(0, 3).map(float), st.floats(0, 5, allow_nan=False))
+    weight = st.one_of(st.just(1.0), st.floats(1e-6, 1.0), st.just(0.0))
+    layers, probs = {}, {}
+    for i, size in enumerate(sizes):
+        layers[f"l{i}"] = tuple(draw(st.lists(cost, min_size=size, max_size=size)))
+        weights = draw(st.lists(weight, min_size=size, max_size=size).filter(lambda values: sum(values) > 0))
+        probs[f"l{i}"] = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    names = {k: tuple(f"c{i}" for i in range(len(v))) for k, v in layers.items()}
+    return SpaceCosts(draw(st.floats(0.1, 2)), names, layers), probs
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(cases(), st.floats(0, 1))
+def test_any_budget_equals_brute_force(case: tuple[SpaceCosts, dict[str, torch.Tensor]], part: float) -> None:
+    costs, probs = case
+    everything = enumerated(costs, probs)
+    fastest = min(latency for latency, _ in everything)
+    budget = fastest + part * (costs.largest - fastest)
+    found = most_likely_within(probs, costs, budget)
+    assert costs.of(found) <= budget * (1 + 1e-9)
+    likelihood = math.fsum(math.log(float(probs[k][costs.candidates[k].index(v)])) for k, v in found.items())
+    assert likelihood == pytest.approx(max(value for cost, value in everything if cost <= budget * (1 + 1e-12)))
+    with pytest.raises(InputError, match=re.escape(f"the fastest takes {fastest:.4g} ms")):
+        most_likely_within(probs, costs, 0.99 * fastest)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(cases())
+def test_the_front_is_that_of_brute_force(case: tuple[SpaceCosts, dict[str, torch.Tensor]]) -> None:
+    costs, probs = case
+    everything = enumerated(costs, probs)
+    points = front(probs, costs)
+    assert [p.latency_ms for p in points] == sorted(p.latency_ms for p in points)
+    for point in points:
+        assert costs.of(point.choices) == point.latency_ms
+        beaten_by = [v for latency, v in everything if latency <= point.latency_ms * (1 + 1e-12)]
+        assert point.log_likelihood == pytest.approx(max(beaten_by))
+    for latency, likelihood in everything:  # nothing on the true front is missing
+        if all(v < likelihood - 1e-9 for other, v in everything if other <= latency + 1e-9 and v != likelihood):
+            within = [p.log_likelihood for p in points if p.latency_ms <= latency * (1 + 1e-12) + 1e-9]
+            assert max(within) == pytest.approx(likelihood)
+
+
+def test_a_front_within_a_budget_is_its_fast_end() -> None:
+    costs, probs = random_case(4)
+    whole = front(probs, costs)
+    budget = whole[len(whole) // 2].latency_ms
+    assert front(probs, costs, budget_ms=budget) == [p for p in whole if p.latency_ms <= budget]
+
+
+def test_the_front_of_the_papers_space_in_one_pass() -> None:
+    draw = random.Random(0)
+    labels = [f"l{i}" for i in range(21)]
+    costs = SpaceCosts(
+        5.0,
+        {k: tuple(map(str, range(7))) for k in labels},
+        {k: tuple(sorted(draw.uniform(0.5, 3) for _ in range(7))) for k in labels},
+    )
+    probs = {k: torch.softmax(torch.tensor([draw.gauss(0, 1) for _ in range(7)]).double(), 0) for k in labels}
+    points = front(probs, costs)
+    assert points[-1].choices == most_likely(probs, costs.candidates)
+    assert points[0].latency_ms == pytest.approx(costs.smallest)
+    middle = points[len(points) // 2]
+    assert most_likely_within(probs, costs, middle.latency_ms) == middle.choices

@@ -362,3 +362,40 @@ def test_reports_are_numbered_without_gaps(recipe_file: Path) -> None:
     report: Callable[[Any, int | None], None] = lambda _record, number: numbers.append(number)  # noqa: E731
     run_search(prepared, recipe_file.parent / "out", report)
     assert numbers == [0, 1, 2, None]
+
+
+def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
+    """In another process: the search's own result again, other tables, fronts, and what is refused."""
+    architecture, output = searched(recipe_file, "out")
+    decoded, front = recipe_file.parent / "decoded", recipe_file.parent / "front.csv"
+
+    def decode(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "nni-proxyless"), "decode", *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    table = str(recipe_file.parent / "table.yml")
+    budget = str(architecture.budget_ms)
+    done = decode(str(output), "--table", table, "--budget-ms", budget, "--out", str(decoded), "--front", str(front))
+    assert done.returncode == 0, done.stderr
+    again = Architecture.load(decoded / "table.json")
+    assert again.choices == architecture.choices
+    assert again.predicted_latency_ms == pytest.approx(architecture.predicted_latency_ms)
+    rows = list(csv.DictReader(front.read_text().splitlines()))
+    assert rows[-1]["table"] == "table"
+    assert {label: rows[-1][label] for label in again.choices} == again.choices
+    assert decode(str(output)).returncode == 0
+    for words, message in (
+        ((str(output), "--table", table, "--budget-ms", "0.01"), "no network of this space takes 0.01 ms or less"),
+        ((str(output), "--budget-ms", "3"), "a budget of 3 ms needs a table"),
+        ((str(output), "--front", "f.csv"), "--front needs --table"),
+        ((str(output), "--table", table, table), "two tables are called table"),
+        ((str(recipe_file),), "is no checkpoint of a search, or it is damaged"),
+        ((str(recipe_file.parent / "nowhere"),), "there is no checkpoint"),
+        ((str(output / "weights.pt"),), "is no checkpoint of a search: it lacks"),
+    ):
+        done = decode(*words)
+        assert done.returncode == 2, done.stderr
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
