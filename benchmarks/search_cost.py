@@ -1,33 +1,54 @@
-"""What the steps of a search cost, in units of one training step of the sampled network alone.
+"""What a search costs, in units of one training step (or epoch) of the sampled network alone.
 
-    .venv/bin/python benchmarks/search_cost.py [--networks 12]
+    .venv/bin/python benchmarks/search_cost.py [--networks 12] [--rounds 5] [--parts steps growth epoch]
 
-Space `mobilenetv2_imagenet`, 16 images of 96 x 96, channels_last for all. For each of some random networks, training
-it as a plain module, a weight step of the supernet on the same path, and architecture steps with that path active are
-timed in turn; the medians over networks are given with their range. Activations saved for the backward pass are counted
-with saved-tensor hooks, each storage once.
+Space `mobilenetv2_imagenet`, 16 images of 96 x 96. All runs of a part are interleaved; of each random network the
+median of the rounds is taken, and of those ratios the median over networks with its range.
+
+`steps`   training the network as a plain module, and on the same path the weight and architecture steps of our supernet
+          (the architecture steps with every kind of gradient) and of NNI's own Proxyless and DARTS, in channels_last;
+          and NNI's Proxyless in the memory format that it comes with.
+`growth`  the same steps with 2 to 12 candidates in each layer, all alike, so that only their number changes.
+`epoch`   an epoch of search through Lightning, loaders and logging included, one architecture step for each weight
+          step, against an epoch of training one network through Lightning.
+
+Activations saved for the backward pass are counted with saved-tensor hooks, each storage once.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import random
+import statistics
+import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 import torch
 from _results import publish
-from torch import nn
+from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import DARTS, Proxyless
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
+from nni_proxyless.evaluator import ImageClassification
 from nni_proxyless.gates import PathSample, rescale_pair
 from nni_proxyless.latency import random_architecture
+from nni_proxyless.space_spec import SpaceSpec
 from nni_proxyless.supernet import WeightFreezer
 
-STEPS = ("weight", "two_path", "full")
+BATCH, SIZE = 16, 96
+OURS = ("weight", "two_path", "full")
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -39,7 +60,7 @@ def seconds(run: Callable[[], Any]) -> float:
 def saved_bytes(forward: Callable[[], Any]) -> int:
     storages: dict[int, int] = {}
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
+    def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
         return tensor
@@ -49,12 +70,35 @@ def saved_bytes(forward: Callable[[], Any]) -> int:
     return sum(storages.values())
 
 
-class Search:
-    """A supernet with the two optimizers of a search, without Lightning around it."""
+class Batch:
+    """Images and labels in a memory format."""
 
-    def __init__(self) -> None:
-        space = MobileNetV2Space.from_yaml("mobilenetv2_imagenet", input_size=96)
-        self.spec = space.spec
+    def __init__(self, memory_format: Any = torch.channels_last) -> None:
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
+        self.images = images.contiguous(memory_format=memory_format)
+        self.labels = torch.randint(0, 1000, (BATCH,), generator=generator)
+
+    def loss(self, network: nn.Module) -> Tensor:
+        return nn.functional.cross_entropy(network(self.images), self.labels)
+
+
+def train_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    loss().backward()
+    optimizer.step()
+
+
+def plain_step(network: nn.Module, batch: Batch) -> Callable[[], None]:
+    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
+    return lambda: train_step(lambda: batch.loss(network), optimizer)
+
+
+class OurSearch:
+    """Our supernet with the two optimizers of a search, without Lightning around it."""
+
+    def __init__(self, space: ModelSpace, batch: Batch) -> None:
+        self.batch = batch
         strategy = ProxylessNAS()
         self.supernet = strategy.mutate_model(space).to(memory_format=torch.channels_last)
         self.gates = strategy._gates
@@ -64,13 +108,8 @@ class Search:
         self.weight_optimizer = torch.optim.SGD(weights, 0.01, momentum=0.9)
         self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999))
         self.freezer = WeightFreezer(self.supernet)
-        self.images = torch.randn(16, 3, 96, 96).contiguous(memory_format=torch.channels_last)
-        self.labels = torch.randint(0, 1000, (16,))
 
-    def loss(self, network: nn.Module) -> torch.Tensor:
-        return nn.functional.cross_entropy(network(self.images), self.labels)
-
-    def choose(self, choices: Any, step: str, generator: random.Random) -> None:
+    def choose(self, choices: Mapping[str, Any], step: str, generator: random.Random) -> None:
         for label, gate in self.gates.items():
             active = gate.candidates.index(choices[label])
             others = tuple(i for i in range(gate.num_candidates) if i != active)
@@ -79,14 +118,12 @@ class Search:
 
     def step(self, step: str) -> None:
         if step == "weight":
-            self.weight_optimizer.zero_grad()
-            self.loss(self.supernet).backward()
-            self.weight_optimizer.step()
+            train_step(lambda: self.batch.loss(self.supernet), self.weight_optimizer)
             return
         before = [gate.alpha.detach().clone() for gate in self.gates.values()]
         with self.freezer.frozen():
             self.arch_optimizer.zero_grad()
-            self.loss(self.supernet).backward()
+            self.batch.loss(self.supernet).backward()
         self.arch_optimizer.step()
         if step == "two_path":
             for gate, alpha in zip(self.gates.values(), before, strict=True):
@@ -94,57 +131,229 @@ class Search:
 
     def forward(self, step: str) -> None:
         if step == "weight":
-            self.loss(self.supernet)
+            self.batch.loss(self.supernet)
         else:
             with self.freezer.frozen():
-                self.loss(self.supernet)
+                self.batch.loss(self.supernet)
+
+
+class NniSearch:
+    """A supernet of NNI's, with the optimizers and the order of steps of its DartsLightningModule."""
+
+    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch, memory_format: Any) -> None:
+        self.batch = batch
+        self.supernet = strategy.mutate_model(space).to(memory_format=memory_format)
+        self.choices = [m for m in self.supernet.modules() if hasattr(m, "arch_parameters")]
+        alphas = list({p for module in self.choices for p in module.arch_parameters()})
+        known = {id(alpha) for alpha in alphas}
+        weights = [p for p in self.supernet.parameters() if id(p) not in known]
+        self.weight_optimizer = torch.optim.SGD(weights, 0.01, momentum=0.9)
+        self.arch_optimizer = torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+
+    def choose(self, choices: Mapping[str, Any]) -> None:
+        for module in self.choices:
+            module.resample(dict(choices))
+
+    def step(self, step: str) -> None:
+        optimizer = self.weight_optimizer if step == "weight" else self.arch_optimizer
+        train_step(lambda: self.batch.loss(self.supernet), optimizer)
+
+
+def ratio_rows(part: str, ratios: Mapping[str, list[float]], unit: str, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "part": part,
+            "what": what,
+            "value": round(float(np.median(values)), 3),
+            "lowest": round(min(values), 3),
+            "highest": round(max(values), 3),
+            "unit": unit,
+            "networks": len(values),
+            **more,
+        }
+        for what, values in ratios.items()
+    ]
+
+
+def steps(networks: int, rounds: int) -> list[dict[str, Any]]:
+    batch, contiguous = Batch(), Batch(torch.contiguous_format)
+    generator = random.Random(0)
+
+    def space() -> MobileNetV2Space:
+        return MobileNetV2Space.from_yaml("mobilenetv2_imagenet", input_size=SIZE)
+
+    ours = OurSearch(space(), batch)
+    theirs = NniSearch(Proxyless(), space(), batch, torch.channels_last)
+    as_it_comes = NniSearch(Proxyless(), space(), contiguous, torch.contiguous_format)
+    darts = NniSearch(DARTS(), space(), batch, torch.channels_last)
+    times: dict[str, list[float]] = {}
+    memory: dict[str, list[float]] = {}
+    for number in range(networks):
+        architecture = random_architecture(ours.supernet.spec, generator)
+        network = architecture.build().to(memory_format=torch.channels_last)
+        train = plain_step(network, batch)
+        theirs.choose(architecture.choices)
+        as_it_comes.choose(architecture.choices)
+        taken: dict[str, list[float]] = {}
+        for _ in range(rounds + 1):
+
+            def note(name: str, run: Callable[[], Any], taken: dict[str, list[float]] = taken) -> None:
+                taken.setdefault(name, []).append(seconds(run))
+
+            note("training alone", train)
+            for step in OURS:
+                ours.choose(architecture.choices, step, generator)
+                note(step, lambda step=step: ours.step(step))  # type: ignore[misc]
+            for step in ("weight", "architecture"):
+                note(f"NNI Proxyless {step}", lambda step=step: theirs.step(step))  # type: ignore[misc]
+                note(f"NNI Proxyless as it comes {step}", lambda step=step: as_it_comes.step(step))  # type: ignore[misc]
+            if number < 3:
+                note("NNI DARTS weight", lambda: darts.step("weight"))
+        medians = {name: statistics.median(values[1:]) for name, values in taken.items()}
+        unit = medians.pop("training alone")
+        for name, value in medians.items():
+            times.setdefault(name, []).append(value / unit)
+        pair = medians["weight"] + medians["two_path"]
+        for name in ("NNI Proxyless", "NNI Proxyless as it comes"):
+            both = medians[f"{name} weight"] + medians[f"{name} architecture"]
+            times.setdefault(f"{name} / ours, weight + architecture", []).append(both / pair)
+        alone = saved_bytes(lambda network=network: batch.loss(network))  # type: ignore[misc]
+        for step in OURS:
+            ours.choose(architecture.choices, step, generator)
+            memory.setdefault(step, []).append(saved_bytes(lambda step=step: ours.forward(step)) / alone)  # type: ignore[misc]
+        memory.setdefault("NNI Proxyless", []).append(saved_bytes(lambda: batch.loss(theirs.supernet)) / alone)
+        if number < 3:
+            memory.setdefault("NNI DARTS", []).append(saved_bytes(lambda: batch.loss(darts.supernet)) / alone)
+    return [*ratio_rows("steps", times, "time"), *ratio_rows("steps", memory, "saved activations")]
+
+
+class Alike(ModelSpace):
+    """The paper's space with N candidates in each layer, all of the same kernel and expansion."""
+
+    def __init__(self, spec: SpaceSpec, candidates: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = [spec.stem.build(spec.norm), spec.first_block.build(spec.norm)]
+        for layer in spec.layers:
+            operator = layer.candidates["k5_e3"]
+            assert operator is not None
+            made = {f"c{i}": operator.build(spec.norm) for i in range(candidates)}
+            blocks.append(LayerChoice(made, label=layer.label))
+        self.blocks = nn.Sequential(*blocks, spec.head.build(spec.norm), spec.classifier.build(spec.norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)  # type: ignore[no-any-return]
+
+
+def growth(rounds: int) -> list[dict[str, Any]]:
+    batch, generator = Batch(), random.Random(0)
+    spec = SpaceSpec.from_yaml("mobilenetv2_imagenet").with_changes(input_size=SIZE)
+    counts = (2, 4, 8, 12)
+    ours = {n: OurSearch(Alike(spec, n), batch) for n in counts}
+    darts = {n: NniSearch(DARTS(), Alike(spec, n), batch, torch.channels_last) for n in counts}
+    taken: dict[tuple[str, int], list[float]] = {}
+    memory: dict[tuple[str, int], float] = {}
+    for number in range(2 * rounds + 1):
+        for n in counts:
+            choices = {layer.label: f"c{generator.randrange(n)}" for layer in spec.layers}
+            for step in ("weight", "two_path"):
+                ours[n].choose(choices, step, generator)
+                taken.setdefault((step, n), []).append(seconds(lambda n=n, step=step: ours[n].step(step)))  # type: ignore[misc]
+                if number == 0:
+                    memory[step, n] = saved_bytes(lambda n=n, step=step: ours[n].forward(step))  # type: ignore[misc]
+            if number < 3:
+                taken.setdefault(("NNI DARTS weight", n), []).append(seconds(lambda n=n: darts[n].step("weight")))  # type: ignore[misc]
+                if number == 0:
+                    memory["NNI DARTS weight", n] = saved_bytes(lambda n=n: batch.loss(darts[n].supernet))  # type: ignore[misc]
+    rows = []
+    for what in ("weight", "two_path", "NNI DARTS weight"):
+        for n in counts:
+            first = np.array(taken[what, counts[0]][1:])
+            ratios = (np.array(taken[what, n][1:]) / first).tolist()
+            rows += ratio_rows("growth", {f"{what}, {n} candidates": ratios}, f"time with {counts[0]}")
+            rows += ratio_rows(
+                "growth", {f"{what}, {n} candidates": [memory[what, n] / memory[what, counts[0]]]},
+                f"saved activations with {counts[0]}",
+            )  # fmt: skip
+    return rows
+
+
+class EpochTimes(pl.Callback):
+    """Seconds of each epoch."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        self.seconds.append(time.perf_counter() - self._start)
+
+
+def epoch(networks: int, batches: int = 20) -> list[dict[str, Any]]:
+    """Interleaved: two epochs of search, two of training one network, and so on; the second of each counts."""
+    generator = random.Random(0)
+    images = TensorDataset(torch.randn(BATCH * batches, 3, SIZE, SIZE), torch.randint(0, 1000, (BATCH * batches,)))
+    spec = SpaceSpec.from_yaml("mobilenetv2_imagenet").with_changes(input_size=SIZE)
+
+    def trainer(times: EpochTimes, folder: str) -> Any:
+        return Trainer(
+            max_epochs=2,
+            accelerator="cpu",
+            logger=TensorBoardLogger(folder),
+            callbacks=[times],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+        )
+
+    def module() -> ImageClassification:
+        return ImageClassification(
+            learning_rate=0.01, momentum=0.9, weight_decay=4e-5, label_smoothing=0.1, total_steps=2 * batches
+        )
+
+    def loader() -> Any:
+        return DataLoader(images, batch_size=BATCH, shuffle=True)
+
+    searched: list[float] = []
+    trained: list[float] = []
+    for number in range(networks):
+        with tempfile.TemporaryDirectory() as folder:
+            times = EpochTimes()
+            evaluator = Lightning(
+                module(), trainer(times, folder), train_dataloaders=loader(), val_dataloaders=loader()
+            )
+            space = RawFormatModelSpace.from_model(MobileNetV2Space(spec), evaluator)
+            ProxylessNAS(seed=number)(space, SequentialExecutionEngine())
+            searched.append(times.seconds[-1])
+            times = EpochTimes()
+            alone = module()
+            alone.set_model(random_architecture(spec, generator).build())
+            trainer(times, folder).fit(alone, loader())
+            trained.append(times.seconds[-1])
+    unit = statistics.mean(trained)  # a search trains many networks: the mean over some is what it compares with
+    return ratio_rows("epoch", {"search": [value / unit for value in searched]}, "time of an epoch of training alone")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", default=["steps", "growth", "epoch"])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
     torch.manual_seed(0)
-    generator = random.Random(0)
-    search = Search()
-    times: dict[str, list[float]] = {step: [] for step in STEPS}
-    memory: dict[str, list[float]] = {step: [] for step in STEPS}
-    for _ in range(options.networks):
-        architecture = random_architecture(search.spec, generator)
-        network = architecture.build().to(memory_format=torch.channels_last)
-        optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
-
-        def train(network: nn.Module = network, optimizer: torch.optim.Optimizer = optimizer) -> None:
-            optimizer.zero_grad()
-            search.loss(network).backward()
-            optimizer.step()
-
-        taken: dict[str, list[float]] = {step: [] for step in ("train", *STEPS)}
-        for _ in range(options.rounds):
-            taken["train"].append(seconds(train))
-            for step in STEPS:
-                search.choose(architecture.choices, step, generator)
-                taken[step].append(seconds(lambda step=step: search.step(step)))
-        unit = np.median(taken["train"][1:])
-        alone = saved_bytes(lambda network=network: search.loss(network))
-        for step in STEPS:
-            times[step].append(float(np.median(taken[step][1:]) / unit))
-            search.choose(architecture.choices, step, generator)
-            memory[step].append(saved_bytes(lambda step=step: search.forward(step)) / alone)
-    rows = [
-        {
-            "step": step,
-            "time": round(float(np.median(times[step])), 3),
-            "time_lowest": round(min(times[step]), 3),
-            "time_highest": round(max(times[step]), 3),
-            "saved_activations": round(float(np.median(memory[step])), 3),
-            "networks": options.networks,
-        }
-        for step in STEPS
-    ]
-    publish("search_cost", rows, ("nni-proxyless", "torch"))
+    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "steps": lambda: steps(options.networks, options.rounds),
+        "growth": lambda: growth(options.rounds),
+        "epoch": lambda: epoch(max(2, options.networks // 2)),
+    }
+    rows = [row for part in options.parts for row in parts[part]()]
+    publish("search_cost", rows, ("nni-proxyless", "nni", "torch", "pytorch-lightning"))
 
 
 if __name__ == "__main__":
