@@ -18,6 +18,7 @@ Activations saved for the backward pass are counted with saved-tensor hooks, eac
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import random
 import statistics
@@ -224,6 +225,7 @@ def steps(networks: int, rounds: int) -> list[dict[str, Any]]:
         memory.setdefault("NNI Proxyless", []).append(saved_bytes(lambda: batch.loss(theirs.supernet)) / alone)
         if number < 3:
             memory.setdefault("NNI DARTS", []).append(saved_bytes(lambda: batch.loss(darts.supernet)) / alone)
+        gc.collect()  # NNI's Proxyless leaves its graphs to it, some GB in a few steps
     return [*ratio_rows("steps", times, "time"), *ratio_rows("steps", memory, "saved activations")]
 
 

@@ -457,6 +457,8 @@ class ProxylessLightningModule(DartsLightningModule):
         free_pruned(self.training_module.model)
         left = {id(p) for p in self.training_module.parameters()}
         for optimizer in self.trainer.optimizers:
+            if getattr(optimizer, "is_arch_optimizer", False):
+                continue  # α stay, also those of choices inside a pruned path
             for group in optimizer.param_groups:
                 for parameter in [p for p in group["params"] if id(p) not in left]:
                     optimizer.state.pop(parameter, None)
@@ -488,10 +490,9 @@ class ProxylessLightningModule(DartsLightningModule):
         self._baseline.load_state_dict(state["baseline"])
         if self._multiplier is not None and state["multiplier"] is not None:
             self._multiplier.load_state_dict(state["multiplier"])
-        for label, gate in self._gates.items():
-            lost = (state["alpha"][label] == -torch.inf).nonzero().flatten().tolist()
-            if lost:
-                gate.prune(lost)
+        with torch.no_grad():
+            for label, gate in self._gates.items():
+                gate.alpha.copy_(state["alpha"][label])
         free_pruned(self.training_module.model)
 
     def _average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -106,8 +106,8 @@ def prepare(recipe: Recipe) -> Prepared:
         images = len(getattr(splits, part)) // recipe.devices
         if images < batch:
             raise DataError(
-                f"{key} {batch} is larger than the {part} part of the data ({images} images for each device); choose a "
-                "smaller one"
+                f"{key} {batch} is larger than the {part} part of the data ({images} images"
+                f"{' for each device' if recipe.devices > 1 else ''}); choose a smaller one"
             )
     table = target.latency_table(spec)
     table.costs(spec)

@@ -151,7 +151,7 @@ def test_busy_port(capsys: Any) -> None:
             "unknown key 'targt'; did you mean 'target'",
         ),
         ({"searchSpace": {"target": {"_type": "choice", "_value": ["tpu"]}}}, "unknown target 'tpu'"),
-        ({"searchSpace": {"epochs": {"_type": "choice", "_value": [1, "x"]}}}, "'epochs' must be a whole number"),
+        ({"searchSpace": {"epochs": {"_type": "choice", "_value": [20, "x"]}}}, "'epochs' must be a whole number"),
         ({"trainingService": {"platform": "remote"}}, "platform must be 'local', got 'remote'"),
         ({"trialCommand": "nni-proxyless trial --recipe other.yml"}, "other.yml: No such file"),
     ],

@@ -51,7 +51,7 @@ def test_yaml_reads_1e_3_as_a_text_and_so_do_we() -> None:
         ({"space": 3}, r"'space' must be a text, got 3 \(int\)"),
         ({"download": "yes please"}, "'download' must be true or false"),
         ({"objective": "add_liner"}, r"unknown value 'add_liner'; did you mean 'add_linear'\?"),
-        ({"arch_gradient": "both"}, "unknown value 'both'.*full, two_path"),
+        ({"arch_gradient": "both"}, "unknown value 'both'.*full, reinforce, two_path"),
         ({"strategy": "proxless"}, r"unknown strategy 'proxless'; did you mean 'proxyless'\?"),
         ({"targets": ["cpu"]}, "'targets' must be a mapping"),
         ({"arch_fraction": 0.6, "held_out_fraction": 0.4}, "must leave images for the weights"),

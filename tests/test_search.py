@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from nni_proxyless import Architecture, search
 from nni_proxyless.errors import InputError
@@ -28,7 +30,7 @@ from nni_proxyless.search import prepare, run_search
 from nni_proxyless.space_spec import SpaceSpec
 from nni_proxyless.warmup import shared_warmup
 
-from .conftest import table_of
+from .conftest import REPOSITORY, table_of
 
 # What differs between two runs of the same search, and nothing else may.
 CLOCK = {"seconds"}
@@ -399,3 +401,40 @@ def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["imagenet", "cifar10", "quickstart"])
+def test_shipped_experiments_are_well_formed(name: str) -> None:
+    folder = REPOSITORY / "experiments" / name
+    config = yaml.safe_load((folder / "config.yml").read_text())
+    targets = config["searchSpace"]["target"]["_value"]
+    assert config["maxTrialNumber"] == len(targets)
+    for target in targets:
+        recipe = Recipe.load(folder / "recipe.yml", {"target": target})
+        assert recipe.chosen_target().name == target
+        SpaceSpec.from_yaml(recipe.space)
+
+
+def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
+    """ImageNet's layout, the recipe of experiments/imagenet with small images, few channels and two epochs."""
+    shutil.copy(REPOSITORY / "experiments" / "imagenet" / "recipe.yml", tmp_path)
+    draw = torch.Generator().manual_seed(0)
+    for number in range(2):
+        folder = tmp_path / "imagenet" / "train" / f"class{number}"
+        folder.mkdir(parents=True)
+        for image in range(40):
+            write_png(
+                torch.randint(0, 255, (3, 40, 40), generator=draw, dtype=torch.uint8), str(folder / f"{image}.png")
+            )
+    small = {
+        "width_mult": 0.1, "input_size": 32, "batch_size": 8, "epochs": 2, "warmup_epochs": 1, "num_workers": 0,
+        "arch_fraction": 0.2, "held_out_fraction": 0.2, "bn_batches": 1,
+    }  # fmt: skip
+    recipe = Recipe.load(tmp_path / "recipe.yml", small)
+    spec = SpaceSpec.from_yaml(recipe.space).with_changes(width_mult=0.1, input_size=32, classes=2)
+    table = table_of(spec)  # hundredths of a millisecond, where mul_log needs more than one
+    table.save(tmp_path / "mobile.yml")
+    architecture = run_search(prepare(replace(recipe, target="mobile")), tmp_path / "out")
+    assert architecture.space == "mobilenetv2_imagenet"
+    assert len(architecture.choices) == 21
+    assert [row["epoch"] for row in history(tmp_path / "out")] == ["1", "2"]

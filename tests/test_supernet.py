@@ -22,6 +22,7 @@ from nni_proxyless.supernet import (
     GatedRepeat,
     WeightFreezer,
     decoded_state,
+    free_pruned,
     make_gates,
 )
 
@@ -313,3 +314,87 @@ def test_nnis_hub_space_trains_both_kinds_of_step() -> None:
         gate.draw_for_gradient("two_path")
     supernet(images).pow(2).sum().backward()
     assert all(strategy._gates[f"s{s}_depth"].alpha.grad is not None for s in range(2, 7))
+
+
+def test_pruned_paths_are_never_drawn_and_the_others_compute_what_they_did(tiny_spec: SpaceSpec) -> None:
+    strategy = ProxylessNAS()
+    supernet = strategy.mutate_model(MobileNetV2Space(tiny_spec)).eval()
+    x = torch.randn(2, 1, 8, 8)
+    kept = {label: gate.candidates[-1] for label, gate in strategy._gates.items()}
+
+    def outputs() -> Tensor:
+        for label, gate in strategy._gates.items():
+            gate.sample = PathSample(gate.candidates.index(kept[label]), (1,))
+        with torch.no_grad():
+            return supernet(x)  # type: ignore[no-any-return]
+
+    before = outputs()
+    sizes = sum(p.numel() for p in supernet.parameters())
+    cut = 0
+    for label, gate in strategy._gates.items():
+        module = next(m for m in supernet.modules() if isinstance(m, GatedLayerChoice) and m.label == label)
+        cut += sum(p.numel() for p in module[gate.candidates[0]].parameters())
+        gate.prune([0])
+    assert free_pruned(supernet) == cut > 0
+    assert sum(p.numel() for p in supernet.parameters()) == sizes - cut
+    assert torch.equal(outputs(), before)
+    for gate in strategy._gates.values():
+        assert float(gate.probs()[0].detach()) == 0.0
+        assert torch.isfinite(gate.probs()).all()
+        for mode in ("two_path", "full", "reinforce"):
+            for _ in range(50):
+                gate.draw_for_gradient(mode)
+                assert 0 not in gate.sample.paths
+        gate.draw_for_gradient("full")
+        assert len(gate.sample.paths) == gate.num_candidates - 1
+        gate.prune(list(range(1, gate.num_candidates - 1)))
+        gate.draw_for_gradient("two_path")
+        assert gate.sample == PathSample(gate.num_candidates - 1)
+
+
+def test_a_pruned_depth_frees_the_blocks_that_only_it_reached() -> None:
+    class Deep(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = Repeat(lambda _: Scale(2.0), nni.choice("depth", [1, 2, 4]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.blocks(x)  # type: ignore[no-any-return]
+
+    strategy = ProxylessNAS()
+    supernet: Any = strategy.mutate_model(Deep())
+    gate = strategy._gates["depth"]
+    gate.prune([2])
+    assert free_pruned(supernet) == 2
+    gate.sample = PathSample(1)
+    assert float(supernet(torch.ones(1)).detach()) == 4.0
+
+
+def test_a_search_saves_no_more_for_the_backward_pass_than_training_does(tiny_spec: SpaceSpec) -> None:
+    """Counted with saved-tensor hooks: a weight step as much as the network alone, a two-path step less."""
+    strategy = ProxylessNAS()
+    supernet = strategy.mutate_model(MobileNetV2Space(tiny_spec))
+    choices = {label: gate.candidates[0] for label, gate in strategy._gates.items()}
+    network = MobileNetV2Space(tiny_spec).freeze(choices)
+    x = torch.randn(4, 1, 8, 8)
+
+    def saved(model: Any) -> int:
+        storages: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = model(x)
+        del output
+        return sum(storages.values())
+
+    alone = saved(network)
+    for gate in strategy._gates.values():
+        gate.sample = PathSample(0)
+    assert saved(supernet) <= 1.02 * alone
+    for gate in strategy._gates.values():
+        gate.sample = PathSample(0, (1,))
+    with WeightFreezer(supernet).frozen():
+        assert saved(supernet) <= alone
