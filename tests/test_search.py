@@ -423,9 +423,8 @@ def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
         folder = tmp_path / "imagenet" / "train" / f"class{number}"
         folder.mkdir(parents=True)
         for image in range(40):
-            write_png(
-                torch.randint(0, 255, (3, 40, 40), generator=draw, dtype=torch.uint8), str(folder / f"{image}.png")
-            )
+            pixels = torch.randint(0, 255, (40, 40, 3), generator=draw, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / f"{image}.png")
     small = {
         "width_mult": 0.1, "input_size": 32, "batch_size": 8, "epochs": 2, "warmup_epochs": 1, "num_workers": 0,
         "arch_fraction": 0.2, "held_out_fraction": 0.2, "bn_batches": 1,
