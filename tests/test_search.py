@@ -434,6 +434,6 @@ def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
     table = table_of(spec)  # hundredths of a millisecond, where mul_log needs more than one
     table.save(tmp_path / "mobile.yml")
     architecture = run_search(prepare(replace(recipe, target="mobile")), tmp_path / "out")
-    assert architecture.space == "mobilenetv2_imagenet"
+    assert architecture.require_spec().name == "mobilenetv2_imagenet"
     assert len(architecture.choices) == 21
     assert [row["epoch"] for row in history(tmp_path / "out")] == ["1", "2"]
