@@ -398,8 +398,8 @@ class _Recorder(pl.Callback):
         return {"search": self._search, "rows": self._rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the history of an interrupted search; that of another search, with a shared warm-up, is not ours."""
-        if state["search"] != self._search:
+        """Take up the history of an interrupted search; that which comes with a shared warm-up is another's."""
+        if self.warmup is not None or state["search"] != self._search:
             return
         self._rows = list(state["rows"])
         self.last = Record(**{key: self._rows[-1][key] for key in (f.name for f in fields(Record))})

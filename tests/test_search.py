@@ -170,6 +170,15 @@ def test_searches_that_agree_on_the_warmup_train_it_once(recipe_file: Path) -> N
     assert next(row["epoch"] for row in history(another)) == "1"
 
 
+def test_the_same_search_again_begins_its_history_behind_the_warmup(recipe_file: Path) -> None:
+    searched(recipe_file, "first")
+    numbers: list[int | None] = []
+    again = recipe_file.parent / "again"
+    run_search(prepare(Recipe.load(recipe_file)), again, lambda _record, number: numbers.append(number))
+    assert [row["epoch"] for row in history(again)] == ["3", "4", "5", "6"]
+    assert numbers == [0, 1, 2, 3, None]  # NNI wants them from 0, without gaps
+
+
 def test_concurrent_searches_wait_for_the_warmup() -> None:
     order: list[str] = []
     began = threading.Event()
