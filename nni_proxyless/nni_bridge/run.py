@@ -265,7 +265,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
                 for metric in known[shown.get(job.trialJobId, 0) :]:
                     found = metric.data
                     follower.epoch(
-                        f"{name} epoch {metric.sequence + 1}: accuracy {found['default']:.4f}, "
+                        f"{name} result {metric.sequence + 1}: accuracy {found['default']:.4f}, "
                         f"latency {found['latency_ms']:.3g} ms (expected {found['expected_latency_ms']:.3g}), "
                         f"entropy {found['entropy']:.2f}, loss {found['train_loss']:.3f}"
                     )
