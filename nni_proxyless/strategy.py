@@ -190,7 +190,7 @@ class ProxylessNAS(OneShotStrategy):
     def _costs_of(self, table: LatencyTable, model: ModelSpace) -> SpaceCosts:
         """The table applied to a space: by its operators, or layer by layer where it was fitted to just this space."""
         if describe_space(model) is not None or not table.fitted_to_layers:
-            return table.costs(require_description(model, "a table of operators"))
+            return table.costs(require_description(model, "latency="))
         costs = table.own_costs()
         candidates = {label: [str(c) for c in gate.candidates] for label, gate in self._gates.items()}
         for label, names in candidates.items():
