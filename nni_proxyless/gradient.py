@@ -305,7 +305,7 @@ class ProxylessLightningModule(DartsLightningModule):
             The objective's value.
         """
         assert self._freezer is not None, "architecture_step outside of a fit"
-        if self._start_ms is None:
+        if self._start_ms is None and self._multiplier is not None:
             self._start_ms = self.expected_latency_ms()
         optimizer = self.architecture_optimizers()
         optimizer.zero_grad()
@@ -324,8 +324,9 @@ class ProxylessLightningModule(DartsLightningModule):
                 if self.arch.gradient == "two_path":
                     gates.rescale_pair(gate.alpha, alpha, gate.sample, gate.temperature)
                 gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
-        expected_ms = self.expected_latency_ms()
-        if self._multiplier is not None and expected_ms is not None:
+        if self._multiplier is not None:
+            expected_ms = self.expected_latency_ms()
+            assert expected_ms is not None
             self._multiplier.gain = MULTIPLIER_GAIN / self.temperature
             self._multiplier.update(expected_ms / self._target_ms() - 1.0)
             self.log("arch/latency_weight", self._multiplier.value)

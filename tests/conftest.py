@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +52,12 @@ def tiny_table(tiny_spec: SpaceSpec) -> LatencyTable:
 
 
 def table_of(spec: SpaceSpec) -> LatencyTable:
+    costs = {operator: 0.01 * number for number, operator in enumerate(spec.distinct_operators(), start=1)}
+    return made_up_table(costs, Calibration(2.0, 0.5, 8, 0.01), spec.name)
+
+
+def made_up_table(costs_ms: Mapping[Any, float], calibration: Calibration, space: str) -> LatencyTable:
+    """A table of a device that does not exist."""
     return LatencyTable(
         device=Device("made up", "none", 1),
         backend="torch",
@@ -58,12 +66,9 @@ def table_of(spec: SpaceSpec) -> LatencyTable:
         batch=1,
         threads=1,
         date="2026-01-01T00:00:00+00:00",
-        operators={
-            operator: OperatorCost(0.01 * number, 0.0, 1)
-            for number, operator in enumerate(spec.distinct_operators(), start=1)
-        },
-        calibration=Calibration(2.0, 0.5, 8, 0.01),
-        space=spec.name,
+        operators={entry: OperatorCost(cost, 0.0, 1) for entry, cost in costs_ms.items()},
+        calibration=calibration,
+        space=space,
     )
 
 

@@ -52,11 +52,7 @@ def random_case(seed: int, layers: int = 5, whole: bool = False) -> tuple[SpaceC
 @pytest.mark.parametrize("seed", range(15))
 def test_within_a_budget_it_equals_brute_force(seed: int, whole: bool) -> None:
     costs, probs = random_case(seed, whole=whole)
-    everything = []
-    for picks in itertools.product(*(range(len(c)) for c in costs.candidates.values())):
-        choices = {k: costs.candidates[k][i] for k, i in zip(probs, picks, strict=True)}
-        likelihood = math.fsum(math.log(float(probs[k][i])) for k, i in zip(probs, picks, strict=True))
-        everything.append((costs.of(choices), likelihood))
+    everything = enumerated(costs, probs)
     for fraction in (0.0, 0.1, 0.3, 0.6, 1.0):
         budget = costs.smallest + fraction * (costs.largest - costs.smallest)
         found = most_likely_within(probs, costs, budget)

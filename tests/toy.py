@@ -16,8 +16,10 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
+from nni_proxyless.latency import Calibration, LatencyTable
 from nni_proxyless.latency.entries import Choice
+
+from .conftest import made_up_table
 
 WORTH = (3.0, 2.2, 1.6, 1.2)
 COSTS: dict[str, dict[str, float]] = {
@@ -60,20 +62,8 @@ class Features(ModelSpace):
 
 def table() -> LatencyTable:
     """As if fitted to whole networks."""
-    return LatencyTable(
-        device=Device("made up", "none", 1),
-        backend="made up",
-        backend_version="0",
-        dtype="float32",
-        batch=1,
-        threads=1,
-        date="2026-01-01T00:00:00+00:00",
-        operators={
-            Choice(label, name): OperatorCost(cost, 0.0, 1) for label, of in COSTS.items() for name, cost in of.items()
-        },
-        calibration=Calibration(1.0, FIXED_MS, 8, 0.0),
-        space="tests.toy.Features",
-    )
+    costs = {Choice(label, name): cost for label, of in COSTS.items() for name, cost in of.items()}
+    return made_up_table(costs, Calibration(1.0, FIXED_MS, 8, 0.0), "tests.toy.Features")
 
 
 def latency_ms(choices: Mapping[str, str]) -> float:
