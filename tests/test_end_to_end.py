@@ -215,9 +215,9 @@ def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "trial 0 epoch 1:" in line:
+            if "trial 0 result 1:" in line:
                 process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(60) == 130, lines
     assert any("go on with: nnictl resume" in line for line in lines), lines
     _await(lambda: not workplace.processes())
 
