@@ -1,13 +1,14 @@
 """What a search costs, in units of one training step (or epoch) of the sampled network alone.
 
-    .venv/bin/python benchmarks/search_cost.py [--networks 12] [--rounds 5] [--parts steps growth epoch]
+    .venv/bin/python benchmarks/search_cost.py [--networks 12] [--rounds 5] [--parts steps default growth epoch]
 
 Space `mobilenetv2_imagenet`, 16 images of 96 x 96. All runs of a part are interleaved; of each random network the
 median of the rounds is taken, and of those ratios the median over networks with its range.
 
 `steps`   training the network as a plain module, and on the same path the weight and architecture steps of our supernet
-          (the architecture steps with every kind of gradient) and of NNI's own Proxyless and DARTS, in channels_last;
-          and NNI's Proxyless in the memory format that it comes with.
+          (the architecture steps with every kind of gradient) and of NNI's own Proxyless and DARTS, all in one memory
+          format: channels_last, which is our default on the CPU, then contiguous, which NNI comes with.
+`default` our steps in our default format against NNI's Proxyless as it comes.
 `growth`  the same steps with 2 to 12 candidates in each layer, all alike, so that only their number changes.
 `epoch`   an epoch of search through Lightning, loaders and logging included, one architecture step for each weight
           step, against an epoch of training one network through Lightning.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import multiprocessing
 import random
 import statistics
 import tempfile
@@ -45,6 +47,7 @@ from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.evaluator import ImageClassification
 from nni_proxyless.gates import PathSample, rescale_pair
 from nni_proxyless.latency import random_architecture
+from nni_proxyless.process_memory import keep_freed_memory
 from nni_proxyless.space_spec import SpaceSpec
 from nni_proxyless.supernet import WeightFreezer
 
@@ -77,6 +80,7 @@ class Batch:
     def __init__(self, memory_format: Any = torch.channels_last) -> None:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
+        self.memory_format = memory_format
         self.images = images.contiguous(memory_format=memory_format)
         self.labels = torch.randint(0, 1000, (BATCH,), generator=generator)
 
@@ -101,13 +105,13 @@ class OurSearch:
     def __init__(self, space: ModelSpace, batch: Batch) -> None:
         self.batch = batch
         strategy = ProxylessNAS()
-        self.supernet = strategy.mutate_model(space).to(memory_format=torch.channels_last)
+        self.supernet = strategy.mutate_model(space).to(memory_format=batch.memory_format)
         self.gates = strategy._gates
         alphas = [gate.alpha for gate in self.gates.values()]
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
         self.weight_optimizer = torch.optim.SGD(weights, 0.01, momentum=0.9)
-        self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999))
+        self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999), foreach=True)
         self.freezer = WeightFreezer(self.supernet)
 
     def choose(self, choices: Mapping[str, Any], step: str, generator: random.Random) -> None:
@@ -141,9 +145,9 @@ class OurSearch:
 class NniSearch:
     """A supernet of NNI's, with the optimizers and the order of steps of its DartsLightningModule."""
 
-    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch, memory_format: Any) -> None:
+    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch) -> None:
         self.batch = batch
-        self.supernet = strategy.mutate_model(space).to(memory_format=memory_format)
+        self.supernet = strategy.mutate_model(space).to(memory_format=batch.memory_format)
         self.choices = [m for m in self.supernet.modules() if hasattr(m, "arch_parameters")]
         alphas = list({p for module in self.choices for p in module.arch_parameters()})
         known = {id(alpha) for alpha in alphas}
@@ -176,25 +180,22 @@ def ratio_rows(part: str, ratios: Mapping[str, list[float]], unit: str, **more: 
     ]
 
 
-def steps(networks: int, rounds: int) -> list[dict[str, Any]]:
-    batch, contiguous = Batch(), Batch(torch.contiguous_format)
-    generator = random.Random(0)
+def imagenet_space() -> MobileNetV2Space:
+    return MobileNetV2Space.from_yaml("mobilenetv2_imagenet", input_size=SIZE)
 
-    def space() -> MobileNetV2Space:
-        return MobileNetV2Space.from_yaml("mobilenetv2_imagenet", input_size=SIZE)
 
-    ours = OurSearch(space(), batch)
-    theirs = NniSearch(Proxyless(), space(), batch, torch.channels_last)
-    as_it_comes = NniSearch(Proxyless(), space(), contiguous, torch.contiguous_format)
-    darts = NniSearch(DARTS(), space(), batch, torch.channels_last)
+def steps(part: str, memory_format: Any, networks: int, rounds: int) -> list[dict[str, Any]]:
+    batch, generator = Batch(memory_format), random.Random(0)
+    ours = OurSearch(imagenet_space(), batch)
+    theirs = NniSearch(Proxyless(), imagenet_space(), batch)
+    darts = NniSearch(DARTS(), imagenet_space(), batch)
     times: dict[str, list[float]] = {}
     memory: dict[str, list[float]] = {}
     for number in range(networks):
         architecture = random_architecture(ours.supernet.spec, generator)
-        network = architecture.build().to(memory_format=torch.channels_last)
+        network = architecture.build().to(memory_format=memory_format)
         train = plain_step(network, batch)
         theirs.choose(architecture.choices)
-        as_it_comes.choose(architecture.choices)
         taken: dict[str, list[float]] = {}
         for _ in range(rounds + 1):
 
@@ -207,17 +208,16 @@ def steps(networks: int, rounds: int) -> list[dict[str, Any]]:
                 note(step, lambda step=step: ours.step(step))  # type: ignore[misc]
             for step in ("weight", "architecture"):
                 note(f"NNI Proxyless {step}", lambda step=step: theirs.step(step))  # type: ignore[misc]
-                note(f"NNI Proxyless as it comes {step}", lambda step=step: as_it_comes.step(step))  # type: ignore[misc]
+                gc.collect()  # it leaves its graphs to it
             if number < 3:
                 note("NNI DARTS weight", lambda: darts.step("weight"))
         medians = {name: statistics.median(values[1:]) for name, values in taken.items()}
         unit = medians.pop("training alone")
         for name, value in medians.items():
             times.setdefault(name, []).append(value / unit)
+        both = medians["NNI Proxyless weight"] + medians["NNI Proxyless architecture"]
         pair = medians["weight"] + medians["two_path"]
-        for name in ("NNI Proxyless", "NNI Proxyless as it comes"):
-            both = medians[f"{name} weight"] + medians[f"{name} architecture"]
-            times.setdefault(f"{name} / ours, weight + architecture", []).append(both / pair)
+        times.setdefault("NNI Proxyless / ours, weight + architecture", []).append(both / pair)
         alone = saved_bytes(lambda network=network: batch.loss(network))  # type: ignore[misc]
         for step in OURS:
             ours.choose(architecture.choices, step, generator)
@@ -225,8 +225,57 @@ def steps(networks: int, rounds: int) -> list[dict[str, Any]]:
         memory.setdefault("NNI Proxyless", []).append(saved_bytes(lambda: batch.loss(theirs.supernet)) / alone)
         if number < 3:
             memory.setdefault("NNI DARTS", []).append(saved_bytes(lambda: batch.loss(darts.supernet)) / alone)
-        gc.collect()  # NNI's Proxyless leaves its graphs to it, some GB in a few steps
-    return [*ratio_rows("steps", times, "time"), *ratio_rows("steps", memory, "saved activations")]
+    return [*ratio_rows(part, times, "time"), *ratio_rows(part, memory, "saved activations")]
+
+
+def stepper(who: str, orders: Any) -> None:
+    """A process with one search as it comes: told choices, it answers with the seconds of both of its steps."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    torch.manual_seed(0)
+    generator = random.Random(0)
+    search: Any
+    if who == "ours":
+        keep_freed_memory()  # as `nni-proxyless` does in a search
+        search, steps_of = OurSearch(imagenet_space(), Batch()), ("weight", "two_path")
+    else:
+        search = NniSearch(Proxyless(), imagenet_space(), Batch(torch.contiguous_format))
+        steps_of = ("weight", "architecture")
+    while (choices := orders.recv()) is not None:
+        taken = []
+        for step in steps_of:
+            if who == "ours":
+                search.choose(choices, step, generator)
+            else:
+                search.choose(choices)
+            taken.append(seconds(lambda step=step: search.step(step)))  # type: ignore[misc]
+        orders.send(taken)
+        gc.collect()
+
+
+def default(networks: int, rounds: int) -> list[dict[str, Any]]:
+    """Ours in one process, NNI's in another, each with its own defaults; they take turns."""
+    spec, generator = SpaceSpec.from_yaml("mobilenetv2_imagenet"), random.Random(0)
+    context = multiprocessing.get_context("spawn")
+    ends = {who: context.Pipe() for who in ("ours", "NNI")}
+    workers = [context.Process(target=stepper, args=(who, end[1]), daemon=True) for who, end in ends.items()]
+    for worker in workers:
+        worker.start()
+    ratios = []
+    for _ in range(networks):
+        choices = random_architecture(spec, generator).choices
+        taken: dict[str, list[list[float]]] = {}
+        for _ in range(rounds + 1):
+            for who, (order, _) in ends.items():
+                order.send(choices)
+                taken.setdefault(who, []).append(order.recv())
+        both = {who: float(np.median(values[1:], axis=0).sum()) for who, values in taken.items()}
+        ratios.append(both["NNI"] / both["ours"])
+    for order, _ in ends.values():
+        order.send(None)
+    for worker in workers:
+        worker.join()
+    return ratio_rows("default", {"NNI Proxyless as it comes / ours, weight + architecture": ratios}, "time")
 
 
 class Alike(ModelSpace):
@@ -251,7 +300,7 @@ def growth(rounds: int) -> list[dict[str, Any]]:
     spec = SpaceSpec.from_yaml("mobilenetv2_imagenet").with_changes(input_size=SIZE)
     counts = (2, 4, 8, 12)
     ours = {n: OurSearch(Alike(spec, n), batch) for n in counts}
-    darts = {n: NniSearch(DARTS(), Alike(spec, n), batch, torch.channels_last) for n in counts}
+    darts = {n: NniSearch(DARTS(), Alike(spec, n), batch) for n in counts}
     taken: dict[tuple[str, int], list[float]] = {}
     memory: dict[tuple[str, int], float] = {}
     for number in range(2 * rounds + 1):
@@ -344,18 +393,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", default=["steps", "growth", "epoch"])
+    parser.add_argument("--parts", nargs="+", default=["steps", "default", "growth", "epoch"])
     options = parser.parse_args()
+    # A process for each: NNI's Proxyless leaves some GB of graphs behind.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        rows = []
+        for part in names(options.parts):
+            if part == "default":
+                rows += default(options.networks, options.rounds)  # has processes of its own
+            else:
+                rows += pool.apply(run_part, (part, options.networks, options.rounds))
+    publish("search_cost", rows, ("nni-proxyless", "nni", "torch", "pytorch-lightning"))
+
+
+def names(parts: list[str]) -> list[str]:
+    return [n for p in parts for n in (("steps, channels_last", "steps, contiguous") if p == "steps" else (p,))]
+
+
+def run_part(part: str, networks: int, rounds: int) -> list[dict[str, Any]]:
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)
     torch.manual_seed(0)
-    parts: dict[str, Callable[[], list[dict[str, Any]]]] = {
-        "steps": lambda: steps(options.networks, options.rounds),
-        "growth": lambda: growth(options.rounds),
-        "epoch": lambda: epoch(max(2, options.networks // 2)),
-    }
-    rows = [row for part in options.parts for row in parts[part]()]
-    publish("search_cost", rows, ("nni-proxyless", "nni", "torch", "pytorch-lightning"))
+    if part == "growth":
+        return growth(rounds)
+    if part == "epoch":
+        return epoch(max(2, networks // 2))
+    memory_format = torch.contiguous_format if part.endswith("contiguous") else torch.channels_last
+    return steps(part, memory_format, networks, rounds)
 
 
 if __name__ == "__main__":

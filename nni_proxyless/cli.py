@@ -89,6 +89,22 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument("--out", type=Path, help="folder for an architecture file per table, named like the table")
     decode.add_argument("--front", type=Path, help="CSV of every table's whole front, latency against likelihood")
 
+    register = command(
+        "register",
+        _register,
+        "Put the tuner LatencyBudget into NNI's registry, for plain nnictl; `run` does it by itself.",
+        "nni-proxyless register",
+    )
+    register.add_argument("--unregister", action="store_true", help="take it out again")
+
+    doctor = command(
+        "doctor",
+        _doctor,
+        "Check the installation: versions, registry, port, write access, backends, known conflicts.",
+        "nni-proxyless doctor",
+    )
+    doctor.add_argument("--port", type=int, default=8080, help="the port that NNI's web UI is meant to have (8080)")
+
     latency = commands.add_parser(
         "latency", help="Latency tables of devices.", description="Latency tables of devices."
     )
@@ -134,7 +150,12 @@ def _run(options: argparse.Namespace) -> int:
     results = options.results or Path("results") / plan.name
     if rows:
         collect.write_summary(rows, results / "summary.csv")
-        sys.stdout.write(f"\n{collect.format_table(rows)}\n\nresults: {results.resolve()}\n")
+        sys.stdout.write(f"\n{collect.format_table(rows)}\n")
+        compared = collect.summary_rows(collect.at_equal_latency(outcomes))
+        if len(compared) < len(rows):
+            collect.write_summary(compared, results / "comparison.csv")
+            sys.stdout.write(f"\nat equal latency\n{collect.format_table(compared)}\n")
+        sys.stdout.write(f"\nresults: {results.resolve()}\n")
         sys.stdout.flush()
     failed = [o for o in outcomes if o.architecture is None]
     if failed or not outcomes:
@@ -181,6 +202,29 @@ def _search(options: argparse.Namespace) -> int:
         f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
         f"results: {output.resolve()}\n"
     )
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from .nni_bridge import registration
+
+    done = registration.unregister() if options.unregister else registration.register()
+    sys.stdout.write(f"tuner {registration.TUNER}: {done}\n")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .nni_bridge import doctor
+
+    if not 0 < options.port < 65536:
+        raise InputError(f"port must be from 1 to 65535, got {options.port}")
+    findings = doctor.examine(options.port)
+    for finding in findings:
+        sys.stdout.write(f"{finding}\n")
+    sys.stdout.flush()
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        raise RunError(f"{errors} thing{'s' if errors > 1 else ''} to mend before a search works")
     return 0
 
 

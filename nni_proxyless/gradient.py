@@ -203,7 +203,11 @@ class ProxylessLightningModule(DartsLightningModule):
         if not parameters:
             raise ValueError("the model space has no choices: there is nothing to search")
         return optim.Adam(
-            parameters, lr=self.arc_learning_rate, betas=self.arch.betas, weight_decay=self.arch.weight_decay
+            parameters,
+            lr=self.arc_learning_rate,
+            betas=self.arch.betas,
+            weight_decay=self.arch.weight_decay,
+            foreach=True,  # many small tensors
         )
 
     def on_train_start(self) -> Any:

@@ -19,7 +19,7 @@ from .files import read_mapping
 if TYPE_CHECKING:
     from .targets import Target
 
-STRATEGIES = ("proxyless",)
+STRATEGIES = ("proxyless", "darts", "gumbel_darts", "enas", "random", "nni_proxyless_builtin")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class Recipe:
         download: Whether torchvision may download CIFAR.
         arch_fraction: Part of the training images that trains the architecture.
         held_out_fraction: Part that is held out to judge decoded networks.
-        strategy: Search strategy.
+        strategy: `proxyless`, NNI's `darts`, `gumbel_darts`, `enas`, `random` or `nni_proxyless_builtin`, or
+            `package.module:Class`, a one-shot strategy of NNI's kind.
+        strategy_args: Further arguments of a strategy other than proxyless.
         objective: How loss and latency are joined: `budget`, `add_linear` or `mul_log`; `budget` if there is one.
         budget_ms: What the network may take, in milliseconds; for other objectives than `budget` their reference.
         budget_fraction: The same as a part of the largest network's latency.
@@ -85,6 +87,7 @@ class Recipe:
     arch_fraction: float = 0.2
     held_out_fraction: float = 0.2
     strategy: str = "proxyless"
+    strategy_args: dict[str, Any] = field(default_factory=dict)
     objective: Literal["budget", "add_linear", "mul_log"] | None = None
     budget_ms: float | None = None
     budget_fraction: float | None = None
@@ -197,8 +200,20 @@ class Recipe:
             raise RecipeError(
                 f"{source}: 'warmup_epochs' must leave epochs to search in, got {self.warmup_epochs} of {self.epochs}"
             )
-        if self.strategy not in STRATEGIES:
-            raise RecipeError(f"{source}: " + unknown_name("strategy", self.strategy, STRATEGIES))
+        if self.strategy not in STRATEGIES and not _names_a_class(self.strategy):
+            raise RecipeError(
+                f"{source}: " + unknown_name("strategy", self.strategy, STRATEGIES) + ", or package.module:Class"
+            )
+        if self.strategy == "proxyless":
+            if self.strategy_args:
+                raise RecipeError(f"{source}: 'strategy_args' are for other strategies; proxyless has keys of its own")
+        elif self.objective == "budget":
+            raise RecipeError(
+                f"{source}: objective budget is proxyless's own; with strategy {self.strategy} use add_linear or "
+                "mul_log, and the tuner LatencyBudget to find the latency_weight that meets a budget"
+            )
+        elif self.devices > 1:
+            raise RecipeError(f"{source}: strategy {self.strategy} runs on one device, got devices: {self.devices}")
 
     def resolve(self, path: str) -> Path:
         """A path of the recipe's, seen from its folder."""
@@ -278,6 +293,11 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, hint):
         return value
     raise RecipeError(f"{where} must be {names[hint]}, got {_shown(value)}")
+
+
+def _names_a_class(strategy: str) -> bool:
+    module, _, name = strategy.partition(":")
+    return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def _shown(value: Any) -> str:

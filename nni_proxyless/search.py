@@ -38,12 +38,15 @@ from .errors import DataError, InputError, RecipeError, RunError
 from .evaluator import ImageClassification, accuracy, reestimate_batch_norm
 from .files import read_mapping, write_atomically, write_csv, write_yaml
 from .latency import LatencyTable
+from .latency_aware import LatencyAwareStrategy
 from .operators import Network
 from .parallel import PathParallelStrategy, share_buffers
+from .process_memory import keep_freed_memory
 from .recipe import Recipe
+from .search_checkpoint import CHECKPOINT_KEY
 from .space import MobileNetV2Space
 from .space_spec import SpaceSpec
-from .strategy import ProxylessNAS
+from .strategies import make_strategy
 from .supernet import decoded_state
 from .targets import Target
 from .warmup import SharedWarmup, shared_warmup
@@ -62,6 +65,7 @@ class Record:
         expected_latency_ms: E[latency] of the distribution, in milliseconds.
         entropy: Mean entropy of the layers, in nats.
         train_loss: Mean loss of the epoch's weight steps.
+        expected_over_budget: Expected latency as a part of the budget, where there is one.
     """
 
     default: float
@@ -69,6 +73,11 @@ class Record:
     expected_latency_ms: float
     entropy: float
     train_loss: float
+    expected_over_budget: float | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """What is sent to NNI: numbers only, the same keys throughout a search."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -173,11 +182,12 @@ def run_search(
         prepared.table.save(output / "latency_table.yml")
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
     _quiet_lightning()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
-    strategy = make_strategy(recipe, prepared.table)
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
+    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
     recorder = _Recorder(prepared, strategy, output, report)
     trainer = Trainer(
         max_epochs=recipe.epochs,
@@ -206,7 +216,7 @@ def run_search(
         start = checkpoint if interrupted else None
         if interrupted:
             _log.info("going on where the search in %s was interrupted", output)
-        elif recipe.share_warmup and recipe.warmup_epochs > 0:
+        elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
             warmup = stack.enter_context(shared_warmup(_warmup_depends_on(prepared), wait=is_main_process()))
             recorder.warmup = warmup
             if warmup.found:
@@ -230,7 +240,7 @@ def run_search(
     architecture = replace(
         architecture,
         measured_latency_ms=measured,
-        metrics=asdict(recorder.last),
+        metrics=recorder.last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )
     write_atomically(output / "weights.pt", lambda path: torch.save(network.cpu().state_dict(), path))
@@ -248,30 +258,6 @@ def run_search(
 def is_main_process() -> bool:
     """Whether this is the process that was started, not one that Lightning started for another device."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def make_strategy(recipe: Recipe, table: LatencyTable) -> ProxylessNAS:
-    """The NNI strategy that a recipe asks for."""
-    return ProxylessNAS(
-        latency=table,
-        budget_ms=recipe.budget_ms,
-        budget_fraction=recipe.budget_fraction,
-        objective=recipe.objective,
-        latency_weight=recipe.latency_weight,
-        arch_gradient=recipe.arch_gradient,
-        arch_learning_rate=recipe.arch_learning_rate,
-        arch_betas=(recipe.arch_beta1, recipe.arch_beta2),
-        arch_weight_decay=recipe.arch_weight_decay,
-        arch_schedule=recipe.arch_schedule,
-        arch_update_every=recipe.arch_update_every,
-        reinforce_samples=recipe.reinforce_samples,
-        warmup_epochs=recipe.warmup_epochs,
-        sharpen_epochs=recipe.sharpen_epochs,
-        sharpen_temperature=recipe.sharpen_temperature,
-        prune_below=recipe.prune_below,
-        gradient_clip_val=recipe.gradient_clip_val,
-        seed=recipe.seed,
-    )
 
 
 def _check_hardware(recipe: Recipe) -> None:
@@ -302,12 +288,15 @@ def _interrupted(recipe: Recipe, output: Path) -> bool:
 
 
 def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
-    """Weight steps of each process: the longer part of the data sets the pace, the other begins anew."""
+    """Steps of the learning rate's schedule: the longer part of the data sets the pace, the other begins anew."""
     sizes = (
         (len(splits.weights), recipe.batch_size),
         (len(splits.architecture), recipe.arch_batch_size or recipe.batch_size),
     )
-    return max(math.ceil(images / recipe.devices) // batch for images, batch in sizes)
+    steps = [math.ceil(images / recipe.devices) // batch for images, batch in sizes]
+    if recipe.strategy == "enas":
+        return sum(steps)  # first the one part, then the other, and the learning rate falls through both
+    return steps[0] if recipe.strategy == "random" else max(steps)
 
 
 def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
@@ -356,7 +345,7 @@ class _Recorder(pl.Callback):
         warmup: The shared warm-up, where there is one.
     """
 
-    def __init__(self, prepared: Prepared, strategy: ProxylessNAS, output: Path, report: Report | None) -> None:
+    def __init__(self, prepared: Prepared, strategy: LatencyAwareStrategy, output: Path, report: Report | None) -> None:
         self._prepared = prepared
         self._strategy = strategy
         self._output = output
@@ -402,8 +391,15 @@ class _Recorder(pl.Callback):
         if self.warmup is not None or state["search"] != self._search:
             return
         self._rows = list(state["rows"])
-        self.last = Record(**{key: self._rows[-1][key] for key in (f.name for f in fields(Record))})
+        self.last = Record(**{f.name: self._rows[-1][f.name] for f in fields(Record) if f.name in self._rows[-1]})
         self._started -= self._rows[-1]["seconds"]
+
+    def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint.setdefault(CHECKPOINT_KEY, self._strategy.checkpoint())
+        state["strategy"] = self._strategy.extra_state()
+
+    def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+        self._strategy.load_extra_state(checkpoint[CHECKPOINT_KEY].get("strategy", {}))
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         self._losses = []
@@ -414,7 +410,8 @@ class _Recorder(pl.Callback):
         random.seed(seed)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        self._losses.append(outputs["loss"])
+        if outputs and "loss" in outputs:  # ENAS's steps of the controller have none
+            self._losses.append(outputs["loss"])
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not self._losses:
@@ -422,7 +419,9 @@ class _Recorder(pl.Callback):
         share_buffers(module, trainer.world_size)
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
-            self._record(trainer, module, epoch)
+            if epoch == trainer.max_epochs:
+                self._rank_finalists()
+            self._record(trainer, epoch)
             write_atomically(self._output / "checkpoint.ckpt", trainer.save_checkpoint)
         else:
             trainer.save_checkpoint("not written by this rank")
@@ -431,32 +430,44 @@ class _Recorder(pl.Callback):
                 self.warmup.save(lambda path: shutil.copyfile(self._output / "checkpoint.ckpt", path))
             trainer.strategy.barrier()
 
-    def _record(self, trainer: Any, module: Any, epoch: int) -> None:
+    def _rank_finalists(self) -> None:
+        """Where a strategy ends with several architectures: the best with the supernet's weights is decoded."""
+        finalists = self._strategy.finalists()
+        if not finalists:
+            return
+        judges = DataLoader(self._prepared.splits.architecture, batch_size=self._prepared.recipe.batch_size)
+        found = []
+        for choices in finalists:
+            self._strategy.choose(choices)
+            found.append(accuracy(self.decode()[1], judges))
+        best = max(range(len(found)), key=found.__getitem__)
+        self._strategy.choose(finalists[best])
+        _log.info("%d networks ranked: accuracy %.4f to %.4f", len(found), min(found), max(found))
+
+    def _record(self, trainer: Any, epoch: int) -> None:
         architecture, network = self.decode()
         loss = float(torch.stack(self._losses).mean())
         assert architecture.predicted_latency_ms is not None
-        expected = module.expected_latency_ms()
+        expected = self._strategy.expected_latency_ms()
         assert expected is not None
+        budget = self._strategy.budget_ms
         record = Record(
             default=accuracy(network, self._held_out),
             latency_ms=architecture.predicted_latency_ms,
             expected_latency_ms=expected,
-            entropy=module.mean_entropy(),
+            entropy=self._strategy.mean_entropy(),
             train_loss=loss,
+            expected_over_budget=None if budget is None else expected / budget,
         )
         self.last = record
         seconds = round(time.monotonic() - self._started, 2)
-        details = {
-            "latency_weight": module.latency_weight,
-            "temperature": module.temperature,
-            "arch_learning_rate": module.arch_rate,
-            "pruned": len(module.pruned),
-        }
-        self._rows.append({"epoch": epoch, **asdict(record), **details, "seconds": seconds})
+        details = self._strategy.progress()
+        pruned = getattr(self._strategy.oneshot_module, "pruned", [])
+        self._rows.append({"epoch": epoch, **record.metrics(), **details, "seconds": seconds})
         write_csv(self._output / "history.csv", list(self._rows[0]), self._rows)
-        if module.pruned:
-            write_csv(self._output / "pruned.csv", list(module.pruned[0]), module.pruned)
-        for name, value in {**asdict(record), **details}.items():
+        if pruned:
+            write_csv(self._output / "pruned.csv", list(pruned[0]), pruned)
+        for name, value in {**record.metrics(), **details}.items():
             key = "val/accuracy" if name == "default" else f"search/{name}"
             trainer.logger.experiment.add_scalar(key, value, epoch)
         trainer.logger.experiment.flush()

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
 
 import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
-from nni.nas.oneshot.pytorch.strategy import MutationHook, OneShotStrategy, no_default_hook
+from nni.nas.oneshot.pytorch.strategy import MutationHook, no_default_hook
 from torch import nn
 
-from .architecture import Architecture
-from .decode import FrontPoint, front, most_likely, most_likely_within
-from .errors import InputError, LatencyTableError, unknown_name
+from .cpu_kernels import accelerate
+from .errors import InputError, unknown_name
 from .gradient import ArchSettings, ProxylessLightningModule
-from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
+from .latency_aware import LatencyAwareStrategy
 from .objective import get_objective
 from .penalty import DifferentiablePenalty
-from .space import describe_space, require_description
 from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutate_choice
 
 SCHEDULES = ("constant", "cosine")
 
 
-class ProxylessNAS(OneShotStrategy):
+class ProxylessNAS(LatencyAwareStrategy):
     """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space of LayerChoice, InputChoice and Repeat.
 
     Use it wherever NNI takes a one-shot strategy, as in `NasExperiment(space, evaluator, strategy).run()`.
@@ -71,6 +66,8 @@ class ProxylessNAS(OneShotStrategy):
         MissingOperatorError: The table lacks operators of the space (when the experiment starts).
     """
 
+    strategy_name: ClassVar[str] = "proxyless"
+
     def __init__(
         self,
         *,
@@ -97,7 +94,19 @@ class ProxylessNAS(OneShotStrategy):
         mutation_hooks: list[MutationHook] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(mutation_hooks=mutation_hooks, **kwargs)
+        has_budget = budget_ms is not None or budget_fraction is not None
+        if objective is None:
+            objective = "budget" if has_budget else "add_linear"
+        super().__init__(
+            latency=latency,
+            budget_ms=budget_ms,
+            budget_fraction=budget_fraction,
+            keeps_budget=objective == "budget",
+            mutation_hooks=mutation_hooks,
+            **kwargs,
+        )
+        if objective == "budget" and not has_budget:
+            raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
         _at_least("latency_weight", latency_weight, 0.0)
         _at_least("arch_weight_decay", arch_weight_decay, 0.0)
         if arch_learning_rate is not None:
@@ -117,30 +126,8 @@ class ProxylessNAS(OneShotStrategy):
         if prune_below is not None and not 0.0 < prune_below < 1.0:
             raise InputError(f"prune_below must be between 0 and 1, got {prune_below!r}")
         _whole("log_prob_every_n_step", log_prob_every_n_step, 1)
-        if budget_ms is not None:
-            _above("budget_ms", budget_ms, 0.0)
-        if budget_fraction is not None and not 0.0 < budget_fraction <= 1.0:
-            raise InputError(f"budget_fraction must be above 0 and at most 1, got {budget_fraction!r}")
-        if budget_ms is not None and budget_fraction is not None:
-            raise InputError(f"give budget_ms={budget_ms} or budget_fraction={budget_fraction}, not both")
-        has_budget = budget_ms is not None or budget_fraction is not None
-        if has_budget and latency is None:
-            given = f"budget_fraction={budget_fraction}" if budget_ms is None else f"budget_ms={budget_ms}"
-            raise InputError(f"{given} needs latency=, the table of the device it is meant for")
-        if objective is None:
-            objective = "budget" if has_budget else "add_linear"
-        elif objective == "budget" and not has_budget:
-            raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
-        if latency is not None and latency.unit != "ms":
-            raise InputError(
-                f"latency= needs a table in ms, got one in {latency.unit}; give it as "
-                "penalty={'profiler': LatencyProfiler(space, table), 'baseline': …} instead"
-            )
-        self.latency = latency
-        self.budget_ms = budget_ms
         self.objective_name = objective
         self.latency_weight = latency_weight
-        self.budget_fraction = budget_fraction
         self.sharpen_epochs = sharpen_epochs
         self.arch = ArchSettings(
             gradient=check_arch_gradient(arch_gradient),
@@ -161,14 +148,10 @@ class ProxylessNAS(OneShotStrategy):
         self.seed = seed
         self._objective = get_objective(objective)
         self._gates: dict[str, Gate] = {}
-        self._costs: SpaceCosts | None = None
-        self._description: dict[str, Any] | None = None
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make a supernet of a model space, in place; see NNI's `OneShotStrategy.mutate_model`."""
         self._gates = make_gates(model.simplify())
-        spec = describe_space(model)
-        self._description = None if spec is None else spec.to_dict()
         if self.arch.prune_below is not None:
             most = max(gate.num_candidates for gate in self._gates.values())
             if self.arch.prune_below * most >= 1:
@@ -176,40 +159,8 @@ class ProxylessNAS(OneShotStrategy):
                     f"prune_below must be below 1/{most}, as there are layers of {most} candidates, got "
                     f"{self.arch.prune_below}"
                 )
-        if self.latency is not None:
-            self._costs = self._costs_of(self.latency, model)
-            if self.budget_fraction is not None:
-                self.budget_ms = self.budget_fraction * self._costs.largest
-            if self._has_budget and not self.budget_ms >= self._costs.smallest:  # type: ignore[operator]
-                raise InputError(
-                    f"no network of this space takes {self.budget_ms:.4g} ms or less; the fastest takes "
-                    f"{self._costs.smallest:.4g} ms, the slowest {self._costs.largest:.4g} ms"
-                )
-        return super().mutate_model(model)
-
-    def _costs_of(self, table: LatencyTable, model: ModelSpace) -> SpaceCosts:
-        """The table applied to a space: by its operators, or layer by layer where it was fitted to just this space."""
-        if describe_space(model) is not None or not table.fitted_to_layers:
-            return table.costs(require_description(model, "latency="))
-        costs = table.own_costs()
-        candidates = {label: [str(c) for c in gate.candidates] for label, gate in self._gates.items()}
-        for label, names in candidates.items():
-            known = list(costs.candidates.get(label, ()))
-            if sorted(known) != sorted(names):
-                raise LatencyTableError(
-                    f"the table is fitted to other layers: of '{label}' it knows {known}, the space has {names}"
-                )
-        order = {label: [costs.candidates[label].index(name) for name in names] for label, names in candidates.items()}
-        return SpaceCosts(
-            costs.fixed,
-            {label: tuple(gate.candidates) for label, gate in self._gates.items()},
-            {label: tuple(costs.layers[label][i] for i in indices) for label, indices in order.items()},
-        )
-
-    @property
-    def _has_budget(self) -> bool:
-        """Whether the exported network has to be within the budget."""
-        return self.objective_name == "budget"
+        self.apply_table(model)
+        return accelerate(super().mutate_model(model))
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         return [mutate_choice, no_default_hook]
@@ -219,20 +170,15 @@ class ProxylessNAS(OneShotStrategy):
         return hook(module, name, memo, {})
 
     def configure_oneshot_module(self, training_module: Any) -> ProxylessLightningModule:
-        reference_ms = self.budget_ms
-        if reference_ms is None and self._costs is not None:
-            with torch.no_grad():
-                start = {label: gate.probs() for label, gate in self._gates.items()}
-                reference_ms = float(self._costs.expected(start))
         return ProxylessLightningModule(
             training_module,
             gates_by_label=self._gates,
             costs=self._costs,
             objective=self._objective,
-            reference_ms=reference_ms if reference_ms is not None else 1.0,
+            reference_ms=self.reference_ms(),
             latency_weight=self.latency_weight,
             arch=self.arch,
-            budget_ms=self.budget_ms if self._has_budget else None,
+            budget_ms=self.budget_ms if self._keeps_budget else None,
             export=self.decoded_choices,
             description=self._description,
             sampling_seed=torch.initial_seed() % 2**63 if self.seed is None else self.seed,
@@ -250,18 +196,6 @@ class ProxylessNAS(OneShotStrategy):
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
         return None
 
-    def most_likely_choices(self) -> dict[str, Any]:
-        """Label to the most likely candidate, as an NNI sample; changes nothing."""
-        return most_likely(self.path_probs(), {label: gate.candidates for label, gate in self._gates.items()})
-
-    def decoded_choices(self) -> dict[str, Any]:
-        """What the search has come to: the most likely architecture, within the budget where there is one."""
-        if not self._has_budget:
-            return self.most_likely_choices()
-        assert self._costs is not None
-        assert self.budget_ms is not None
-        return most_likely_within(self.path_probs(), self._costs, self.budget_ms)
-
     def path_probs(self) -> dict[str, torch.Tensor]:
         """Label to path probabilities at temperature 1, shape (num_candidates,), float64; changes nothing.
 
@@ -269,70 +203,24 @@ class ProxylessNAS(OneShotStrategy):
         """
         return {label: torch.softmax(gate.alpha.detach().double(), 0) for label, gate in self._gates.items()}
 
-    def export_front(
-        self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None
-    ) -> dict[str, list[FrontPoint]]:
-        """For each table, and every latency, the most likely architecture within it: one search, all devices.
+    def expected_latency_ms(self) -> float | None:
+        """E[latency] in milliseconds at the present temperature, if there is a table."""
+        module: ProxylessLightningModule = self.oneshot_module
+        return module.expected_latency_ms()
 
-        Args:
-            tables: Name to table; the search's own, as `latency`, if not given.
-            budget_ms: Leave out what is slower, in milliseconds.
+    def mean_entropy(self) -> float:
+        """Mean entropy of the layers in nats, at the present temperature."""
+        module: ProxylessLightningModule = self.oneshot_module
+        return module.mean_entropy()
 
-        Returns:
-            Name to points by rising latency and likelihood.
-
-        Raises:
-            InputError: There is no table at all, or no architecture is within the budget.
-            SpaceError: The space does not describe its operators.
-            MissingOperatorError: A table lacks operators of the space.
-        """
-        if tables is None:
-            if self.latency is None:
-                raise InputError("export_front needs tables=, or a search with latency=")
-            tables = {"latency": self.latency}
-        probs = self.path_probs()
+    def progress(self) -> dict[str, float]:
+        module: ProxylessLightningModule = self.oneshot_module
         return {
-            name: front(probs, self._costs_of(table, self.supernet), budget_ms=budget_ms)
-            for name, table in tables.items()
+            "latency_weight": module.latency_weight,
+            "temperature": module.temperature,
+            "arch_learning_rate": module.arch_rate,
+            "pruned": len(module.pruned),
         }
-
-    def export_architecture(
-        self, *, budget_ms: float | None = None, table: LatencyTable | None = None, **details: Any
-    ) -> Architecture:
-        """The most likely architecture, with its predicted latency if there is a table.
-
-        Args:
-            budget_ms: The most likely one of those within this latency by the table, in milliseconds; the search's own
-                budget if it has one.
-            table: Another device's table instead of the search's own.
-            **details: Further fields of `Architecture`: `target`, `metrics`, `seed` and so on.
-
-        Raises:
-            InputError: There is a budget but no table, or no architecture is that fast.
-        """
-        costs = self._costs
-        if table is not None:
-            costs = self._costs_of(table, self.supernet)
-        elif budget_ms is None and self._has_budget:
-            budget_ms = self.budget_ms
-        if budget_ms is None:
-            choices = self.most_likely_choices()
-        elif costs is None:
-            raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
-        else:
-            choices = most_likely_within(self.path_probs(), costs, budget_ms)
-        known: dict[str, Any] = {
-            "strategy": "proxyless",
-            "budget_ms": self.budget_ms if budget_ms is None and table is None else budget_ms,
-            "predicted_latency_ms": None if costs is None else costs.of(choices),
-            "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
-        }
-        spec = describe_space(self.supernet)
-        if spec is not None:
-            return Architecture.of_space(spec, choices, **{**known, **details})
-        candidates = {label: list(gate.candidates) for label, gate in self._gates.items()}
-        digest = hashlib.sha256(json.dumps(candidates, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        return Architecture(type(self.supernet).__qualname__, digest, choices, **{**known, **details})
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -362,7 +362,7 @@ def decoded_state(supernet: nn.Module, choices: Mapping[str, Any]) -> dict[str, 
     """
     chosen: dict[str, str] = {}  # prefix of a LayerChoice to the prefix of its chosen candidate
     for name, module in supernet.named_modules():
-        if isinstance(module, GatedLayerChoice):
+        if isinstance(module, LayerChoice):
             chosen[f"{name}."] = f"{name}.{choices[module.label]}."
     state = {}
     for key, value in supernet.state_dict().items():

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.space_spec import SpaceSpec
@@ -70,6 +72,22 @@ def made_up_table(costs_ms: Mapping[Any, float], calibration: Calibration, space
         calibration=calibration,
         space=space,
     )
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
+    """Digits on a tiny space, six epochs, two of them warm-up, for a made-up device."""
+    spec = replace(tiny_spec, classes=10)
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(spec.to_dict()))
+    table_of(spec).save(tmp_path / "table.yml")
+    content = {
+        "space": "tiny.yml", "data": "digits", "batch_size": 64, "epochs": 6, "warmup_epochs": 2, "learning_rate": 0.1,
+        "budget_fraction": 0.87, "arch_learning_rate": 0.3, "bn_batches": 2, "threads": 1,
+        "target": "device", "targets": {"device": {"table": "table.yml"}},
+    }  # fmt: skip
+    path = tmp_path / "recipe.yml"
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 @pytest.fixture

@@ -36,22 +36,6 @@ from .conftest import REPOSITORY, table_of
 CLOCK = {"seconds"}
 
 
-@pytest.fixture
-def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
-    """Digits on a tiny space, six epochs, two of them warm-up, for a made-up device."""
-    spec = replace(tiny_spec, classes=10)
-    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(spec.to_dict()))
-    table_of(spec).save(tmp_path / "table.yml")
-    content = {
-        "space": "tiny.yml", "data": "digits", "batch_size": 64, "epochs": 6, "warmup_epochs": 2, "learning_rate": 0.1,
-        "budget_fraction": 0.87, "arch_learning_rate": 0.3, "bn_batches": 2, "threads": 1,
-        "target": "device", "targets": {"device": {"table": "table.yml"}},
-    }  # fmt: skip
-    path = tmp_path / "recipe.yml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
 def searched(recipe_file: Path, name: str, **settings: Any) -> tuple[Architecture, Path]:
     output = recipe_file.parent / name
     return run_search(prepare(Recipe.load(recipe_file, settings)), output), output
@@ -92,8 +76,8 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
     original = search._Recorder._record
     for epoch in (1, 3, 5):  # in the warm-up, in the search, and after paths were pruned; always before the checkpoint
 
-        def stop(self: Any, trainer: Any, module: Any, number: int, epoch: int = epoch) -> None:
-            original(self, trainer, module, number)
+        def stop(self: Any, trainer: Any, number: int, epoch: int = epoch) -> None:
+            original(self, trainer, number)
             if number == epoch + 1:
                 raise Killed
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -14,6 +12,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ..errors import InputError
+from ..process_memory import keep_freed_memory
 from .device import Device, this_device
 from .sampling import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
 from .table import Unit
@@ -101,7 +100,7 @@ class Backend(ABC):
     def session(self) -> Iterator[None]:
         """Holds the settings that a measurement needs of the whole process."""
         if self.clocked:
-            _keep_freed_memory()
+            keep_freed_memory()
         yield
 
 
@@ -113,18 +112,3 @@ def one_of(backend: str, label: str, value: object, allowed: Mapping[str, Any] |
     """
     if value not in allowed:
         raise InputError(f"backend {backend}: {label} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory instead of handing it back and faulting it in again at the next run.
-
-    Whether it hands a network's activations back depends on the heap's history, and with it 5 to 20 % of an eager
-    network's latency: the same calibration that fits networks within 1 % with memory kept missed them by 5 to 7 %
-    without. It also lets each network have the memory of the one before it. For the rest of the process, as glibc
-    cannot be asked what it did before; elsewhere a no-op.
-    """
-    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ from typing import Any
 
 from ..architecture import Architecture
 from ..files import write_csv
+from .cells import Rules, ratio_of
 
 _ARTIFACTS = ("architecture.json", "history.csv", "latency_table.yml", "recipe.yml", "weights.pt")
 
@@ -88,7 +91,8 @@ def _last_line(path: Path) -> str:
 
 
 COLUMNS = (
-    "target", "strategy", "accuracy", "predicted_latency_ms", "measured_latency_ms", "parameters", "architecture",
+    "target", "strategy", "accuracy", "budget_ms", "predicted_latency_ms", "measured_latency_ms",
+    "expected_over_budget", "parameters", "architecture",
 )  # fmt: skip
 
 
@@ -99,19 +103,42 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
         found, folder = outcome.architecture, outcome.folder
         if found is None or folder is None:
             continue
-        measured = found.measured_latency_ms
+        measured, ratio = found.measured_latency_ms, found.metrics.get("expected_over_budget")
         rows.append(
             {
                 "target": str(found.target),
                 "strategy": str(found.strategy),
                 "accuracy": f"{found.metrics['default']:.4f}",
+                "budget_ms": "" if found.budget_ms is None else f"{found.budget_ms:.4g}",
                 "predicted_latency_ms": f"{found.predicted_latency_ms:.4g}",
                 "measured_latency_ms": "other device" if measured is None else f"{measured:.4g}",
+                "expected_over_budget": "" if ratio is None else f"{ratio:.3f}",
                 "parameters": str(found.parameters),
                 "architecture": str(folder / "architecture.json"),
             }
         )
     return rows
+
+
+def at_equal_latency(outcomes: list[Outcome], weight_key: str = Rules().weight_key) -> list[Outcome]:
+    """Of trials that differ in nothing but the latency weight, the one whose expected latency is nearest to the budget.
+
+    Args:
+        outcomes: All trials of an experiment.
+        weight_key: The parameter that holds the weight.
+    """
+    cells: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.architecture is not None:
+            cell = {key: value for key, value in outcome.parameters.items() if key != weight_key}
+            cells.setdefault(json.dumps(cell, sort_keys=True, default=str), []).append(outcome)
+
+    def away(outcome: Outcome) -> float:
+        assert outcome.architecture is not None
+        ratio = ratio_of(outcome.parameters, outcome.architecture.metrics)
+        return math.inf if ratio is None else abs(math.log(ratio))
+
+    return [min(listed, key=away) for listed in cells.values()]
 
 
 def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
@@ -120,7 +147,8 @@ def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
 
 
 def format_table(rows: list[dict[str, str]]) -> str:
-    """The summary as aligned text."""
+    """The summary as aligned text, without columns that say nothing."""
+    shown = [column for column in COLUMNS if any(row[column] for row in rows)]
     table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
-    widths = {column: max(len(row[column]) for row in table) for column in COLUMNS}
-    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in COLUMNS).rstrip() for row in table)
+    widths = {column: max(len(row[column]) for row in table) for column in shown}
+    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in shown).rstrip() for row in table)

@@ -21,6 +21,7 @@ from ..errors import InputError, RunError
 from ..files import read_mapping
 from ..recipe import Recipe
 from .collect import Outcome, collect, parameters_of
+from .registration import register
 
 _log = logging.getLogger(__name__)
 MAX_CELLS = 1000
@@ -178,6 +179,7 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
     from nni.experiment import Experiment, RunMode
     from nni.experiment.config import ExperimentConfig
 
+    register()
     try:
         config = ExperimentConfig.load(plan.config)
         config.validate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,9 +44,9 @@ def run_trial(recipe_path: Path) -> None:
 
     def report(record: Record, number: int | None) -> None:
         if number is None:
-            channel.final(asdict(record))
+            channel.final(record.metrics())
         else:
-            channel.intermediate(asdict(record), number)
+            channel.intermediate(record.metrics(), number)
 
     prepared = prepare(recipe)
     (output / "tensorboard").mkdir(parents=True, exist_ok=True)

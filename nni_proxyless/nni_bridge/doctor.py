@@ -1,0 +1,206 @@
+"""`nni-proxyless doctor`: whether this installation works, line by line, each with its mend."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from .. import compatibility
+from ..compatibility import installed, release
+from ..errors import MissingDependencyError
+from ..resources import cache_folder
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's.
+
+    Attributes:
+        level: `ok`; `warning`, something optional is missing; `error`, searches do not work.
+        what: What was looked at.
+        found: What was found.
+        mend: What to do about it; empty if nothing.
+    """
+
+    level: Level
+    what: str
+    found: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.level:<7}  {self.what}: {self.found}" + (f" -> {self.mend}" if self.mend else "")
+
+
+def examine(port: int = 8080) -> list[Finding]:
+    """All findings, in the order they are best mended in.
+
+    Args:
+        port: The port that NNI's web UI is meant to have.
+    """
+    findings: list[Finding] = []
+    for check in _CHECKS:
+        try:
+            findings += check()
+        except Exception as reason:
+            what = check.__name__.strip("_").replace("_", " ")
+            findings.append(Finding("error", what, f"{type(reason).__name__}: {reason}"))
+    return [*findings, *_port(port)]
+
+
+def _python() -> Iterator[Finding]:
+    found = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("ok", "python", f"{found} in {sys.prefix}")
+
+
+def _packages() -> Iterator[Finding]:
+    found = installed("nni")
+    if found is None:
+        yield Finding("error", "nni", "not installed", "pip install 'nni>=3.0,<3.1'")
+    elif release(found)[:2] != (3, 0):
+        yield Finding("error", "nni", found, "this plugin uses internals of 3.0: pip install 'nni>=3.0,<3.1'")
+    else:
+        yield Finding("ok", "nni", found)
+    for package in ("torch", "torchvision"):
+        known = installed(package)
+        yield Finding("ok", package, known) if known else Finding("error", package, "missing", f"pip install {package}")
+    try:
+        compatibility.check_lightning()
+        yield Finding("ok", "pytorch-lightning", str(installed("pytorch-lightning")))
+    except MissingDependencyError as reason:
+        yield Finding("error", "pytorch-lightning", str(reason))
+
+
+def _pkg_resources() -> Iterator[Finding]:
+    found = installed("setuptools")
+    if find_spec("pkg_resources") is None:
+        yield Finding(
+            "error", "pkg_resources", f"missing (setuptools {found or 'not installed'}); nnictl imports it",
+            "pip install 'setuptools<81'",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "pkg_resources", f"setuptools {found}")
+
+
+def _backends() -> Iterator[Finding]:
+    for package, what in (("onnxruntime", "backend onnxruntime"), ("onnx", "backends onnxruntime and command")):
+        found = installed(package)
+        if found:
+            yield Finding("ok", what, f"{package} {found}")
+        else:
+            yield Finding("warning", what, f"{package} is not installed", "pip install 'nni-proxyless[onnx]'")
+    import torch
+
+    if torch.cuda.is_available():
+        yield Finding("ok", "backend torch", f"cpu, cuda ({torch.cuda.get_device_name(0)})")
+    else:
+        yield Finding("ok", "backend torch", "cpu; no CUDA device is seen")
+
+
+def _enas() -> Iterator[Finding]:
+    tianshou, gym = installed("tianshou"), installed("gym")
+    mend = "pip install 'nni-proxyless[enas]'"
+    if tianshou is None or gym is None:
+        yield Finding("warning", "strategy enas", "tianshou or gym is not installed", mend)
+    elif (release(tianshou)[:2], release(gym)[:2]) != ((0, 5), (0, 26)):
+        found = f"tianshou {tianshou} with gym {gym}; NNI needs 0.5.0 with 0.26.2"
+        yield Finding("error", "strategy enas", found, mend)
+    else:
+        yield Finding("ok", "strategy enas", f"tianshou {tianshou}, gym {gym}")
+
+
+def _conflicts() -> Iterator[Finding]:
+    protobuf, onnx = installed("protobuf"), installed("onnx")
+    if onnx and protobuf and release(protobuf) < (3, 20):
+        yield Finding(
+            "error", "protobuf", f"{protobuf} is too old for onnx {onnx} (an older tianshou pins it)",
+            "pip install --upgrade 'nni-proxyless[onnx,enas]'",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "known conflicts", "none")
+
+
+def _commands() -> Iterator[Finding]:
+    here = Path(sys.executable).parent
+    activate = f"activate the environment: source {here}/activate"
+    for name in ("nnictl", "nni-proxyless"):
+        path = shutil.which(name)
+        if path is None:
+            yield Finding("warning", name, "not on PATH; trials started by nnictl would not find it", activate)
+        elif Path(path).parent != here:
+            yield Finding("warning", name, f"{path} is of another environment than {sys.executable}", activate)
+        else:
+            yield Finding("ok", name, path)
+
+
+def _registry() -> Iterator[Finding]:
+    from .registration import CLASS, TUNER, registered_class
+
+    found = registered_class()
+    if found == CLASS:
+        yield Finding("ok", f"tuner {TUNER}", "in NNI's registry")
+    elif found is None:
+        yield Finding(
+            "warning", f"tuner {TUNER}", "not in NNI's registry; plain nnictl needs it there", "nni-proxyless register"
+        )
+    else:
+        yield Finding("error", f"tuner {TUNER}", f"the registry has {found} under this name", "nni-proxyless register")
+
+
+def _folders() -> Iterator[Finding]:
+    from nni.runtime.config import get_config_directory
+
+    for what, folder in (
+        ("NNI's settings", get_config_directory()),
+        ("experiments", Path.home() / "nni-experiments"),
+        ("tables and warm-ups", cache_folder()),
+    ):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            yield Finding("ok", what, f"{folder} can be written")
+        except OSError as reason:
+            mend = {
+                "NNI's settings": "set NNI_CONFIG_DIR to a folder that can be written",
+                "experiments": "set experimentWorkingDirectory in the config",
+                "tables and warm-ups": "set NNI_PROXYLESS_CACHE to a folder that can be written",
+            }[what]
+            yield Finding("error", what, f"{folder} cannot be written ({reason.strerror or reason})", mend)
+
+
+def _port(port: int) -> Iterator[Finding]:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            yield Finding(
+                "warning",
+                f"port {port}",
+                "is busy",
+                "nnictl create --port N; nni-proxyless run takes the next free",
+            )
+            return
+    yield Finding("ok", f"port {port}", "is free")
+
+
+_CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _pkg_resources,
+    _backends,
+    _enas,
+    _conflicts,
+    _commands,
+    _registry,
+    _folders,
+)
