@@ -40,7 +40,7 @@ def accelerate(model: nn.Module) -> nn.Module:
                 norm = module._modules.get(name)
                 if type(norm) is nn.BatchNorm2d:
                     module._modules[name] = _twin(BatchNormReLU6, norm)
-            module.act = nn.Identity()
+            module._modules["act"] = nn.Identity()
     return model
 
 
@@ -58,7 +58,7 @@ def _is_wide_depthwise(conv: nn.Conv2d) -> bool:
 
 def _twin(kind: type[Any], module: nn.Module) -> Any:
     """A module of a subclass with the very parameters, buffers, hooks and settings of another."""
-    made = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     made.__dict__.update(module.__dict__)
     return made
 
@@ -125,7 +125,7 @@ def depthwise_weight_gradient(
     result = torch.zeros_like(weight)
     strip = weight.new_empty(weight.shape[0], 1, height, STRIP)
     starts = (*range(0, width - STRIP, STRIP - 1), width - STRIP)
-    for x_part, grad_part in zip(x.split(images), grad.split(images), strict=True):
+    for x_part, grad_part in zip(torch.split(x, images), torch.split(grad, images), strict=True):
         found = torch.empty_like(weight)
         for start in starts:
             left = padding[1] - start

@@ -119,9 +119,10 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> Any:
+def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> LatencyAwareStrategy:
     try:
-        return kind(**{**arguments, **recipe.strategy_args})
+        made: LatencyAwareStrategy = kind(**{**arguments, **recipe.strategy_args})
+        return made
     except TypeError as reason:
         raise RecipeError(f"strategy {recipe.strategy} does not take these arguments: {reason}") from reason
 

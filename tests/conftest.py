@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import yaml
 
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.space_spec import SpaceSpec
+
+from .workplace import Workplace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -97,3 +99,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the shared data; there is none in {folder} (set NNI_PROXYLESS_DATA)")
     return folder
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Iterator[Workplace]:
+    place = Workplace(tmp_path)
+    yield place
+    for process in place.processes():
+        process.kill()

@@ -60,7 +60,8 @@ def test_a_block_and_its_faster_twin_agree(kernel: int, stride: int, expansion: 
     pairs = list(zip(grads_of(exact, x.double(), weight), grads_of(twin, x, weight.float()), strict=True))
     assert len(pairs) == 2 + len(list(block.parameters())) + len(list(block.buffers()))
     for expected, found in pairs:
-        torch.testing.assert_close(found.double(), expected.double(), rtol=1e-4, atol=1e-4)
+        # A sum over some 400 products in single precision, some of them tens, is good to 1e-3.
+        torch.testing.assert_close(found.double(), expected.double(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (7, 7), (3, 7), (7, 4), (1, 6), (2, 3)])
@@ -78,7 +79,7 @@ def test_the_depthwise_gradient_is_that_of_autograd(
     found = depthwise_weight_gradient(
         grad.float().contiguous(memory_format=torch.channels_last), x, kernel, stride, padding
     )
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_parameters_and_names_stay() -> None:

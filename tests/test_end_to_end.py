@@ -2,97 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import requests
-import yaml
 
 from nni_proxyless import Architecture, LatencyTable
 
 from .conftest import REPOSITORY
+from .workplace import BIN, Workplace, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
 KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss"}
-BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-class Workplace:
-    """A home of its own for NNI, with a copy of the quickstart in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.experiment = folder / "experiments" / "quickstart"
-        shutil.copytree(REPOSITORY / "experiments" / "quickstart", self.experiment)
-        self.environment = {
-            **os.environ,
-            "HOME": str(folder),
-            "NNI_PROXYLESS_CACHE": str(folder / "cache"),
-            "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
-        }
-        self.port = free_port()
-
-    def change(self, file: str, changes: Mapping[str, Any]) -> None:
-        path = self.experiment / file
-        path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
-
-    def command(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(BIN / words[0]), *words[1:]],
-            capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def api(self, path: str) -> Any:
-        return requests.get(f"http://localhost:{self.port}/api/v1/nni/{path}", timeout=20).json()
-
-    def metrics(self, trial: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-        """Intermediate results in the order of their numbers, which have no gaps, and final ones."""
-        rows = self.api(f"metric-data/{trial}")
-        periodical = sorted((r for r in rows if r["type"] == "PERIODICAL"), key=lambda r: r["sequence"])
-        assert [r["sequence"] for r in periodical] == list(range(len(periodical)))
-        final = [r for r in rows if r["type"] == "FINAL"]
-        return tuple([json.loads(json.loads(r["data"])) for r in part] for part in (periodical, final))  # type: ignore[return-value]
-
-    def processes(self) -> list[psutil.Process]:
-        """Everything that still runs with this home."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("HOME") == str(self.folder):
-                    found.append(process)
-            except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
-                continue
-        return found
-
-
-@pytest.fixture
-def workplace(tmp_path: Path) -> Iterator[Workplace]:
-    place = Workplace(tmp_path)
-    yield place
-    for process in place.processes():
-        process.kill()
 
 
 def test_quickstart_in_short_form(workplace: Workplace) -> None:
@@ -156,12 +82,14 @@ def test_quickstart_in_short_form(workplace: Workplace) -> None:
     )
     assert answer.ok, answer.text
     board = answer.json()
-    tags = _await(lambda: requests.get(f"http://localhost:{board['port']}/data/plugin/scalars/tags", timeout=5).json())
+    tags = wait_until(
+        lambda: requests.get(f"http://localhost:{board['port']}/data/plugin/scalars/tags", timeout=5).json()
+    )
     assert all("val/accuracy" in run and "search/latency_ms" in run for run in tags.values())
     assert len(tags) == 2
 
     assert workplace.command("nnictl", "stop", experiment).returncode == 0
-    _await(lambda: not workplace.processes())
+    wait_until(lambda: not workplace.processes())
 
 
 def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
@@ -171,7 +99,7 @@ def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
         "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    _await(lambda: workplace.api("check-status")["status"] == "DONE", seconds=180)
+    wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=180)
     jobs = workplace.api("trial-jobs")
     assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     targets = set()
@@ -200,7 +128,7 @@ def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> N
     assert (
         workplace.folder / "results" / "quickstart" / "cpu_torch" / "learning_rate-0.05" / "architecture.json"
     ).is_file()
-    _await(lambda: not workplace.processes())
+    wait_until(lambda: not workplace.processes())
 
 
 def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None:
@@ -219,7 +147,7 @@ def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None
                 process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130, lines
     assert any("go on with: nnictl resume" in line for line in lines), lines
-    _await(lambda: not workplace.processes())
+    wait_until(lambda: not workplace.processes())
 
 
 def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: Path) -> None:
@@ -248,19 +176,3 @@ def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: P
         )
     finally:
         shutil.rmtree(tmp_path / "env")  # several GB
-
-
-def _await(condition: Any, seconds: float = 60) -> Any:
-    """Wait until a condition holds and return its value; an exception counts as not yet."""
-    end, last = time.monotonic() + seconds, None
-    while time.monotonic() < end:
-        try:
-            value = condition()
-        except Exception as error:
-            last = error
-        else:
-            if value:
-                return value
-            last = None
-        time.sleep(1)
-    raise AssertionError(f"did not come true within {seconds} s ({last})")

@@ -42,7 +42,7 @@ class ManagerChannel:
         """Send an intermediate result; they are numbered from 0 without gaps, also by a trial that was interrupted."""
         self._channel.send_metric("PERIODICAL", self._parameter_id, self._trial_id, number, dict(metrics))
 
-    def final(self, metrics: Mapping[str, float]) -> None:
+    def final(self, metrics: Mapping[str, Any]) -> None:
         """Send the one final result."""
         self._channel.send_metric("FINAL", self._parameter_id, self._trial_id, 0, dict(metrics))
 

@@ -62,6 +62,8 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     if not source.is_file():
         return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
     architecture = Architecture.load(source)
+    # What the trial received: with several at a time, NNI's record of the job may be that of another one.
+    parameters = dict(architecture.trial_parameters or parameters)
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
         folder = folder / str(job.trialJobId)

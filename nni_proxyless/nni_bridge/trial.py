@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import filelock
 
 from ..errors import InputError
-from ..files import write_json
+from ..files import write_atomically, write_json
 from ..recipe import Recipe
 from .channel import ManagerChannel, link_tensorboard
+from .watchdog import end_with_the_manager
 
 if TYPE_CHECKING:
     from ..search import Record
 
 
+_log = logging.getLogger(__name__)
 _PARAMETERS = "parameters.json"
+_ALIVE = "alive.lock"
+_INTERRUPTED = ("latency_table.yml", "recipe.yml", "checkpoint.ckpt")
 
 
 def run_trial(recipe_path: Path) -> None:
@@ -36,22 +46,80 @@ def run_trial(recipe_path: Path) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         _help(recipe_path, output)
         return
+    end_with_the_manager()
     channel = ManagerChannel()  # before torch is imported
     recipe = Recipe.load(recipe_path, channel.parameters)
+    alive = filelock.FileLock(output / _ALIVE)
+    alive.acquire()  # until this process ends, however it does
+    adopt_interrupted(output, channel.parameters)
     write_json(output / _PARAMETERS, channel.parameters)
 
     from ..search import prepare, run_search
 
+    final: dict[str, Any] = {}
+
     def report(record: Record, number: int | None) -> None:
         if number is None:
-            channel.final(record.metrics())
+            final.update(record.metrics())
         else:
             channel.intermediate(record.metrics(), number)
 
     prepared = prepare(recipe)
     (output / "tensorboard").mkdir(parents=True, exist_ok=True)
     link_tensorboard(output)
-    run_search(prepared, output, report, channel.parameters)
+    architecture = run_search(prepared, output, report, channel.parameters)
+    if os.environ.get("NNI_PLATFORM") != "local":  # from there no file comes back
+        final["architecture"] = architecture.candidate_names
+        final["measured_latency_ms"] = architecture.measured_latency_ms
+        _log.info("architecture: %s", json.dumps(architecture.to_dict()))
+    channel.final(final)
+
+
+def adopt_interrupted(output: Path, parameters: Mapping[str, Any]) -> Path | None:
+    """Take over what a trial with the same parameters had come to when it crashed, on a service with a shared folder.
+
+    NNI gives a trial that is tried once more a folder of its own, so it would begin anew.
+
+    Args:
+        output: This trial's folder; those of the others lie beside it.
+        parameters: What the manager sent.
+
+    Returns:
+        The folder whose checkpoint was copied, if there is one.
+    """
+    if (output / "checkpoint.ckpt").exists():
+        return None  # resumed: its own
+    found = [
+        folder
+        for path in output.parent.glob(f"*/{_PARAMETERS}")
+        if (folder := path.parent) != output
+        and all((folder / name).is_file() for name in _INTERRUPTED)
+        and not (folder / "architecture.json").exists()
+        and _same(path, parameters)
+        and _is_dead(folder)
+    ]
+    if not found:
+        return None
+    newest = max(found, key=lambda folder: (folder / "checkpoint.ckpt").stat().st_mtime)
+    for name in _INTERRUPTED:
+        write_atomically(output / name, partial(shutil.copyfile, newest / name))
+    _log.info("a trial with the same parameters has crashed in %s", newest)
+    return newest
+
+
+def _same(path: Path, parameters: Mapping[str, Any]) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")) == dict(parameters))
+    except (OSError, ValueError):
+        return False
+
+
+def _is_dead(folder: Path) -> bool:
+    try:
+        with filelock.FileLock(folder / _ALIVE, timeout=0):
+            return True
+    except filelock.Timeout:
+        return False
 
 
 def _help(recipe_path: Path, output: Path) -> None:
