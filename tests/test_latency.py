@@ -404,7 +404,7 @@ def test_processes_are_put_together_by_their_ratio_to_the_reference(
             [([10.0, 10.0], [1.0, 1.0], 5.0), ([30.0], [1.0], 5.0)],  # the second network alone is slow
         ]
     )
-    monkeypatch.setattr(isolated, "_in_fresh_process", lambda *_: next(answers))
+    monkeypatch.setattr(isolated._FreshProcess, "do", lambda *_: next(answers))
     networks = [random_architecture(tiny_spec, random.Random(i)) for i in range(2)]
     found = isolated.measure_networks_isolated(networks, make_backend("torch"))
     assert [samples.median for samples in found] == pytest.approx([10.0, 20.0])

@@ -7,6 +7,7 @@ are to be compared are therefore measured alike, each in a process that does not
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import random
@@ -71,10 +72,11 @@ def measure_networks_isolated(
     """
     job = {"architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures]}
     count = processes if backend.clocked else 1
-    runs = [
-        [Samples(tuple(raw), tuple(slow), level) for raw, slow, level in _in_fresh_process(job, backend, step)]
-        for step in _steps(progress, count)
-    ]
+    with _fresh_processes(count) as workers:
+        runs = [
+            [Samples(tuple(raw), tuple(slow), level) for raw, slow, level in process.do(job, backend, step)]
+            for process, step in zip(workers, _steps(progress, count), strict=True)
+        ]
     level = reference_ms or _lowest(samples[0].reference for samples in runs)
     return [_middle(samples, key=lambda s: s.ratio).at_level(level) for samples in zip(*runs, strict=True)]
 
@@ -112,24 +114,25 @@ def measure_table_isolated(
     networks: list[str] | None = None
     tables: list[LatencyTable] = []
     measured: list[dict[str, float]] = []
-    for number, step in enumerate(_steps(progress, count), start=1):
-        known = [name for medians in measured for name in medians]
-        share = math.ceil((total - len(known)) / (count - number + 1))
-        if number == 1:
-            share = max(share, min(2, total))  # the fastest and the slowest
-        else:
-            drawn = draw_architectures(spec, share, random.Random(f"calibration {seed} {number}"), known)
-            networks = [architecture.candidate_names for architecture in drawn]
-        journal = f"{journal_path}.{number}" if journal_path else None
-        job = {
-            "space": spec.to_dict(),
-            "settings": {
-                **own, "calibration_networks": share, "seed": seed, "networks": networks, "journal_path": journal,
-            },
-        }  # fmt: skip
-        content, medians = _in_fresh_process(job, backend, step)
-        tables.append(LatencyTable.from_dict(content))
-        measured.append(medians)
+    with _fresh_processes(count) as workers:
+        for number, (process, step) in enumerate(zip(workers, _steps(progress, count), strict=True), start=1):
+            known = [name for medians in measured for name in medians]
+            share = math.ceil((total - len(known)) / (count - number + 1))
+            if number == 1:
+                share = max(share, min(2, total))  # the fastest and the slowest
+            else:
+                drawn = draw_architectures(spec, share, random.Random(f"calibration {seed} {number}"), known)
+                networks = [architecture.candidate_names for architecture in drawn]
+            journal = f"{journal_path}.{number}" if journal_path else None
+            job = {
+                "space": spec.to_dict(),
+                "settings": {
+                    **own, "calibration_networks": share, "seed": seed, "networks": networks, "journal_path": journal,
+                },
+            }  # fmt: skip
+            content, medians = process.do(job, backend, step)
+            tables.append(LatencyTable.from_dict(content))
+            measured.append(medians)
     level = _lowest(table.reference_ms for table in tables)
     factors = [level / table.reference_ms if level and table.reference_ms else 1.0 for table in tables]
     operators = {
@@ -180,34 +183,60 @@ def _plain(value: Any) -> Any:
     return asdict(value) if isinstance(value, Protocol) else str(value) if isinstance(value, Path) else value
 
 
-def _in_fresh_process(job: Mapping[str, Any], backend: Backend, progress: Progress | None) -> Any:
-    text = json.dumps({**job, "backend": backend.settings})
-    command = [sys.executable, "-W", "ignore", "-m", __name__]
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
+class _FreshProcess:
+    """A process that has loaded what measuring needs, and waits for its one job."""
+
+    def __init__(self) -> None:
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed by `close`
+        command = [sys.executable, "-W", "ignore", "-m", __name__]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+
+    def do(self, job: Mapping[str, Any], backend: Backend, progress: Progress | None) -> Any:
+        """Hand over the job and wait for its result.
+
+        Raises:
+            InputError: The job is at fault.
+            RunError: The process failed; the message holds its last line.
+        """
+        process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        try:
-            process.stdin.write(text)
+        message: dict[str, Any] = {}
+        with contextlib.suppress(BrokenPipeError):  # it says why on stderr
+            process.stdin.write(json.dumps({**job, "backend": backend.settings}))
             process.stdin.close()
-            message: dict[str, Any] = {}
-            for line in process.stdout:
-                message = json.loads(line)
-                if "progress" in message and progress:
-                    progress(*message["progress"])
-            process.wait()
-        except BaseException:
-            process.kill()
-            raise
-        errors.seek(0)
-        lines = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
-    if "input_error" in message:
-        raise InputError(message["input_error"])
-    if "result" not in message:
-        raise RunError(f"measuring with {backend.name} failed: {message.get('run_error', lines[-1])}")
-    return message["result"]
+        for line in process.stdout:
+            message = json.loads(line)
+            if "progress" in message and progress:
+                progress(*message["progress"])
+        process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
+        if "input_error" in message:
+            raise InputError(message["input_error"])
+        if "result" not in message:
+            raise RunError(f"measuring with {backend.name} failed: {message.get('run_error', lines[-1])}")
+        return message["result"]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]
+
+
+@contextlib.contextmanager
+def _fresh_processes(count: int) -> Iterator[list[_FreshProcess]]:
+    """Start them all at once: they load side by side, and measure one after the other."""
+    with contextlib.ExitStack() as stack:
+        made = []
+        for _ in range(count):
+            made.append(_FreshProcess())
+            stack.callback(made[-1].close)
+        yield made
 
 
 def _main() -> None:

@@ -47,11 +47,11 @@ class Protocol:
         reference_every_s: The reference is sampled about this often, in seconds.
     """
 
-    warmup_s: float = 0.01
+    warmup_s: float = 0.005
     settle_s: float = 0.0005
     sample_s: float = 0.002
-    min_rounds: int = 6
-    max_rounds: int = 8
+    min_rounds: int = 5
+    max_rounds: int = 5
     max_relative_spread: float = 0.01
     samples_per_turn: int = 1
     reference_every_s: float = 0.1

@@ -25,6 +25,7 @@ from .registration import register
 
 _log = logging.getLogger(__name__)
 MAX_CELLS = 1000
+GRACE_S = 8.0
 _ENDED = {"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 
 
@@ -253,6 +254,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
     """Show each new intermediate result and each change of a trial's status, until all is done."""
     shown: dict[str, int] = {}
     statuses: dict[str, str] = {}
+    idle_since: float | None = None
     while True:
         status = experiment.get_status()
         for job in _jobs(experiment):
@@ -277,7 +279,10 @@ def _follow(experiment: Any, follower: _Follower) -> None:
         if status == "ERROR":
             errors = experiment.get_experiment_profile().get("errors") or []
             raise RunError(f"NNI's experiment {experiment.id} failed: {errors}; see nnictl log stderr {experiment.id}")
-        if status == "NO_MORE_TRIAL" and all(s in _ENDED for s in statuses.values()):
+        # A tuner without more trials never makes NNI say DONE. It may still send one when it hears of a crash.
+        waits = status in {"NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL"} and all(s in _ENDED for s in statuses.values())
+        idle_since = (idle_since or time.monotonic()) if waits else None
+        if idle_since is not None and time.monotonic() - idle_since > GRACE_S:
             return
         time.sleep(1.0)
 
