@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_proxyless.nni_bridge.cells import Rules, find_cell, needs_weight
-from nni_proxyless.nni_bridge.tuner import LatencyBudget
+from nni_proxyless.nni_bridge.tuner import LatencyBudget, manager_jobs
 from nni_proxyless.nni_bridge.weight_search import WeightRange, next_weight
 
 SPACE = {
@@ -232,6 +232,36 @@ def test_resume_repeats_nothing(tmp_path: Path) -> None:
     assert not [p for p in resumed.handed if p in before]
     cells = [{k: v for k, v in p.items() if k != "latency_weight"} for p in before + resumed.handed]
     assert len({json.dumps(cell, sort_keys=True) for cell in cells}) == 16
+
+
+def test_after_a_resume_the_manager_is_asked_what_became_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NNI never tells the end of a trial from before a resume, and loses those that had not been started."""
+    cells = space(strategy=["proxyless"], budget_ms=[1.0, 2.0, 3.0, 4.0])
+    made(cells).generate_multiple_parameters([0, 1, 2])
+    again = LatencyBudget()
+    again.load_checkpoint()
+    again.update_search_space(cells)
+    jobs = [
+        ({"strategy": "proxyless", "budget_ms": 1.0}, "RUNNING"),
+        ({"strategy": "proxyless", "budget_ms": 2.0}, "WAITING"),
+    ]
+    monkeypatch.setattr("nni_proxyless.nni_bridge.tuner.manager_jobs", lambda: jobs)
+    # The third was handed out but never started: it comes again. Then the fourth, which is new.
+    handed = again.generate_multiple_parameters([3, 4, 5])
+    assert [p["budget_ms"] for p in handed] == [3.0, 4.0]
+    # The first was killed, the second ended well: its result is imported.
+    jobs[0] = (jobs[0][0], "USER_CANCELED")
+    jobs[1] = (jobs[1][0], "SUCCEEDED")
+    again.import_data([{"parameter": jobs[1][0], "value": {"default": 0.9}}])
+    handed = again.generate_multiple_parameters([6, 7])
+    assert [p["budget_ms"] for p in handed] == [1.0]
+
+
+def test_a_manager_that_does_not_answer_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNI_TUNER_COMMAND_CHANNEL", "ws://localhost:9/tuner")
+    assert manager_jobs() is None
+    monkeypatch.delenv("NNI_TUNER_COMMAND_CHANNEL")
+    assert manager_jobs() is None
 
 
 def test_earlier_data_is_imported() -> None:

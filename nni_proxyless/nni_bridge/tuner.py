@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import nni
+import requests
 from nni.tuner import Tuner
 
 from ..files import write_csv, write_json
@@ -32,6 +33,7 @@ from .weight_search import WeightRange
 _log = logging.getLogger(__name__)
 _JOURNAL = "latency_budget.json"
 _SUMMARY = "latency_budget.csv"
+_CRASHED = {"FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 # A crash is told on another thread than the request for the trial that comes after it.
 _PATIENCE_S = 5.0
 
@@ -92,6 +94,7 @@ class LatencyBudget(Tuner):
         self._unused_ids: list[int] = []
         self._send: Callable[[int, dict[str, Any]], None] | None = None
         self._told = False
+        self._before_resume: list[Trial] = []
         # NNI calls trial_end on one thread and all else on another.
         self._changed = threading.Condition()
 
@@ -112,6 +115,7 @@ class LatencyBudget(Tuner):
         """Parameters for as many trials as can be said now; the others are sent when results have come in."""
         with self._changed:
             self._send = kwargs.get("st_callback")
+            self._ask_the_manager()
             handed: list[dict[str, Any]] = []
             for number, parameter_id in enumerate(parameter_id_list):
                 parameters = self._next(parameter_id)
@@ -178,10 +182,27 @@ class LatencyBudget(Tuner):
             self._cells = [
                 Cell(entry["values"], entry["tuned"], [Trial(**trial) for trial in entry["trials"]]) for entry in known
             ]
+            self._before_resume = [t for cell in self._cells for t in cell.trials if t.state == "running"]
         _log.info("LatencyBudget: going on with %d cells", len(self._cells))
 
     def save_checkpoint(self) -> None:
         """Written at each change already: the manager may be killed at any moment."""
+
+    def _ask_the_manager(self) -> None:
+        """What NNI does not tell of trials from before a resume: that they crashed, or were never started."""
+        jobs = manager_jobs() if self._before_resume else None
+        if jobs is None:
+            return
+        for trial in list(self._before_resume):
+            statuses = [status for parameters, status in jobs if same_parameters(parameters, trial.parameters)]
+            if trial.state == "running" and not statuses:
+                for cell in self._cells:  # it was still waiting when the manager was killed
+                    cell.trials = [other for other in cell.trials if other is not trial]
+            elif trial.state == "running" and not set(statuses) - _CRASHED:
+                trial.state = "failed"
+                trial.crashes += 1
+            if trial.state != "running" or not statuses:
+                self._before_resume.remove(trial)
 
     def _next(self, parameter_id: int) -> dict[str, Any] | None:
         """The first cell that needs a trial gets one. Waits a little for a crash that has not been told yet."""
@@ -255,6 +276,20 @@ class LatencyBudget(Tuner):
     def _folder(self) -> Path | None:
         path = os.environ.get("NNI_CHECKPOINT_DIRECTORY")
         return Path(path) if path and os.path.isdir(path) else None
+
+
+def manager_jobs() -> list[tuple[dict[str, Any], str]] | None:
+    """Parameters and status of each trial job, as NNI's manager knows them; none where it does not answer."""
+    channel = os.environ.get("NNI_TUNER_COMMAND_CHANNEL", "")
+    if not channel.startswith("ws://"):
+        return None
+    try:
+        answer = requests.get(f"http://{channel[5:].rsplit('/', 1)[0]}/api/v1/nni/trial-jobs", timeout=10)
+        jobs = answer.json()
+        return [(json.loads(of)["parameters"], job["status"]) for job in jobs for of in job["hyperParameters"][:1]]
+    except (requests.RequestException, ValueError, KeyError, TypeError) as reason:
+        _log.warning("LatencyBudget: NNI's manager does not say which trials it has: %s", reason)
+        return None
 
 
 def _number(name: str, value: object, above: float, below: float) -> None:
