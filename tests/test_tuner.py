@@ -257,6 +257,23 @@ def test_after_a_resume_the_manager_is_asked_what_became_of_trials(monkeypatch: 
     assert [p["budget_ms"] for p in handed] == [1.0]
 
 
+def test_a_second_try_that_was_never_started_is_not_a_second_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = space(strategy=["proxyless"], budget_ms=[1.0])
+    tuner = made(cells)
+    (parameters,) = tuner.generate_multiple_parameters([0])
+    tuner.trial_end(0, False)
+    assert tuner.generate_multiple_parameters([1]) == [parameters]  # and the manager is killed
+    for expected in ([parameters], []):
+        again = LatencyBudget()
+        again.load_checkpoint()
+        again.update_search_space(cells)
+        crashes = 1 if expected else 2
+        monkeypatch.setattr(
+            "nni_proxyless.nni_bridge.tuner.manager_jobs", lambda n=crashes: [(parameters, "USER_CANCELED")] * n
+        )
+        assert again.generate_multiple_parameters([2]) == expected
+
+
 def test_a_manager_that_does_not_answer_is_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNI_TUNER_COMMAND_CHANNEL", "ws://localhost:9/tuner")
     assert manager_jobs() is None

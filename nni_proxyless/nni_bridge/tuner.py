@@ -200,7 +200,7 @@ class LatencyBudget(Tuner):
                     cell.trials = [other for other in cell.trials if other is not trial]
             elif trial.state == "running" and not set(statuses) - _CRASHED:
                 trial.state = "failed"
-                trial.crashes += 1
+                trial.crashes = len(statuses)  # no more than before if the second one was still waiting
             if trial.state != "running" or not statuses:
                 self._before_resume.remove(trial)
 
