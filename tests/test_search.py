@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import random
 import shutil
@@ -25,6 +26,7 @@ from nni_proxyless import Architecture, search
 from nni_proxyless.errors import InputError
 from nni_proxyless.gates import path_probs
 from nni_proxyless.latency import LatencyTable
+from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.search import prepare, run_search
 from nni_proxyless.space_spec import SpaceSpec
@@ -396,16 +398,19 @@ def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["imagenet", "cifar10", "quickstart"])
-def test_shipped_experiments_are_well_formed(name: str) -> None:
-    folder = REPOSITORY / "experiments" / name
+@pytest.mark.parametrize("folder", sorted((REPOSITORY / "experiments").iterdir()), ids=lambda folder: folder.name)
+def test_shipped_experiments_are_well_formed(folder: Path) -> None:
     config = yaml.safe_load((folder / "config.yml").read_text())
-    targets = config["searchSpace"]["target"]["_value"]
-    assert config["maxTrialNumber"] == len(targets)
-    for target in targets:
-        recipe = Recipe.load(folder / "recipe.yml", {"target": target})
-        assert recipe.chosen_target().name == target
+    choices = {key: described["_value"] for key, described in config["searchSpace"].items()}
+    cells = [dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values())]
+    assert config["maxTrialNumber"] >= len(cells)
+    for cell in cells:
+        recipe = Recipe.load(folder / "recipe.yml", cell)
+        assert recipe.chosen_target().name == cell["target"]
         SpaceSpec.from_yaml(recipe.space)
+    assert (folder / "README.md").is_file()
+    if config["tuner"]["name"] == "LatencyBudget":
+        LatencyBudget(**config["tuner"].get("classArgs", {})).update_search_space(config["searchSpace"])
 
 
 def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
