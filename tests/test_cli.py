@@ -49,7 +49,7 @@ def recipe(tmp_path: Path) -> Path:
         ),
         ("space=mobilenetv3", "(allowed: mobilenetv2_cifar, mobilenetv2_digits, mobilenetv2_imagenet)"),
         ("data=mnist", "unknown data set 'mnist' (allowed: cifar10, cifar100, digits, imagefolder)"),
-        ("strategy=darts2", "unknown strategy 'darts2' (allowed: proxyless)"),
+        ("strategy=darts2", "unknown strategy 'darts2'; did you mean 'darts'? (allowed: darts, enas, gumbel_darts,"),
         ("targets={cpu_torch: {backend: tensorrt}}", "unknown latency backend 'tensorrt'"),
         ("epochs", "'epochs' is not of the form key=value"),
         ("batch_size=100000", "batch_size 100000 is larger than the weights part of the data (1079 images)"),

@@ -423,7 +423,7 @@ def test_validation_takes_off_what_the_machine_has_changed(
     )
     costs = table.costs(tiny_spec)
 
-    def slower(architectures: Any, backend: Backend, *, reference_ms: float | None, progress: object) -> list[Samples]:
+    def slower(architectures: Any, backend: Backend, *, reference_ms: float | None, **_: object) -> list[Samples]:
         found = [Samples((1.2 * costs.of(a.choices),), (1.0,), 1.2) for a in architectures]
         return [samples.at_level(reference_ms) for samples in found]
 
