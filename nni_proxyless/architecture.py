@@ -141,6 +141,35 @@ class Architecture:
             raise ArchitectureError(f"the blocks' input widths {expected} do not follow from their output widths")
         return architecture
 
+    @classmethod
+    def published(cls, name: str) -> Architecture:
+        """A network published with ProxylessNAS, at 224 x 224 with 1,000 classes; its weights are not included.
+
+        Args:
+            name: `proxyless_cpu`, `proxyless_gpu`, `proxyless_mobile` or `proxyless_mobile_14`.
+
+        Raises:
+            ArchitectureError: There is none of that name.
+        """
+        from . import catalogue
+
+        return cls.of_space(*catalogue.published(name))
+
+    @classmethod
+    def mobilenet_v2(cls, width_mult: float = 1.0, like: SpaceSpec | None = None) -> Architecture:
+        """MobileNetV2 (Sandler et al. 2018, table 2), the baseline.
+
+        Args:
+            width_mult: Factor on all widths.
+            like: A space whose image size, stem, stages and head it takes, for other data than ImageNet.
+
+        Raises:
+            ArchitectureError: The factor is not a positive number.
+        """
+        from . import catalogue
+
+        return cls.of_space(*catalogue.mobilenet_v2(width_mult, like))
+
     def require_spec(self) -> SpaceSpec:
         """The space's description.
 
@@ -157,18 +186,41 @@ class Architecture:
     @property
     def candidate_names(self) -> str:
         """The chosen candidates by layer, in one line: equal for equal networks of one space."""
-        labels = [layer.label for layer in self.spec.layers] if self.spec else sorted(self.choices)
-        return " ".join(str(self.choices[label]) for label in labels)
+        return " ".join(str(self.choices[label]) for label in self.layer_labels)
+
+    @property
+    def layer_labels(self) -> list[str]:
+        """Labels of the layers, in the order they run where the space is known."""
+        return [layer.label for layer in self.spec.layers] if self.spec else sorted(self.choices)
 
     def operators(self) -> list[Operator]:
         """All operators in the order they run."""
         return self.require_spec().operators(self.choices)
 
-    def build(self) -> Network:
-        """A plain, freshly initialised network: (batch, channels, height, width) to (batch, classes)."""
+    def build(self, pretrained: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Network:
+        """A plain network without any search code: (batch, channels, height, width) to (batch, classes).
+
+        Args:
+            pretrained: A file of weights, such as a retraining's `weights.pt`, or a state dict; freshly initialised if
+                not given.
+
+        Raises:
+            ArchitectureError: The file cannot be read, or the weights are of another architecture.
+        """
         spec = self.require_spec()
         blocks = [spec.first_block, *spec.choice_operators(self.choices)]
-        return Network(spec.stem, blocks, spec.head, spec.classifier, spec.norm)
+        network = Network(spec.stem, blocks, spec.head, spec.classifier, spec.norm)
+        if pretrained is not None:
+            from .weights import load_into
+
+            load_into(network, pretrained)
+        return network
+
+    def diff(self, other: Architecture) -> list[tuple[str, str | None, str | None]]:
+        """Where two architectures differ: label, this one's candidate, the other's; none where a layer is missing."""
+        labels = dict.fromkeys((*self.layer_labels, *other.layer_labels))
+        pairs = ((label, self.choices.get(label), other.choices.get(label)) for label in labels)
+        return [(label, mine, theirs) for label, mine, theirs in pairs if mine != theirs]
 
     @property
     def parameters(self) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, cli_latency
+from . import __version__, cli_latency, cli_network
+from .cli_settings import parse_settings
 from .errors import InputError, ProxylessError, RunError
 
 _log = logging.getLogger("nni_proxyless")
@@ -62,10 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     trial = command(
         "trial",
         _trial,
-        "The trial command of an nnictl config: one search with the parameters NNI sends.",
+        "The trial command of an nnictl config: one search, or retraining, with the parameters NNI sends.",
         "trialCommand: nni-proxyless trial --recipe recipe.yml",
     )
     trial.add_argument("--recipe", type=Path, required=True, help="the recipe that the parameters override")
+    trial.add_argument("--task", choices=("search", "retrain"), default="search", help="whose recipe it is (search)")
 
     search = command(
         "search",
@@ -88,6 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument("--budget-ms", type=float, help="latency in milliseconds that is not to be exceeded")
     decode.add_argument("--out", type=Path, help="folder for an architecture file per table, named like the table")
     decode.add_argument("--front", type=Path, help="CSV of every table's whole front, latency against likelihood")
+
+    cli_network.add_commands(commands, command)
 
     register = command(
         "register",
@@ -167,25 +171,15 @@ def _run(options: argparse.Namespace) -> int:
 def _trial(options: argparse.Namespace) -> int:
     from .nni_bridge.trial import run_trial
 
-    run_trial(options.recipe)
+    run_trial(options.recipe, options.task)
     return 0
 
 
 def _search(options: argparse.Namespace) -> int:
-    import yaml
-
     from .recipe import Recipe
     from .resources import experiment_file
 
-    settings = {}
-    for setting in options.settings:
-        key, found, value = setting.partition("=")
-        if not found:
-            raise InputError(f"'{setting}' is not of the form key=value")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as reason:
-            raise InputError(f"the value of '{setting}' is not YAML") from reason
+    settings = parse_settings(options.settings)
     path = experiment_file(options.recipe, "recipe.yml")
     recipe = Recipe.load(path, settings)
 

@@ -34,12 +34,16 @@ class DataSource:
         plain: The same images in the same order, without.
         labels: Class of each image.
         num_classes: Number of classes.
+        test: The data set's own test part, which no split touches, where it has one.
+        natural: Whether the images are photographs, which crops, flips and mixtures leave what they are.
     """
 
     train: ImageDataset
     plain: ImageDataset
     labels: Sequence[int]
     num_classes: int
+    test: ImageDataset | None = None
+    natural: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class DataSplits:
         held_out: Judges decoded networks; without augmentation.
         statistics: The images of `weights` without augmentation: re-estimates batch-norm statistics.
         num_classes: Number of classes.
+        training: `weights` and `architecture` together: trains a network that has been found.
+        test: The data set's own test part, where it has one.
+        natural: Whether the images are photographs.
     """
 
     weights: Subset[tuple[Tensor, Any]]
@@ -59,6 +66,9 @@ class DataSplits:
     held_out: Subset[tuple[Tensor, Any]]
     statistics: Subset[tuple[Tensor, Any]]
     num_classes: int
+    training: Subset[tuple[Tensor, Any]]
+    test: ImageDataset | None
+    natural: bool
 
 
 def load_splits(
@@ -95,6 +105,9 @@ def load_splits(
         held_out=Subset(source.plain, held_out),
         statistics=Subset(source.plain, weights),
         num_classes=source.num_classes,
+        training=Subset(source.train, sorted([*weights, *architecture])),
+        test=source.test,
+        natural=source.natural,
     )
 
 
@@ -138,7 +151,7 @@ def _digits(input_shape: tuple[int, int, int], _data_dir: Path | None, _download
     images = ((images - images.mean()) / images.std()).repeat(1, channels, 1, 1)
     labels = digits.target.tolist()
     tensors = cast(ImageDataset, TensorDataset(images, torch.tensor(labels)))
-    return DataSource(tensors, tensors, labels, 10)
+    return DataSource(tensors, tensors, labels, 10, natural=False)
 
 
 def _cifar(class_name: str) -> Callable[[tuple[int, int, int], Path | None, bool], DataSource]:
@@ -157,17 +170,18 @@ def _cifar(class_name: str) -> Callable[[tuple[int, int, int], Path | None, bool
         try:
             train = dataset(folder, train=True, download=download, transform=v2.Compose([*augment, *finish]))
             plain = dataset(folder, train=True, transform=v2.Compose(finish))
+            test = dataset(folder, train=False, transform=v2.Compose(finish))
         except RuntimeError as reason:
             raise DataError(
                 f"no {class_name.lower()} in {folder}: {reason}. Put torchvision's files there or set download: true"
             ) from reason
-        return DataSource(train, plain, list(train.targets), len(train.classes))
+        return DataSource(train, plain, list(train.targets), len(train.classes), test)
 
     return load
 
 
 def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _download: bool) -> DataSource:
-    """ImageNet's layout: `<data_dir>/train/<class>/<image>`."""
+    """ImageNet's layout: `<data_dir>/train/<class>/<image>`, and `val` in the same way where there is a test part."""
     from torchvision import datasets
     from torchvision.transforms import v2
 
@@ -186,9 +200,16 @@ def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _down
     try:
         train = datasets.ImageFolder(str(folder / "train"), v2.Compose([*augment, *finish]))
         plain = datasets.ImageFolder(str(folder / "train"), v2.Compose([*centre, *finish]))
+        held = folder / "val"
+        test = datasets.ImageFolder(str(held), v2.Compose([*centre, *finish])) if held.is_dir() else None
     except FileNotFoundError as reason:
         raise DataError(f"data_dir {folder} holds no images: {reason}") from reason
-    return DataSource(train, plain, list(train.targets), len(train.classes))
+    if test is not None and test.classes != train.classes:
+        raise DataError(
+            f"{held} and {folder / 'train'} must have the same folders of classes; one has {len(test.classes)}, the "
+            f"other {len(train.classes)}"
+        )
+    return DataSource(train, plain, list(train.targets), len(train.classes), test)
 
 
 def _existing(data_dir: Path | None, name: str, may_be_made: bool = False) -> Path:

@@ -302,6 +302,11 @@ class ProxylessLightningModule(DartsLightningModule):
         if self.gradient_clip_val is not None and not getattr(optimizer, "is_arch_optimizer", False):
             self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
 
+    @property
+    def architecture_steps(self) -> int:
+        """Architecture steps so far."""
+        return self._arch_step
+
     def architecture_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Update the architecture parameters; weights and buffers stay as they are.
 

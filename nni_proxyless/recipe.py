@@ -6,15 +6,12 @@ imports neither NNI nor torch, so that it is checked before anything slow begins
 
 from __future__ import annotations
 
-import os
-import types
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import RecipeError, unknown_name
-from .files import read_mapping
+from .settings import Settings
 
 if TYPE_CHECKING:
     from .targets import Target
@@ -23,7 +20,7 @@ STRATEGIES = ("proxyless", "darts", "gumbel_darts", "enas", "random", "nni_proxy
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """All settings of one search. Paths are relative to the recipe's folder.
 
     Attributes:
@@ -74,7 +71,6 @@ class Recipe:
         precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`.
         channels_last: Memory format; by default on the CPU only.
         targets: Name to `{backend, threads, batch}`, measured here, or `{table: file}`.
-        folder: Where the recipe lies.
     """
 
     target: str = "cpu_torch"
@@ -123,64 +119,19 @@ class Recipe:
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool | None = None
     targets: dict[str, Any] = field(default_factory=dict)
-    folder: str = field(default=".", metadata={"internal": True})
-
-    @classmethod
-    def keys(cls) -> tuple[str, ...]:
-        """All keys that a recipe may have."""
-        return tuple(f.name for f in fields(cls) if not f.metadata.get("internal"))
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> Recipe:
-        """Load a file, apply overrides, check the result.
-
-        Args:
-            path: The recipe's YAML.
-            overrides: Key to value, from NNI's manager or the command line.
-
-        Raises:
-            RecipeError: The file cannot be read, a key is unknown, a type is wrong or a value out of range.
-        """
-        content = read_mapping(path, "recipe", RecipeError)
-        return cls.from_dict({**content, **(overrides or {})}, Path(path).resolve().parent, f"recipe {path}")
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe") -> Recipe:
-        """Check keys, types and ranges; see `load`."""
-        allowed, hints = cls.keys(), get_type_hints(cls)
-        values: dict[str, Any] = {"folder": str(folder or Path.cwd())}
-        for key, value in content.items():
-            if key not in allowed:
-                raise RecipeError(f"{source}: " + unknown_name("key", key, allowed))
-            values[key] = _converted(value, hints[key], f"{source}: '{key}'")
-        recipe = cls(**values)
-        recipe._check(source)
-        return recipe
 
     def _check(self, source: str) -> None:
-        for key in (
-            "budget_ms", "arch_learning_rate", "learning_rate", "width_mult", "gradient_clip_val",
+        self.check_above_0(
+            source, "budget_ms", "arch_learning_rate", "learning_rate", "width_mult", "gradient_clip_val",
             "input_size", "arch_update_every", "arch_batch_size", "epochs", "batch_size", "bn_batches", "threads",
             "sharpen_temperature", "devices",
-        ):  # fmt: skip
-            value = getattr(self, key)
-            if value is not None and not 0 < value < float("inf"):
-                raise RecipeError(f"{source}: '{key}' must be greater than 0, got {value}")
-        for key in (
-            "latency_weight", "weight_decay", "arch_weight_decay", "warmup_epochs", "sharpen_epochs", "seed",
+        )  # fmt: skip
+        self.check_from_0(
+            source, "latency_weight", "weight_decay", "arch_weight_decay", "warmup_epochs", "sharpen_epochs", "seed",
             "num_workers",
-        ):  # fmt: skip
-            value = getattr(self, key)
-            if value is not None and not 0 <= value < float("inf"):
-                raise RecipeError(f"{source}: '{key}' must not be negative, got {value}")
-        for key in ("momentum", "label_smoothing", "arch_beta1", "arch_beta2"):
-            value = getattr(self, key)
-            if not 0 <= value < 1:
-                raise RecipeError(f"{source}: '{key}' must be from 0 to below 1, got {value}")
-        for key in ("arch_fraction", "held_out_fraction", "prune_below"):
-            value = getattr(self, key)
-            if value is not None and not 0 < value < 1:
-                raise RecipeError(f"{source}: '{key}' must be between 0 and 1, got {value}")
+        )  # fmt: skip
+        self.check_from_0_below_1(source, "momentum", "label_smoothing", "arch_beta1", "arch_beta2")
+        self.check_between_0_and_1(source, "arch_fraction", "held_out_fraction", "prune_below")
         if self.arch_fraction + self.held_out_fraction >= 1:
             raise RecipeError(
                 f"{source}: arch_fraction + held_out_fraction must leave images for the weights, "
@@ -215,10 +166,6 @@ class Recipe:
         elif self.devices > 1:
             raise RecipeError(f"{source}: strategy {self.strategy} runs on one device, got devices: {self.devices}")
 
-    def resolve(self, path: str) -> Path:
-        """A path of the recipe's, seen from its folder."""
-        return Path(self.folder) / Path(path).expanduser()
-
     def parse_targets(self) -> dict[str, Target]:
         """Name to target: the recipe's own, or the two of this machine.
 
@@ -247,7 +194,7 @@ class Recipe:
         Args:
             absolute: Write paths in full, so that the file means the same in another folder.
         """
-        content = {key: value for key, value in asdict(self).items() if key in self.keys()}
+        content = super().to_dict(absolute=absolute)
         if absolute:
             if self.data_dir is not None:
                 content["data_dir"] = str(self.resolve(self.data_dir).resolve())
@@ -259,46 +206,6 @@ class Recipe:
         return content
 
 
-def _converted(value: Any, hint: Any, where: str) -> Any:
-    """The value as the hinted type, or a RecipeError that says what is allowed."""
-    origin = get_origin(hint)
-    if origin is Literal:
-        allowed = get_args(hint)
-        if value not in allowed:
-            raise RecipeError(f"{where}: " + unknown_name("value", value, allowed))
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _converted(value, next(arg for arg in get_args(hint) if arg is not type(None)), where)
-    if origin is dict:
-        if isinstance(value, Mapping):
-            return dict(value)
-        raise RecipeError(f"{where} must be a mapping, got {_shown(value)}")
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float:
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
-            try:
-                return float(value)
-            except ValueError:
-                pass
-        elif is_number:
-            return float(value)
-        raise RecipeError(f"{where} must be a number, got {_shown(value)}")
-    if hint is int:
-        if is_number and float(value).is_integer():
-            return int(value)
-        raise RecipeError(f"{where} must be a whole number, got {_shown(value)}")
-    names = {str: "a text", bool: "true or false"}
-    if isinstance(value, hint):
-        return value
-    raise RecipeError(f"{where} must be {names[hint]}, got {_shown(value)}")
-
-
 def _names_a_class(strategy: str) -> bool:
     module, _, name = strategy.partition(":")
     return name.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"

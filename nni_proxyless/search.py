@@ -13,35 +13,30 @@ import json
 import logging
 import math
 import os
-import random
 import shutil
-import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
+from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from .architecture import Architecture
 from .data import DataSplits, load_splits
-from .errors import DataError, InputError, RecipeError, RunError
+from .errors import DataError, RunError
 from .evaluator import ImageClassification, accuracy, reestimate_batch_norm
-from .files import read_mapping, write_atomically, write_csv, write_yaml
-from .latency import LatencyTable
+from .files import write_atomically, write_csv, write_json, write_yaml
+from .latency import LatencyTable, this_device
 from .latency_aware import LatencyAwareStrategy
 from .operators import Network
 from .parallel import PathParallelStrategy, share_buffers
-from .process_memory import keep_freed_memory
+from .process_memory import keep_freed_memory, peak_memory_mib
 from .recipe import Recipe
 from .search_checkpoint import CHECKPOINT_KEY
 from .space import MobileNetV2Space
@@ -49,7 +44,9 @@ from .space_spec import SpaceSpec
 from .strategies import make_strategy
 from .supernet import decoded_state
 from .targets import Target
+from .training import check_hardware, is_interrupted, make_trainer, seed_epoch, uses_channels_last
 from .warmup import SharedWarmup, shared_warmup
+from .weights import save_weights
 
 _log = logging.getLogger(__name__)
 Report = Callable[["Record", int | None], None]
@@ -170,10 +167,10 @@ def run_search(
         RunError: The training failed.
     """
     recipe, spec = prepared.recipe, prepared.spec
-    _check_hardware(recipe)
+    check_hardware(recipe)
     output.mkdir(parents=True, exist_ok=True)
     checkpoint = output / "checkpoint.ckpt"
-    interrupted = _interrupted(recipe, output)
+    interrupted = is_interrupted(recipe, output, ("checkpoint.ckpt", "latency_table.yml"))
     if interrupted:
         prepared = replace(prepared, table=LatencyTable.load(output / "latency_table.yml"))
     elif is_main_process():
@@ -183,26 +180,13 @@ def run_search(
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
-    _quiet_lightning()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
     recorder = _Recorder(prepared, strategy, output, report)
-    trainer = Trainer(
-        max_epochs=recipe.epochs,
-        accelerator=recipe.accelerator,
-        devices=recipe.devices,
-        strategy=PathParallelStrategy() if recipe.devices > 1 else "auto",
-        precision=recipe.precision,
-        logger=TensorBoardLogger(str(output), name="tensorboard", version=""),
-        callbacks=[recorder],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
-        num_sanity_val_steps=0,
-        log_every_n_steps=min(50, steps_per_epoch),
-    )
+    several = PathParallelStrategy() if recipe.devices > 1 else "auto"
+    trainer = make_trainer(recipe, output, steps_per_epoch, recorder, strategy=several)
     module = ImageClassification(
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
@@ -210,7 +194,7 @@ def run_search(
         decay_norm_bias=recipe.decay_norm_bias,
         label_smoothing=recipe.label_smoothing,
         total_steps=steps_per_epoch * recipe.epochs,
-        channels_last=_channels_last(recipe),
+        channels_last=uses_channels_last(recipe),
     )
     with contextlib.ExitStack() as stack:
         start = checkpoint if interrupted else None
@@ -243,7 +227,7 @@ def run_search(
         metrics=recorder.last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )
-    write_atomically(output / "weights.pt", lambda path: torch.save(network.cpu().state_dict(), path))
+    save_weights(network, output / "weights.pt")
     architecture.save(output / "architecture.json")
     _log.info(
         "%s: accuracy %.4f, predicted %.3f ms, measured %s",
@@ -258,33 +242,6 @@ def run_search(
 def is_main_process() -> bool:
     """Whether this is the process that was started, not one that Lightning started for another device."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def _check_hardware(recipe: Recipe) -> None:
-    has_cuda = torch.cuda.is_available()
-    if recipe.accelerator == "gpu" and not has_cuda:
-        raise InputError("accelerator gpu, but PyTorch sees no CUDA device here; use accelerator: auto or cpu")
-    if recipe.precision == "16-mixed" and (recipe.accelerator == "cpu" or not has_cuda):
-        raise InputError("precision 16-mixed needs CUDA; use 32-true or bf16-mixed")
-    if recipe.devices > 1 and recipe.accelerator != "cpu" and has_cuda and recipe.devices > torch.cuda.device_count():
-        raise InputError(f"devices is {recipe.devices}, but there are {torch.cuda.device_count()} CUDA devices")
-
-
-def _channels_last(recipe: Recipe) -> bool:
-    if recipe.channels_last is not None:
-        return recipe.channels_last
-    return recipe.accelerator == "cpu" or not torch.cuda.is_available()
-
-
-def _interrupted(recipe: Recipe, output: Path) -> bool:
-    """Whether a folder holds a search with this very recipe to go on with."""
-    if not all((output / name).is_file() for name in ("checkpoint.ckpt", "recipe.yml", "latency_table.yml")):
-        return False
-    try:
-        before = read_mapping(output / "recipe.yml", "recipe", RecipeError)
-    except RecipeError:
-        return False
-    return bool(before == recipe.to_dict(absolute=True))
 
 
 def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
@@ -316,14 +273,6 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _quiet_lightning() -> None:
-    """Lightning's and NNI's notices that say nothing of this search; importing Lightning resets its level."""
-    for name in ("lightning_fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("nni.nas.evaluator.pytorch.lightning").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning")
-
-
 def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
     common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
@@ -351,6 +300,8 @@ class _Recorder(pl.Callback):
         self._output = output
         self._report = report
         self._rows: list[dict[str, Any]] = []
+        self._probabilities: list[dict[str, Any]] = []
+        self._weight_steps = 0
         self._losses: list[torch.Tensor] = []
         self._started = time.monotonic()
         self._search = hashlib.sha256(json.dumps(prepared.recipe.to_dict(absolute=True)).encode()).hexdigest()
@@ -384,13 +335,20 @@ class _Recorder(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What checkpoints hold of it."""
-        return {"search": self._search, "rows": self._rows}
+        return {
+            "search": self._search,
+            "rows": self._rows,
+            "probabilities": self._probabilities,
+            "weight_steps": self._weight_steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up the history of an interrupted search; that which comes with a shared warm-up is another's."""
         if self.warmup is not None or state["search"] != self._search:
             return
         self._rows = list(state["rows"])
+        self._probabilities = list(state.get("probabilities", []))
+        self._weight_steps = state.get("weight_steps", 0)
         self.last = Record(**{f.name: self._rows[-1][f.name] for f in fields(Record) if f.name in self._rows[-1]})
         self._started -= self._rows[-1]["seconds"]
 
@@ -403,15 +361,12 @@ class _Recorder(pl.Callback):
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         self._losses = []
-        entropy = np.random.SeedSequence([self._prepared.recipe.seed, trainer.current_epoch, trainer.global_rank])
-        seed = int(entropy.generate_state(1)[0])
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
+        seed_epoch(self._prepared.recipe.seed, trainer.current_epoch, trainer.global_rank)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         if outputs and "loss" in outputs:  # ENAS's steps of the controller have none
             self._losses.append(outputs["loss"])
+            self._weight_steps += 1
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not self._losses:
@@ -429,6 +384,21 @@ class _Recorder(pl.Callback):
             if trainer.is_global_zero:
                 self.warmup.save(lambda path: shutil.copyfile(self._output / "checkpoint.ckpt", path))
             trainer.strategy.barrier()
+
+    def _cost(self, seconds: float) -> dict[str, Any]:
+        """What the search has cost so far; a shared warm-up, which another one trained, is not in it."""
+        cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        return {
+            "seconds": seconds,
+            "epochs": len(self._rows),
+            "weight_steps": self._weight_steps,
+            "architecture_steps": getattr(self._strategy.oneshot_module, "architecture_steps", None),
+            "batch_size": self._prepared.recipe.batch_size,
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+            "peak_cuda_memory_mib": cuda,
+            "machine": asdict(this_device()),
+            "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
+        }
 
     def _rank_finalists(self) -> None:
         """Where a strategy ends with several architectures: the best with the supernet's weights is decoded."""
@@ -465,6 +435,14 @@ class _Recorder(pl.Callback):
         pruned = getattr(self._strategy.oneshot_module, "pruned", [])
         self._rows.append({"epoch": epoch, **record.metrics(), **details, "seconds": seconds})
         write_csv(self._output / "history.csv", list(self._rows[0]), self._rows)
+        known = self._strategy.checkpoint()["candidates"]
+        self._probabilities += [
+            {"epoch": epoch, "layer": label, "candidate": candidate, "probability": p}
+            for label, probs in self._strategy.path_probs().items()
+            for candidate, p in zip(known[label], probs.tolist(), strict=True)
+        ]
+        write_csv(self._output / "probabilities.csv", list(self._probabilities[0]), self._probabilities)
+        write_json(self._output / "cost.json", self._cost(seconds))
         if pruned:
             write_csv(self._output / "pruned.csv", list(pruned[0]), pruned)
         for name, value in {**record.metrics(), **details}.items():

@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -95,6 +96,14 @@ class Backend(ABC):
     def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         """Like `prepare`, but what need be done only once is done now, and the rest, memory included, at each call."""
         return lambda: self.prepare(copy.deepcopy(module), input_shape)
+
+    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        """Like `loader`, for a network that was exported to a file.
+
+        Raises:
+            InputError: This backend does not run such files.
+        """
+        raise InputError(f"backend {self.name} runs no file of the kind of {path.name}")
 
     @contextmanager
     def session(self) -> Iterator[None]:

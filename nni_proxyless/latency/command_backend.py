@@ -130,6 +130,10 @@ class CommandBackend(Backend):
         workload = self.prepare(module, input_shape)
         return lambda: workload
 
+    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        workload = _CommandWorkload(self, path.read_bytes())
+        return lambda: workload
+
     def run(self, model: Path) -> float:
         """Run the command on one file, tried again where it fails.
 

@@ -30,6 +30,7 @@ from .measure import (
     calibrate,
     calibration_count,
     draw_architectures,
+    measure_file,
     measure_networks,
     measure_table,
 )
@@ -71,6 +72,43 @@ def measure_networks_isolated(
         RunError: A process failed; the message holds its last line.
     """
     job = {"architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures]}
+    return _measure_isolated(job, backend, processes, reference_ms, progress)
+
+
+def measure_file_isolated(
+    path: Path,
+    architecture: Architecture,
+    backend: Backend,
+    *,
+    processes: int = PROCESSES,
+    reference_ms: float | None = None,
+    progress: Progress | None = None,
+) -> Samples:
+    """`measure_file` in fresh processes, one after the other; see `measure_networks_isolated`.
+
+    Args:
+        path: The exported model.
+        architecture: What it was exported from.
+        backend: What runs it.
+        processes: How many processes; one where the backend's own clock or none is used.
+        reference_ms: Latency of the reference network at the time that the result is to be compared with.
+        progress: Called with a text, steps done and steps.
+
+    Raises:
+        InputError: The backend does not run such a file.
+        RunError: A process failed; the message holds its last line.
+    """
+    job = {"file": str(path.resolve()), "space": architecture.require_spec().to_dict()}
+    return _measure_isolated(job, backend, processes, reference_ms, progress)[0]
+
+
+def _measure_isolated(
+    job: Mapping[str, Any],
+    backend: Backend,
+    processes: int,
+    reference_ms: float | None,
+    progress: Progress | None,
+) -> list[Samples]:
     count = processes if backend.clocked else 1
     with _fresh_processes(count) as workers:
         runs = [
@@ -260,6 +298,9 @@ def _do(job: Mapping[str, Any], step: Progress) -> Any:
     if "architectures" in job:
         architectures = [Architecture.from_dict(content) for content in job["architectures"]]
         return [(s.raw, s.slowdown, s.reference) for s in measure_networks(architectures, backend, progress=step)]
+    if "file" in job:
+        taken = measure_file(Path(job["file"]), SpaceSpec.from_dict(job["space"]), backend, progress=step)
+        return [(taken.raw, taken.slowdown, taken.reference)]
     settings: dict[str, Any] = {
         key: Protocol(**value) if isinstance(value, dict) else value for key, value in job["settings"].items()
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,9 +46,36 @@ def measure_networks(
         The samples of each, in the same order.
     """
     spec = architectures[0].require_spec()
+    loaders = {str(i): backend.loader(a.build(), spec.input_shape) for i, a in enumerate(architectures)}
+    return _sample_networks(loaders, spec, backend, protocol, progress)
+
+
+def measure_file(path: Path, spec: SpaceSpec, backend: Backend, *, progress: Progress | None = None) -> Samples:
+    """Cost of a network that was exported to a file, beside the reference network of its space.
+
+    Args:
+        path: The exported model.
+        spec: The space that the network is of.
+        backend: What runs it.
+        progress: Called with a text, rounds done and rounds at most.
+
+    Raises:
+        InputError: The backend does not run such a file.
+    """
+    loaders = {"0": backend.file_loader(path, spec.input_shape)}
+    return _sample_networks(loaders, spec, backend, None, progress)[0]
+
+
+def _sample_networks(
+    loaders: Mapping[str, Callable[[], Workload]],
+    spec: SpaceSpec,
+    backend: Backend,
+    protocol: Protocol | None,
+    progress: Progress | None,
+) -> list[Samples]:
     with backend.session():
         taken = sample_interleaved(
-            {str(i): backend.loader(a.build(), spec.input_shape) for i, a in enumerate(architectures)},
+            loaders,
             protocol or backend.network_protocol,
             reference=_reference(spec, backend),
             clocked=backend.clocked,

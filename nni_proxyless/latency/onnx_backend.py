@@ -6,7 +6,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -53,8 +53,12 @@ class OnnxRuntimeBackend(Backend):
 
     def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         model = export_onnx(module, input_shape, self.batch)
-        if self.dtype == "int8":
-            model = quantize_static(model)
+        return self._loader(quantize_static(model) if self.dtype == "int8" else model, input_shape)
+
+    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        return self._loader(path.read_bytes(), input_shape)
+
+    def _loader(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         images = torch.randn(self.batch, *input_shape).numpy()
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -98,8 +102,14 @@ def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int) -> 
     return buffer.getvalue()
 
 
-def quantize_static(model: bytes) -> bytes:
-    """Quantise an fp32 ONNX model to int8 (activations and weights, per channel) with scales from one random batch."""
+def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes:
+    """Quantise an fp32 ONNX model to int8: activations and weights, per channel.
+
+    Args:
+        model: The model.
+        batches: Arrays of its input's shape that the scales are taken from; one random batch if not given, which does
+            for a latency.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
@@ -108,12 +118,13 @@ def quantize_static(model: bytes) -> bytes:
     shape = [dim.dim_value for dim in loaded.graph.input[0].type.tensor_type.shape.dim]
     name = loaded.graph.input[0].name
 
-    class OneBatch(CalibrationDataReader):
+    class Batches(CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = [{name: torch.randn(*shape).numpy()}]
+            self.left = iter([torch.randn(*shape).numpy()] if batches is None else batches)
 
         def get_next(self) -> Any:
-            return self.left.pop() if self.left else None
+            batch = next(self.left, None)
+            return None if batch is None else {name: batch}
 
     root = logging.getLogger()
     level = root.level
@@ -124,7 +135,7 @@ def quantize_static(model: bytes) -> bytes:
             quantize(
                 loaded,
                 output,
-                OneBatch(),
+                Batches(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 activation_type=QuantType.QUInt8,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from ..errors import InputError
 from ..operators import example_input
@@ -53,7 +56,8 @@ class TorchBackend(Backend):
         return here if self.device_type == "cpu" else replace(here, processor=torch.cuda.get_device_name())
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
-        network = module.eval().to(self.device_type)
+        # A program made by torch.export is in evaluation mode for good and refuses to be told so.
+        network = (module if isinstance(module, GraphModule) else module.eval()).to(self.device_type)
         images = torch.randn(self.batch, *input_shape, device=self.device_type)
         if len(input_shape) == 3:
             network = network.to(memory_format=torch.channels_last)
@@ -65,6 +69,10 @@ class TorchBackend(Backend):
 
         return Workload(run) if self.device_type == "cpu" else CudaWorkload(run)
 
+    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        network = load_model(path)
+        return lambda: self.prepare(network, input_shape)
+
     @contextmanager
     def session(self) -> Iterator[None]:
         before = torch.get_num_threads()
@@ -74,6 +82,23 @@ class TorchBackend(Backend):
                 yield
         finally:
             torch.set_num_threads(before)
+
+
+def load_model(path: Path) -> nn.Module:
+    """A network that was exported: TorchScript (`.pt`) or torch.export (`.pt2`).
+
+    Raises:
+        InputError: The file is neither.
+    """
+    try:
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript announces its successor at every call
+            loaded: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            return loaded
+    except (RuntimeError, ValueError, OSError) as reason:
+        raise InputError(f"{path} is no exported model, or it is truncated: {str(reason).splitlines()[0]}") from reason
 
 
 class CudaWorkload(Workload):

@@ -124,10 +124,7 @@ def validate(
     architectures = draw_architectures(
         spec, networks, random.Random(f"validation {seed}"), table.calibration.architectures
     )
-    same = (backend.device, backend.name, backend.version, backend.dtype, backend.batch, backend.threads) == (
-        table.device, table.backend, table.backend_version, table.dtype, table.batch, table.threads,
-    )  # fmt: skip
-    level = table.reference_ms if same and table.space == spec.name else None
+    level = comparable_level(table, backend, spec)
     samples = measure_networks_isolated(
         architectures, backend, processes=PROCESSES, reference_ms=level, progress=progress
     )
@@ -138,6 +135,23 @@ def validate(
         np.array([np.median(s.raw) for s in samples]),
         None if level is None else float(np.median([np.median(s.slowdown) for s in samples])),
     )
+
+
+def comparable_level(table: LatencyTable, backend: Backend, spec: SpaceSpec) -> float | None:
+    """What the reference network took when a table was measured, if a measurement here is comparable with it.
+
+    Args:
+        table: The table.
+        backend: What is to measure.
+        spec: The space whose networks are to be measured.
+
+    Returns:
+        Milliseconds; none if the table was measured on another device, in another way or for another space.
+    """
+    same = (backend.device, backend.name, backend.version, backend.dtype, backend.batch, backend.threads) == (
+        table.device, table.backend, table.backend_version, table.dtype, table.batch, table.threads,
+    )  # fmt: skip
+    return table.reference_ms if same and table.space == spec.name else None
 
 
 def table_backend(table: LatencyTable) -> Backend:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..architecture import Architecture
-from ..files import write_csv
+from ..errors import InputError
+from ..files import read_mapping, write_csv
 from .cells import Rules, ratio_of
 
-_ARTIFACTS = ("architecture.json", "history.csv", "latency_table.yml", "recipe.yml", "weights.pt")
+_ARTIFACTS = (
+    "architecture.json", "history.csv", "probabilities.csv", "pruned.csv", "cost.json", "latency_table.yml",
+    "recipe.yml", "weights.pt", "weights_last.pt", "model_card.json", "checkpoint.ckpt",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Outcome:
         parameters: What NNI sent it.
         status: NNI's status.
         folder: Where its results were collected, if it succeeded.
-        architecture: What it found, if it succeeded.
+        architecture: What it found (or trained), if it succeeded.
+        card: The model card of a retraining, if it was one.
         reason: Last line of its stderr, if it failed.
     """
 
@@ -36,6 +41,7 @@ class Outcome:
     status: str
     folder: Path | None = None
     architecture: Architecture | None = None
+    card: Mapping[str, Any] | None = None
     reason: str = ""
 
 
@@ -62,8 +68,9 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     if not source.is_file():
         return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
     architecture = Architecture.load(source)
+    card = _card(output / "model_card.json")
     # What the trial received: with several at a time, NNI's record of the job may be that of another one.
-    parameters = dict(architecture.trial_parameters or parameters)
+    parameters = dict((architecture.trial_parameters if card is None else card["trial_parameters"]) or parameters)
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
         folder = folder / str(job.trialJobId)
@@ -72,15 +79,24 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     for name in _ARTIFACTS:
         if (output / name).is_file():
             temporary = folder / f".{name}"
-            shutil.copyfile(output / name, temporary)
+            temporary.unlink(missing_ok=True)
+            try:  # checkpoints can be large; all of these files are replaced, never changed
+                os.link(output / name, temporary)
+            except OSError:
+                shutil.copyfile(output / name, temporary)
             temporary.replace(folder / name)
-    return Outcome(job.trialJobId, parameters, job.status, folder, architecture)
+    return Outcome(job.trialJobId, parameters, job.status, folder, architecture, card)
+
+
+def _card(path: Path) -> dict[str, Any] | None:
+    return read_mapping(path, "model card", InputError) if path.is_file() else None
 
 
 def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
-    """`<target>`, and below it what else NNI varied."""
-    rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key != "target"]
-    folder = Path(str(architecture.target))
+    """`<target>`, or the name of the architecture that was trained, and below it what else NNI varied."""
+    rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key not in ("target", "architecture")]
+    trained = parameters.get("architecture")
+    folder = Path(str(architecture.target)) if trained is None else Path(Path(str(trained)).name.removesuffix(".json"))
     return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
 
 
@@ -108,18 +124,29 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
         measured, ratio = found.measured_latency_ms, found.metrics.get("expected_over_budget")
         rows.append(
             {
-                "target": str(found.target),
-                "strategy": str(found.strategy),
-                "accuracy": f"{found.metrics['default']:.4f}",
-                "budget_ms": "" if found.budget_ms is None else f"{found.budget_ms:.4g}",
-                "predicted_latency_ms": f"{found.predicted_latency_ms:.4g}",
-                "measured_latency_ms": "other device" if measured is None else f"{measured:.4g}",
+                "target": found.target or "",
+                "strategy": found.strategy or "",
+                "accuracy": f"{_accuracy(outcome):.4f}",
+                "budget_ms": _number(found.budget_ms, ""),
+                "predicted_latency_ms": _number(found.predicted_latency_ms, ""),
+                "measured_latency_ms": _number(measured, "" if found.target is None else "other device"),
                 "expected_over_budget": "" if ratio is None else f"{ratio:.3f}",
                 "parameters": str(found.parameters),
                 "architecture": str(folder / "architecture.json"),
             }
         )
     return rows
+
+
+def _number(value: float | None, otherwise: str) -> str:
+    return otherwise if value is None else f"{value:.4g}"
+
+
+def _accuracy(outcome: Outcome) -> float:
+    if outcome.card is not None:
+        return float(outcome.card["results"]["validation"]["top1"])
+    assert outcome.architecture is not None
+    return outcome.architecture.metrics["default"]
 
 
 def at_equal_latency(outcomes: list[Outcome], weight_key: str = Rules().weight_key) -> list[Outcome]:

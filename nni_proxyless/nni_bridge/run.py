@@ -17,11 +17,13 @@ from typing import Any
 
 import yaml
 
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, unknown_name
 from ..files import read_mapping
 from ..recipe import Recipe
+from ..retrain_recipe import RetrainRecipe
 from .collect import Outcome, collect, parameters_of
 from .registration import register
+from .trial import TASKS
 
 _log = logging.getLogger(__name__)
 MAX_CELLS = 1000
@@ -36,13 +38,14 @@ class Plan:
     Attributes:
         config: Path of the config.
         recipe_path: Path of the recipe its trial command names.
-        cells: The recipes that its search space makes of it; of a large space, each value in one of them.
+        cells: The recipes that its search space makes of it; of a large space, each value in one of them. Of a config
+            whose trials retrain, those of the retrainings.
         trials: How many trials there will be at most.
     """
 
     config: Path
     recipe_path: Path
-    cells: tuple[Recipe, ...]
+    cells: tuple[Recipe | RetrainRecipe, ...]
     trials: int
 
     @property
@@ -71,10 +74,14 @@ def check_config(path: Path) -> Plan:
     if not isinstance(space, Mapping):
         raise InputError(f"config {path}: 'searchSpace' must be a mapping, got {space!r}")
     values = {key: _values(path, key, described) for key, described in space.items()}
+    task = words[words.index("--task") + 1] if "--task" in words[:-1] else "search"
+    if task not in TASKS:
+        raise InputError(f"config {path}: " + unknown_name("task", task, TASKS))
     cells = []
     for chosen in _combinations(values):
-        recipe = Recipe.load(recipe_path, chosen)
-        recipe.chosen_target()
+        recipe = TASKS[task].load(recipe_path, chosen)
+        if isinstance(recipe, Recipe):
+            recipe.chosen_target()
         cells.append(recipe)
     service = content.get("trainingService")
     platform = service.get("platform") if isinstance(service, Mapping) else None
@@ -142,6 +149,8 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
 
     done = set()
     for recipe in plan.cells:
+        if not isinstance(recipe, Recipe):
+            continue
         spec, _ = load_recipe_data(recipe)
         target = recipe.chosen_target()
         if (target, spec.content_hash) in done:
@@ -267,12 +276,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
                 known = [m for m in metrics if m.type == "PERIODICAL" and isinstance(m.data, dict)]
                 known.sort(key=lambda m: m.sequence)
                 for metric in known[shown.get(job.trialJobId, 0) :]:
-                    found = metric.data
-                    follower.epoch(
-                        f"{name} result {metric.sequence + 1}: accuracy {found['default']:.4f}, "
-                        f"latency {found['latency_ms']:.3g} ms (expected {found['expected_latency_ms']:.3g}), "
-                        f"entropy {found['entropy']:.2f}, loss {found['train_loss']:.3f}"
-                    )
+                    follower.epoch(f"{name} result {metric.sequence + 1}: {_result(metric.data)}")
                 shown[job.trialJobId] = len(known)
         if status in {"DONE", "STOPPED"}:
             return
@@ -285,6 +289,19 @@ def _follow(experiment: Any, follower: _Follower) -> None:
         if idle_since is not None and time.monotonic() - idle_since > GRACE_S:
             return
         time.sleep(1.0)
+
+
+def _result(found: Mapping[str, Any]) -> str:
+    """An intermediate result of a search or of a retraining in one line."""
+    text = f"accuracy {found['default']:.4f}, "
+    if "latency_ms" in found:
+        text += (
+            f"latency {found['latency_ms']:.3g} ms (expected {found['expected_latency_ms']:.3g}), "
+            f"entropy {found['entropy']:.2f}, "
+        )
+    else:
+        text += f"top-5 {found['top5']:.4f}, "
+    return text + f"loss {found['train_loss']:.3f}"
 
 
 def _short(parameters: Mapping[str, Any]) -> str:

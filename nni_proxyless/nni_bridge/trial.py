@@ -9,69 +9,79 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
 from ..errors import InputError
 from ..files import write_atomically, write_json
 from ..recipe import Recipe
+from ..retrain_recipe import RetrainRecipe
 from .channel import ManagerChannel, link_tensorboard
 from .watchdog import end_with_the_manager
 
 if TYPE_CHECKING:
+    from ..retrain import RetrainRecord
     from ..search import Record
 
 
 _log = logging.getLogger(__name__)
+Task = Literal["search", "retrain"]
+TASKS: dict[str, type[Recipe] | type[RetrainRecipe]] = {"search": Recipe, "retrain": RetrainRecipe}
 _PARAMETERS = "parameters.json"
 _ALIVE = "alive.lock"
-_INTERRUPTED = ("latency_table.yml", "recipe.yml", "checkpoint.ckpt")
+_NEEDED = ("recipe.yml", "checkpoint.ckpt")
+_INTERRUPTED = ("latency_table.yml", "weights.pt", *_NEEDED)  # a table of a search, weights of a retraining
 
 
-def run_trial(recipe_path: Path) -> None:
-    """Ask for parameters, search, report.
+def run_trial(recipe_path: Path, task: Task = "search") -> None:
+    """Ask for parameters, search or train, report.
 
     Args:
         recipe_path: The recipe that the parameters override.
+        task: `search`, or `retrain`: whose recipe it is.
 
     Raises:
         InputError: It runs outside of NNI, or recipe and parameters are not good.
     """
     if "NNI_TRIAL_JOB_ID" not in os.environ:
-        raise InputError(
-            f"'trial' is the command that NNI's manager starts; by hand use: nni-proxyless search {recipe_path}"
-        )
+        raise InputError(f"'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}")
     output = Path(os.environ["NNI_OUTPUT_DIR"])
     if os.environ.get("LOCAL_RANK", "0") != "0":
         _help(recipe_path, output)
         return
     end_with_the_manager()
     channel = ManagerChannel()  # before torch is imported
-    recipe = Recipe.load(recipe_path, channel.parameters)
+    recipe = TASKS[task].load(recipe_path, channel.parameters)
     alive = filelock.FileLock(output / _ALIVE)
     alive.acquire()  # until this process ends, however it does
     adopt_interrupted(output, channel.parameters)
     write_json(output / _PARAMETERS, channel.parameters)
-
-    from ..search import prepare, run_search
-
+    (output / "tensorboard").mkdir(parents=True, exist_ok=True)
+    link_tensorboard(output)
     final: dict[str, Any] = {}
 
-    def report(record: Record, number: int | None) -> None:
+    def report(record: Record | RetrainRecord, number: int | None) -> None:
         if number is None:
             final.update(record.metrics())
         else:
             channel.intermediate(record.metrics(), number)
 
-    prepared = prepare(recipe)
-    (output / "tensorboard").mkdir(parents=True, exist_ok=True)
-    link_tensorboard(output)
-    architecture = run_search(prepared, output, report, channel.parameters)
-    if os.environ.get("NNI_PLATFORM") != "local":  # from there no file comes back
-        final["architecture"] = architecture.candidate_names
-        final["measured_latency_ms"] = architecture.measured_latency_ms
-        _log.info("architecture: %s", json.dumps(architecture.to_dict()))
+    comes_back = os.environ.get("NNI_PLATFORM") == "local"  # from elsewhere no file does
+    if isinstance(recipe, Recipe):
+        from ..search import prepare, run_search
+
+        architecture = run_search(prepare(recipe), output, report, channel.parameters)
+        if not comes_back:
+            final["architecture"] = architecture.candidate_names
+            final["measured_latency_ms"] = architecture.measured_latency_ms
+            _log.info("architecture: %s", json.dumps(architecture.to_dict()))
+    else:
+        from ..retrain import prepare_retraining, run_retraining
+
+        card = run_retraining(prepare_retraining(recipe), output, report, channel.parameters)
+        if not comes_back:
+            _log.info("model card: %s", json.dumps(card))
     channel.final(final)
 
 
@@ -93,7 +103,7 @@ def adopt_interrupted(output: Path, parameters: Mapping[str, Any]) -> Path | Non
         folder
         for path in output.parent.glob(f"*/{_PARAMETERS}")
         if (folder := path.parent) != output
-        and all((folder / name).is_file() for name in _INTERRUPTED)
+        and all((folder / name).is_file() for name in _NEEDED)
         and not (folder / "architecture.json").exists()
         and _same(path, parameters)
         and _is_dead(folder)
@@ -102,6 +112,8 @@ def adopt_interrupted(output: Path, parameters: Mapping[str, Any]) -> Path | Non
         return None
     newest = max(found, key=lambda folder: (folder / "checkpoint.ckpt").stat().st_mtime)
     for name in _INTERRUPTED:
+        if not (newest / name).is_file():
+            continue
         write_atomically(output / name, partial(shutil.copyfile, newest / name))
     _log.info("a trial with the same parameters has crashed in %s", newest)
     return newest

@@ -1,0 +1,253 @@
+"""The page of a report: its sections, its pictures and CSVs, all written side by side."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError
+from ..files import write_atomically, write_csv, write_text
+from ..latency import this_device
+from . import figures, tables
+from .gather import Results, Search
+
+PAGE = "report.html"
+
+
+@dataclass
+class Section:
+    """A part of the page.
+
+    Attributes:
+        key: Name of its anchor, and of its files.
+        title: Its heading.
+        text: Paragraphs.
+        pictures: Name to PNG.
+        rows: Of its table, shown on the page and written as CSV.
+        shown: Whether the table is shown on the page, or is in the CSV only.
+    """
+
+    key: str
+    title: str
+    text: list[str] = field(default_factory=list)
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+    shown: bool = True
+
+
+def make_report(results: Results, out: Path | None = None, *, measure: bool = True) -> Path:
+    """Write `report.html`, which needs no other file, and its pictures and CSVs beside it.
+
+    Args:
+        results: What was read.
+        out: The folder; `report` in the folder of results if not given.
+        measure: Whether baselines are measured on targets that are this machine.
+
+    Returns:
+        The page.
+
+    Raises:
+        MissingDependencyError: Matplotlib or Jinja is not installed.
+        InputError: The folder cannot be written.
+    """
+    figures.require_matplotlib()
+    folder = out or results.folder / "report"
+    parts = sections(results, baseline_latencies(results, measure))
+    page = render(results, parts)
+    try:
+        for part in parts:
+            for name, png in part.pictures.items():
+                write_atomically(folder / f"{name}.png", partial(_write_bytes, content=png))
+            if part.rows:
+                write_csv(folder / f"{part.key}.csv", list(part.rows[0]), part.rows)
+        return write_text(folder / PAGE, page)
+    except OSError as reason:
+        raise InputError(
+            f"cannot write the report into {folder}: {reason.strerror or reason}; choose another folder with --out"
+        ) from reason
+
+
+def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str], float | None]:
+    """Latency in milliseconds of every baseline on every target, where it can be had."""
+    found: dict[tuple[str, str], float | None] = {}
+    for trained in results.trained:
+        if trained.is_baseline:
+            for target in results.targets:
+                recipe = next(search.recipe for search in results.searches if search.target == target)
+                described = recipe.get("targets", {}).get(target)
+                if described:
+                    found[trained.name, target] = tables.baseline_latency(trained, described, target, measure)
+    return found
+
+
+def sections(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Section]:
+    """All parts of the page that there is anything to show for."""
+    made = [
+        _architectures(results),
+        _accuracy(results, baselines),
+        _cross_table(results),
+        _progress(results),
+        _predictions(results),
+        _costs(results),
+    ]
+    return [part for part in made if part.pictures or part.rows or part.text]
+
+
+def _architectures(results: Results) -> Section:
+    part = Section("architectures", "Architectures")
+    best = [search for target in results.targets if (search := results.best(target)) is not None]
+    drawn = [(_title(results, search), rows) for search in best if (rows := tables.drawn_blocks(search))]
+    part.rows, part.shown = [row for _, rows in drawn for row in rows], False
+    if drawn:
+        part.pictures["architectures"] = figures.architectures(drawn)
+        finished = sum(not search.running for search in results.searches)
+        if finished > len(drawn):
+            part.text.append(f"Of {finished} finished searches, the most accurate network of each target is drawn.")
+    missing = [target for target in results.targets if target not in {search.target for search in best}]
+    if missing:
+        part.text.append(f"Still searching, nothing decoded yet: {', '.join(missing)}.")
+    return part
+
+
+def _accuracy(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> Section:
+    part = Section("accuracy_latency", "Accuracy against latency")
+    known = tables.points(results, baselines)
+    if known:
+        part.pictures["accuracy_latency"] = figures.accuracy_against_latency(known, results.targets)
+        part.rows = [point.row() for point in known]
+        part.text.append(
+            "Filled: retrained, judged on held-out images. Hollow: with the weights of the supernet, which says less "
+            "of what a network can do. The lines join networks that none beats in both."
+        )
+        if not any(trained.is_baseline for trained in results.trained):
+            part.text.append(
+                "No baseline has been trained yet: nni-proxyless retrain mobilenet_v2_0.5 space=SPACE data=DATA "
+                "--output FOLDER, with a folder below these results, puts MobileNetV2 of that width here."
+            )
+    return part
+
+
+def _cross_table(results: Results) -> Section:
+    part = Section("cross_table", "Each network on each target")
+    part.rows = tables.cross_table(results)
+    if part.rows:
+        part.text = ["Latency in milliseconds by each target's table.", *tables.own_is_fastest(part.rows)]
+    return part
+
+
+def _progress(results: Results) -> Section:
+    part = Section("progress", "How the searches went")
+    if results.searches:
+        part.pictures["progress"] = figures.progress(results)
+        part.rows = [{"search": s.name, **row} for s in results.searches for row in s.history]
+        part.rows = _same_columns(part.rows)
+        part.shown = False
+    chosen = list(_shown_maps(results))
+    for search in chosen:
+        part.pictures[f"probabilities_{search.name.replace('/', '_')}"] = figures.heat_map(search)
+    with_probabilities = sum(bool(search.probabilities) for search in results.searches)
+    if len(chosen) < with_probabilities:
+        part.text.append(
+            f"Probabilities of the candidates over the epochs: the best search of each target, {len(chosen)} of "
+            f"{with_probabilities}; those of the others are in their probabilities.csv."
+        )
+    return part
+
+
+def _shown_maps(results: Results, most: int = 6) -> list[Search]:
+    with_probabilities = [search for search in results.searches if search.probabilities]
+    if len(with_probabilities) <= most:
+        return with_probabilities
+    best = [results.best(target) for target in results.targets]
+    return [search for search in best if search is not None and search.probabilities]
+
+
+def _predictions(results: Results) -> Section:
+    part = Section("predicted_measured", "Predicted and measured latency")
+    part.rows = tables.predicted_and_measured(results)
+    if part.rows:
+        part.pictures["predicted_measured"] = figures.predicted_against_measured(part.rows)
+    return part
+
+
+def _costs(results: Results) -> Section:
+    return Section("cost", "What it cost", rows=tables.costs(results))
+
+
+def _title(results: Results, search: Search) -> str:
+    found = search.architecture
+    assert found is not None
+    trained = results.retrained(search)
+    accuracy = (
+        f"{100 * results.accuracy(search):.1f} %{' retrained' if trained else ' with the weights of the supernet'}"
+    )
+    latency = f"{found.predicted_latency_ms:.3g} ms" if found.predicted_latency_ms is not None else "latency unknown"
+    return (
+        f"{search.target} ({search.strategy}): {latency}, {accuracy}, {found.multiply_adds / 1e6:.1f} M multiply-adds"
+    )
+
+
+def _same_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{key: row.get(key, "") for key in columns} for row in rows]
+
+
+def render(results: Results, parts: Sequence[Section]) -> str:
+    """The HTML, with all pictures inside.
+
+    Raises:
+        MissingDependencyError: Jinja is not installed.
+    """
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("nni_proxyless", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = _shown
+    device = this_device()
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
+    running = sum(search.running for search in results.searches)
+    counts = f"{len(results.searches)} searches" + (f", {running} of them running" if running else "")
+    return environment.get_template("page.html.j2").render(
+        title=f"nni-proxyless: {results.title}",
+        subtitle=f"{counts}, {len(results.trained)} retrained networks; made {now} by nni-proxyless {__version__} on "
+        f"{device.name} ({device.processor})",
+        warnings=[f"not read: {problem}" for problem in results.problems],
+        sections=[
+            {
+                "key": part.key,
+                "title": part.title,
+                "text": part.text,
+                "pictures": [
+                    {"alt": name.replace("_", " "), "data": base64.b64encode(png).decode()}
+                    for name, png in part.pictures.items()
+                ],
+                "columns": list(part.rows[0]) if part.rows and part.shown else [],
+                "rows": part.rows if part.shown else [],
+                "csv": f"{part.key}.csv" if part.rows else "",
+            }
+            for part in parts
+        ],
+    )
+
+
+def _shown(value: Any, column: str) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return ""
+    if not isinstance(value, float):
+        return str(value)
+    if column == "error":
+        return f"{100 * value:+.1f} %"
+    return f"{value:.4f}" if column == "accuracy" else f"{value:.4g}"
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)

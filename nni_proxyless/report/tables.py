@@ -1,0 +1,245 @@
+"""The numbers of a report as plain rows: what its pictures draw and its CSVs hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..describe import blocks
+from ..errors import ProxylessError
+from ..targets import Target
+from .gather import Results, Search, Trained
+
+SAME_CLASS = 0.01  # of accuracy: networks at least as accurate as that below one's own are of its class
+EQUALLY_FAST = 0.01
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network in the plane of latency and accuracy.
+
+    Attributes:
+        target: Target of the latency.
+        kind: Strategy that found it, or `mobilenet_v2` and such for a baseline.
+        name: Where it lies below the results.
+        latency_ms: Measured where it was, else predicted.
+        measured: Whether it was.
+        accuracy: Between 0 and 1.
+        trained: Whether that is of the retrained network, not with the supernet's weights.
+    """
+
+    target: str
+    kind: str
+    name: str
+    latency_ms: float
+    measured: bool
+    accuracy: float
+    trained: bool
+
+    def row(self) -> Row:
+        return dict(vars(self))
+
+
+def drawn_blocks(search: Search) -> list[Row]:
+    """A row for each block of a network: what the picture of architectures draws."""
+    if search.architecture is None or search.architecture.spec is None:
+        return []
+    rows = []
+    for position, block in enumerate(blocks(search.architecture, search.table)):
+        op = block.operator
+        rows.append(
+            {
+                "target": search.target,
+                "search": search.name,
+                "position": position,
+                "block": block.name,
+                "stage": block.stage,
+                "kind": "skip" if op is None else op.kind,
+                "kernel": "" if op is None else op.kernel,
+                "expansion": "" if op is None else op.expansion,
+                "stride": "" if op is None else op.stride,
+                "width": "" if op is None else op.output_shape[0],
+                "size": "" if op is None else op.output_shape[1],
+                "latency_ms": "" if block.latency_ms is None else block.latency_ms,
+            }
+        )
+    return rows
+
+
+def baseline_latency(trained: Trained, target: Mapping[str, Any], name: str, measure: bool) -> float | None:
+    """Latency of a baseline in milliseconds on a target that is this machine; none elsewhere, or if not to be measured.
+
+    Args:
+        trained: The baseline.
+        target: What the recipe of a search says of the target.
+        name: The target's name.
+        measure: Whether measuring is allowed.
+    """
+    if not measure:
+        return None
+    try:
+        return Target.parse(name, dict(target), trained.folder).measure(trained.architecture)
+    except ProxylessError:
+        return None
+
+
+def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Point]:
+    """Every network that is known on a target: those found for it, retrained ones, baselines.
+
+    Args:
+        results: What was read.
+        baselines: Latency in milliseconds of each baseline by its name and the target.
+    """
+    found = []
+    for search in results.searches:
+        architecture = search.architecture
+        latency, measured = search.latency_ms, False
+        if architecture is not None and architecture.measured_latency_ms is not None:
+            latency, measured = architecture.measured_latency_ms, True
+        found.append(Point(search.target, search.strategy, search.name, latency, measured, search.accuracy, False))
+        trained = results.retrained(search)
+        if trained is not None:
+            found.append(Point(search.target, search.strategy, trained.name, latency, measured, trained.accuracy, True))
+    for one in results.trained:
+        for target in results.targets:
+            latency_ms = baselines.get((one.name, target))
+            if latency_ms is not None:
+                kind = one.architecture.space_name
+                found.append(Point(target, kind, one.name, latency_ms, True, one.accuracy, True))
+    return found
+
+
+def front(of_target: Sequence[Point]) -> list[Point]:
+    """Networks that none is both faster and at least as accurate as, the fastest first."""
+    kept: list[Point] = []
+    for point in sorted(of_target, key=lambda p: (p.latency_ms, -p.accuracy)):
+        if not kept or point.accuracy > kept[-1].accuracy:
+            kept.append(point)
+    return kept
+
+
+def cross_table(results: Results) -> list[Row]:
+    """The best network of each target on every target's table: latency in milliseconds."""
+    rows = []
+    for target in results.targets:
+        search = results.best(target)
+        if search is None or search.architecture is None or search.architecture.spec is None:
+            continue
+        row: Row = {"found_for": target, "search": search.name, "accuracy": results.accuracy(search)}
+        for other in results.targets:
+            table = results.table(other)
+            try:
+                row[other] = (
+                    "" if table is None else table.costs(search.architecture.spec).of(search.architecture.choices)
+                )
+            except ProxylessError:  # another space: that table says nothing of this network
+                row[other] = ""
+        rows.append(row)
+    return rows
+
+
+def own_is_fastest(rows: Sequence[Row]) -> list[str]:
+    """For each target, whether its own network is the fastest of its class of accuracy on it, in words."""
+    sentences = []
+    for row in rows:
+        target = row["found_for"]
+        own = row[target]
+        if own == "":
+            continue
+        rivals = [
+            other
+            for other in rows
+            if other is not row
+            and other[target] != ""
+            and other["accuracy"] >= row["accuracy"] - SAME_CLASS
+            and other[target] < own * (1 - EQUALLY_FAST)
+        ]
+        if rivals:
+            named = ", ".join(
+                f"that of {r['found_for']} ({r[target]:.4g} ms, accuracy {r['accuracy']:.4f})" for r in rivals
+            )
+            sentences.append(
+                f"{target}: its own network is NOT the fastest of its class here: it takes {own:.4g} ms at accuracy "
+                f"{row['accuracy']:.4f}, and faster is {named}."
+            )
+        else:
+            sentences.append(
+                f"{target}: its own network is the fastest, or equal, of those within {100 * SAME_CLASS:g} point of "
+                f"its accuracy ({own:.4g} ms)."
+            )
+    return sentences
+
+
+def predicted_and_measured(results: Results) -> list[Row]:
+    """Networks whose latency was both predicted and measured: those found, and exported files."""
+    rows = [
+        _latencies(search.target, search.name, "network", found.predicted_latency_ms, found.measured_latency_ms)
+        for search in results.searches
+        if (found := search.architecture) is not None
+    ]
+    for name, content in results.exports.items():
+        rows += [
+            _latencies(
+                str(content.get("target")),
+                name,
+                str(one["file"]),
+                one["predicted_latency_ms"],
+                one["measured_latency_ms"],
+            )
+            for one in content.get("formats", ())
+        ]
+    return [row for row in rows if row["predicted_latency_ms"] is not None and row["measured_latency_ms"] is not None]
+
+
+def _latencies(target: str, name: str, what: str, predicted: float | None, measured: float | None) -> Row:
+    error = predicted / measured - 1 if predicted and measured else None
+    return {
+        "target": target,
+        "name": name,
+        "what": what,
+        "predicted_latency_ms": predicted,
+        "measured_latency_ms": measured,
+        "error": error,
+    }
+
+
+def costs(results: Results) -> list[Row]:
+    """What each search and each retraining has cost."""
+    rows = []
+    for search in results.searches:
+        cost = search.cost
+        rows.append(
+            {
+                "what": f"search {search.name}" + (" (running)" if search.running else ""),
+                "epochs": cost.get("epochs", len(search.history)),
+                "seconds": cost.get("seconds", search.history[-1].get("seconds", "")),
+                "peak_memory_mib": cost.get("peak_memory_mib", ""),
+                "weight_steps": cost.get("weight_steps", ""),
+                "architecture_steps": _or_empty(cost.get("architecture_steps")),
+                "machine": _machine(cost.get("machine")),
+            }
+        )
+    for trained in results.trained:
+        cost = trained.card["cost"]
+        rows.append(
+            {
+                "what": f"retraining {trained.name}",
+                "epochs": cost["epochs"],
+                "seconds": cost["seconds"],
+                "peak_memory_mib": cost["peak_memory_mib"],
+                "weight_steps": "",
+                "architecture_steps": "",
+                "machine": _machine(cost["machine"]),
+            }
+        )
+    return rows
+
+
+def _machine(device: Mapping[str, Any] | None) -> str:
+    return "" if not device else f"{device['processor']}, {device['cores']} cores"
+
+
+def _or_empty(value: Any) -> Any:
+    return "" if value is None else value
