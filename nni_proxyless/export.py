@@ -247,10 +247,10 @@ def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None) 
 
 def _measured(result: Exported, architecture: Architecture, out: Path, tables: Sequence[LatencyTable]) -> Exported:
     spec = architecture.require_spec()
-    runtime, dtype = ("onnxruntime", "int8") if result.format == "int8" else ("onnxruntime", "float32")
-    if result.format not in ("onnx", "int8"):
-        runtime, dtype = "torch", "float32"
+    runtime, dtype = _RUNTIMES[result.format]
     table = next((t for t in tables if (t.backend, t.dtype) == (runtime, dtype) and t.device_type is None), None)
+    if result.format in ("torchscript", "torch_export"):
+        table = None  # compiled or folded, they are not what a table of PyTorch eager speaks of
     settings: dict[str, Any] = {"threads": (table.threads if table else None) or 1}
     settings["batch"] = (table.batch if table else None) or 1
     backend: Backend = make_backend(runtime, **settings, **({"dtype": dtype} if runtime == "onnxruntime" else {}))
@@ -270,6 +270,13 @@ def _measured(result: Exported, architecture: Architecture, out: Path, tables: S
     )
 
 
+_RUNTIMES = {
+    "onnx": ("onnxruntime", "float32"),
+    "int8": ("onnxruntime", "int8"),
+    "torchscript": ("torch", "float32"),
+    "torch_export": ("torch", "float32"),
+    "state_dict": ("torch", "float32"),
+}
 Writer = Callable[[nn.Module, nn.Module, Architecture, Images, Path], Any]
 Runner = Callable[[Path, Architecture], Callable[[Tensor], Tensor]]
 
@@ -304,7 +311,9 @@ def _write_state_dict(
 def _run_onnx(path: Path, _found: Architecture) -> Callable[[Tensor], Tensor]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     return lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0])
 

@@ -126,6 +126,9 @@ def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes
             batch = next(self.left, None)
             return None if batch is None else {name: batch}
 
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # it recommends a pre-processing step that the exporter has done already

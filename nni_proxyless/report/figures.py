@@ -41,7 +41,8 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
 
     figure = _figure(WIDTH, 0.9 + 2.1 * len(drawn))
     all_axes = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
-    largest = max((int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"), default=1)
+    # All to one scale, also where no network takes the largest expansion of the paper's space.
+    largest = max(6, *(int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"))
     kernels = sorted({int(r["kernel"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"})
     for axes, (title, rows) in zip(all_axes, drawn, strict=True):
         for row in rows:
@@ -68,7 +69,7 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
         Patch(facecolor=KERNEL_COLOURS.get(k, OTHER_KERNEL), edgecolor="0.2", label=f"{k} x {k}") for k in kernels
     ]
     figure.legend(
-        handles=legend, loc="upper right", ncols=max(1, len(legend)), fontsize=9, frameon=False,
+        handles=legend, loc="outside upper right", ncols=max(1, len(legend)), fontsize=9, frameon=False,
         title="depthwise kernel; height: expansion; below: width and size of maps", title_fontsize=8,
     )  # fmt: skip
     return _png(figure)
@@ -199,7 +200,7 @@ def predicted_against_measured(rows: Sequence[Row]) -> bytes:
 def _label(row: Row) -> str:
     if row["kind"] == "conv":
         return f"conv {row['kernel']}x{row['kernel']}"
-    return "pool, linear" if row["kind"] == "classifier" else f"MB{row['expansion']} {row['kernel']}x{row['kernel']}"
+    return "linear" if row["kind"] == "classifier" else f"MB{row['expansion']} {row['kernel']}x{row['kernel']}"
 
 
 def _colour(row: Row) -> str:
