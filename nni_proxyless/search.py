@@ -220,7 +220,7 @@ def run_search(
         return architecture
     if recorder.last is None:
         raise RunError("the search ended without finishing an epoch")
-    measured = prepared.target.measure(architecture)
+    measured = prepared.target.measure(architecture, prepared.table)
     architecture = replace(
         architecture,
         measured_latency_ms=measured,

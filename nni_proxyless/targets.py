@@ -17,6 +17,7 @@ from .errors import LatencyTableError, RecipeError, unknown_name
 from .latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from .latency.isolated import measure_table_isolated
 from .latency.sampling import Progress
+from .latency.validate import comparable_level
 from .resources import cache_folder
 from .space_spec import SpaceSpec
 
@@ -127,10 +128,19 @@ class Target:
         name = f"{spec.name}-{spec.content_hash}-{backend.name}-{backend.version}".replace(" ", "_")
         return cache_folder() / "tables" / f"{name}-{settings}-{machine}.yml"
 
-    def measure(self, architecture: Architecture) -> float | None:
-        """Latency of the built network in milliseconds, or none for a device that is not this machine."""
+    def measure(self, architecture: Architecture, table: LatencyTable | None = None) -> float | None:
+        """Latency of the built network in milliseconds, or none for a device that is not this machine.
+
+        Args:
+            architecture: The network.
+            table: The target's table. By how much the machine has become slower since it was measured, which the
+                reference network tells, is taken off: shared machines drift by 5 to 15 % within minutes.
+        """
         backend = self.make_backend()
-        return None if backend is None else measure_isolated(architecture, backend)
+        if backend is None:
+            return None
+        level = None if table is None else comparable_level(table, backend, architecture.require_spec())
+        return measure_isolated(architecture, backend, reference_ms=level)
 
 
 DEFAULT_TARGETS: dict[str, dict[str, Any]] = {

@@ -42,9 +42,9 @@ PROCESSES = 3
 TABLE_PROCESSES = 2
 
 
-def measure_isolated(architecture: Architecture, backend: Backend, processes: int = PROCESSES) -> float:
-    """Latency of an architecture in milliseconds; see `measure_networks_isolated`."""
-    return measure_networks_isolated([architecture], backend, processes=processes)[0].median
+def measure_isolated(architecture: Architecture, backend: Backend, **settings: Any) -> float:
+    """Latency of an architecture in milliseconds; see `measure_networks_isolated` for the settings."""
+    return measure_networks_isolated([architecture], backend, **settings)[0].median
 
 
 def measure_networks_isolated(
