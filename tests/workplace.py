@@ -61,7 +61,10 @@ class Workplace:
         )  # fmt: skip
 
     def api(self, path: str) -> Any:
-        return requests.get(f"http://localhost:{self.port}/api/v1/nni/{path}", timeout=20).json()
+        return json.loads(self.api_text(path))
+
+    def api_text(self, path: str) -> str:
+        return requests.get(f"http://localhost:{self.port}/api/v1/nni/{path}", timeout=20).text
 
     def metrics(self, trial: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
         """Intermediate results in the order of their numbers, which have no gaps, and final ones."""
