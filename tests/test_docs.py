@@ -12,6 +12,7 @@ import pytest
 import nni_proxyless
 from nni_proxyless.cli import build_parser
 from nni_proxyless.recipe import Recipe
+from nni_proxyless.retrain_recipe import RetrainRecipe
 
 from .conftest import REPOSITORY
 
@@ -59,9 +60,19 @@ def test_recipe_page_lists_every_key_with_its_default() -> None:
     assert [key for key, _ in rows] == list(Recipe.keys())
     defaults = Recipe.from_dict({}).to_dict()
     for key, shown in rows:
-        default = defaults[key]
-        text = "" if default in (None, {}) else str(default).lower() if isinstance(default, bool) else str(default)
-        assert shown.strip("` ") == text, key
+        assert shown.strip("` ") == shown_default(defaults[key]), key
+
+
+def test_retraining_page_lists_every_key_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", (REPOSITORY / "docs" / "retrain.md").read_text(), flags=re.M)
+    assert [key for key, _ in rows] == list(RetrainRecipe.keys())
+    defaults = RetrainRecipe().to_dict()
+    for key, shown in rows:
+        assert shown.strip("` ") == shown_default(defaults[key]), key
+
+
+def shown_default(default: object) -> str:
+    return "" if default in (None, {}) else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def test_public_names_are_there() -> None:
