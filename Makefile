@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/latency_fit.py
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/candidate_alignment.py
+	$(BIN)/python benchmarks/published_networks.py
 
 # What the documentation says of names, commands and files is true.
 docs-check: $(READY)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import sys
 import warnings
@@ -19,6 +20,8 @@ from .cli_settings import parse_settings
 from .errors import InputError, ProxylessError, RunError
 
 _log = logging.getLogger("nni_proxyless")
+# Errors of the disk that no check beforehand can rule out.
+_OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -134,6 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:
         if options.debug:
             raise
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            where = f" {error.filename}" if error.filename else ""
+            _one_line(options.command, f"cannot write{where}: {error.strerror}; what was there before is untouched")
+            sys.exit(1)
         # The traceback goes to the log first; the last line says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")

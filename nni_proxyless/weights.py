@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,13 @@ from .files import write_atomically
 def save_weights(network: nn.Module, path: Path) -> Path:
     """Write a network's state dict, on the CPU, atomically."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    return write_atomically(path, partial(torch.save, state))
+    buffer = io.BytesIO()  # written by torch itself, a full disk would be an error of its own kind
+    torch.save(state, buffer)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(buffer.getvalue())
+
+    return write_atomically(path, write)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

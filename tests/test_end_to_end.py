@@ -92,6 +92,28 @@ def test_quickstart_in_short_form(workplace: Workplace) -> None:
     wait_until(lambda: not workplace.processes())
 
 
+def test_several_architectures_are_retrained_through_the_manager(workplace: Workplace) -> None:
+    workplace.experiment = workplace.folder / "experiments" / "retrain"
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "threads": 1})
+    done = workplace.command("nni-proxyless", "run", "experiments/retrain/config.yml", "--port", str(workplace.port))
+    assert done.returncode == 0, done.stderr
+    assert "trial 0 result 2: accuracy" in done.stderr
+    assert "measuring target" not in done.stderr
+    results = workplace.folder / "results" / "retrain"
+    rows = read_csv(results / "summary.csv")
+    assert len(rows) == 3
+    names = {"cpu_torch": "cpu_torch", "cpu_onnxruntime": "cpu_onnxruntime", "mobilenet_v2_0.5": ""}
+    for row in rows:
+        folder = (workplace.folder / row["architecture"]).parent
+        assert row["target"] == names.pop(folder.name)
+        card = json.loads((folder / "model_card.json").read_text())
+        assert row["accuracy"] == f"{card['results']['validation']['top1']:.4f}"
+        assert Path(card["trial_parameters"]["architecture"]).name.removesuffix(".json") == folder.name
+        Architecture.load(folder / "architecture.json").build(pretrained=folder / "weights.pt")
+    assert not names
+    wait_until(lambda: not workplace.processes())
+
+
 def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
     """The config is an ordinary one: nnictl starts it, tables are measured by the trials themselves."""
     workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})

@@ -37,7 +37,7 @@ class Workplace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("quickstart", "baselines"):
+        for name in ("quickstart", "baselines", "retrain"):
             shutil.copytree(REPOSITORY / "experiments" / name, folder / "experiments" / name)
         self.experiment = folder / "experiments" / "quickstart"
         self.environment = {

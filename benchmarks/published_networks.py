@@ -1,0 +1,56 @@
+"""The networks published with ProxylessNAS, and MobileNetV2: their size, their ONNX files, their latency here.
+
+    .venv/bin/python benchmarks/published_networks.py [--threads 1]
+
+Each is built, exported to ONNX and compared with PyTorch; fresh processes measure it: fp32, 224 x 224, batch 1. Weights
+are random: no trained ones are shipped, and a latency does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from _results import publish
+
+from nni_proxyless import Architecture
+from nni_proxyless.catalogue import PUBLISHED
+from nni_proxyless.export import Images, export
+from nni_proxyless.latency import make_backend
+from nni_proxyless.latency.isolated import measure_isolated
+from nni_proxyless.weights import save_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    rows: list[dict[str, Any]] = []
+    networks = {name: Architecture.published(name) for name in PUBLISHED}
+    networks |= {f"mobilenet_v2_{width:g}": Architecture.mobilenet_v2(width) for width in (0.75, 1.0, 1.4)}
+    for name, architecture in networks.items():
+        with tempfile.TemporaryDirectory() as folder:
+            weights = save_weights(architecture.build(), Path(folder) / "weights.pt")
+            images = Images.random(architecture.require_spec().input_shape, 2)
+            (onnx,) = export(architecture, weights, Path(folder) / "out", ("onnx",), images, measure=False)
+        row: dict[str, Any] = {
+            "network": name,
+            "parameters_m": round(architecture.parameters / 1e6, 3),
+            "multiply_adds_m": round(architecture.multiply_adds / 1e6, 1),
+            "onnx_difference": f"{onnx.max_difference:.1e}",
+        }
+        for backend in ("onnxruntime", "torch"):
+            measured = measure_isolated(architecture, make_backend(backend, threads=options.threads))
+            row[f"{backend}_ms"] = round(measured, 2)
+        rows.append({**row, "threads": options.threads})
+    publish("published_networks", rows, ("nni-proxyless", "torch", "onnxruntime"))
+
+
+if __name__ == "__main__":
+    main()
