@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,14 @@ from .data import DataSplits, load_splits
 from .errors import DataError, RunError
 from .evaluator import Batch, ImageClassification, accuracies
 from .files import write_atomically, write_csv, write_json, write_yaml
-from .latency import this_device
-from .operators import Network
-from .process_memory import keep_freed_memory, peak_memory_mib
+from .model_card import model_card
+from .process_memory import keep_freed_memory
 from .retrain_recipe import RetrainRecipe
 from .space_spec import SpaceSpec
 from .training import check_hardware, is_interrupted, make_trainer, seed_epoch, uses_channels_last
 from .weights import load_into, read_weights, save_weights
 
 _log = logging.getLogger(__name__)
-CARD_SCHEMA = "nni-proxyless/model-card@1"
 EMA_WINDOW = 0.05  # of all steps, where the recipe does not say
 MAX_EMA_DECAY = 0.9999
 
@@ -184,7 +181,15 @@ def run_retraining(
     if not epochs.rows:
         raise RunError("the retraining ended without finishing an epoch")
     save_weights(epochs.judged(module), output / "weights_last.pt")
-    card = _card(prepared, epochs, output, trial_parameters)
+    card = model_card(
+        recipe,
+        architecture,
+        prepared.splits,
+        rows=epochs.rows,
+        best=epochs.best,
+        test=_test(prepared, output / "weights.pt"),
+        trial_parameters=trial_parameters,
+    )
     write_json(output / "model_card.json", card)
     architecture.save(output / "architecture.json")
     best = epochs.best_record
@@ -318,59 +323,14 @@ class _Epochs(pl.Callback):
             self._report(record, len(self.rows) - 1)
 
 
-def _card(
-    prepared: PreparedRetraining, epochs: _Epochs, output: Path, trial_parameters: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    recipe, found, splits = prepared.recipe, prepared.architecture, prepared.splits
-    network: Network = found.build(pretrained=output / "weights.pt")
-    test = None
-    if splits.test is not None:
-        top1, top5 = accuracies(network, _loader(recipe, splits.test), (1, 5))
-        test = {"images": len(splits.test), "top1": top1, "top5": top5}  # type: ignore[arg-type]
-    last, best = epochs.rows[-1], epochs.best
-    device = this_device()
-    settings = recipe.to_dict(absolute=True)
-    return {
-        "schema": CARD_SCHEMA,
-        "architecture": {
-            "file": recipe.architecture,
-            "space": found.space_name,
-            "space_hash": found.space_hash,
-            "choices": dict(found.choices),
-            "strategy": found.strategy,
-            "target": found.target,
-            "budget_ms": found.budget_ms,
-            "predicted_latency_ms": found.predicted_latency_ms,
-            "measured_latency_ms": found.measured_latency_ms,
-            "parameters": found.parameters,
-            "multiply_adds": found.multiply_adds,
-        },
-        "weights": {"best": "weights.pt", "last": "weights_last.pt", "inherited_from": settings["inherit"]},
-        "data": {
-            "name": recipe.data,
-            "training_images": len(splits.training),
-            "validation_images": len(splits.held_out),
-            "classes": splits.num_classes,
-            "split_seed": recipe.split_seed,
-            "validation_was_used_for": "choosing the best epoch; neither a search nor this training learnt from it",
-        },
-        "results": {
-            "best_epoch": best["epoch"],
-            "validation": {"top1": best["default"], "top5": best["top5"]},
-            "validation_last": {"top1": last["default"], "top5": last["top5"]},
-            "test": test,
-            "train_loss": last["train_loss"],
-        },
-        "cost": {
-            "epochs": last["epoch"],
-            "seconds": last["seconds"],
-            "peak_memory_mib": round(peak_memory_mib(), 1),
-            "machine": asdict(device),
-        },
-        "recipe": settings,
-        "trial_parameters": dict(trial_parameters or {}),
-        "versions": {name: version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")},
-    }
+def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
+    """Accuracy of the best epoch on the data set's own test part, where it has one."""
+    images = prepared.splits.test
+    if images is None:
+        return None
+    network = prepared.architecture.build(pretrained=weights)
+    top1, top5 = accuracies(network, _loader(prepared.recipe, images), (1, 5))
+    return {"images": len(images), "top1": top1, "top5": top5}  # type: ignore[arg-type]
 
 
 def _loader(recipe: RetrainRecipe, images: Any, **settings: Any) -> DataLoader[Any]:

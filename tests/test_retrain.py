@@ -16,7 +16,8 @@ from nni_proxyless import Architecture
 from nni_proxyless.data import load_splits
 from nni_proxyless.errors import ArchitectureError, DataError, RecipeError, RunError
 from nni_proxyless.evaluator import accuracies, warmup_cosine
-from nni_proxyless.retrain import CARD_SCHEMA, Retraining, ema_decay, prepare_retraining, run_retraining
+from nni_proxyless.model_card import CARD_SCHEMA
+from nni_proxyless.retrain import Retraining, ema_decay, prepare_retraining, run_retraining
 from nni_proxyless.retrain_recipe import RetrainRecipe
 from nni_proxyless.space_spec import SpaceSpec
 from nni_proxyless.weights import read_weights, save_weights
