@@ -57,7 +57,7 @@ def browser() -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for argument in (
-        "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,900",
+        "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1300",
         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE localhost",
     ):  # fmt: skip
         options.add_argument(argument)
