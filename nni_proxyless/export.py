@@ -6,7 +6,6 @@ its name, and its latency is measured beside the predicted one.
 
 from __future__ import annotations
 
-import copy
 import logging
 import tempfile
 import warnings
@@ -18,16 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .architecture import Architecture
 from .errors import InputError, RunError, unknown_name
 from .files import write_json
+from .folding import fold_batch_norm
 from .latency import Backend, LatencyTable, make_backend, this_device
 from .latency.isolated import measure_file_isolated, measure_networks_isolated
 from .latency.onnx_backend import export_onnx, quantize_static, require_onnx
 from .latency.validate import comparable_level
-from .operators import ConvBNReLU, MBConv
 from .weights import save_weights
 
 _log = logging.getLogger(__name__)
@@ -217,19 +215,6 @@ def export(
         },
     )
     return results
-
-
-@torch.no_grad()
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose batch-norms are folded into the convolutions before them."""
-    folded = copy.deepcopy(network).eval()
-    pairs = {ConvBNReLU: (("conv", "bn"),), MBConv: (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3"))}
-    for module in folded.modules():
-        for conv, norm in pairs.get(type(module), ()):
-            if hasattr(module, conv):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
-    return folded
 
 
 def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None) -> Exported:

@@ -14,7 +14,8 @@ from torch import nn
 from nni_proxyless import Architecture
 from nni_proxyless import export as exporting
 from nni_proxyless.errors import ArchitectureError, InputError, RunError
-from nni_proxyless.export import FILES, Images, export, find_tables, fold_batch_norm, load_images
+from nni_proxyless.export import FILES, Images, export, find_tables, load_images
+from nni_proxyless.folding import fold_batch_norm
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.space_spec import SpaceSpec, shipped_spaces
 from nni_proxyless.weights import save_weights

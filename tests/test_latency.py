@@ -39,6 +39,7 @@ from nni_proxyless.latency import (
     sample_interleaved,
 )
 from nni_proxyless.latency import validate as validation
+from nni_proxyless.latency.measure import calibration_architectures
 from nni_proxyless.latency.onnx_backend import export_onnx, quantize_static
 from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
@@ -393,18 +394,31 @@ def test_a_failed_measuring_process_says_why(tiny_spec: SpaceSpec) -> None:
         measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend)
 
 
+def test_calibration_spans_the_space(tiny_spec: SpaceSpec) -> None:
+    """Against all networks of the space: the smallest and the largest are there, and none twice."""
+    names = [layer.names for layer in tiny_spec.layers]
+    labels = [layer.label for layer in tiny_spec.layers]
+    sizes = {
+        " ".join(choices): sum(op.multiply_adds for op in tiny_spec.operators(dict(zip(labels, choices, strict=True))))
+        for choices in itertools.product(*names)
+    }
+    for count in (2, 3, len(sizes)):
+        drawn = [a.candidate_names for a in calibration_architectures(tiny_spec, count, seed=0)]
+        assert len(set(drawn)) == len(drawn) == count
+        assert {sizes[name] for name in drawn} >= {min(sizes.values()), max(sizes.values())}
+    assert calibration_architectures(tiny_spec, 0, seed=0) == []
+
+
 def test_processes_are_put_together_by_their_ratio_to_the_reference(
     tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three processes, one on slower memory and one with a disturbed network: the middle ratio, fastest level."""
-    answers = iter(
-        [
-            [([10.0, 10.0], [1.0, 1.0], 5.0), ([20.0], [1.0], 5.0)],
-            [([11.0, 11.0], [1.0, 1.0], 5.5), ([22.0], [1.0], 5.5)],  # a tenth slower in all
-            [([10.0, 10.0], [1.0, 1.0], 5.0), ([30.0], [1.0], 5.0)],  # the second network alone is slow
-        ]
-    )
-    monkeypatch.setattr(isolated._FreshProcess, "do", lambda *_: next(answers))
+    answers = [
+        [([10.0, 10.0], [1.0, 1.0], 5.0), ([20.0], [1.0], 5.0)],
+        [([11.0, 11.0], [1.0, 1.0], 5.5), ([22.0], [1.0], 5.5)],  # a tenth slower in all
+        [([10.0, 10.0], [1.0, 1.0], 5.0), ([30.0], [1.0], 5.0)],  # the second network alone is slow
+    ]
+    monkeypatch.setattr(isolated, "_in_fresh_processes", lambda *_: answers)
     networks = [random_architecture(tiny_spec, random.Random(i)) for i in range(2)]
     found = isolated.measure_networks_isolated(networks, make_backend("torch"))
     assert [samples.median for samples in found] == pytest.approx([10.0, 20.0])

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+import torch
 
 from ..architecture import Architecture
 from ..errors import InputError, RunError
@@ -27,9 +27,10 @@ from .backend import Backend
 from .backends import make_backend
 from .measure import (
     CALIBRATION_NETWORKS,
+    Ready,
     calibrate,
+    calibration_architectures,
     calibration_count,
-    draw_architectures,
     measure_file,
     measure_networks,
     measure_table,
@@ -109,12 +110,8 @@ def _measure_isolated(
     reference_ms: float | None,
     progress: Progress | None,
 ) -> list[Samples]:
-    count = processes if backend.clocked else 1
-    with _fresh_processes(count) as workers:
-        runs = [
-            [Samples(tuple(raw), tuple(slow), level) for raw, slow, level in process.do(job, backend, step)]
-            for process, step in zip(workers, _steps(progress, count), strict=True)
-        ]
+    answers = _in_fresh_processes([job] * (processes if backend.clocked else 1), backend, progress)
+    runs = [[Samples(tuple(raw), tuple(slow), level) for raw, slow, level in answer] for answer in answers]
     level = reference_ms or _lowest(samples[0].reference for samples in runs)
     return [_middle(samples, key=lambda s: s.ratio).at_level(level) for samples in zip(*runs, strict=True)]
 
@@ -149,28 +146,20 @@ def measure_table_isolated(
     seed = settings.pop("seed", 0)
     count = processes if backend.clocked else 1
     own = {key: _plain(value) for key, value in settings.items()}
-    networks: list[str] | None = None
-    tables: list[LatencyTable] = []
-    measured: list[dict[str, float]] = []
-    with _fresh_processes(count) as workers:
-        for number, (process, step) in enumerate(zip(workers, _steps(progress, count), strict=True), start=1):
-            known = [name for medians in measured for name in medians]
-            share = math.ceil((total - len(known)) / (count - number + 1))
-            if number == 1:
-                share = max(share, min(2, total))  # the fastest and the slowest
-            else:
-                drawn = draw_architectures(spec, share, random.Random(f"calibration {seed} {number}"), known)
-                networks = [architecture.candidate_names for architecture in drawn]
-            journal = f"{journal_path}.{number}" if journal_path else None
-            job = {
-                "space": spec.to_dict(),
-                "settings": {
-                    **own, "calibration_networks": share, "seed": seed, "networks": networks, "journal_path": journal,
-                },
-            }  # fmt: skip
-            content, medians = process.do(job, backend, step)
-            tables.append(LatencyTable.from_dict(content))
-            measured.append(medians)
+    networks = [architecture.candidate_names for architecture in calibration_architectures(spec, total, seed)]
+    jobs = []
+    for number in range(1, count + 1):
+        share = networks[number - 1 :: count]
+        settings = {
+            **own,
+            "calibration_networks": len(share),
+            "networks": share,
+            "journal_path": f"{journal_path}.{number}" if journal_path else None,
+        }
+        jobs.append({"space": spec.to_dict(), "settings": settings})
+    answers = _in_fresh_processes(jobs, backend, progress)
+    tables = [LatencyTable.from_dict(content) for content, _ in answers]
+    measured: list[dict[str, float]] = [medians for _, medians in answers]
     level = _lowest(table.reference_ms for table in tables)
     factors = [level / table.reference_ms if level and table.reference_ms else 1.0 for table in tables]
     operators = {
@@ -206,15 +195,16 @@ def journals(journal_path: Path) -> list[Path]:
     return sorted(journal_path.parent.glob(f"{journal_path.name}.*"))
 
 
-def _steps(progress: Progress | None, count: int) -> Iterator[Progress | None]:
-    """A progress for each of `count` processes that says which one it is."""
-    for number in range(1, count + 1):
+def _step(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """A progress that says which process it is of."""
+    if progress is None:
+        return None
+    report = progress
 
-        def step(text: str, done: int, total: int, number: int = number) -> None:
-            assert progress is not None
-            progress(f"process {number} of {count}, {text}" if count > 1 else text, done, total)
+    def step(text: str, done: int, total: int) -> None:
+        report(f"process {number} of {count}, {text}" if count > 1 else text, done, total)
 
-        yield step if progress else None
+    return step
 
 
 def _plain(value: Any) -> Any:
@@ -222,41 +212,55 @@ def _plain(value: Any) -> Any:
 
 
 class _FreshProcess:
-    """A process that has loaded what measuring needs, and waits for its one job."""
+    """A process for one job: it makes what is to be measured, waits for its turn, and measures."""
 
-    def __init__(self) -> None:
+    def __init__(self, job: Mapping[str, Any]) -> None:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed by `close`
         command = [sys.executable, "-W", "ignore", "-m", __name__]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
+        self._message: dict[str, Any] = {}
+        self._say(json.dumps(job))
 
-    def do(self, job: Mapping[str, Any], backend: Backend, progress: Progress | None) -> Any:
-        """Hand over the job and wait for its result.
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the process says why on stderr
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _read(self, until: str, progress: Progress | None = None) -> None:
+        """Read messages until one of that kind, an error or the end."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._message = json.loads(line)
+            if "progress" in self._message and progress:
+                progress(*self._message["progress"])
+            if self._message.keys() & {until, "input_error", "run_error"}:
+                return
+
+    def wait_until_ready(self) -> None:
+        """Wait until all is made, or until it failed: then `measure` says why."""
+        self._read("ready")
+
+    def measure(self, backend: str, progress: Progress | None) -> Any:
+        """Give the process its turn and wait for its result.
 
         Raises:
             InputError: The job is at fault.
             RunError: The process failed; the message holds its last line.
         """
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        message: dict[str, Any] = {}
-        with contextlib.suppress(BrokenPipeError):  # it says why on stderr
-            process.stdin.write(json.dumps({**job, "backend": backend.settings}))
-            process.stdin.close()
-        for line in process.stdout:
-            message = json.loads(line)
-            if "progress" in message and progress:
-                progress(*message["progress"])
-        process.wait()
+        if "ready" in self._message:
+            self._say("go")
+            self._read("result", progress)
+        if "input_error" in self._message:
+            raise InputError(self._message["input_error"])
+        if "result" in self._message:
+            return self._message["result"]
+        self._process.wait()
         self._errors.seek(0)
-        lines = self._errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
-        if "input_error" in message:
-            raise InputError(message["input_error"])
-        if "result" not in message:
-            raise RunError(f"measuring with {backend.name} failed: {message.get('run_error', lines[-1])}")
-        return message["result"]
+        lines = self._errors.read().strip().splitlines() or [f"exit code {self._process.returncode}"]
+        raise RunError(f"measuring with {backend} failed: {self._message.get('run_error', lines[-1])}")
 
     def close(self) -> None:
         self._process.kill()
@@ -266,15 +270,24 @@ class _FreshProcess:
                 pipe.close()  # type: ignore[union-attr]
 
 
-@contextlib.contextmanager
-def _fresh_processes(count: int) -> Iterator[list[_FreshProcess]]:
-    """Start them all at once: they load side by side, and measure one after the other."""
+def _in_fresh_processes(jobs: Sequence[Mapping[str, Any]], backend: Backend, progress: Progress | None) -> list[Any]:
+    """What each job answers. All make ready side by side; they measure one after the other, and nothing else runs.
+
+    Raises:
+        InputError: A job is at fault.
+        RunError: A process failed; the message holds its last line.
+    """
     with contextlib.ExitStack() as stack:
-        made = []
-        for _ in range(count):
-            made.append(_FreshProcess())
-            stack.callback(made[-1].close)
-        yield made
+        workers = []
+        for job in jobs:
+            workers.append(_FreshProcess({**job, "backend": backend.settings}))
+            stack.callback(workers[-1].close)
+        for worker in workers:
+            worker.wait_until_ready()
+        return [
+            worker.measure(backend.name, _step(progress, number, len(jobs)))
+            for number, worker in enumerate(workers, start=1)
+        ]
 
 
 def _main() -> None:
@@ -285,21 +298,28 @@ def _main() -> None:
     def step(text: str, done: int, total: int) -> None:
         say({"progress": [text, done, total]})
 
+    def ready() -> None:
+        say({"ready": True})
+        sys.stdin.readline()
+
+    torch.set_num_threads(1)  # several make ready at once; the backend sets what it measures with
     try:
-        say({"result": _do(json.load(sys.stdin), step)})
+        say({"result": _do(json.loads(sys.stdin.readline()), step, ready)})
     except InputError as reason:
         say({"input_error": str(reason)})
     except RunError as reason:
         say({"run_error": str(reason)})
 
 
-def _do(job: Mapping[str, Any], step: Progress) -> Any:
+def _do(job: Mapping[str, Any], step: Progress, ready: Ready) -> Any:
     backend = make_backend(**job["backend"])
     if "architectures" in job:
         architectures = [Architecture.from_dict(content) for content in job["architectures"]]
-        return [(s.raw, s.slowdown, s.reference) for s in measure_networks(architectures, backend, progress=step)]
+        samples = measure_networks(architectures, backend, progress=step, ready=ready)
+        return [(s.raw, s.slowdown, s.reference) for s in samples]
     if "file" in job:
-        taken = measure_file(Path(job["file"]), SpaceSpec.from_dict(job["space"]), backend, progress=step)
+        space = SpaceSpec.from_dict(job["space"])
+        taken = measure_file(Path(job["file"]), space, backend, progress=step, ready=ready)
         return [(taken.raw, taken.slowdown, taken.reference)]
     settings: dict[str, Any] = {
         key: Protocol(**value) if isinstance(value, dict) else value for key, value in job["settings"].items()
@@ -307,7 +327,9 @@ def _do(job: Mapping[str, Any], step: Progress) -> Any:
     if settings.get("journal_path"):
         settings["journal_path"] = Path(settings["journal_path"])
     medians: dict[str, float] = {}
-    table = measure_table(SpaceSpec.from_dict(job["space"]), backend, progress=step, measured_ms=medians, **settings)
+    table = measure_table(
+        SpaceSpec.from_dict(job["space"]), backend, progress=step, measured_ms=medians, ready=ready, **settings
+    )
     return table.to_dict(), medians
 
 

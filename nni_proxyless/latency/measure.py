@@ -23,6 +23,7 @@ from .sampling import Progress, Protocol, Samples, Timeline, sample_interleaved
 from .table import LatencyTable, OperatorCost
 
 _Entry = TypeVar("_Entry", bound=Entry)
+Ready = Callable[[], None]
 CALIBRATION_NETWORKS = 12
 _EMPTY_CALL = "empty call"
 
@@ -33,6 +34,7 @@ def measure_networks(
     *,
     protocol: Protocol | None = None,
     progress: Progress | None = None,
+    ready: Ready | None = None,
 ) -> list[Samples]:
     """Cost of whole networks of one space, measured in one interleaved run.
 
@@ -41,16 +43,19 @@ def measure_networks(
         backend: What runs them.
         protocol: How long; the backend's own for networks if not given.
         progress: Called with a text, rounds done and rounds at most.
+        ready: Called when all is made; measuring begins when it returns.
 
     Returns:
         The samples of each, in the same order.
     """
     spec = architectures[0].require_spec()
     loaders = {str(i): backend.loader(a.build(), spec.input_shape) for i, a in enumerate(architectures)}
-    return _sample_networks(loaders, spec, backend, protocol, progress)
+    return _sample_networks(loaders, spec, backend, protocol, progress, ready)
 
 
-def measure_file(path: Path, spec: SpaceSpec, backend: Backend, *, progress: Progress | None = None) -> Samples:
+def measure_file(
+    path: Path, spec: SpaceSpec, backend: Backend, *, progress: Progress | None = None, ready: Ready | None = None
+) -> Samples:
     """Cost of a network that was exported to a file, beside the reference network of its space.
 
     Args:
@@ -58,12 +63,13 @@ def measure_file(path: Path, spec: SpaceSpec, backend: Backend, *, progress: Pro
         spec: The space that the network is of.
         backend: What runs it.
         progress: Called with a text, rounds done and rounds at most.
+        ready: Called when all is made; measuring begins when it returns.
 
     Raises:
         InputError: The backend does not run such a file.
     """
     loaders = {"0": backend.file_loader(path, spec.input_shape)}
-    return _sample_networks(loaders, spec, backend, None, progress)[0]
+    return _sample_networks(loaders, spec, backend, None, progress, ready)[0]
 
 
 def _sample_networks(
@@ -72,12 +78,16 @@ def _sample_networks(
     backend: Backend,
     protocol: Protocol | None,
     progress: Progress | None,
+    ready: Ready | None,
 ) -> list[Samples]:
     with backend.session():
+        reference = _reference(spec, backend)
+        if ready:
+            ready()
         taken = sample_interleaved(
             loaders,
             protocol or backend.network_protocol,
-            reference=_reference(spec, backend),
+            reference=reference,
             clocked=backend.clocked,
             progress=progress,
         )
@@ -96,6 +106,7 @@ def measure_table(
     journal_path: Path | None = None,
     networks: Sequence[str] | None = None,
     measured_ms: dict[str, float] | None = None,
+    ready: Ready | None = None,
 ) -> LatencyTable:
     """Measure each distinct operator of a space alone, then calibrate on whole networks.
 
@@ -112,6 +123,7 @@ def measure_table(
             there; the file stays, for whoever wants the raw samples.
         networks: The `Architecture.candidate_names` to calibrate on, instead of drawing some.
         measured_ms: Is given the latency of each calibration network.
+        ready: Called when all that can be made beforehand is; measuring begins when it returns.
 
     Returns:
         The calibrated table; its entries are operators, its calibration says how well the sum fits networks.
@@ -121,12 +133,19 @@ def measure_table(
         RunError: The backend failed.
     """
     count = calibration_count(spec, backend, calibration_networks)
+    if networks is None:
+        architectures = calibration_architectures(spec, count, seed)
+    else:
+        labels = [layer.label for layer in spec.layers]
+        architectures = [
+            Architecture.of_space(spec, dict(zip(labels, names.split(), strict=True))) for names in networks
+        ]
     settings = {
         "space": spec.content_hash,
         "backend": backend.settings,
         "version": backend.version,
         "device": asdict(backend.device),
-        "calibration": [count, seed, networks],
+        "calibration": [architecture.candidate_names for architecture in architectures],
         "protocols": [str(protocol), str(network_protocol)],
     }
     journal = Journal(journal_path, settings) if journal_path else None
@@ -139,18 +158,14 @@ def measure_table(
         with backend.session():
             common["reference"] = _reference(spec, backend)
             modules = {op: (_operator_module(op, spec), op.input_shape) for op in spec.distinct_operators()}
-            table = measure_modules(modules, backend, spec.name, protocol=protocol, **common)
+            loaders = {
+                f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures
+            }
+            table = measure_modules(modules, backend, spec.name, protocol=protocol, ready=ready, **common)
             if count == 0:
                 return table
-            if networks is None:
-                architectures = calibration_architectures(table, spec, count, seed)
-            else:
-                labels = [layer.label for layer in spec.layers]
-                architectures = [
-                    Architecture.of_space(spec, dict(zip(labels, names.split(), strict=True))) for names in networks
-                ]
             taken = sample_interleaved(
-                {f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures},
+                loaders,
                 network_protocol or backend.calibration_protocol,
                 stage="networks",
                 **common,
@@ -186,6 +201,7 @@ def measure_modules(
     space: str,
     *,
     protocol: Protocol | None = None,
+    ready: Ready | None = None,
     **common: Any,
 ) -> LatencyTable:
     """Measure modules one at a time and interleaved: an uncalibrated table.
@@ -195,6 +211,7 @@ def measure_modules(
         backend: What runs them.
         space: How the table calls the space they are from.
         protocol: How long; the backend's own if not given.
+        ready: Called when all is made; measuring begins when it returns.
         **common: Passed to `sample_interleaved`.
 
     Returns:
@@ -203,6 +220,8 @@ def measure_modules(
     workloads = {str(i): backend.loader(*what) for i, what in enumerate(modules.values())}
     if backend.clocked:
         workloads[_EMPTY_CALL] = backend.loader(nn.Identity(), (1, 1, 1))
+    if ready:
+        ready()
     taken = sample_interleaved(workloads, protocol or backend.operator_protocol, **common)
     overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
     return LatencyTable(
@@ -285,15 +304,14 @@ def draw_architectures(
     return list(drawn.values())
 
 
-def calibration_architectures(table: LatencyTable, spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
-    """The networks that calibrate a table: the fastest and the slowest by its entries, and random ones."""
-    costs = table.costs(spec)
+def calibration_architectures(spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
+    """The networks that calibrate a table: the smallest and the largest by multiply-adds, then random ones."""
     ends = {}
     for pick in (min, max):
-        choices = {
-            label: costs.candidates[label][pick(range(len(values)), key=values.__getitem__)]
-            for label, values in costs.layers.items()
-        }
+        choices = {}
+        for layer in spec.layers:
+            sizes = {name: operator.multiply_adds if operator else 0 for name, operator in layer.candidates.items()}
+            choices[layer.label] = pick(sizes, key=sizes.__getitem__)
         architecture = Architecture.of_space(spec, choices)
         ends[architecture.candidate_names] = architecture
     left = max(0, count - len(ends))
