@@ -36,9 +36,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/candidate_alignment.py
 	$(BIN)/python benchmarks/published_networks.py
 
-# What the documentation says of names, commands and files is true.
+# What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)
-	$(BIN)/python -m pytest tests/test_docs.py
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_run.py
 
 clean:
 	rm -rf $(VENV) build dist results

@@ -200,9 +200,10 @@ class LatencyENAS(Baseline, ENAS):
         return super().configure_oneshot_module(training_module)
 
     def extra_state(self) -> dict[str, Any]:
-        return {"optimizer": self.oneshot_module.policy.optim.state_dict()}
+        return {**super().extra_state(), "optimizer": self.oneshot_module.policy.optim.state_dict()}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        super().load_extra_state(state)
         self.oneshot_module.policy.optim.load_state_dict(dict(state["optimizer"]))
 
     def path_probs(self) -> dict[str, Tensor]:
@@ -266,7 +267,6 @@ class RandomSearch(Baseline, RandomOneShot):
         self.best_of = best_of
         self.seed = seed
         self._drawn: list[dict[str, Any]] = []
-        self._best: dict[str, Any] | None = None
 
     def apply_table(self, model: ModelSpace) -> None:
         super().apply_table(model)
@@ -297,21 +297,12 @@ class RandomSearch(Baseline, RandomOneShot):
             label: torch.full((len(of),), 1.0 / len(of), dtype=torch.float64) for label, of in self._candidates.items()
         }
 
-    def extra_state(self) -> dict[str, Any]:
-        return {"best": self._best}
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        self._best = state["best"]
-
     def finalists(self) -> list[dict[str, Any]]:
         return self._drawn
 
-    def choose(self, choices: Mapping[str, Any]) -> None:
-        self._best = dict(choices)
-
     def decoded_choices(self) -> dict[str, Any]:
         """The best of those drawn; the first one as long as they have not been ranked."""
-        return dict(self._best or self._drawn[0])
+        return dict(self._chosen or self._drawn[0])
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
         return None

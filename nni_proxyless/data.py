@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from .errors import DataError, unknown_name
+from .image_arrays import load_arrays
 
 ImageDataset = Dataset[tuple[Tensor, Any]]
 _CIFAR_STATISTICS = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -53,6 +54,7 @@ class DataSplits:
     Attributes:
         weights: Trains the weights.
         architecture: Trains the architecture.
+        finalists: The images of `architecture` without augmentation: compares networks at the end of a search.
         held_out: Judges decoded networks; without augmentation.
         statistics: The images of `weights` without augmentation: re-estimates batch-norm statistics.
         num_classes: Number of classes.
@@ -63,6 +65,7 @@ class DataSplits:
 
     weights: Subset[tuple[Tensor, Any]]
     architecture: Subset[tuple[Tensor, Any]]
+    finalists: Subset[tuple[Tensor, Any]]
     held_out: Subset[tuple[Tensor, Any]]
     statistics: Subset[tuple[Tensor, Any]]
     num_classes: int
@@ -84,9 +87,9 @@ def load_splits(
     """Load a data set and split it.
 
     Args:
-        name: `digits`, `cifar10`, `cifar100` or `imagefolder`.
+        name: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
         input_shape: Channels, height and width that the network takes.
-        data_dir: Folder of the files; `digits` needs none.
+        data_dir: Folder of the files, of `arrays` the `.npz` file; `digits` needs none.
         download: Whether torchvision may download CIFAR.
         arch_fraction: Part of the images that trains the architecture.
         held_out_fraction: Part that is held out.
@@ -102,6 +105,7 @@ def load_splits(
     return DataSplits(
         weights=Subset(source.train, weights),
         architecture=Subset(source.train, architecture),
+        finalists=Subset(source.plain, architecture),
         held_out=Subset(source.plain, held_out),
         statistics=Subset(source.plain, weights),
         num_classes=source.num_classes,
@@ -212,6 +216,25 @@ def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _down
     return DataSource(train, plain, list(train.targets), len(train.classes), test)
 
 
+def _arrays(input_shape: tuple[int, int, int], data_dir: Path | None, _download: bool) -> DataSource:
+    """Images in memory: `data_dir` is an `.npz` file, see `image_arrays`."""
+    if data_dir is None:
+        raise DataError("data set arrays needs data_dir, the .npz file of its images and labels")
+    if not data_dir.is_file():
+        raise DataError(f"data_dir {data_dir} is no file; arrays needs the .npz file of its images and labels")
+    train, plain, test = load_arrays(data_dir)
+    found = tuple(train.images.shape[1:])
+    if found != tuple(input_shape):
+        raise DataError(
+            f"the images of {data_dir} are of shape {found} (channels, height, width), but the space takes "
+            f"{tuple(input_shape)}"
+        )
+    labels = train.labels.tolist()
+    return DataSource(
+        cast(ImageDataset, train), cast(ImageDataset, plain), labels, max(labels) + 1, cast(ImageDataset, test)
+    )
+
+
 def _existing(data_dir: Path | None, name: str, may_be_made: bool = False) -> Path:
     if data_dir is None:
         raise DataError(f"data set {name} needs data_dir, the folder of its files")
@@ -231,6 +254,7 @@ def _need_colour(input_shape: tuple[int, int, int], name: str) -> None:
 
 SOURCES: dict[str, Callable[[tuple[int, int, int], Path | None, bool], DataSource]] = {
     "digits": _digits,
+    "arrays": _arrays,
     "cifar10": _cifar("CIFAR10"),
     "cifar100": _cifar("CIFAR100"),
     "imagefolder": _imagefolder,

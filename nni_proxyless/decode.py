@@ -69,6 +69,31 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms
     return pass_.choices(int(pass_.score.argmax()))
 
 
+def likeliest_within(
+    probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float, count: int
+) -> list[dict[str, str]]:
+    """The `count` most likely architectures within the budget, the likeliest first; exact as `most_likely_within`.
+
+    Of the partial architectures those are kept that fewer than `count` others beat in both latency and likelihood, and
+    some more: whatever a dropped one could become, `count` others become better with the same layers ahead.
+
+    Args:
+        probs: As for `most_likely_within`.
+        costs: The table applied to the space.
+        budget_ms: The budget in milliseconds.
+        count: How many.
+
+    Returns:
+        Different architectures, label to candidate name; fewer where not so many are within the budget.
+
+    Raises:
+        InputError: No architecture is that fast.
+    """
+    pass_ = _Pass(probs, costs, budget_ms, count)
+    best = np.argsort(-pass_.score, kind="stable")[:count]
+    return [pass_.choices(int(state)) for state in best]
+
+
 def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | None = None) -> list[FrontPoint]:
     """The whole trade-off: for every latency the most likely architecture within it, from one pass.
 
@@ -94,12 +119,18 @@ def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | 
 class _Pass:
     """The dynamic programme: states of the last layer, and how each was reached.
 
+    Args:
+        probs: Label to path probabilities.
+        costs: The table applied to the space.
+        budget_ms: The budget in milliseconds.
+        fronts: 1 keeps the states that no other beats; more keep the front, the front of the rest, and so on.
+
     Attributes:
         latency: Latency of each kept architecture in milliseconds, rising; rounded up where they are too many.
-        score: Its log likelihood, rising.
+        score: Its log likelihood; rising, if there is but one front.
     """
 
-    def __init__(self, probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> None:
+    def __init__(self, probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float, fronts: int = 1) -> None:
         self._costs = costs
         labels = list(costs.layers)
         layers_ms = [np.asarray(costs.layers[label], dtype=np.float64) for label in labels]
@@ -122,7 +153,7 @@ class _Pass:
         for layer_ms, log_p, least in zip(layers_ms, logs, ahead, strict=True):
             latency = (latency[:, None] + layer_ms).ravel()  # (states * num_candidates,)
             score = (score[:, None] + log_p).ravel()
-            kept = _front(latency, score, room - least, budget_ms / _MAX_STATES)
+            kept = _front(latency, score, room - least, budget_ms / _MAX_STATES, fronts)
             self._steps.append((kept // len(layer_ms), kept % len(layer_ms)))
             latency, score = latency[kept], score[kept]
         self.latency, self.score = latency, score
@@ -138,18 +169,28 @@ class _Pass:
 
 
 def _front(
-    latency: npt.NDArray[np.float64], score: npt.NDArray[np.float64], room: float, step: float
+    latency: npt.NDArray[np.float64], score: npt.NDArray[np.float64], room: float, step: float, fronts: int
 ) -> npt.NDArray[np.int64]:
-    """Indices of the states within `room` that no other one beats, by rising latency."""
+    """Indices of the states within `room` of the first `fronts` fronts, by rising latency.
+
+    A state of the first front is one that no other beats; of the second, one that only those of the first beat.
+    """
     kept = np.lexsort((-score, latency))
     kept = kept[latency[kept] <= room]
     if len(kept) > _MAX_STATES:
         latency[kept] = np.ceil(latency[kept] / step) * step
         kept = kept[latency[kept] <= room]
         kept = kept[np.lexsort((-score[kept], latency[kept]))]
-    best = np.maximum.accumulate(score[kept])
-    better = np.append(True, score[kept][1:] > best[:-1])
-    front: npt.NDArray[np.int64] = kept[better[: len(kept)]]
+    found = np.zeros(len(kept), dtype=bool)
+    left = np.arange(len(kept))
+    for _ in range(fronts):
+        if len(left) == 0:
+            break
+        values = score[kept[left]]
+        better = np.append(True, values[1:] > np.maximum.accumulate(values)[:-1])
+        found[left[better]] = True
+        left = left[~better]
+    front: npt.NDArray[np.int64] = kept[found]
     return front
 
 

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -57,6 +58,23 @@ def entropy(probs: Tensor) -> Tensor:
 def sample_path(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:
     """Draw one path from p (eq. 2)."""
     return PathSample(_draw(path_probs(logits.detach()), 1, generator)[0])
+
+
+def fair_path(logits: Tensor, step: int, seed: int) -> PathSample:
+    """The path of a step when all take turns: in each round of as many steps as there are paths, each runs once.
+
+    The order is drawn anew for each round (FairNAS, Chu et al., ICCV 2021, section 3.2: strict fairness).
+
+    Args:
+        logits: Pruned paths, -inf, have no turn.
+        step: Number of the step.
+        seed: Of the orders; another one for each layer.
+    """
+    kept = torch.isfinite(logits.detach()).nonzero().flatten().tolist()
+    round_number, turn = divmod(step, len(kept))
+    # A round's order follows from its number alone, so that an interrupted search needs to remember nothing.
+    drawn = np.random.default_rng([seed, round_number]).permutation(len(kept))
+    return PathSample(kept[int(drawn[turn])])
 
 
 def sample_all(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:

@@ -47,6 +47,7 @@ class ArchSettings:
         schedule: `constant`, or `cosine` to 0.
         update_every: Weight steps for each architecture step.
         warmup_epochs: Epochs of weight steps only.
+        warmup_sampling: `random` paths in those, or `fair`: all of a layer in turn.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         sharpen_epochs: The temperature falls from 1 in this many epochs at the end; if not given, in the last quarter
             of those after the warm-up where there is a budget, else in none.
@@ -61,6 +62,7 @@ class ArchSettings:
     schedule: str = "constant"
     update_every: int = 1
     warmup_epochs: int = 0
+    warmup_sampling: str = "random"
     reinforce_samples: int = 8
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1
@@ -152,6 +154,7 @@ class ProxylessLightningModule(DartsLightningModule):
         self._baseline = Baseline()
         self._export = export
         self._description = dict(description) if description else None
+        self._sampling_seed = sampling_seed
         self._sampler = torch.Generator().manual_seed(sampling_seed)
         self._freezer: WeightFreezer | None = None
         self._arch_step = 0
@@ -271,8 +274,13 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def weight_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train the weights of one sampled path; no other path is computed."""
-        for gate in self._gates.values():
-            gate.draw_path(self._sampler)
+        if self.arch.warmup_sampling == "fair" and self.trainer.current_epoch < self.warmup_epochs:
+            step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+            for number, gate in enumerate(self._gates.values()):
+                gate.draw_in_turn(step, self._sampling_seed + number)
+        else:
+            for gate in self._gates.values():
+                gate.draw_path(self._sampler)
         loss = self._finite(
             _loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .architecture import Architecture
 from .compatibility import check_lightning
-from .decode import FrontPoint, front, most_likely, most_likely_within
+from .decode import FrontPoint, front, likeliest_within, most_likely, most_likely_within
 from .errors import InputError, LatencyTableError
 from .gates import entropy
 from .latency.costs import SpaceCosts
@@ -36,6 +36,8 @@ class LatencyAwareStrategy(OneShotStrategy):
         budget_ms: A latency in milliseconds.
         budget_fraction: The same as a part of the largest network's latency, above 0 to 1.
         keeps_budget: Whether what is exported has to be within the budget, or the budget is a mere reference.
+        finalists: How many of the likeliest architectures a search compares at its end, each with the supernet's
+            weights; the best is what it exports. 1 compares none.
         **kwargs: Of the NNI strategy that comes next in the order of classes.
 
     Raises:
@@ -51,9 +53,12 @@ class LatencyAwareStrategy(OneShotStrategy):
         budget_ms: float | None,
         budget_fraction: float | None,
         keeps_budget: bool,
+        finalists: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if not isinstance(finalists, int) or isinstance(finalists, bool) or finalists < 1:
+            raise InputError(f"finalists must be a whole number from 1, got {finalists!r}")
         if budget_ms is not None and not budget_ms > 0.0:
             raise InputError(f"budget_ms must be greater than 0, got {budget_ms!r}")
         if budget_fraction is not None and not 0.0 < budget_fraction <= 1.0:
@@ -73,6 +78,8 @@ class LatencyAwareStrategy(OneShotStrategy):
         self.budget_ms = budget_ms
         self.budget_fraction = budget_fraction
         self._keeps_budget = keeps_budget and has_budget
+        self._num_finalists = finalists
+        self._chosen: dict[str, Any] | None = None
         self._candidates: dict[str, tuple[Any, ...]] = {}
         self._costs: SpaceCosts | None = None
         self._description: dict[str, Any] | None = None
@@ -145,10 +152,11 @@ class LatencyAwareStrategy(OneShotStrategy):
 
     def extra_state(self) -> dict[str, Any]:
         """What a checkpoint has to hold beside what Lightning knows of; plain data and tensors only."""
-        return {}
+        return {"chosen": self._chosen}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take up what `extra_state` gave."""
+        self._chosen = state.get("chosen")
 
     def checkpoint(self) -> dict[str, Any]:
         """What `nni-proxyless decode` reads of a checkpoint."""
@@ -161,19 +169,35 @@ class LatencyAwareStrategy(OneShotStrategy):
         }
 
     def finalists(self) -> list[dict[str, Any]]:
-        """Architectures to be ranked at the end by what they achieve with the supernet's weights; usually none."""
-        return []
+        """The likeliest architectures, within the budget where there is one, to compare with the supernet's weights.
+
+        None where there is no choice to be made.
+        """
+        if self._num_finalists == 1:
+            return []
+        probs = self.path_probs()
+        if self._keeps_budget:
+            assert self._costs is not None
+            assert self.budget_ms is not None
+            return likeliest_within(probs, self._costs, self.budget_ms, self._num_finalists)
+        free = {label: (0.0,) * len(of) for label, of in self._candidates.items()}
+        return likeliest_within(probs, SpaceCosts(1.0, self._candidates, free), 1.0, self._num_finalists)
 
     def choose(self, choices: Mapping[str, Any]) -> None:
         """Told which of the finalists is the best; it is what is decoded from then on."""
-        raise NotImplementedError
+        self._chosen = dict(choices)
 
     def most_likely_choices(self) -> dict[str, Any]:
         """Label to the most likely candidate, as an NNI sample; changes nothing."""
         return most_likely(self.path_probs(), self._candidates)
 
     def decoded_choices(self) -> dict[str, Any]:
-        """What the search has come to: the most likely architecture, within the budget where there is one."""
+        """What the search has come to: the most likely architecture, within the budget where there is one.
+
+        Where finalists have been compared it is the best of them.
+        """
+        if self._chosen is not None:
+            return dict(self._chosen)
         if not self._keeps_budget:
             return self.most_likely_choices()
         assert self._costs is not None

@@ -28,8 +28,8 @@ class Recipe(Settings):
         space: Name of a shipped space, or the path of a space's YAML.
         width_mult: Instead of the space's own.
         input_size: Image height and width instead of the space's own.
-        data: `digits`, `cifar10`, `cifar100` or `imagefolder`.
-        data_dir: Folder of the data's files; `digits` needs none.
+        data: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
+        data_dir: Folder of the data's files, of `arrays` the `.npz` file; `digits` needs none.
         download: Whether torchvision may download CIFAR.
         arch_fraction: Part of the training images that trains the architecture.
         held_out_fraction: Part that is held out to judge decoded networks.
@@ -50,10 +50,12 @@ class Recipe(Settings):
         arch_batch_size: Images in a batch of architecture steps; `batch_size` by default.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
+        warmup_sampling: `random` paths in those, or `fair`: the candidates of a layer take turns.
         share_warmup: Whether searches that agree on all that the warm-up depends on train it once.
         sharpen_epochs: Epochs at the end in which the search is made to decide; with `budget` a quarter by default.
         sharpen_temperature: Temperature of the path probabilities at the end of those.
         prune_below: Paths of less probability are removed for good; none by default.
+        finalists: How many of the likeliest networks within the budget are compared at the end; the best is exported.
         epochs: Epochs in all.
         batch_size: Images in a batch, on each device.
         learning_rate: Of the weights, at the start of a cosine.
@@ -98,10 +100,12 @@ class Recipe(Settings):
     arch_batch_size: int | None = None
     reinforce_samples: int = 8
     warmup_epochs: int = 0
+    warmup_sampling: Literal["random", "fair"] = "random"
     share_warmup: bool = True
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1
     prune_below: float | None = None
+    finalists: int = 1
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.05
@@ -124,7 +128,7 @@ class Recipe(Settings):
         self.check_above_0(
             source, "budget_ms", "arch_learning_rate", "learning_rate", "width_mult", "gradient_clip_val",
             "input_size", "arch_update_every", "arch_batch_size", "epochs", "batch_size", "bn_batches", "threads",
-            "sharpen_temperature", "devices",
+            "sharpen_temperature", "devices", "finalists",
         )  # fmt: skip
         self.check_from_0(
             source, "latency_weight", "weight_decay", "arch_weight_decay", "warmup_epochs", "sharpen_epochs", "seed",

@@ -23,8 +23,8 @@ class RetrainRecipe(Settings):
         architecture: An architecture file, a published network such as `proxyless_mobile`, or `mobilenet_v2_0.75`.
         space: Space whose image size, stem, stages and head `mobilenet_v2_0.75` takes; ImageNet's by default.
         inherit: File of weights to begin with, such as the `weights.pt` of a search; none trains from scratch.
-        data: `digits`, `cifar10`, `cifar100` or `imagefolder`.
-        data_dir: Folder of the data's files; `digits` needs none.
+        data: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
+        data_dir: Folder of the data's files, of `arrays` the `.npz` file; `digits` needs none.
         download: Whether torchvision may download CIFAR.
         arch_fraction: Of the search: where its held-out part lies depends on it. Its images train the weights here.
         held_out_fraction: Part that no search has learnt from; validates.

@@ -261,7 +261,8 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
     keys = (
         "data", "data_dir", "arch_fraction", "held_out_fraction", "seed", "epochs", "warmup_epochs", "batch_size",
         "arch_batch_size", "learning_rate", "momentum", "weight_decay", "decay_norm_bias", "label_smoothing",
-        "gradient_clip_val", "accelerator", "devices", "precision", "channels_last", "threads", "num_workers",
+        "gradient_clip_val", "warmup_sampling", "accelerator", "devices", "precision", "channels_last", "threads",
+        "num_workers",
     )  # fmt: skip
     settings = recipe.to_dict(absolute=True)
     return {
@@ -304,7 +305,9 @@ class _Recorder(pl.Callback):
         self._weight_steps = 0
         self._losses: list[torch.Tensor] = []
         self._started = time.monotonic()
-        self._search = hashlib.sha256(json.dumps(prepared.recipe.to_dict(absolute=True)).encode()).hexdigest()
+        self._search = hashlib.sha256(
+            json.dumps(prepared.recipe.to_dict(absolute=True), sort_keys=True).encode()
+        ).hexdigest()
         self.last: Record | None = None
         self.warmup: SharedWarmup | None = None
         recipe, splits = prepared.recipe, prepared.splits
@@ -405,14 +408,23 @@ class _Recorder(pl.Callback):
         finalists = self._strategy.finalists()
         if not finalists:
             return
-        judges = DataLoader(self._prepared.splits.architecture, batch_size=self._prepared.recipe.batch_size)
-        found = []
+        judges = DataLoader(self._prepared.splits.finalists, batch_size=self._prepared.recipe.batch_size)
+        rows = []
         for choices in finalists:
             self._strategy.choose(choices)
-            found.append(accuracy(self.decode()[1], judges))
-        best = max(range(len(found)), key=found.__getitem__)
+            architecture, network = self.decode()
+            rows.append(
+                {
+                    "architecture": architecture.candidate_names,
+                    "latency_ms": architecture.predicted_latency_ms,
+                    "accuracy": accuracy(network, judges),
+                }
+            )
+        found = [row["accuracy"] for row in rows]
+        best = found.index(max(found))
         self._strategy.choose(finalists[best])
-        _log.info("%d networks ranked: accuracy %.4f to %.4f", len(found), min(found), max(found))
+        write_csv(self._output / "finalists.csv", list(rows[0]), rows)
+        _log.info("%d networks compared: accuracy %.4f to %.4f", len(found), min(found), max(found))
 
     def _record(self, trainer: Any, epoch: int) -> None:
         architecture, network = self.decode()

@@ -98,6 +98,7 @@ def _common(recipe: Recipe, table: LatencyTable) -> dict[str, Any]:
         "budget_fraction": recipe.budget_fraction,
         "objective": recipe.objective,
         "latency_weight": recipe.latency_weight,
+        "finalists": recipe.finalists,
     }
 
 
@@ -111,6 +112,7 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
         "arch_update_every": recipe.arch_update_every,
         "reinforce_samples": recipe.reinforce_samples,
         "warmup_epochs": recipe.warmup_epochs,
+        "warmup_sampling": recipe.warmup_sampling,
         "sharpen_epochs": recipe.sharpen_epochs,
         "sharpen_temperature": recipe.sharpen_temperature,
         "prune_below": recipe.prune_below,

@@ -22,6 +22,7 @@ from .penalty import DifferentiablePenalty
 from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutate_choice
 
 SCHEDULES = ("constant", "cosine")
+WARMUP_SAMPLINGS = ("random", "fair")
 
 
 class ProxylessNAS(LatencyAwareStrategy):
@@ -48,11 +49,14 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_update_every: Weight steps for each architecture step.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
+        warmup_sampling: `random`, or `fair`: in the warm-up, the candidates of a layer take turns (FairNAS).
         sharpen_epochs: Epochs at the end in which the temperature of the path probabilities falls, so that the search
             ends decided. If not given: the last quarter of the epochs after the warm-up with `budget`, else none.
         sharpen_temperature: What the temperature falls to, from 1.
         prune_below: Paths whose probability has fallen below are removed for good when an epoch begins, and their
             memory is freed; never so many that the budget could not be met. None by default.
+        finalists: How many of the most likely architectures within the budget a search of `nni-proxyless` compares at
+            its end, each with the supernet's weights on the architecture part of the data; the best one is exported.
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
             `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient; may be combined
             with `latency`.
@@ -84,9 +88,11 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_update_every: int = 1,
         reinforce_samples: int = 8,
         warmup_epochs: int = 0,
+        warmup_sampling: Literal["random", "fair"] = "random",
         sharpen_epochs: int | None = None,
         sharpen_temperature: float = 0.1,
         prune_below: float | None = None,
+        finalists: int = 1,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -102,6 +108,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             budget_ms=budget_ms,
             budget_fraction=budget_fraction,
             keeps_budget=objective == "budget",
+            finalists=finalists,
             mutation_hooks=mutation_hooks,
             **kwargs,
         )
@@ -119,6 +126,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         _whole("arch_update_every", arch_update_every, 1)
         _whole("reinforce_samples", reinforce_samples, 2)
         _whole("warmup_epochs", warmup_epochs, 0)
+        if warmup_sampling not in WARMUP_SAMPLINGS:
+            raise InputError(unknown_name("warmup_sampling", warmup_sampling, WARMUP_SAMPLINGS))
         if sharpen_epochs is not None:
             _whole("sharpen_epochs", sharpen_epochs, 0)
         if not 0.0 < sharpen_temperature <= 1.0:
@@ -137,6 +146,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             schedule=arch_schedule,
             update_every=arch_update_every,
             warmup_epochs=warmup_epochs,
+            warmup_sampling=warmup_sampling,
             reinforce_samples=reinforce_samples,
             sharpen_epochs=sharpen_epochs,
             sharpen_temperature=sharpen_temperature,

@@ -79,6 +79,10 @@ class Gate(nn.Module):
         """Sample for a weight step: one path."""
         self.sample = gates.sample_path(self.logits(), generator)
 
+    def draw_in_turn(self, step: int, seed: int) -> None:
+        """Sample for a weight step: the path whose turn it is."""
+        self.sample = gates.fair_path(self.logits(), step, seed)
+
     def draw_for_gradient(self, mode: ArchGradient, generator: torch.Generator | None = None) -> None:
         """Sample for an architecture step: two paths, all, or for REINFORCE one."""
         self.sample = _SAMPLERS[mode](self.logits(), generator)

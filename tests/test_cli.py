@@ -48,7 +48,7 @@ def recipe(tmp_path: Path) -> Path:
             "unknown target 'cpu_tensorflow'; did you mean 'cpu_torch'? (allowed: cpu_onnxruntime, cpu_torch)",
         ),
         ("space=mobilenetv3", "(allowed: mobilenetv2_cifar, mobilenetv2_digits, mobilenetv2_imagenet)"),
-        ("data=mnist", "unknown data set 'mnist' (allowed: cifar10, cifar100, digits, imagefolder)"),
+        ("data=mnist", "unknown data set 'mnist' (allowed: arrays, cifar10, cifar100, digits, imagefolder)"),
         ("strategy=darts2", "unknown strategy 'darts2'; did you mean 'darts'? (allowed: darts, enas, gumbel_darts,"),
         ("targets={cpu_torch: {backend: tensorrt}}", "unknown latency backend 'tensorrt'"),
         ("epochs", "'epochs' is not of the form key=value"),

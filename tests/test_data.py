@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from nni_proxyless.data import load_splits, split_indices
 from nni_proxyless.errors import DataError
@@ -82,6 +84,79 @@ def test_real_cifar_images_as_imagefolder(shared_data: Path, tmp_path: Path) -> 
     splits = load_splits("imagefolder", (3, 32, 32), data_dir=tmp_path)
     assert splits.num_classes == 10
     assert splits.weights[0][0].shape == (3, 32, 32)
+
+
+def write_arrays(path: Path, **changes: Any) -> Path:
+    """60 random images of 3 classes, each with pixels of its own, and 6 to test on."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        "images": generator.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
+        "labels": np.arange(60) % 3,
+        "test_images": generator.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8),
+        "test_labels": np.arange(6) % 3,
+    }
+    np.savez(path, **{key: value for key, value in {**arrays, **changes}.items() if value is not None})
+    return path
+
+
+def test_arrays(tmp_path: Path) -> None:
+    path = write_arrays(tmp_path / "images.npz")
+    splits = load_splits("arrays", (3, 8, 8), data_dir=path)
+    assert splits.num_classes == 3
+    assert splits.test is not None
+    assert len(splits.test) == 6  # type: ignore[arg-type]
+    with np.load(path) as file:
+        pixels, labels = file["images"] / 255, file["labels"]
+    mean, std = pixels.mean((0, 1, 2)), pixels.std((0, 1, 2), ddof=1)
+    for index, (image, label) in zip(splits.held_out.indices, splits.held_out, strict=True):
+        expected = ((pixels[index] - mean) / std).transpose(2, 0, 1)
+        assert image.numpy() == pytest.approx(expected, abs=1e-5)
+        assert int(label) == labels[index]
+    batched, labels_of_batch = next(iter(DataLoader(splits.held_out, batch_size=5)))
+    assert torch.equal(batched, torch.stack([splits.held_out[i][0] for i in range(5)]))
+    assert labels_of_batch.tolist() == [int(splits.held_out[i][1]) for i in range(5)]
+
+
+def test_arrays_are_shifted_and_flipped(tmp_path: Path) -> None:
+    """Each augmented image is one of the 3 x 3 shifts of the image or of its mirror, made by hand."""
+    splits = load_splits("arrays", (3, 8, 8), data_dir=write_arrays(tmp_path / "images.npz"))
+    plain, augmented = splits.statistics[7][0], [splits.weights[7][0] for _ in range(200)]
+    dataset = splits.weights.dataset
+    black = ((0 - dataset._mean) / dataset._std).expand(3, 10, 10)  # type: ignore[attr-defined]
+    allowed = []
+    for image in (plain, plain.flip(2)):
+        padded = black.clone()
+        padded[:, 1:9, 1:9] = image
+        allowed += [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+    seen = {next(i for i, one in enumerate(allowed) if torch.allclose(one, image)) for image in augmented}
+    assert seen == set(range(18))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": None}, "has no array 'labels'; it has images, test_images, test_labels"),
+        ({"images": np.zeros((60, 8, 8, 3))}, "must be uint8 .* got float64"),
+        ({"labels": np.zeros(59, dtype=int)}, "one for each of the 60 images"),
+        ({"labels": np.full(60, -1)}, "must count classes from 0, got -1"),
+        ({"test_images": np.zeros((6, 4, 4, 3), dtype=np.uint8)}, "'test_images' must be of the shape of 'images'"),
+        ({"test_labels": np.full(6, 3)}, "has class 3, which 'labels' has not"),
+        ({"images": np.zeros((60, 9, 9, 3), np.uint8), "test_images": None}, r"are of shape \(3, 9, 9\)"),
+    ],
+)
+def test_faults_of_arrays(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_splits("arrays", (3, 8, 8), data_dir=write_arrays(tmp_path / "images.npz", **changes))
+
+
+def test_arrays_need_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="arrays needs data_dir"):
+        load_splits("arrays", (3, 8, 8))
+    with pytest.raises(DataError, match="is no file"):
+        load_splits("arrays", (3, 8, 8), data_dir=tmp_path)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):
+        load_splits("arrays", (3, 8, 8), data_dir=tmp_path / "text.npz")
 
 
 def test_faults_of_the_data_folder(tmp_path: Path, folder: Path) -> None:

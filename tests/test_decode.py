@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_proxyless import decode
-from nni_proxyless.decode import front, most_likely, most_likely_within
+from nni_proxyless.decode import front, likeliest_within, most_likely, most_likely_within
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import SpaceCosts
 
@@ -123,6 +123,27 @@ def cases(draw: st.DrawFn) -> tuple[SpaceCosts, dict[str, torch.Tensor]]:
         probs[f"l{i}"] = torch.tensor(weights, dtype=torch.float64) / sum(weights)
     names = {k: tuple(f"c{i}" for i in range(len(v))) for k, v in layers.items()}
     return SpaceCosts(draw(st.floats(0.1, 2)), names, layers), probs
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(cases(), st.floats(0, 1), st.integers(1, 12))
+def test_the_likeliest_equal_brute_force(
+    case: tuple[SpaceCosts, dict[str, torch.Tensor]], part: float, count: int
+) -> None:
+    costs, probs = case
+    everything = enumerated(costs, probs)
+    latencies = [latency for latency, _ in everything]
+    budget = min(latencies) + part * (max(latencies) - min(latencies))
+    found = likeliest_within(probs, costs, budget, count)
+    within = sorted((score for latency, score in everything if latency <= budget * (1 + 1e-12)), reverse=True)
+    scores = [
+        math.fsum(math.log(float(probs[k][costs.candidates[k].index(v)])) for k, v in choices.items())
+        for choices in found
+    ]
+    assert scores == pytest.approx(within[:count])
+    assert len({tuple(choices.items()) for choices in found}) == len(found)
+    assert all(costs.of(choices) <= budget * (1 + 1e-9) for choices in found)
+    assert found[0] == most_likely_within(probs, costs, budget)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)

@@ -14,6 +14,7 @@ from nni_proxyless.gates import (
     PathSample,
     conditional_probs,
     entropy,
+    fair_path,
     gated_sum,
     path_probs,
     rescale_pair,
@@ -171,6 +172,22 @@ def test_paths_are_drawn_from_their_probabilities() -> None:
         assert counts[i] / draws == pytest.approx(float(p[i]), abs=0.015)
     everything = sample_all(alpha, generator)
     assert sorted(everything.paths) == list(range(N))
+
+
+@pytest.mark.parametrize("pruned", [(), (1,)])
+def test_paths_take_turns(pruned: tuple[int, ...]) -> None:
+    """In each round every path that is not pruned runs once; rounds and layers have orders of their own."""
+    logits = torch.zeros(5)
+    logits[list(pruned)] = -torch.inf
+    kept = [i for i in range(5) if i not in pruned]
+    rounds = [
+        tuple(fair_path(logits, step, seed).active for step in range(n * len(kept), (n + 1) * len(kept)))
+        for seed in (7, 8)
+        for n in range(20)
+    ]
+    assert all(sorted(of) == kept for of in rounds)
+    assert len(set(rounds[:20])) > 5
+    assert rounds[:20] != rounds[20:]
 
 
 def test_pairs_are_drawn_without_replacement_and_the_active_one_from_the_pair() -> None:

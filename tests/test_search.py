@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import os
 import random
 import shutil
@@ -75,6 +76,8 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
     gradient: str, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"arch_gradient": gradient, "prune_below": 0.05, "share_warmup": False, "reinforce_samples": 3}
+    if gradient == "full":
+        settings["warmup_sampling"] = "fair"
     searched(recipe_file, "whole", **settings)
     assert (recipe_file.parent / "whole" / "pruned.csv").is_file()
     original = search._Recorder._record
@@ -314,6 +317,34 @@ def test_pruned_candidates_are_gone_and_the_budget_still_holds(recipe_file: Path
         assert not any(f".{row['candidate']}." in key and row["label"] in key for key in state["state_dict"])
     left = [key for key in state["state_dict"] if ".k" in key]
     assert left
+
+
+@pytest.mark.parametrize("strategy", ["proxyless", "darts"])
+def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_file: Path) -> None:
+    """The finalists are the likeliest of all networks within the budget, by the probabilities in the last record."""
+    architecture, output = searched(recipe_file, "out", strategy=strategy, finalists=5, epochs=3)
+    with (output / "finalists.csv").open(encoding="utf-8") as file:
+        finalists = list(csv.DictReader(file))
+    with (output / "probabilities.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["epoch"] == "3"]
+    labels = list(architecture.choices)
+    probs = {(row["layer"], row["candidate"]): float(row["probability"]) for row in rows}
+    names = [[candidate for layer, candidate in probs if layer == label] for label in labels]
+    spec = architecture.require_spec()
+    costs = LatencyTable.load(output / "latency_table.yml").costs(spec)
+    assert architecture.budget_ms is not None
+    likelihood = {}
+    for picks in itertools.product(*names):
+        choices = dict(zip(labels, picks, strict=True))
+        if costs.of(choices) <= architecture.budget_ms:
+            likelihood[" ".join(choices[layer.label] for layer in spec.layers)] = math.prod(
+                probs[layer, candidate] for layer, candidate in choices.items()
+            )
+    likeliest = sorted(likelihood, key=likelihood.__getitem__, reverse=True)[:5]
+    assert [row["architecture"] for row in finalists] == likeliest
+    best = max(finalists, key=lambda row: float(row["accuracy"]))
+    assert architecture.candidate_names == best["architecture"]
+    assert architecture.predicted_latency_ms == pytest.approx(float(best["latency_ms"]))
 
 
 def test_records_hold_expected_and_decoded_latency(recipe_file: Path) -> None:

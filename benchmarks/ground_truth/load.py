@@ -1,0 +1,105 @@
+"""What every network of the small space achieves: read `networks.csv` and score any strategy's result against it."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nni_proxyless.architecture import Architecture
+from nni_proxyless.latency import LatencyTable
+from nni_proxyless.space_spec import SpaceSpec
+
+FOLDER = Path(__file__).resolve().parent
+SPACE = FOLDER / "space.yml"
+RESULTS = FOLDER / "networks.csv"
+TARGETS = {name: FOLDER / "tables" / f"{name}.yml" for name in ("cpu_torch", "cpu_onnxruntime")}
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a network is among all within a budget.
+
+    Attributes:
+        accuracy: Its own, mean of the seeds.
+        best_accuracy: That of the best network within the budget.
+        percentile: Part of the networks within the budget that are no better, 0 to 100; ties count half.
+        within_budget: Whether it is within the budget.
+    """
+
+    accuracy: float
+    best_accuracy: float
+    percentile: float
+    within_budget: bool
+
+    @property
+    def regret(self) -> float:
+        """What it lacks to the best."""
+        return self.best_accuracy - self.accuracy
+
+
+class GroundTruth:
+    """All networks that have been trained with every seed.
+
+    Attributes:
+        spec: The space.
+        names: `Architecture.candidate_names` of each network.
+        accuracies: Test accuracy of each network and seed, shape (networks, seeds), between 0 and 1.
+        latency_ms: Target to the latency of each network by the target's table.
+        multiply_adds: Of each network.
+        parameters: Of each network.
+    """
+
+    def __init__(self, path: Path = RESULTS) -> None:
+        self.spec = SpaceSpec.from_yaml(str(SPACE))
+        found: dict[str, dict[int, float]] = defaultdict(dict)
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                found[row["architecture"]][int(row["seed"])] = float(row["test_accuracy"])
+        seeds = sorted({seed for of in found.values() for seed in of})
+        self.names = sorted(name for name, of in found.items() if len(of) == len(seeds))
+        self.accuracies: Floats = np.array([[found[name][seed] for seed in seeds] for name in self.names])
+        architectures = [self.architecture(name) for name in self.names]
+        self.multiply_adds: Floats = np.array([a.multiply_adds for a in architectures], dtype=np.float64)
+        self.parameters: Floats = np.array([a.parameters for a in architectures], dtype=np.float64)
+        self.latency_ms: dict[str, Floats] = {}
+        for target, table in TARGETS.items():
+            if table.exists():
+                costs = LatencyTable.load(table).costs(self.spec)
+                self.latency_ms[target] = np.array([costs.of(a.choices) for a in architectures])
+
+    @property
+    def accuracy(self) -> Floats:
+        """Mean over the seeds."""
+        mean: Floats = self.accuracies.mean(1)
+        return mean
+
+    @property
+    def seed_noise(self) -> float:
+        """Standard deviation of one training, from the differences between seeds."""
+        return float(np.sqrt(self.accuracies.var(1, ddof=1).mean()))
+
+    def architecture(self, candidate_names: str) -> Architecture:
+        labels = (layer.label for layer in self.spec.layers)
+        return Architecture.of_space(self.spec, dict(zip(labels, candidate_names.split(), strict=True)))
+
+    def score(self, candidate_names: str, target: str, budget_ms: float) -> Score:
+        """Where a network stands among those within the budget.
+
+        Raises:
+            KeyError: The network has not been trained yet.
+        """
+        index = {name: i for i, name in enumerate(self.names)}[candidate_names]
+        feasible = self.latency_ms[target] <= budget_ms * (1 + 1e-9)
+        others, own = self.accuracy[feasible], self.accuracy[index]
+        below = (others < own).mean() + 0.5 * (others == own).mean()
+        return Score(float(own), float(others.max()), 100 * float(below), bool(feasible[index]))
+
+    def budget(self, target: str, part: float) -> float:
+        """The latency that this part of all networks keeps."""
+        return float(np.quantile(self.latency_ms[target], part))

@@ -1,0 +1,266 @@
+"""How good are the networks that searches find? Judged by a space all of whose networks have been trained.
+
+    .venv/bin/python benchmarks/search_quality.py --data ../shared/data/cifar10 [--strategies …] [--seeds 5]
+
+Every strategy searches with the same data, steps and decoding within three budgets on two targets; what it exports is
+looked up in `ground_truth/`. It goes on where it stopped: each search is a line of `results/search_quality.csv`.
+`--summary` prints the table and draws the picture of what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import itertools
+import json
+import multiprocessing.pool
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER / "ground_truth"))
+RESULTS = FOLDER / "results" / "search_quality.csv"
+PICTURE = FOLDER / "results" / "search_quality.png"
+BUDGETS = (0.25, 0.5, 0.75)  # parts of all networks that are within the budget
+TARGETS = ("cpu_torch", "cpu_onnxruntime")
+# The same for all strategies. The weights see `epochs` epochs of the weights part, whatever the strategy.
+COMMON: dict[str, Any] = {
+    "data": "arrays",
+    "arch_fraction": 0.4,
+    "held_out_fraction": 0.1,
+    "epochs": 20,
+    "batch_size": 64,
+    "learning_rate": 0.05,
+    "weight_decay": 5e-4,
+    "decay_norm_bias": False,
+    "threads": 1,
+}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "proxyless": {"warmup_epochs": 8},
+    "proxyless_finalists": {"warmup_epochs": 8, "finalists": 8},
+    "proxyless_full": {"warmup_epochs": 8, "arch_gradient": "full"},
+    "proxyless_reinforce": {"warmup_epochs": 8, "arch_gradient": "reinforce"},
+    "nni_proxyless_builtin": {"strategy": "nni_proxyless_builtin"},
+    "darts": {"strategy": "darts"},
+    "gumbel_darts": {"strategy": "gumbel_darts"},
+    "enas": {"strategy": "enas"},
+    "random_one": {"strategy": "random", "strategy_args": {"best_of": 1}},
+    "random_best_of_8": {"strategy": "random", "strategy_args": {"best_of": 8}},
+    "random_best_of_64": {"strategy": "random", "strategy_args": {"best_of": 64}},
+}
+COLUMNS = (
+    "strategy", "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy",
+    "regret", "percentile", "within_budget", "weight_steps", "architecture_steps", "seconds",
+)  # fmt: skip
+
+
+def run_one(job: dict[str, Any]) -> dict[str, Any]:
+    """One search, in this process."""
+    from load import SPACE, TARGETS, GroundTruth
+
+    from nni_proxyless.recipe import Recipe
+    from nni_proxyless.search import prepare, run_search
+
+    truth = GroundTruth()
+    target, seed = job["target"], job["seed"]
+    budget = truth.budget(target, job["budget"])
+    settings = {
+        **COMMON,
+        **job["settings"],
+        "space": str(SPACE),
+        "data_dir": job["data"],
+        "seed": seed,
+        "budget_ms": budget,
+        "target": target,
+        "targets": {target: {"table": str(TARGETS[target])}},
+    }
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_search(prepare(Recipe.from_dict(settings)), Path(folder))
+        cost = json.loads((Path(folder) / "cost.json").read_text(encoding="utf-8"))
+    score = truth.score(found.candidate_names, target, budget)
+    return {
+        **{key: job[key] for key in ("strategy", "target", "budget", "seed")},
+        "settings": json.dumps({**COMMON, **job["settings"]}, sort_keys=True),
+        "budget_ms": budget,
+        "architecture": found.candidate_names,
+        "accuracy": score.accuracy,
+        "best_accuracy": score.best_accuracy,
+        "regret": score.regret,
+        "percentile": score.percentile,
+        "within_budget": score.within_budget,
+        "weight_steps": cost["weight_steps"],
+        "architecture_steps": cost["architecture_steps"],
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
+    """NNI's strategies leave things behind in a process, so each search gets its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(job)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "NNI_PROXYLESS_CACHE": str(FOLDER / "ground_truth" / "cache")},
+    )
+    if done.returncode != 0:
+        return {"failed": done.stderr.strip().splitlines()[-1:], **job}
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def read(path: Path = RESULTS) -> list[dict[str, str]]:
+    """The finished searches."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def append(row: dict[str, Any], path: Path = RESULTS) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="") as file:
+        file.seek(0, io.SEEK_END)
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def summary(rows: list[dict[str, str]]) -> None:
+    """The table, and the picture of percentiles."""
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[row["strategy"]].append(row)
+    say = sys.stdout.write
+    say("| strategy | searches | percentile: median (quartiles) | regret, points: mean (worst) | within budget ")
+    say("| weight + architecture steps | seconds |\n|---|---|---|---|---|---|---|\n")
+    for name in sorted(groups, key=lambda n: -np.median(_column(groups[n], "percentile"))):
+        of = groups[name]
+        low, middle, high = np.percentile(_column(of, "percentile"), [25, 50, 75])
+        regret = 100 * _column(of, "regret")
+        within = np.mean([row["within_budget"] == "True" for row in of])
+        steps = f"{of[0]['weight_steps']} + {of[0]['architecture_steps'] or 0}"
+        say(f"| {name} | {len(of)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {regret.mean():.2f} ({regret.max():.2f}) ")
+        say(f"| {100 * within:.0f} % | {steps} | {np.median(_column(of, 'seconds')):.0f} |\n")
+    _against_random(groups)
+    _draw(groups)
+
+
+def _column(rows: Iterable[dict[str, str]], key: str) -> Any:
+    return np.array([float(row[key]) for row in rows])
+
+
+def _against_random(groups: dict[str, list[dict[str, str]]]) -> None:
+    """In how many searches each strategy is better than random best-of-8 with the same seed, target and budget."""
+    key = ("target", "budget", "seed")
+    random_of = {tuple(row[k] for k in key): float(row["accuracy"]) for row in groups.get("random_best_of_8", [])}
+    if not random_of:
+        return
+    sys.stdout.write("\n| strategy | budget | better than random best-of-8 | equal | worse |\n|---|---|---|---|---|\n")
+    for name in sorted(groups):
+        for budget in BUDGETS:
+            pairs = [
+                (float(row["accuracy"]), random_of[tuple(row[k] for k in key)])
+                for row in groups[name]
+                if float(row["budget"]) == budget and tuple(row[k] for k in key) in random_of
+            ]
+            if pairs and name != "random_best_of_8":
+                better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+                sys.stdout.write(f"| {name} | {budget} | {better} | {len(pairs) - better - worse} | {worse} |\n")
+
+
+def _draw(groups: dict[str, list[dict[str, str]]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = sorted(groups, key=lambda n: np.median(_column(groups[n], "percentile")))
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.5 * len(names) + 1.5), sharey=True)
+    for axis, key, label, scale in (
+        (axes[0], "percentile", "percentile among networks within the budget", 1),
+        (axes[1], "regret", "regret to the best within the budget, points", 100),
+    ):
+        values = [scale * _column(groups[name], key) for name in names]
+        axis.boxplot(values, orientation="horizontal", tick_labels=names, widths=0.6, showfliers=False)
+        for position, points in enumerate(values, start=1):
+            jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(points))
+            axis.scatter(points, position + jitter, s=10, alpha=0.5)
+        axis.set_xlabel(label)
+    figure.tight_layout()
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no search after this long")
+    parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings to try, for all strategies")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="CSV of the searches")
+    parser.add_argument("--summary", action="store_true", help="only print and draw what there is")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        sys.stdout.write(json.dumps(run_one(json.loads(options.job))) + "\n")
+        return
+    if not options.summary:
+        search(options)
+    summary(read(options.out))
+
+
+def search(options: argparse.Namespace) -> None:
+    """Run the searches that are not there yet."""
+    from train import Training, data_file, make_data
+
+    from nni_proxyless.cli_settings import parse_settings
+
+    data = make_data(options.data, Training(), data_file())
+    tried = parse_settings(options.set)
+    known = {(r["strategy"], r["target"], float(r["budget"]), int(r["seed"]), r["settings"]) for r in read(options.out)}
+    jobs = []
+    for seed, budget, target, name in itertools.product(
+        range(options.seeds), BUDGETS, options.targets, options.strategies
+    ):
+        settings = {**STRATEGIES[name], **tried}
+        key = (name, target, budget, seed, json.dumps({**COMMON, **settings}, sort_keys=True))
+        if key not in known:
+            jobs.append(
+                {"strategy": name, "target": target, "budget": budget, "seed": seed, "settings": settings,
+                 "data": str(data)}
+            )  # fmt: skip
+    sys.stdout.write(f"{len(jobs)} searches to run\n")
+    end = time.monotonic() + 60 * options.minutes
+    with multiprocessing.pool.ThreadPool(options.processes) as pool:
+        for done, row in enumerate(
+            pool.imap_unordered(lambda job: _in_a_process(job) if time.monotonic() < end else None, jobs), start=1
+        ):
+            if row is None:
+                continue
+            if "failed" in row:
+                sys.stdout.write(f"{done}/{len(jobs)} FAILED {row}\n")
+                continue
+            append(row, options.out)
+            sys.stdout.write(
+                f"{done}/{len(jobs)} {row['strategy']} {row['target']} {row['budget']} seed {row['seed']}: "
+                f"percentile {row['percentile']:.0f}, regret {100 * row['regret']:.2f}, {row['seconds']} s\n"
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
