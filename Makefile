@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-fast lint bench docs-check clean
+.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,16 @@ bench: $(READY)
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/candidate_alignment.py
 	$(BIN)/python benchmarks/published_networks.py
+	$(BIN)/python benchmarks/end_to_end.py
+
+# Hours, in parts: both go on where they stopped. DATA has CIFAR-10's train.tar.xz.
+DATA ?= ../shared/data/cifar10
+ground-truth: $(READY)
+	$(BIN)/python benchmarks/ground_truth/train.py --data $(DATA)
+	$(BIN)/python benchmarks/ground_truth/summary.py
+
+search-quality: $(READY)
+	$(BIN)/python benchmarks/search_quality.py --data $(DATA)
 
 # What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)

@@ -173,9 +173,11 @@ def finished(path: Path = RESULTS) -> set[tuple[str, int]]:
 
 
 def _append(row: dict[str, object]) -> None:
-    """One whole line, whichever process writes."""
+    """One whole line, whichever process writes; none where another one was there first."""
     with RESULTS.open("a", encoding="utf-8", newline="") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        if (row["architecture"], row["seed"]) in finished():
+            return
         file.seek(0, io.SEEK_END)
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if file.tell() == 0:
