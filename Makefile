@@ -19,10 +19,10 @@ quickstart: $(READY)
 # All tests, the slow end-to-end ones included.
 test: $(READY)
 	$(BIN)/python -m pip check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not documentation"
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not documentation"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -35,7 +35,6 @@ bench: $(READY)
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/candidate_alignment.py
 	$(BIN)/python benchmarks/published_networks.py
-	$(BIN)/python benchmarks/end_to_end.py
 
 # Hours, in parts: both go on where they stopped. DATA has CIFAR-10's train.tar.xz.
 DATA ?= ../shared/data/cifar10

@@ -14,6 +14,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from nni_proxyless.space_spec import SpaceSpec
 from .conftest import REPOSITORY
 from .workplace import Workplace, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.documentation]
 PAGES = [
     REPOSITORY / "README.md",
     REPOSITORY / "CONTRIBUTING.md",
@@ -198,7 +199,9 @@ def run(command: str, place: Workplace) -> None:
         command = re.sub(pattern, shorter, command)
     if command.startswith("nnictl create"):
         command += f" --port {place.port}"
+    start = time.monotonic()
     done = place.command(*shlex.split(command), timeout=500)
+    print(f"{time.monotonic() - start:.0f} s: {command}")
     if re.search(NEEDS_CUDA, command) and not torch.cuda.is_available():
         assert done.returncode == 2, command
         assert "CUDA" in done.stderr

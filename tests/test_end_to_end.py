@@ -18,7 +18,7 @@ from .conftest import REPOSITORY
 from .workplace import BIN, Workplace, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
-KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss", "expected_over_budget"}
+KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss"}
 
 
 def test_quickstart_in_short_form(workplace: Workplace) -> None:
