@@ -409,7 +409,7 @@ class _Recorder(pl.Callback):
         if not finalists:
             return
         judges = DataLoader(self._prepared.splits.finalists, batch_size=self._prepared.recipe.batch_size)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for choices in finalists:
             self._strategy.choose(choices)
             architecture, network = self.decode()
