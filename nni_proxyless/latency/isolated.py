@@ -255,9 +255,9 @@ class _FreshProcess:
             self._read("result", progress)
         if "input_error" in self._message:
             raise InputError(self._message["input_error"])
+        self._process.wait()  # its end takes time too, and must not fall into the next one's turn
         if "result" in self._message:
             return self._message["result"]
-        self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines() or [f"exit code {self._process.returncode}"]
         raise RunError(f"measuring with {backend} failed: {self._message.get('run_error', lines[-1])}")
@@ -300,7 +300,8 @@ def _main() -> None:
 
     def ready() -> None:
         say({"ready": True})
-        sys.stdin.readline()
+        if not sys.stdin.readline():
+            sys.exit("whoever started this process is gone")
 
     torch.set_num_threads(1)  # several make ready at once; the backend sets what it measures with
     try:
