@@ -208,7 +208,7 @@ def run(command: str, place: Workplace) -> None:
         return
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     if command.startswith("nnictl create"):
-        wait_until(lambda: place.api("check-status")["status"] == "DONE", seconds=240)
+        wait_until(lambda: place.api("check-status")["status"] == "DONE", seconds=600)
         assert {job["status"] for job in place.api("trial-jobs")} == {"SUCCEEDED"}
         place.command("nnictl", "stop", "--all")
 

@@ -121,7 +121,7 @@ def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
         "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=180)
+    wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=600)
     jobs = workplace.api("trial-jobs")
     assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     targets = set()

@@ -68,7 +68,7 @@ def test_the_remote_experiment_comes_back_in_its_metrics(worker: tuple[int, Path
     experiment = workplace.api("experiment")["id"]
     left = Path.home() / "nni-experiments" / experiment
     try:
-        wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=240)
+        wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=600)
         (job,) = workplace.api("trial-jobs")
         assert job["status"] == "SUCCEEDED", [p.read_text() for p in left.rglob("trial.stderr")]
         _, (final,) = workplace.metrics(job["trialJobId"])

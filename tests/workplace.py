@@ -86,10 +86,17 @@ class Workplace:
         return found
 
 
-def wait_until(condition: Any, seconds: float = 60) -> Any:
-    """Wait until a condition holds and return its value; an exception counts as not yet."""
+def wait_until(condition: Any, seconds: float = 60, progress: Any = None) -> Any:
+    """Wait until a condition holds and return its value; an exception counts as not yet.
+
+    With `progress`, a function of no arguments, the seconds count from when its value last changed: what is slow may
+    take as long as it needs, what stands still may not.
+    """
     end, last = time.monotonic() + seconds, None
+    seen = progress() if progress else None
     while time.monotonic() < end:
+        if progress and (now := progress()) != seen:
+            seen, end = now, time.monotonic() + seconds
         try:
             value = condition()
         except Exception as error:

@@ -1,0 +1,112 @@
+"""From nothing to exported networks by commands alone: run, retrain, export, report.
+
+    .venv/bin/python benchmarks/end_to_end.py [--rounds 3] [--budget-fraction 0.5] [--keep FOLDER]
+
+`experiments/budgets` at full length with one budget, on two targets of this machine; each network is retrained and
+exported to ONNX, and each exported file is measured in several rounds. The time is that of one round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from _results import publish
+
+from nni_proxyless import Architecture
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+EXPERIMENT = REPOSITORY / "experiments" / "budgets"
+
+
+def command(folder: Path, *words: str) -> float:
+    """Run a command of the package in a folder, and say how long it took."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "nni-proxyless"), *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"nni-proxyless {' '.join(words)} failed:\n{done.stderr}")
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each exported network is measured")
+    parser.add_argument("--budget-fraction", type=float, default=0.5, help="budget, part of the largest network's")
+    parser.add_argument("--keep", type=Path, help="folder for all that the commands write; must not exist")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=options.keep is None)
+        rows = chain(folder, options.rounds, options.budget_fraction)
+    publish("end_to_end", rows, ("nni-proxyless", "torch", "onnxruntime"))
+
+
+def chain(folder: Path, rounds: int, budget_fraction: float) -> list[dict[str, Any]]:
+    """One row for each target."""
+    config = yaml.safe_load((EXPERIMENT / "config.yml").read_text(encoding="utf-8"))
+    config["searchSpace"]["budget_fraction"]["_value"] = [budget_fraction]
+    (folder / "budgets").mkdir()
+    (folder / "budgets" / "config.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    shutil.copy(EXPERIMENT / "recipe.yml", folder / "budgets")
+    run_s = command(folder, "run", "budgets/config.yml")
+    results = folder / "results" / "budgets"
+    with (results / "summary.csv").open(encoding="utf-8", newline="") as file:
+        found = [(folder / row["architecture"]).parent for row in csv.DictReader(file)]
+    rows = [network(folder, path, rounds) for path in found]
+    report_s = command(folder, "report", str(results))
+    with (results / "report" / "cross_table.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            sys.stdout.write(f"{row}\n")
+    total = run_s + report_s + sum(row["retrain_s"] + row["export_s"] for row in rows)
+    return [{**row, "run_s": round(run_s), "report_s": round(report_s), "total_s": round(total)} for row in rows]
+
+
+def network(folder: Path, found: Path, rounds: int) -> dict[str, Any]:
+    """Retrain and export what a search has found."""
+    retrain_s = command(folder, "retrain", str(found))
+    exports, export_s = [], 0.0
+    for _ in range(rounds):
+        seconds = command(folder, "export", str(found / "retrained"), "--format", "onnx")
+        export_s = export_s or seconds
+        exported = json.loads((found / "retrained" / "exported" / "export.json").read_text(encoding="utf-8"))
+        (onnx,) = exported["formats"]
+        exports.append(onnx["measured_latency_ms"] / onnx["predicted_latency_ms"] - 1)
+    card = json.loads((found / "retrained" / "model_card.json").read_text(encoding="utf-8"))
+    architecture = Architecture.load(found / "architecture.json")
+    assert architecture.predicted_latency_ms is not None
+    assert architecture.budget_ms is not None
+    assert architecture.measured_latency_ms is not None
+    return {
+        "target": architecture.target,
+        "budget_ms": round(architecture.budget_ms, 4),
+        "predicted_ms": round(architecture.predicted_latency_ms, 4),
+        "part_of_budget": round(architecture.predicted_latency_ms / architecture.budget_ms, 3),
+        "measured_over_predicted": round(architecture.measured_latency_ms / architecture.predicted_latency_ms - 1, 4),
+        "searched_top1": round(architecture.metrics["default"], 4),
+        "retrained_top1": round(card["results"]["validation"]["top1"], 4),
+        "onnx_over_predicted": round(statistics.median(exports), 4),
+        "onnx_rounds": " ".join(f"{e:+.4f}" for e in exports),
+        "retrain_s": round(retrain_s),
+        "export_s": round(export_s),
+    }
+
+
+if __name__ == "__main__":
+    main()
