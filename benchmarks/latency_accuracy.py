@@ -1,6 +1,7 @@
 """How well tables predict whole networks that they have never seen.
 
-    .venv/bin/python benchmarks/latency_accuracy.py [--networks 30] [--repeats 1] [--spaces mobilenetv2_imagenet]
+    .venv/bin/python benchmarks/latency_accuracy.py [--networks 30] [--repeats 1]
+        [--spaces mobilenetv2_imagenet] [--only-float32-onnxruntime]
 
 For each space and backend on this machine: measure and calibrate a table, draw random networks that calibration has
 not used, measure them in other processes, compare; what `nni-proxyless latency measure` and `validate` do.
@@ -31,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only-float32-onnxruntime", action="store_true", help="into a CSV of its own")
     parser.add_argument("--spaces", nargs="+", default=["mobilenetv2_imagenet"])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -38,7 +40,7 @@ def main() -> None:
     for repeat in range(options.repeats):
         for space in options.spaces:
             spec = SpaceSpec.from_yaml(space)
-            for settings in BACKENDS:
+            for settings in BACKENDS[:1] if options.only_float32_onnxruntime else BACKENDS:
                 backend = make_backend(**settings, threads=1)
                 start = time.perf_counter()
                 table = measure_table_isolated(spec, backend)
@@ -67,7 +69,8 @@ def main() -> None:
                         "kendall": round(found.kendall, 4),
                     }
                 )
-    publish("latency_accuracy", rows, ("nni-proxyless", "torch", "onnxruntime"))
+    name = "latency_accuracy_onnxruntime" if options.only_float32_onnxruntime else "latency_accuracy"
+    publish(name, rows, ("nni-proxyless", "torch", "onnxruntime"))
 
 
 if __name__ == "__main__":

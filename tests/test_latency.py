@@ -39,7 +39,8 @@ from nni_proxyless.latency import (
     sample_interleaved,
 )
 from nni_proxyless.latency import validate as validation
-from nni_proxyless.latency.measure import calibration_architectures
+from nni_proxyless.latency.calibration import fit_corrections
+from nni_proxyless.latency.measure import calibrate, calibration_architectures, draw_architectures
 from nni_proxyless.latency.onnx_backend import export_onnx, quantize_static
 from nni_proxyless.operators import Operator
 from nni_proxyless.space_spec import SpaceSpec
@@ -171,6 +172,39 @@ def test_calibration_leaves_out_an_offset_that_fits_noise() -> None:
     found = fit_calibration([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [1.3 * (i + 1) * n for i, n in enumerate(noise)])
     assert found.offset_ms == 0.0
     assert found.scale == pytest.approx(1.3, rel=0.02)
+
+
+def test_corrections_tell_what_differs_inside_a_network() -> None:
+    """Known costs for each unit of two amounts are recovered; without any there are none to speak of."""
+    draw = np.random.default_rng(0)
+    sums = draw.uniform(4, 8, 24)
+    amounts = np.column_stack([draw.uniform(1, 3, 24), draw.uniform(2, 6, 24)])
+    noise = draw.normal(1, 0.001, 24)
+    measured = 1.1 * (sums + amounts @ [-0.2, 0.1]) * noise
+    assert fit_corrections(sums, amounts, measured) == pytest.approx((-0.2, 0.1), abs=0.01)
+    assert fit_corrections(sums, amounts, 1.1 * sums * noise) == pytest.approx((0.0, 0.0), abs=0.01)
+    assert fit_corrections(sums[:7], amounts[:7], measured[:7]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("backend", "corrected"), [("onnxruntime", True), ("torch", False)])
+def test_operators_are_corrected_where_they_convert(backend: str, corrected: bool, tiny_spec: SpaceSpec) -> None:
+    """Operators that took longer alone, by a cost for each value that goes in and out, are predicted as in networks."""
+    inside = {op: op.multiply_adds / 1e5 + 0.01 for op in tiny_spec.distinct_operators()}
+
+    def values(op: Operator) -> float:
+        return (math.prod(op.input_shape) + math.prod(op.output_shape)) / 1e6
+
+    alone = {op: OperatorCost(cost + 2.0 * values(op), 0.0, 1) for op, cost in inside.items()}
+    networks = draw_architectures(tiny_spec, 60, random.Random(0))
+    measured = {a.candidate_names: sum(inside[op] for op in tiny_spec.operators(a.choices)) for a in networks}
+    table = replace(made_up_table(alone), backend=backend)
+    known = dict(list(measured.items())[:30])
+    found = calibrate(table, tiny_spec, known)
+    costs = found.costs(tiny_spec)
+    errors = [abs(costs.of(a.choices) / measured[a.candidate_names] - 1) for a in networks[30:]]
+    assert (max(errors) < 0.01) == corrected
+    assert (found.calibration.ms_per_million_values < -1.0) == corrected
+    assert LatencyTable.from_dict(found.to_dict()) == found
 
 
 def test_calibration_never_makes_small_networks_negative() -> None:

@@ -52,6 +52,9 @@ class Calibration:
         mean_relative_error: Mean of |predicted - measured| / measured: over those networks where operators were
             measured, over networks left out in cross-validation where the whole table was fitted.
         architectures: Those networks, each the names of its candidates by layer, so that none of them validates.
+        ms_per_million_values: What the entries of operators contain for each million of values that go in and out, on
+            top of the measurement of the operator alone; negative where conversions were taken off.
+        ms_per_million_parameters: The same for each million of parameters.
     """
 
     scale: float = 1.0
@@ -59,6 +62,8 @@ class Calibration:
     networks: int = 0
     mean_relative_error: float | None = None
     architectures: tuple[str, ...] = ()
+    ms_per_million_values: float = 0.0
+    ms_per_million_parameters: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -271,6 +276,10 @@ class LatencyTable:
                 _whole(calibration.get("networks", 0), f"{source}: calibration.networks", 0),
                 None if error is None else _finite(error, f"{source}: calibration.mean_relative_error"),
                 tuple(architectures),
+                *(
+                    _finite(calibration.get(key, 0.0), f"{source}: calibration.{key}")
+                    for key in ("ms_per_million_values", "ms_per_million_parameters")
+                ),
             ),
             call_overhead_ms=_finite(content.get("call_overhead_ms", 0.0), f"{source}: call_overhead_ms"),
             reference_ms=None if reference is None else _finite(reference, f"{source}: reference_ms"),
