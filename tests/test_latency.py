@@ -186,25 +186,31 @@ def test_corrections_tell_what_differs_inside_a_network() -> None:
     assert fit_corrections(sums[:7], amounts[:7], measured[:7]) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize(("backend", "corrected"), [("onnxruntime", True), ("torch", False)])
-def test_operators_are_corrected_where_they_convert(backend: str, corrected: bool, tiny_spec: SpaceSpec) -> None:
+def test_operators_are_corrected_where_they_convert(tiny_spec: SpaceSpec) -> None:
     """Operators that took longer alone, by a cost for each value that goes in and out, are predicted as in networks."""
     inside = {op: op.multiply_adds / 1e5 + 0.01 for op in tiny_spec.distinct_operators()}
 
     def values(op: Operator) -> float:
         return (math.prod(op.input_shape) + math.prod(op.output_shape)) / 1e6
 
-    alone = {op: OperatorCost(cost + 2.0 * values(op), 0.0, 1) for op, cost in inside.items()}
+    alone: dict[Any, OperatorCost] = {op: OperatorCost(cost + 10.0 * values(op), 0.0, 1) for op, cost in inside.items()}
     networks = draw_architectures(tiny_spec, 60, random.Random(0))
     measured = {a.candidate_names: sum(inside[op] for op in tiny_spec.operators(a.choices)) for a in networks}
-    table = replace(made_up_table(alone), backend=backend)
     known = dict(list(measured.items())[:30])
-    found = calibrate(table, tiny_spec, known)
-    costs = found.costs(tiny_spec)
-    errors = [abs(costs.of(a.choices) / measured[a.candidate_names] - 1) for a in networks[30:]]
-    assert (max(errors) < 0.01) == corrected
-    assert (found.calibration.ms_per_million_values < -1.0) == corrected
-    assert LatencyTable.from_dict(found.to_dict()) == found
+    tables = [
+        calibrate(replace(made_up_table(alone), backend=backend), tiny_spec, known)
+        for backend in ("onnxruntime", "torch")
+    ]
+    errors = [
+        max(abs(table.costs(tiny_spec).of(a.choices) / measured[a.candidate_names] - 1) for a in networks[30:])
+        for table in tables
+    ]
+    assert errors[0] < 0.3 * errors[1], errors
+    assert tables[0].calibration.ms_per_million_values < -1.0
+    assert tables[1].calibration.ms_per_million_values == 0.0
+    assert "corrections" not in tables[1].to_dict()
+    for table in tables:
+        assert LatencyTable.from_dict(table.to_dict()) == table
 
 
 def test_calibration_never_makes_small_networks_negative() -> None:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from .sampling import FloatArray
 from .table import Calibration
 
-
 # A network is measured to 1 %; the corrections are of the order of 10 % of its latency.
 _NOISE, _SIZE = 0.01, 0.1
 CORRECTIONS_FROM = 8
@@ -39,7 +38,7 @@ def fit_corrections(
         Milliseconds for each unit of each amount, negative ones included; zeros for fewer than 8 networks.
     """
     x, y, amount = np.asarray(sums_ms, float), np.asarray(measured_ms, float), np.asarray(amounts, float)
-    none = (0.0,) * amount.shape[1]
+    none: tuple[float, ...] = (0.0,) * int(amount.shape[1])
     if len(x) < CORRECTIONS_FROM:
         return none
     columns = np.column_stack([x, amount])

@@ -27,8 +27,8 @@ from .table import LatencyTable, OperatorCost
 _Entry = TypeVar("_Entry", bound=Entry)
 Ready = Callable[[], None]
 CALIBRATION_NETWORKS = 12
-# What converts an operator's input and output only where the operator runs alone (calibration.py). PyTorch does not, and
-# was predicted worse with corrections; for int8 they have not been tried.
+# What converts an operator's input and output only where the operator runs alone (calibration.py). PyTorch does not,
+# and was predicted worse with corrections; for int8 they have not been tried.
 _CONVERTING = (("onnxruntime", "float32"),)
 _LEAST_LEFT = 0.2  # of an operator's own measurement, whatever is taken off
 _EMPTY_CALL = "empty call"

@@ -21,6 +21,7 @@ from .device import Device
 from .entries import Choice, Entry, entry_from_dict
 
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
+_CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
 Unit = Literal["ms", "flops", "params"]
 # Unit to the key under which a file holds an entry's cost, so that the name carries the unit.
 COST_KEYS: dict[str, str] = {"ms": "latency_ms", "flops": "flops", "params": "params"}
@@ -178,6 +179,7 @@ class LatencyTable:
 
     def to_dict(self) -> dict[str, Any]:
         key, ms = COST_KEYS[self.unit], self.unit == "ms"
+        corrections = {name: getattr(self.calibration, name) for name in _CORRECTIONS}
         return {
             "schema": LATENCY_TABLE_SCHEMA,
             "space": self.space,
@@ -197,7 +199,11 @@ class LatencyTable:
             **({"input_shape": list(self.input_shape)} if self.input_shape is not None else {}),
             "call_overhead_ms": self.call_overhead_ms,
             **({"reference_ms": self.reference_ms} if self.reference_ms is not None else {}),
-            "calibration": {**asdict(self.calibration), "architectures": list(self.calibration.architectures)},
+            "calibration": {
+                **{k: v for k, v in asdict(self.calibration).items() if k not in _CORRECTIONS},
+                "architectures": list(self.calibration.architectures),
+            },
+            **({"corrections": corrections} if any(corrections.values()) else {}),
             "operators": [
                 {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
                 for entry, cost in self.operators.items()
@@ -248,6 +254,7 @@ class LatencyTable:
         device = _mapping(content.get("device"), f"{source}: device")
         backend = _mapping(content.get("backend"), f"{source}: backend")
         calibration = _mapping(content.get("calibration", {}), f"{source}: calibration")
+        corrections = _mapping(content.get("corrections", {}), f"{source}: corrections")
         error = calibration.get("mean_relative_error")
         scale = _finite(calibration.get("scale", 1.0), f"{source}: calibration.scale")
         if scale <= 0:
@@ -276,10 +283,7 @@ class LatencyTable:
                 _whole(calibration.get("networks", 0), f"{source}: calibration.networks", 0),
                 None if error is None else _finite(error, f"{source}: calibration.mean_relative_error"),
                 tuple(architectures),
-                *(
-                    _finite(calibration.get(key, 0.0), f"{source}: calibration.{key}")
-                    for key in ("ms_per_million_values", "ms_per_million_parameters")
-                ),
+                *(_finite(corrections.get(name, 0.0), f"{source}: corrections.{name}") for name in _CORRECTIONS),
             ),
             call_overhead_ms=_finite(content.get("call_overhead_ms", 0.0), f"{source}: call_overhead_ms"),
             reference_ms=None if reference is None else _finite(reference, f"{source}: reference_ms"),
