@@ -87,7 +87,8 @@ def network(folder: Path, found: Path, rounds: int) -> dict[str, Any]:
         export_s = export_s or seconds
         exported = json.loads((found / "retrained" / "exported" / "export.json").read_text(encoding="utf-8"))
         (onnx,) = exported["formats"]
-        exports.append(onnx["measured_latency_ms"] / onnx["predicted_latency_ms"] - 1)
+        if onnx["predicted_latency_ms"] is not None:  # the table of another backend says nothing of ONNX Runtime
+            exports.append(onnx["measured_latency_ms"] / onnx["predicted_latency_ms"] - 1)
     card = json.loads((found / "retrained" / "model_card.json").read_text(encoding="utf-8"))
     architecture = Architecture.load(found / "architecture.json")
     assert architecture.predicted_latency_ms is not None
@@ -101,7 +102,7 @@ def network(folder: Path, found: Path, rounds: int) -> dict[str, Any]:
         "measured_over_predicted": round(architecture.measured_latency_ms / architecture.predicted_latency_ms - 1, 4),
         "searched_top1": round(architecture.metrics["default"], 4),
         "retrained_top1": round(card["results"]["validation"]["top1"], 4),
-        "onnx_over_predicted": round(statistics.median(exports), 4),
+        "onnx_over_predicted": round(statistics.median(exports), 4) if exports else "",
         "onnx_rounds": " ".join(f"{e:+.4f}" for e in exports),
         "retrain_s": round(retrain_s),
         "export_s": round(export_s),
