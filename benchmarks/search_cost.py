@@ -249,8 +249,8 @@ def stepper(who: str, orders: Any) -> None:
             else:
                 search.choose(choices)
             taken.append(seconds(lambda step=step: search.step(step)))  # type: ignore[misc]
+        gc.collect()  # before it answers: the other one's turn begins with the answer
         orders.send(taken)
-        gc.collect()
 
 
 def default(networks: int, rounds: int) -> list[dict[str, Any]]:
