@@ -86,6 +86,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """A folder with all that the pages speak of."""
     place = Workplace(tmp_path_factory.mktemp("docs"))
     place.environment["PATH"] = f"{place.folder / 'bin'}:{place.environment['PATH']}"
+    try:
+        _furnish(place)
+        yield place
+    finally:
+        place.command("nnictl", "stop", "--all")
+        for process in place.processes():
+            process.kill()
+
+
+def _furnish(place: Workplace) -> None:
     for experiment in ("quickstart", "budgets"):
         shutil.copytree(
             REPOSITORY / "experiments" / experiment, place.folder / "experiments" / experiment, dirs_exist_ok=True
@@ -104,10 +114,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     shutil.copy(found / "cpu_onnxruntime" / "architecture.json", place.folder / "other.json")
     for name in ("my_device", "my_phone", "my_board"):
         shutil.copy(found / "cpu_onnxruntime" / "latency_table.yml", place.folder / f"{name}.yml")
-    yield place
-    place.command("nnictl", "stop", "--all")
-    for process in place.processes():
-        process.kill()
 
 
 def _write_programs(place: Workplace) -> None:
