@@ -6,6 +6,7 @@ its name, and its latency is measured beside the predicted one.
 
 from __future__ import annotations
 
+import glob
 import logging
 import tempfile
 import warnings
@@ -126,7 +127,8 @@ def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]
 
     Args:
         paths: Files of tables.
-        architecture: An architecture file: `latency_table.yml` beside it, or a folder up, and in sibling folders.
+        architecture: An architecture file: `latency_table.yml` beside it, or a folder up, and in sibling folders; where
+            trials of each target lie in folders of their own, also that of another target's trial of the same name.
 
     Raises:
         LatencyTableError: A file is no table.
@@ -137,7 +139,10 @@ def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]
     places = (folder.glob("latency_table.yml"), folder.parent.glob("latency_table.yml"))
     near = [path for place in places for path in place]
     base = near[0].parent.parent if near else folder
-    return [LatencyTable.load(path) for path in (*near, *sorted(base.glob("*/latency_table.yml")))]
+    around = sorted(base.glob("*/latency_table.yml"))
+    if near:
+        around += sorted(base.parent.glob(f"*/{glob.escape(near[0].parent.name)}/latency_table.yml"))
+    return [LatencyTable.load(path) for path in dict.fromkeys((*near, *around))]
 
 
 def _spread(available: int, count: int) -> list[int]:

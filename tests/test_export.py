@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,12 +120,20 @@ def test_real_images_check_and_others_calibrate(tiny_spec: SpaceSpec, tmp_path: 
 
 
 def test_tables_near_an_architecture(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
-    for target in ("a", "b"):
-        table_of(tiny_spec).save(tmp_path / target / "latency_table.yml")
-    (tmp_path / "a" / "retrained").mkdir()
-    assert len(find_tables([], tmp_path / "a" / "retrained" / "architecture.json")) == 3  # its own first
-    assert len(find_tables([tmp_path / "b" / "latency_table.yml"], tmp_path / "x.json")) == 1
-    assert find_tables([], tmp_path / "elsewhere" / "deep" / "architecture.json") == []
+    """Its own first, then the other targets', whether `run` put them side by side or each target's trials together."""
+    places = ("flat/a", "flat/b", "deep/a/seed-0", "deep/a/seed-1", "deep/b/seed-0", "deep/b/seed-1")
+    for place in places:
+        replace(table_of(tiny_spec), backend_version=place).save(tmp_path / place / "latency_table.yml")
+        (tmp_path / place / "retrained").mkdir()
+
+    def found(place: str) -> list[str]:
+        return [table.backend_version for table in find_tables([], tmp_path / place / "architecture.json")]
+
+    assert found("flat/b/retrained") == found("flat/b") == ["flat/b", "flat/a"]
+    expected = ["deep/b/seed-1", "deep/b/seed-0", "deep/a/seed-1"]
+    assert found("deep/b/seed-1/retrained") == found("deep/b/seed-1") == expected
+    assert len(find_tables([tmp_path / "flat" / "b" / "latency_table.yml"], tmp_path / "x.json")) == 1
+    assert found("elsewhere/deep") == []
 
 
 @pytest.mark.slow
