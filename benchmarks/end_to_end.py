@@ -109,7 +109,7 @@ def network(folder: Path, found: Path, rounds: int) -> dict[str, Any]:
         export_s = export_s or seconds
         exported = json.loads((found / "retrained" / "exported" / "export.json").read_text(encoding="utf-8"))
         (onnx,) = exported["formats"]
-        if onnx["predicted_latency_ms"] is not None:  # the table of another backend says nothing of ONNX Runtime
+        if onnx["predicted_latency_ms"] is not None:
             exports.append(onnx["measured_latency_ms"] / onnx["predicted_latency_ms"] - 1)
             sys.stdout.write(f"{found.name}: {onnx['measured_latency_ms']} ms, clock {onnx['clock_latency_ms']} ms\n")
     card = json.loads((found / "retrained" / "model_card.json").read_text(encoding="utf-8"))
