@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/search_cost.py
 	$(BIN)/python benchmarks/candidate_alignment.py
 	$(BIN)/python benchmarks/published_networks.py
+	$(BIN)/python benchmarks/end_to_end.py
 
 # Hours, in parts: both go on where they stopped. DATA has CIFAR-10's train.tar.xz.
 DATA ?= ../shared/data/cifar10

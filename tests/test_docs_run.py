@@ -193,7 +193,7 @@ def _write_tables(place: Workplace) -> None:
         "schema": "nni-proxyless/space@1", "name": "tiny", "input": {"channels": 1, "size": 8},
         "stem": {"width": 8, "stride": 1}, "first_block": {"width": 8},
         "stages": [{"width": 8, "depth": 3, "stride": 2}],
-        "candidates": {"kernels": [3], "expansions": [1, 2], "skip": False}, "head": {"width": 16}, "classes": 3,
+        "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": False}, "head": {"width": 16}, "classes": 3,
     }  # fmt: skip
     (place.folder / "tiny.yml").write_text(yaml.safe_dump(tiny))
 
