@@ -486,6 +486,7 @@ class ProxylessLightningModule(DartsLightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know of; plain data and tensors only."""
         checkpoint[CHECKPOINT_KEY] = {
+            **checkpoint.get(CHECKPOINT_KEY, {}),  # a callback's come first
             "schema": CHECKPOINT_SCHEMA,
             "space": self._description,
             "alpha": {label: gate.alpha.detach().cpu().clone() for label, gate in self._gates.items()},

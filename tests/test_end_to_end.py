@@ -15,7 +15,7 @@ import requests
 from nni_proxyless import Architecture, LatencyTable
 
 from .conftest import REPOSITORY
-from .workplace import BIN, Workplace, read_csv, wait_until
+from .workplace import BIN, Workplace, heed_ctrl_c, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
 KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss"}
@@ -159,7 +159,8 @@ def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None
     workplace.change("recipe.yml", {"epochs": 200})
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
-        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, preexec_fn=heed_ctrl_c,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         lines = []

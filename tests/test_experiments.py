@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 from nni_proxyless import Architecture
 from nni_proxyless.recipe import STRATEGIES
 
-from .workplace import Workplace, read_csv, wait_until
+from .workplace import BIN, Workplace, heed_ctrl_c, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
 # `NNI_PROXYLESS_KILLS=20` for the long form.
@@ -204,16 +205,12 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
 
 def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
     """`run` prints the command that goes on, and that command goes on from the checkpoint."""
-    import subprocess
-
-    from .workplace import BIN
-
     short(workplace, epochs=8)
     workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
         cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True,
+        stdout=subprocess.DEVNULL, text=True, preexec_fn=heed_ctrl_c,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         lines = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import os
 import random
@@ -27,6 +28,7 @@ from nni_proxyless import Architecture, search
 from nni_proxyless.errors import InputError
 from nni_proxyless.gates import path_probs
 from nni_proxyless.latency import LatencyTable
+from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.retrain import load_architecture
@@ -104,6 +106,23 @@ def test_a_folder_of_another_recipe_is_begun_anew(recipe_file: Path) -> None:
     assert [row["epoch"] for row in history(output)] == ["1", "2", "3"]
     _, fresh = searched(recipe_file, "fresh", epochs=3, seed=1, share_warmup=False)
     same(output, fresh)
+
+
+def test_a_trial_that_crashed_at_the_very_end_is_taken_over_with_its_records(recipe_file: Path) -> None:
+    """After its last epoch and before its result: the trial that is tried once more has no epoch left to record."""
+    trials = recipe_file.parent / "trials"
+    _, crashed = searched(recipe_file, "trials/crashed", finalists=2)
+    parameters = {"target": "fake"}
+    (crashed / "parameters.json").write_text(json.dumps(parameters))
+    whole = recipe_file.parent / "whole"
+    shutil.copytree(crashed, whole)
+    (crashed / "architecture.json").unlink()
+    (trials / "again").mkdir()
+    assert adopt_interrupted(trials / "again", parameters) == crashed
+    _, again = searched(recipe_file, "trials/again", finalists=2)
+    same(whole, again)
+    for name in ("probabilities.csv", "cost.json", "finalists.csv"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_finished_search_is_not_trained_again(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

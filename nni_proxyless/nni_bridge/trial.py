@@ -31,7 +31,12 @@ TASKS: dict[str, type[Recipe] | type[RetrainRecipe]] = {"search": Recipe, "retra
 _PARAMETERS = "parameters.json"
 _ALIVE = "alive.lock"
 _NEEDED = ("recipe.yml", "checkpoint.ckpt")
-_INTERRUPTED = ("latency_table.yml", "weights.pt", *_NEEDED)  # a table of a search, weights of a retraining
+# A table of a search, weights of a retraining; the records, which no epoch writes again where the last one was over.
+# The checkpoint comes last: a copy that was cut off is none.
+_INTERRUPTED = (
+    "latency_table.yml", "weights.pt", "history.csv", "probabilities.csv", "pruned.csv", "finalists.csv", "cost.json",
+    *_NEEDED,
+)  # fmt: skip
 
 
 def run_trial(recipe_path: Path, task: Task = "search") -> None:
