@@ -16,6 +16,7 @@ import itertools
 import json
 import multiprocessing.pool
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -54,10 +55,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "darts": {"strategy": "darts"},
     "gumbel_darts": {"strategy": "gumbel_darts"},
     "enas": {"strategy": "enas"},
-    "random_one": {"strategy": "random", "strategy_args": {"best_of": 1}},
-    "random_best_of_8": {"strategy": "random", "strategy_args": {"best_of": 8}},
-    "random_best_of_64": {"strategy": "random", "strategy_args": {"best_of": 64}},
 }
+# Strategy `random`: its supernet depends on the seed alone, so `shared_weights.py` trains it once for all budgets and
+# targets and ranks every network; the draws and what follows are those of the strategy itself.
+RANDOM = {"random_one": 1, "random_best_of_8": 8, "random_best_of_64": 64}
 COLUMNS = (
     "strategy", "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy",
     "regret", "percentile", "within_budget", "weight_steps", "architecture_steps", "seconds",
@@ -88,27 +89,73 @@ def run_one(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         found = run_search(prepare(Recipe.from_dict(settings)), Path(folder))
         cost = json.loads((Path(folder) / "cost.json").read_text(encoding="utf-8"))
-    score = truth.score(found.candidate_names, target, budget)
     return {
-        **{key: job[key] for key in ("strategy", "target", "budget", "seed")},
+        **_scored(truth, found.candidate_names, target, job["budget"]),
+        "strategy": job["strategy"],
+        "seed": seed,
         "settings": json.dumps({**COMMON, **job["settings"]}, sort_keys=True),
-        "budget_ms": budget,
-        "architecture": found.candidate_names,
-        "accuracy": score.accuracy,
-        "best_accuracy": score.best_accuracy,
-        "regret": score.regret,
-        "percentile": score.percentile,
-        "within_budget": score.within_budget,
         "weight_steps": cost["weight_steps"],
         "architecture_steps": cost["architecture_steps"],
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
-    """NNI's strategies leave things behind in a process, so each search gets its own."""
+def random_rows(seeds: int) -> list[dict[str, Any]]:
+    """What strategy `random` exports, for each seed whose supernet has been trained."""
+    import shared_weights
+    from load import SPACE, TARGETS, GroundTruth
+
+    from nni_proxyless.baselines import draw_within
+    from nni_proxyless.latency import LatencyTable
+    from nni_proxyless.space_spec import SpaceSpec
+
+    truth, spec = GroundTruth(), SpaceSpec.from_yaml(str(SPACE))
+    costs = {target: LatencyTable.load(table).costs(spec) for target, table in TARGETS.items()}
+    candidates = {layer.label: tuple(layer.names) for layer in spec.layers}
+    rows = []
+    for (variant, seed), lines in sorted(shared_weights.read().items()):
+        if variant != "random" or seed >= seeds:
+            continue
+        shared = shared_weights.ranking(lines)
+        for (name, count), target, part in itertools.product(RANDOM.items(), TARGETS, BUDGETS):
+            budget = truth.budget(target, part)
+            drawn = draw_within(candidates, costs[target], budget, count, random.Random(f"random {seed}"))
+            names = [" ".join(choices.values()) for choices in drawn]
+            best = max(names, key=lambda network: shared[network])  # the first of equals, as a search takes it
+            rows.append(
+                {
+                    **_scored(truth, best, target, part),
+                    "strategy": name,
+                    "seed": seed,
+                    "settings": json.dumps({**COMMON, "strategy": "random", "best_of": count}, sort_keys=True),
+                    "weight_steps": int(lines[0]["weight_steps"]),
+                    "architecture_steps": 0,
+                    "seconds": round(float(lines[0]["training_seconds"]) + count * float(lines[0]["seconds_each"]), 1),
+                }
+            )
+    return rows
+
+
+def _scored(truth: Any, architecture: str, target: str, part: float) -> dict[str, Any]:
+    budget = truth.budget(target, part)
+    score = truth.score(architecture, target, budget)
+    return {
+        "target": target,
+        "budget": part,
+        "budget_ms": budget,
+        "architecture": architecture,
+        "accuracy": score.accuracy,
+        "best_accuracy": score.best_accuracy,
+        "regret": score.regret,
+        "percentile": score.percentile,
+        "within_budget": score.within_budget,
+    }
+
+
+def in_a_process(script: str, job: dict[str, Any]) -> Any:
+    """What a script's `--job` prints; NNI's strategies leave things behind in a process, so each job has its own."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", __file__, "--job", json.dumps(job)],
+        [sys.executable, "-W", "ignore", script, "--job", json.dumps(job)],
         capture_output=True,
         text=True,
         check=False,
@@ -116,7 +163,7 @@ def _in_a_process(job: dict[str, Any]) -> dict[str, Any]:
     )
     if done.returncode != 0:
         return {"failed": done.stderr.strip().splitlines()[-1:], **job}
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def read(path: Path = RESULTS) -> list[dict[str, str]]:
@@ -127,14 +174,15 @@ def read(path: Path = RESULTS) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def append(row: dict[str, Any], path: Path = RESULTS) -> None:
+def append(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...] = COLUMNS) -> None:
+    """Add lines to a CSV file, and its head where it is new."""
     path.parent.mkdir(exist_ok=True)
     with path.open("a", encoding="utf-8", newline="") as file:
         file.seek(0, io.SEEK_END)
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        writer.writerow(row)
+        writer.writerows(rows)
 
 
 def summary(rows: list[dict[str, str]]) -> None:
@@ -247,14 +295,14 @@ def search(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes
     with multiprocessing.pool.ThreadPool(options.processes) as pool:
         for done, row in enumerate(
-            pool.imap_unordered(lambda job: _in_a_process(job) if time.monotonic() < end else None, jobs), start=1
+            pool.imap_unordered(lambda job: in_a_process(__file__, job) if time.monotonic() < end else None, jobs), start=1
         ):
             if row is None:
                 continue
             if "failed" in row:
                 sys.stdout.write(f"{done}/{len(jobs)} FAILED {row}\n")
                 continue
-            append(row, options.out)
+            append([row], options.out)
             sys.stdout.write(
                 f"{done}/{len(jobs)} {row['strategy']} {row['target']} {row['budget']} seed {row['seed']}: "
                 f"percentile {row['percentile']:.0f}, regret {100 * row['regret']:.2f}, {row['seconds']} s\n"

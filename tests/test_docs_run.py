@@ -209,7 +209,11 @@ def test_commands(page: Path, place: Workplace, executed: set[str], shared_data:
 
 def run(command: str, place: Workplace, executed: set[str]) -> None:
     if command == "make quickstart":
-        made = subprocess.run(["make", "-n", "quickstart"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+        # Under make (as here in docs-check) the last line would otherwise be of the folder that make leaves.
+        made = subprocess.run(
+            ["make", "-n", "--no-print-directory", "quickstart"],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        )  # fmt: skip
         command = made.stdout.splitlines()[-1].removeprefix(".venv/bin/")
         assert command.startswith("nni-proxyless run")
     if command in ELSEWHERE or command in executed:

@@ -1,0 +1,173 @@
+"""Do the weights of a supernet rank networks as training them alone does? All 400 networks, with shared weights.
+
+    .venv/bin/python benchmarks/shared_weights.py --data ../shared/data/cifar10 [--variants …] [--seeds 5]
+
+Trains supernets with the data and steps of `search_quality.py`, lets each judge every network of the space as it would
+judge finalists (`finalists.csv`), and compares with the accuracies in `ground_truth/`. It goes on where it stopped: each
+supernet adds 400 lines to `results/shared_weights.csv`. `--summary` prints the table of what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import multiprocessing.pool
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER / "ground_truth")]
+RESULTS = FOLDER / "results" / "shared_weights.csv"
+COLUMNS = ("variant", "seed", "weight_steps", "training_seconds", "seconds_each", "architecture", "accuracy")
+NETWORKS = 400
+# A search whose architecture stands still, so that its weights are those of its warm-up.
+STILL: dict[str, Any] = {"finalists": NETWORKS, "arch_learning_rate": 1e-9, "sharpen_epochs": 0}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "random": {"strategy": "random", "strategy_args": {"best_of": NETWORKS}},
+    "fair": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19},
+    "random 8 epochs": {**STILL, "warmup_sampling": "random", "warmup_epochs": 7, "epochs": 8},
+    "fair 8 epochs": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 7, "epochs": 8},
+    "fair 40 epochs": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 39, "epochs": 40},
+    "fair, 40 batches of statistics": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19, "bn_batches": 40},
+    "fair, batches of 32": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19, "batch_size": 32},
+    "fair, rate 0.1": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19, "learning_rate": 0.1},
+}
+
+
+def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train one supernet and rank all networks with it, in this process."""
+    from load import SPACE, TARGETS, GroundTruth
+    from search_quality import COMMON
+
+    from nni_proxyless.recipe import Recipe
+    from nni_proxyless.search import prepare, run_search
+
+    target = next(iter(TARGETS))
+    settings = {
+        **COMMON,
+        **VARIANTS[job["variant"]],
+        "space": str(SPACE),
+        "data_dir": job["data"],
+        "seed": job["seed"],
+        "budget_ms": float(GroundTruth().latency_ms[target].max()) * 1.001,
+        "target": target,
+        "targets": {target: {"table": str(TARGETS[target])}},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        run_search(prepare(Recipe.from_dict(settings)), Path(folder))
+        with (Path(folder) / "history.csv").open(encoding="utf-8", newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        with (Path(folder) / "finalists.csv").open(encoding="utf-8", newline="") as file:
+            ranked = list(csv.DictReader(file))
+        steps = json.loads((Path(folder) / "cost.json").read_text(encoding="utf-8"))["weight_steps"]
+    epochs = len(seconds)
+    training = seconds[-2] * epochs / (epochs - 1)
+    each = (seconds[-1] - training) / len(ranked)
+    return [
+        {
+            "variant": job["variant"], "seed": job["seed"], "weight_steps": steps,
+            "training_seconds": round(training, 1), "seconds_each": round(each, 3), "architecture": row["architecture"], "accuracy": row["accuracy"],
+        }
+        for row in ranked
+    ]  # fmt: skip
+
+
+def read(path: Path = RESULTS) -> dict[tuple[str, int], list[dict[str, str]]]:
+    """Variant and seed to the lines of its networks."""
+    found: dict[tuple[str, int], list[dict[str, str]]] = defaultdict(list)
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                found[row["variant"], int(row["seed"])].append(row)
+    return dict(found)
+
+
+def ranking(rows: list[dict[str, str]]) -> dict[str, float]:
+    """Networks to accuracies with shared weights."""
+    return {row["architecture"]: float(row["accuracy"]) for row in rows}
+
+
+def summary(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
+    """The table: rank correlation over all networks, and over those within each budget."""
+    from load import GroundTruth
+    from scipy.stats import spearmanr
+    from search_quality import BUDGETS, TARGETS
+
+    truth = GroundTruth()
+    say = sys.stdout.write
+    say("| supernet | seeds | Spearman, all networks: mean (range) | within the budgets: mean | regret of the best ")
+    say("by shared weights, points | training, s | ranking one, s |\n|---|---|---|---|---|---|---|\n")
+    for variant in dict.fromkeys(name for name, _ in found):
+        of = [rows for (name, _), rows in sorted(found.items()) if name == variant]
+        overall, within, regrets = [], [], []
+        for rows in of:
+            shared = np.array([ranking(rows)[name] for name in truth.names])
+            overall.append(spearmanr(shared, truth.accuracy).statistic)
+            for target, part in itertools.product(TARGETS, BUDGETS):
+                feasible = truth.latency_ms[target] <= truth.budget(target, part)
+                within.append(spearmanr(shared[feasible], truth.accuracy[feasible]).statistic)
+                own = truth.accuracy[feasible]
+                regrets.append(100 * (own.max() - own[shared[feasible].argmax()]))
+        say(f"| {variant} | {len(of)} | {np.mean(overall):.2f} ({min(overall):.2f}–{max(overall):.2f}) ")
+        say(f"| {np.mean(within):.2f} | {np.mean(regrets):.2f} ")
+        say(f"| {np.median([float(rows[0]['training_seconds']) for rows in of]):.0f} ")
+        say(f"| {np.median([float(rows[0]['seconds_each']) for rows in of]):.2f} |\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["random", "fair"])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no supernet after this long")
+    parser.add_argument("--summary", action="store_true", help="only print the table of what there is")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        sys.stdout.write(json.dumps(run_one(json.loads(options.job))) + "\n")
+        return
+    if not options.summary:
+        train(options)
+    summary(read())
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the supernets that are not there yet."""
+    from search_quality import append, in_a_process
+    from train import Training, data_file, make_data
+
+    data = str(make_data(options.data, Training(), data_file()))
+    known = read()
+    jobs = [
+        {"variant": variant, "seed": seed, "data": data}
+        for seed, variant in itertools.product(range(options.seeds), options.variants)
+        if (variant, seed) not in known
+    ]
+    sys.stdout.write(f"{len(jobs)} supernets to train\n")
+    end = time.monotonic() + 60 * options.minutes
+    with multiprocessing.pool.ThreadPool(options.processes) as pool:
+        for rows in pool.imap_unordered(
+            lambda job: in_a_process(__file__, job) if time.monotonic() < end else None, jobs
+        ):
+            if rows is None:
+                continue
+            if "failed" in rows:
+                sys.stdout.write(f"FAILED {rows}\n")
+                continue
+            append(rows, RESULTS, COLUMNS)
+            first = rows[0]
+            sys.stdout.write(f"{first['variant']}, seed {first['seed']}: {first['training_seconds']} s\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
