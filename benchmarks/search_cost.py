@@ -27,7 +27,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ from torch.utils.data import TensorDataset
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.evaluator import ImageClassification
-from nni_proxyless.gates import PathSample, rescale_pair
+from nni_proxyless.gates import PathSample, rescale_pairs
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.process_memory import keep_freed_memory
 from nni_proxyless.space_spec import SpaceSpec
@@ -94,8 +94,13 @@ def train_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> 
     optimizer.step()
 
 
+def sgd(parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.SGD:
+    """As the evaluator has it, for all alike; PyTorch's own choice, not fused, for NNI as it comes."""
+    return torch.optim.SGD(parameters, 0.01, momentum=0.9, fused=fused)
+
+
 def plain_step(network: nn.Module, batch: Batch) -> Callable[[], None]:
-    optimizer = torch.optim.SGD(network.parameters(), 0.01, momentum=0.9)
+    optimizer = sgd(network.parameters())
     return lambda: train_step(lambda: batch.loss(network), optimizer)
 
 
@@ -110,7 +115,7 @@ class OurSearch:
         alphas = [gate.alpha for gate in self.gates.values()]
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
-        self.weight_optimizer = torch.optim.SGD(weights, 0.01, momentum=0.9)
+        self.weight_optimizer = sgd(weights)
         self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999), foreach=True)
         self.freezer = WeightFreezer(self.supernet)
 
@@ -131,8 +136,8 @@ class OurSearch:
             self.batch.loss(self.supernet).backward()
         self.arch_optimizer.step()
         if step == "two_path":
-            for gate, alpha in zip(self.gates.values(), before, strict=True):
-                rescale_pair(gate.alpha, alpha, gate.sample)
+            samples = [gate.sample for gate in self.gates.values()]
+            rescale_pairs([gate.alpha for gate in self.gates.values()], before, samples)
 
     def forward(self, step: str) -> None:
         if step == "weight":
@@ -145,14 +150,14 @@ class OurSearch:
 class NniSearch:
     """A supernet of NNI's, with the optimizers and the order of steps of its DartsLightningModule."""
 
-    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch) -> None:
+    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch, fused: bool = True) -> None:
         self.batch = batch
         self.supernet = strategy.mutate_model(space).to(memory_format=batch.memory_format)
         self.choices = [m for m in self.supernet.modules() if hasattr(m, "arch_parameters")]
         alphas = list({p for module in self.choices for p in module.arch_parameters()})
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
-        self.weight_optimizer = torch.optim.SGD(weights, 0.01, momentum=0.9)
+        self.weight_optimizer = sgd(weights, fused)
         self.arch_optimizer = torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
     def choose(self, choices: Mapping[str, Any]) -> None:
@@ -239,7 +244,7 @@ def stepper(who: str, orders: Any) -> None:
         keep_freed_memory()  # as `nni-proxyless` does in a search
         search, steps_of = OurSearch(imagenet_space(), Batch()), ("weight", "two_path")
     else:
-        search = NniSearch(Proxyless(), imagenet_space(), Batch(torch.contiguous_format))
+        search = NniSearch(Proxyless(), imagenet_space(), Batch(torch.contiguous_format), fused=False)
         steps_of = ("weight", "architecture")
     while (choices := orders.recv()) is not None:
         taken = []

@@ -46,9 +46,24 @@ COMMON: dict[str, Any] = {
     "decay_norm_bias": False,
     "threads": 1,
 }
+# What was tried to make searches better, each alone on top of `proxyless_plain`.
+PLAIN: dict[str, Any] = {"warmup_epochs": 8, "warmup_sampling": "random", "finalists": 1}
+TRIED: dict[str, dict[str, Any]] = {
+    "proxyless_plain": PLAIN,
+    "fair warm-up": {**PLAIN, "warmup_sampling": "fair"},
+    "32 finalists": {**PLAIN, "finalists": 32},
+    "fair warm-up, 8 finalists": {**PLAIN, "warmup_sampling": "fair", "finalists": 8},
+    "fair warm-up, 32 finalists": {**PLAIN, "warmup_sampling": "fair", "finalists": 32},
+    "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
+    "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
+    "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
+    "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
+    "no sharpening": {**PLAIN, "sharpen_epochs": 0},
+    "full gradient": {**PLAIN, "arch_gradient": "full"},
+    "REINFORCE": {**PLAIN, "arch_gradient": "reinforce"},
+}
 STRATEGIES: dict[str, dict[str, Any]] = {
     "proxyless": {"warmup_epochs": 8},
-    "proxyless_finalists": {"warmup_epochs": 8, "finalists": 8},
     "proxyless_full": {"warmup_epochs": 8, "arch_gradient": "full"},
     "proxyless_reinforce": {"warmup_epochs": 8, "arch_gradient": "reinforce"},
     "nni_proxyless_builtin": {"strategy": "nni_proxyless_builtin"},
@@ -253,7 +268,7 @@ def _draw(groups: dict[str, list[dict[str, str]]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
-    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", choices={**STRATEGIES, **TRIED}, default=list(STRATEGIES))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
@@ -268,7 +283,7 @@ def main() -> None:
         return
     if not options.summary:
         search(options)
-    summary(read(options.out))
+    summary(read(options.out) + random_rows(options.seeds))
 
 
 def search(options: argparse.Namespace) -> None:
@@ -284,7 +299,7 @@ def search(options: argparse.Namespace) -> None:
     for seed, budget, target, name in itertools.product(
         range(options.seeds), BUDGETS, options.targets, options.strategies
     ):
-        settings = {**STRATEGIES[name], **tried}
+        settings = {**STRATEGIES, **TRIED}[name] | tried
         key = (name, target, budget, seed, json.dumps({**COMMON, **settings}, sort_keys=True))
         if key not in known:
             jobs.append(
@@ -295,7 +310,8 @@ def search(options: argparse.Namespace) -> None:
     end = time.monotonic() + 60 * options.minutes
     with multiprocessing.pool.ThreadPool(options.processes) as pool:
         for done, row in enumerate(
-            pool.imap_unordered(lambda job: in_a_process(__file__, job) if time.monotonic() < end else None, jobs), start=1
+            pool.imap_unordered(lambda job: in_a_process(__file__, job) if time.monotonic() < end else None, jobs),
+            start=1,
         ):
             if row is None:
                 continue

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/shared_weights.py --data ../shared/data/cifar10 [--variants …] [--seeds 5]
 
 Trains supernets with the data and steps of `search_quality.py`, lets each judge every network of the space as it would
-judge finalists (`finalists.csv`), and compares with the accuracies in `ground_truth/`. It goes on where it stopped: each
+judge finalists (`finalists.csv`), and compares with the accuracies in `ground_truth/`. It goes on where it stopped: a
 supernet adds 400 lines to `results/shared_weights.csv`. `--summary` prints the table of what there is.
 """
 
@@ -74,7 +74,8 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "variant": job["variant"], "seed": job["seed"], "weight_steps": steps,
-            "training_seconds": round(training, 1), "seconds_each": round(each, 3), "architecture": row["architecture"], "accuracy": row["accuracy"],
+            "training_seconds": round(training, 1), "seconds_each": round(each, 3), "architecture": row["architecture"],
+            "accuracy": row["accuracy"],
         }
         for row in ranked
     ]  # fmt: skip

@@ -77,6 +77,9 @@ class ImageClassification(LightningModule):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             nesterov=self.momentum > 0,
+            # One kernel for all of a parameter's arithmetic. Not on CUDA, where Lightning cannot clip what a scaler
+            # (16-mixed) has scaled in a fused optimizer.
+            fused=all(p.device.type == "cpu" for p in self.parameters()),
         )
         schedule: Any = CosineAnnealingLR(optimizer, self.total_steps)
         if self.warmup_steps:

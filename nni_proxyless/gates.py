@@ -15,6 +15,7 @@ The layer's output is y = Σ_j g_j o_j(x) (eq. 3), which is the active path's ou
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -185,7 +186,6 @@ class _GatedSum(torch.autograd.Function):
         return grad_gates, grad_output, *itertools.repeat(None, len(differences))
 
 
-@torch.no_grad()
 def rescale_pair(alpha: Tensor, before: Tensor, sample: PathSample, temperature: float = 1.0) -> None:
     """Shift the pair's α, in place, so that the probabilities of all other paths are as before (section 3.2.1).
 
@@ -198,11 +198,32 @@ def rescale_pair(alpha: Tensor, before: Tensor, sample: PathSample, temperature:
         sample: The paths that were sampled.
         temperature: τ.
     """
-    index = torch.tensor(sample.paths, device=alpha.device)
-    updated = alpha[index]
-    total_before, total_after = (torch.logsumexp(values / temperature, 0) for values in (before[index], updated))
-    alpha.copy_(before)
-    alpha[index] = updated + temperature * (total_before - total_after)
+    rescale_pairs([alpha], [before], [sample], temperature)
+
+
+@torch.no_grad()
+def rescale_pairs(
+    alphas: Sequence[Tensor], before: Sequence[Tensor], samples: Sequence[PathSample], temperature: float = 1.0
+) -> None:
+    """`rescale_pair` for all layers at once, which differ in number of candidates but share τ.
+
+    A few numbers for each layer: plain arithmetic takes a tenth of the time of tensor operations on each.
+    """
+    now, then = (torch.cat([alpha.detach() for alpha in of]).tolist() for of in (alphas, before))
+    sizes = [len(alpha) for alpha in alphas]
+    shifted = list(then)
+    for first, sample in zip(itertools.accumulate([0, *sizes]), samples, strict=False):
+        pair = [first + path for path in sample.paths]
+        shift = temperature * (_log_sum_exp(then, pair, temperature) - _log_sum_exp(now, pair, temperature))
+        for path in pair:
+            shifted[path] = now[path] + shift
+    moved = torch.tensor(shifted, dtype=alphas[0].dtype, device=alphas[0].device).split(sizes)
+    torch._foreach_copy_([alpha.detach() for alpha in alphas], list(moved))
+
+
+def _log_sum_exp(values: Sequence[float], chosen: Sequence[int], temperature: float) -> float:
+    largest = max(values[i] for i in chosen) / temperature
+    return largest + math.log(sum(math.exp(values[i] / temperature - largest) for i in chosen))
 
 
 def log_likelihood(logits: Tensor, sample: PathSample) -> Tensor:

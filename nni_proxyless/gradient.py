@@ -336,10 +336,10 @@ class ProxylessLightningModule(DartsLightningModule):
             self._finite(torch.stack(moved).sum(), "gradient of the architecture", batch_idx)
         before = [alpha.detach().clone() for alpha in alphas]
         optimizer.step()
+        if self.arch.gradient == "two_path":
+            gates.rescale_pairs(alphas, before, [gate.sample for gate in self._gates.values()], self.temperature)
         with torch.no_grad():
             for gate, alpha in zip(self._gates.values(), before, strict=True):
-                if self.arch.gradient == "two_path":
-                    gates.rescale_pair(gate.alpha, alpha, gate.sample, gate.temperature)
                 gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
         if self._multiplier is not None:
             expected_ms = self.expected_latency_ms()

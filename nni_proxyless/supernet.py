@@ -328,20 +328,20 @@ class WeightFreezer:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         saved = [buffer.clone() for buffer in self._buffers]
-        for weight in self._weights:
-            weight.requires_grad_(False)
-        for norm in self._norms:
-            norm.track_running_stats = False
+        self._set(requires_grad=False)
         try:
             yield
         finally:
-            for norm in self._norms:
-                norm.track_running_stats = True
-            for weight in self._weights:
-                weight.requires_grad_(True)
+            self._set(requires_grad=True)
             with torch.no_grad():
                 for buffer, value in zip(self._buffers, saved, strict=True):
                     buffer.copy_(value)
+
+    def _set(self, *, requires_grad: bool) -> None:
+        for weight in self._weights:
+            weight.requires_grad = requires_grad
+        for norm in self._norms:  # past nn.Module.__setattr__, which looks for a parameter in each of hundreds
+            norm.__dict__["track_running_stats"] = requires_grad
 
 
 def check_arch_gradient(mode: str) -> ArchGradient:

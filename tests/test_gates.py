@@ -18,6 +18,7 @@ from nni_proxyless.gates import (
     gated_sum,
     path_probs,
     rescale_pair,
+    rescale_pairs,
     sample_all,
     sample_pair,
     sample_path,
@@ -222,6 +223,22 @@ def test_rescaling_leaves_all_other_probabilities_unchanged(seed: int) -> None:
     shift = after - updated
     assert float(shift[4] - shift[1]) == pytest.approx(0.0, abs=1e-12)  # the same offset for both of the pair
     assert not torch.allclose(path_probs(after)[[1, 4]], path_probs(before)[[1, 4]])
+
+
+def test_rescaling_all_layers_at_once_follows_the_formula_in_each() -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = [2 * torch.randn(n, generator=generator) for n in (4, 7, 1)]
+    before[0][3] = -torch.inf  # pruned
+    after = [alpha + torch.randn(len(alpha), generator=generator) for alpha in before]
+    samples, temperature = [PathSample(2, (0,)), PathSample(6, (1,)), PathSample(0)], 0.5
+    expected = [alpha.clone() for alpha in before]
+    for alpha, moved, then, sample in zip(expected, after, before, samples, strict=True):
+        pair = list(sample.paths)
+        total_then, total_now = (torch.logsumexp(values[pair] / temperature, 0) for values in (then, moved))
+        alpha[pair] = moved[pair] + temperature * (total_then - total_now)
+    rescale_pairs(after, before, samples, temperature)
+    for alpha, wanted in zip(after, expected, strict=True):
+        torch.testing.assert_close(alpha, wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_conditional_probs_have_the_value_of_p_and_the_gradient_of_the_pair(alphas: list[Tensor]) -> None:
