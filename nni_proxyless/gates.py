@@ -217,7 +217,7 @@ def rescale_pairs(
         shift = temperature * (_log_sum_exp(then, pair, temperature) - _log_sum_exp(now, pair, temperature))
         for path in pair:
             shifted[path] = now[path] + shift
-    moved = torch.tensor(shifted, dtype=alphas[0].dtype, device=alphas[0].device).split(sizes)
+    moved = torch.split(torch.tensor(shifted, dtype=alphas[0].dtype, device=alphas[0].device), sizes)
     torch._foreach_copy_([alpha.detach() for alpha in alphas], list(moved))
 
 

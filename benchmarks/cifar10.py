@@ -1,0 +1,359 @@
+"""Searches on CIFAR-10 for two devices and three budgets, each result trained anew and measured, beside MobileNetV2.
+
+    .venv/bin/python benchmarks/cifar10.py --data ../shared/data/cifar10 [--minutes 60] [--parts search retrain …]
+
+Space `mobilenetv2_cifar` at 0.35 of its width and 24 x 24 pixels: what two cores can do in some hours. It goes on where
+it stopped: `results/cifar10/` has a line for each finished search, retraining and measurement.
+
+`tables`   latency tables of the two targets, measured here (alone on the machine).
+`search`   proxyless with its defaults, random best-of-8 and DARTS, for each target, budget and seed.
+`retrain`  each network found, and MobileNetV2 at several widths, from scratch with one recipe; the images that test it
+           are CIFAR-10's that neither searches nor trainings see.
+`latency`  every network on both targets, in turns, in fresh processes (alone on the machine).
+`summary`  the table, and the picture of accuracy against measured latency.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import multiprocessing.pool
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER / "ground_truth")]
+RESULTS = FOLDER / "results" / "cifar10"
+WORK = FOLDER / "ground_truth" / "cache" / "cifar10_runs"
+PARTS = ("tables", "search", "retrain", "latency", "summary")
+TARGETS: dict[str, dict[str, Any]] = {
+    "cpu_torch": {"backend": "torch", "threads": 1, "batch": 8},
+    "cpu_onnxruntime": {"backend": "onnxruntime", "threads": 1, "batch": 8},
+}
+BUDGETS = (0.35, 0.5, 0.65)  # parts of the largest network's latency
+WIDTH, SIZE, IMAGES = 0.35, 24, 20_000
+SEARCH: dict[str, Any] = {
+    "space": "mobilenetv2_cifar", "width_mult": WIDTH, "input_size": SIZE, "data": "arrays",
+    "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 16, "batch_size": 64, "learning_rate": 0.1,
+    "weight_decay": 3e-4, "decay_norm_bias": False, "threads": 1,
+}  # fmt: skip
+WARMUP = 8
+BEST_OF = 8
+RETRAIN: dict[str, Any] = {
+    "data": "arrays", "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 10, "warmup_epochs": 1,
+    "batch_size": 64, "learning_rate": 0.1, "weight_decay": 3e-4, "threads": 1,
+}  # fmt: skip
+# MobileNetV2 (Sandler et al. 2018) has fewer layers in most stages than the space, and no choice to leave any out.
+MOBILENET_V2_DEPTHS = (2, 3, 4, 3, 3, 1)
+WIDTHS = (0.2, 0.35, 0.5)
+FOUND = ("strategy", "target", "budget", "seed", "budget_ms", "predicted_ms", "architecture", "multiply_adds",
+         "weight_steps", "architecture_steps", "seconds")  # fmt: skip
+TRAINED = ("network", "seed", "top1", "validation_top1", "parameters", "multiply_adds", "seconds")
+MEASURED = ("network", "target", "round", "milliseconds", "processor")
+
+
+def spec() -> Any:
+    from nni_proxyless.space_spec import SpaceSpec
+
+    return SpaceSpec.from_yaml("mobilenetv2_cifar").with_changes(width_mult=WIDTH, input_size=SIZE)
+
+
+def network(name: str) -> Any:
+    """The architecture of a name: candidate names of the space, or `mobilenet_v2_<width>`."""
+    from nni_proxyless.architecture import Architecture
+    from nni_proxyless.space_spec import SpaceSpec
+
+    if not name.startswith("mobilenet_v2_"):
+        space = spec()
+        return Architecture.of_space(space, dict(zip((la.label for la in space.layers), name.split(), strict=True)))
+    base = SpaceSpec.from_yaml("mobilenetv2_cifar")
+    stages = tuple(replace(stage, depth=d) for stage, d in zip(base.stages, MOBILENET_V2_DEPTHS, strict=True))
+    like = replace(base, stages=stages).with_changes(input_size=SIZE)
+    return Architecture.mobilenet_v2(float(name.rsplit("_", 1)[1]), like)
+
+
+def table(target: str) -> Path:
+    return RESULTS / f"{target}.yml"
+
+
+def read(name: str) -> list[dict[str, str]]:
+    path = RESULTS / f"{name}.csv"
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def make_tables() -> None:
+    from nni_proxyless.targets import Target
+
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name, settings in TARGETS.items():
+        if not table(name).exists():
+            Target.parse(name, settings, FOLDER).latency_table(spec()).save(table(name))
+
+
+def budget_ms(target: str, part: float) -> float:
+    from nni_proxyless.latency import LatencyTable
+
+    return part * float(LatencyTable.load(table(target)).costs(spec()).largest)
+
+
+def search_jobs(strategies: Iterable[str], seeds: int, data: str) -> list[dict[str, Any]]:
+    found = read("searches")
+    known = {(r["strategy"], r["target"], float(r["budget"]), int(r["seed"])) for r in found}
+    jobs: list[dict[str, Any]] = []
+    for seed, name in itertools.product(range(seeds), strategies):
+        missing = [(t, b) for b in BUDGETS for t in TARGETS if (name, t, b, seed) not in known]
+        if name == "random_best_of_8" and missing:  # one supernet for all
+            jobs.append({"part": "search", "strategy": name, "seed": seed, "data": data})
+        elif name != "random_best_of_8":
+            jobs += [
+                {"part": "search", "strategy": name, "target": t, "budget": b, "seed": seed, "data": data}
+                for t, b in missing
+            ]
+    return jobs
+
+
+def search(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """One search, in this process; of `random_best_of_8` all that one supernet serves."""
+    from nni_proxyless.recipe import Recipe
+    from nni_proxyless.search import prepare, run_search
+
+    strategy, seed = job["strategy"], job["seed"]
+    target = job.get("target", next(iter(TARGETS)))
+    settings: dict[str, Any] = {
+        **SEARCH, "data_dir": job["data"], "seed": seed, "target": target,
+        "targets": {target: {"table": str(table(target))}},
+    }  # fmt: skip
+    drawn: dict[tuple[str, float], list[str]] = {}
+    if strategy == "proxyless":
+        settings |= {"warmup_epochs": WARMUP, "budget_ms": budget_ms(target, job["budget"])}
+    elif strategy == "darts":
+        # All candidates in each of its steps: as many epochs as take the time of the others' searches.
+        settings |= {"strategy": "darts", "epochs": 3, "budget_ms": budget_ms(target, job["budget"])}
+    else:
+        drawn = {(t, b): draw(t, b, seed) for t in TARGETS for b in BUDGETS}
+        networks = list(dict.fromkeys(name for names in drawn.values() for name in names))
+        settings |= {"strategy": "rank_given:RankGiven", "strategy_args": {"networks": networks}}
+        settings |= {"budget_fraction": 1.0}
+    output = WORK / "-".join(str(job[key]) for key in ("strategy", "target", "budget", "seed") if key in job)
+    found = run_search(prepare(Recipe.from_dict(settings)), output)
+    cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
+    with (output / "history.csv").open(encoding="utf-8", newline="") as file:
+        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    row = {
+        "strategy": strategy, "seed": seed, "weight_steps": cost["weight_steps"],
+        "architecture_steps": cost["architecture_steps"] or 0, "seconds": round(seconds[-1]),
+    }  # fmt: skip
+    if not drawn:
+        return [{**row, **_found(found.candidate_names, target, job["budget"])}]
+    with (output / "finalists.csv").open(encoding="utf-8", newline="") as file:
+        shared = {line["architecture"]: float(line["accuracy"]) for line in csv.DictReader(file)}
+    training = seconds[-2] * len(seconds) / (len(seconds) - 1)
+    each = (seconds[-1] - training) / len(shared)
+    row["seconds"] = round(training + BEST_OF * each)
+    return [{**row, **_found(max(names, key=shared.__getitem__), t, b)} for (t, b), names in drawn.items()]
+
+
+def _found(name: str, target: str, budget: float) -> dict[str, Any]:
+    from nni_proxyless.latency import LatencyTable
+
+    architecture = network(name)
+    predicted = LatencyTable.load(table(target)).costs(spec()).of(architecture.choices)
+    return {
+        "target": target, "budget": budget, "budget_ms": round(budget_ms(target, budget), 5),
+        "predicted_ms": round(predicted, 5), "architecture": name, "multiply_adds": architecture.multiply_adds,
+    }  # fmt: skip
+
+
+def draw(target: str, budget: float, seed: int) -> list[str]:
+    """Random networks within a budget, as strategy `random` draws them."""
+    from nni_proxyless.baselines import draw_within
+    from nni_proxyless.latency import LatencyTable
+
+    space = spec()
+    costs = LatencyTable.load(table(target)).costs(space)
+    candidates = {layer.label: tuple(layer.names) for layer in space.layers}
+    generator = random.Random(f"random {seed}")
+    return [
+        " ".join(choices.values())
+        for choices in draw_within(candidates, costs, budget_ms(target, budget), BEST_OF, generator)
+    ]
+
+
+def retrain_jobs(seeds: int, data: str) -> list[dict[str, Any]]:
+    """Each network with as many seeds; what several searches found is trained once."""
+    names = [f"mobilenet_v2_{width}" for width in WIDTHS] + [row["architecture"] for row in read("searches")]
+    known = {(row["network"], int(row["seed"])) for row in read("retrained")}
+    return [
+        {"part": "retrain", "network": name, "seed": seed, "data": data}
+        for seed, name in itertools.product(range(seeds), dict.fromkeys(names))
+        if (name, seed) not in known
+    ]
+
+
+def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """One retraining, in this process."""
+    from nni_proxyless.retrain import prepare_retraining, run_retraining
+    from nni_proxyless.retrain_recipe import RetrainRecipe
+
+    architecture = network(job["network"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = architecture.save(Path(folder) / "architecture.json")
+        settings = {**RETRAIN, "architecture": str(path), "data_dir": job["data"], "seed": job["seed"]}
+        start = time.perf_counter()
+        card = run_retraining(prepare_retraining(RetrainRecipe.from_dict(settings)), Path(folder) / "out")
+    return [
+        {
+            "network": job["network"], "seed": job["seed"], "top1": card["test"]["top1"],
+            "validation_top1": card["validation"]["top1"], "parameters": architecture.parameters,
+            "multiply_adds": architecture.multiply_adds, "seconds": round(time.perf_counter() - start),
+        }
+    ]  # fmt: skip
+
+
+def measure(rounds: int) -> None:
+    """Latency of every trained network on both targets, in turns."""
+    from search_quality import append
+
+    from nni_proxyless.latency import this_device
+    from nni_proxyless.targets import Target
+
+    names = list(dict.fromkeys(row["network"] for row in read("retrained")))
+    targets = {name: Target.parse(name, settings, FOLDER) for name, settings in TARGETS.items()}
+    (RESULTS / "latency.csv").unlink(missing_ok=True)  # one run: machines differ
+    for number, name, (key, target) in itertools.product(range(rounds), names, targets.items()):
+        row = {
+            "network": name, "target": key, "round": number, "milliseconds": round(target.measure(network(name)), 5),
+            "processor": this_device().processor,
+        }  # fmt: skip
+        append([row], RESULTS / "latency.csv", MEASURED)
+
+
+def summary() -> None:
+    """The table, and the picture."""
+    found, trained, measured = read("searches"), read("retrained"), read("latency")
+    accuracy = {
+        name: [100 * float(r["top1"]) for r in trained if r["network"] == name]
+        for name in dict.fromkeys(r["network"] for r in trained)
+    }
+    latency = {
+        (name, target): float(
+            np.median([float(r["milliseconds"]) for r in measured if (r["network"], r["target"]) == (name, target)])
+        )
+        for name, target in {(r["network"], r["target"]) for r in measured}
+    }
+    rows: list[tuple[str, str, str, str]] = [  # target, family, what, network
+        (target, "MobileNetV2", name.rsplit("_", 1)[1], name)
+        for target in TARGETS
+        for name in accuracy
+        if name.startswith("mobilenet_v2_")
+    ]
+    rows += [(r["target"], r["strategy"], f"budget {r['budget']}, seed {r['seed']}", r["architecture"]) for r in found]
+    say = sys.stdout.write
+    say("| target | network | | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M |\n")
+    say("|---|---|---|---|---|---|\n")
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for target, family, what, name in sorted(rows):
+        if name not in accuracy:
+            continue
+        mean = float(np.mean(accuracy[name]))
+        each = ", ".join(f"{value:.1f}" for value in accuracy[name])
+        took = latency.get((name, target))
+        say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({each}) ")
+        say(f"| {network(name).multiply_adds / 1e6:.1f} |\n")
+        if took is not None:
+            points.setdefault((target, family), []).append((took, mean))
+    if points:
+        _draw(points)
+
+
+def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(TARGETS), figsize=(11, 4.2), sharey=True)
+    families = sorted({family for _, family in points})
+    for axis, target in zip(axes, TARGETS, strict=True):
+        for number, family in enumerate(families):
+            of = sorted(points.get((target, family), []))
+            if of:
+                style = "-o" if family == "MobileNetV2" else "o"
+                axis.plot(*zip(*of, strict=True), style, color=f"C{number}", label=family)
+        axis.set_title(target)
+        axis.set_xlabel("measured latency, ms for 8 images")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("test accuracy, %")
+    axes[0].legend()
+    figure.tight_layout()
+    figure.savefig(RESULTS / "accuracy.png", dpi=110)
+
+
+def run_jobs(jobs: list[dict[str, Any]], file: str, columns: tuple[str, ...], options: argparse.Namespace) -> None:
+    """Each job in a process of its own, as many as there are cores, until the time is over."""
+    from search_quality import append, in_a_process
+
+    sys.stdout.write(f"{len(jobs)} jobs for {file}.csv\n")
+    with multiprocessing.pool.ThreadPool(options.processes) as pool:
+        results = pool.imap_unordered(
+            lambda job: in_a_process(__file__, job) if time.monotonic() < options.end else [], jobs
+        )
+        for rows in results:
+            if "failed" in rows:
+                sys.stdout.write(f"FAILED {rows}\n")
+                continue
+            if rows:
+                append(rows, RESULTS / f"{file}.csv", columns)
+                sys.stdout.write(f"{rows[0]}\n")
+            sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--strategies", nargs="+", default=["proxyless", "random_best_of_8", "darts"])
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each network's latency")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no job after this long")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.job:
+        job = json.loads(options.job)
+        sys.stdout.write(json.dumps({"search": search, "retrain": retrain}[job["part"]](job)) + "\n")
+        return
+    options.end = time.monotonic() + 60 * options.minutes
+    data = ""
+    if {"search", "retrain"} & set(options.parts):
+        from train import CACHE, Training, make_data
+
+        training = Training(images=IMAGES, size=SIZE)
+        data = str(make_data(options.data, training, CACHE / f"cifar10-{IMAGES}-{SIZE}.npz"))
+    if "tables" in options.parts:
+        make_tables()
+    if "search" in options.parts:
+        run_jobs(search_jobs(options.strategies, options.seeds, data), "searches", FOUND, options)
+    if "retrain" in options.parts:
+        run_jobs(retrain_jobs(options.seeds, data), "retrained", TRAINED, options)
+    if "latency" in options.parts:
+        measure(options.rounds)
+    if "summary" in options.parts:
+        summary()
+
+
+if __name__ == "__main__":
+    main()
