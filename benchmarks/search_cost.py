@@ -27,7 +27,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
-from nni_proxyless.evaluator import ImageClassification
+from nni_proxyless.evaluator import ImageClassification, make_sgd
 from nni_proxyless.gates import PathSample, rescale_pairs
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.process_memory import keep_freed_memory
@@ -94,13 +94,8 @@ def train_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> 
     optimizer.step()
 
 
-def sgd(parameters: Iterable[nn.Parameter], fused: bool = True) -> torch.optim.SGD:
-    """As the evaluator has it, for all alike; PyTorch's own choice, not fused, for NNI as it comes."""
-    return torch.optim.SGD(parameters, 0.01, momentum=0.9, fused=fused)
-
-
 def plain_step(network: nn.Module, batch: Batch) -> Callable[[], None]:
-    optimizer = sgd(network.parameters())
+    optimizer = make_sgd(network.parameters(), 0.01, 0.9)
     return lambda: train_step(lambda: batch.loss(network), optimizer)
 
 
@@ -115,7 +110,7 @@ class OurSearch:
         alphas = [gate.alpha for gate in self.gates.values()]
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
-        self.weight_optimizer = sgd(weights)
+        self.weight_optimizer = make_sgd(weights, 0.01, 0.9)
         self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999), foreach=True)
         self.freezer = WeightFreezer(self.supernet)
 
@@ -150,14 +145,16 @@ class OurSearch:
 class NniSearch:
     """A supernet of NNI's, with the optimizers and the order of steps of its DartsLightningModule."""
 
-    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch, fused: bool = True) -> None:
+    def __init__(self, strategy: Any, space: ModelSpace, batch: Batch, as_it_comes: bool = False) -> None:
         self.batch = batch
         self.supernet = strategy.mutate_model(space).to(memory_format=batch.memory_format)
         self.choices = [m for m in self.supernet.modules() if hasattr(m, "arch_parameters")]
         alphas = list({p for module in self.choices for p in module.arch_parameters()})
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
-        self.weight_optimizer = sgd(weights, fused)
+        self.weight_optimizer = (
+            torch.optim.SGD(weights, 0.01, momentum=0.9) if as_it_comes else make_sgd(weights, 0.01, 0.9)
+        )
         self.arch_optimizer = torch.optim.Adam(alphas, 3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
 
     def choose(self, choices: Mapping[str, Any]) -> None:
@@ -244,7 +241,7 @@ def stepper(who: str, orders: Any) -> None:
         keep_freed_memory()  # as `nni-proxyless` does in a search
         search, steps_of = OurSearch(imagenet_space(), Batch()), ("weight", "two_path")
     else:
-        search = NniSearch(Proxyless(), imagenet_space(), Batch(torch.contiguous_format), fused=False)
+        search = NniSearch(Proxyless(), imagenet_space(), Batch(torch.contiguous_format), as_it_comes=True)
         steps_of = ("weight", "architecture")
     while (choices := orders.recv()) is not None:
         taken = []

@@ -115,7 +115,7 @@ def run_one(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def random_rows(seeds: int) -> list[dict[str, Any]]:
+def random_rows(seeds: int) -> list[dict[str, str]]:
     """What strategy `random` exports, for each seed whose supernet has been trained."""
     import shared_weights
     from load import SPACE, TARGETS, GroundTruth
@@ -137,17 +137,16 @@ def random_rows(seeds: int) -> list[dict[str, Any]]:
             drawn = draw_within(candidates, costs[target], budget, count, random.Random(f"random {seed}"))
             names = [" ".join(choices.values()) for choices in drawn]
             best = max(names, key=lambda network: shared[network])  # the first of equals, as a search takes it
-            rows.append(
-                {
-                    **_scored(truth, best, target, part),
-                    "strategy": name,
-                    "seed": seed,
-                    "settings": json.dumps({**COMMON, "strategy": "random", "best_of": count}, sort_keys=True),
-                    "weight_steps": int(lines[0]["weight_steps"]),
-                    "architecture_steps": 0,
-                    "seconds": round(float(lines[0]["training_seconds"]) + count * float(lines[0]["seconds_each"]), 1),
-                }
-            )
+            row = {
+                **_scored(truth, best, target, part),
+                "strategy": name,
+                "seed": seed,
+                "settings": json.dumps({**COMMON, "strategy": "random", "best_of": count}, sort_keys=True),
+                "weight_steps": int(lines[0]["weight_steps"]),
+                "architecture_steps": 0,
+                "seconds": round(float(lines[0]["training_seconds"]) + count * float(lines[0]["seconds_each"]), 1),
+            }
+            rows.append({key: str(value) for key, value in row.items()})  # as they are read from the CSV
     return rows
 
 

@@ -71,16 +71,7 @@ class ImageClassification(LightningModule):
         self.log("val_accuracy", (self(images).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = torch.optim.SGD(
-            self._parameter_groups(),
-            self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.momentum > 0,
-            # One kernel for all of a parameter's arithmetic. Not on CUDA, where Lightning cannot clip what a scaler
-            # (16-mixed) has scaled in a fused optimizer.
-            fused=all(p.device.type == "cpu" for p in self.parameters()),
-        )
+        optimizer = make_sgd(self._parameter_groups(), self.learning_rate, self.momentum, self.weight_decay)
         schedule: Any = CosineAnnealingLR(optimizer, self.total_steps)
         if self.warmup_steps:
             schedule = LambdaLR(optimizer, partial(warmup_cosine, warmup=self.warmup_steps, total=self.total_steps))
@@ -95,6 +86,38 @@ class ImageClassification(LightningModule):
             # Those of a norm and all biases have one dimension; what is convolved or multiplied has more.
             (decayed if parameter.ndim > 1 else exempt).append(parameter)
         return [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
+
+
+def make_sgd(
+    parameters: Iterable[Any], learning_rate: float, momentum: float, weight_decay: float = 0.0
+) -> torch.optim.SGD:
+    """SGD, with Nesterov momentum where there is momentum; on the CPU as one kernel for each tensor.
+
+    Not on CUDA, where Lightning cannot clip what a scaler (16-mixed) has scaled in a fused optimizer.
+
+    Args:
+        parameters: Tensors or groups of them.
+        learning_rate: At the start.
+        momentum: Of SGD.
+        weight_decay: L2 penalty, of groups that have none of their own.
+    """
+    optimizer = torch.optim.SGD(
+        parameters, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    )
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    if momentum > 0 and all(weight.device.type == "cpu" for weight in weights):
+        for group in optimizer.param_groups:
+            group["fused"] = True
+        optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    """The fused kernel cannot begin the momentum of some weights only, as when a path is sampled for the first time."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if weight.grad is not None and optimizer.state[weight].get("momentum_buffer") is None:
+                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

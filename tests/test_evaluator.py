@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nni_proxyless.evaluator import accuracy, reestimate_batch_norm
+from nni_proxyless.evaluator import accuracy, make_sgd, reestimate_batch_norm
 
 
 def test_batch_norm_statistics_are_the_mean_over_batches() -> None:
@@ -37,3 +37,20 @@ def test_accuracy_by_hand() -> None:
     images = torch.eye(4).reshape(4, 4, 1, 1)
     batches = [(images, torch.tensor([0, 1, 2, 0])), (images[:1], torch.tensor([0]))]
     assert accuracy(Largest(), batches) == pytest.approx(4 / 5)
+
+
+def test_momentum_of_weights_that_are_seldom_sampled_is_that_of_plain_sgd() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = [nn.Parameter(torch.randn(7, 5, generator=generator)) for _ in range(4)]
+    plain = [nn.Parameter(weight.detach().clone()) for weight in ours]
+    fused = make_sgd(ours, 0.1, 0.9, 1e-2)
+    reference = torch.optim.SGD(plain, 0.1, momentum=0.9, nesterov=True, weight_decay=1e-2, fused=False)
+    for step in range(20):
+        fused.zero_grad()
+        reference.zero_grad()
+        for sampled in {step % 4, (3 * step + 1) % 4}:
+            gradient = torch.randn(7, 5, generator=generator)
+            ours[sampled].grad, plain[sampled].grad = gradient.clone(), gradient.clone()
+        fused.step()
+        reference.step()
+    torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
