@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -88,10 +88,30 @@ class ImageClassification(LightningModule):
         return [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
 
 
+class FusedSGD(torch.optim.SGD):
+    """SGD in one kernel for each tensor, also where only some of the weights have a momentum yet.
+
+    PyTorch's fused kernel cannot begin the momentum of some weights only, as when a path is sampled for the first time.
+    """
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; momentum that is not there yet begins at 0, which is what SGD without dampening does."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None and self.state[weight].get("momentum_buffer") is None:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+        super().step()
+        return loss
+
+
 def make_sgd(
     parameters: Iterable[Any], learning_rate: float, momentum: float, weight_decay: float = 0.0
 ) -> torch.optim.SGD:
-    """SGD, with Nesterov momentum where there is momentum; on the CPU as one kernel for each tensor.
+    """SGD, with Nesterov momentum where there is momentum; fused on the CPU.
 
     Not on CUDA, where Lightning cannot clip what a scaler (16-mixed) has scaled in a fused optimizer.
 
@@ -101,23 +121,12 @@ def make_sgd(
         momentum: Of SGD.
         weight_decay: L2 penalty, of groups that have none of their own.
     """
-    optimizer = torch.optim.SGD(
-        parameters, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
+    groups = list(parameters)
+    weights = [weight for group in groups for weight in (group["params"] if isinstance(group, dict) else [group])]
+    fused = momentum > 0 and all(weight.device.type == "cpu" for weight in weights)
+    return (FusedSGD if fused else torch.optim.SGD)(
+        groups, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0, fused=fused
     )
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    if momentum > 0 and all(weight.device.type == "cpu" for weight in weights):
-        for group in optimizer.param_groups:
-            group["fused"] = True
-        optimizer.register_step_pre_hook(_begin_momentum)
-    return optimizer
-
-
-def _begin_momentum(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-    """The fused kernel cannot begin the momentum of some weights only, as when a path is sampled for the first time."""
-    for group in optimizer.param_groups:
-        for weight in group["params"]:
-            if weight.grad is not None and optimizer.state[weight].get("momentum_buffer") is None:
-                optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor, nn, optim
 
 from . import gates
 from .errors import RunError
+from .gates import PathSample
 from .latency.costs import SpaceCosts
 from .objective import BudgetMultiplier, Objective
 from .reinforce import Baseline, reward, surrogate, top1
@@ -49,6 +50,7 @@ class ArchSettings:
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: all of a layer in turn.
         reinforce_samples: Networks sampled in each step of `reinforce`.
+        samples: Times that a step of `two_path` or `full` draws paths; its gradient is their mean.
         sharpen_epochs: The temperature falls from 1 in this many epochs at the end; if not given, in the last quarter
             of those after the warm-up where there is a budget, else in none.
         sharpen_temperature: To this.
@@ -64,6 +66,7 @@ class ArchSettings:
     warmup_epochs: int = 0
     warmup_sampling: str = "random"
     reinforce_samples: int = 8
+    samples: int = 1
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1
     prune_below: float | None = None
@@ -160,6 +163,7 @@ class ProxylessLightningModule(DartsLightningModule):
         self._arch_step = 0
         self._arch_steps: int | None = None
         self._start_ms: float | None = None
+        self._compared: list[PathSample] = []
         self._ranks = 1
         self._scales_gradients = False
 
@@ -337,7 +341,7 @@ class ProxylessLightningModule(DartsLightningModule):
         before = [alpha.detach().clone() for alpha in alphas]
         optimizer.step()
         if self.arch.gradient == "two_path":
-            gates.rescale_pairs(alphas, before, [gate.sample for gate in self._gates.values()], self.temperature)
+            gates.rescale_pairs(alphas, before, self._compared, self.temperature)
         with torch.no_grad():
             for gate, alpha in zip(self._gates.values(), before, strict=True):
                 gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
@@ -363,13 +367,21 @@ class ProxylessLightningModule(DartsLightningModule):
         return self._start_ms + way * (self.reference_ms - self._start_ms)
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Gradients of the gates (eq. 4), of all paths or of a pair."""
-        for gate in self._gates.values():
-            gate.draw_for_gradient(self.arch.gradient, self._sampler)
-        loss = _loss_of(self.training_module.training_step(batch, batch_idx))
-        objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx))
-        self.manual_backward(objective)
-        return objective.detach()
+        """Gradients of the gates (eq. 4), of all paths or of a pair; of several draws, the mean."""
+        draws = self.arch.samples
+        total = torch.zeros((), device=self.device)
+        compared: list[list[int]] = [[] for _ in self._gates]
+        for _ in range(draws):
+            for gate, paths in zip(self._gates.values(), compared, strict=True):
+                gate.draw_for_gradient(self.arch.gradient, self._sampler)
+                paths += gate.sample.paths
+            loss = _loss_of(self.training_module.training_step(batch, batch_idx))
+            objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws
+            self.manual_backward(objective)
+            total += objective.detach()
+        unique = [tuple(dict.fromkeys(paths)) for paths in compared]
+        self._compared = [PathSample(paths[0], paths[1:]) for paths in unique]
+        return total
 
     def _reinforce_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Score-function gradient from a batch of sampled networks (section 3.3.2)."""
@@ -401,7 +413,7 @@ class ProxylessLightningModule(DartsLightningModule):
         self.log("arch/reward", rewards.mean())
         return -rewards.mean()
 
-    def _log_likelihood(self, paths: Sequence[gates.PathSample]) -> Tensor:
+    def _log_likelihood(self, paths: Sequence[PathSample]) -> Tensor:
         terms = [
             gates.log_likelihood(gate.logits(), path) for gate, path in zip(self._gates.values(), paths, strict=True)
         ]

@@ -48,6 +48,7 @@ class Recipe(Settings):
         arch_schedule: `constant` or `cosine` rate.
         arch_update_every: Weight steps for each architecture step.
         arch_batch_size: Images in a batch of architecture steps; `batch_size` by default.
+        arch_samples: Times that an architecture step of `two_path` or `full` draws paths; its gradient is their mean.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: the candidates of a layer take turns.
@@ -98,6 +99,7 @@ class Recipe(Settings):
     arch_schedule: Literal["constant", "cosine"] = "constant"
     arch_update_every: int = 1
     arch_batch_size: int | None = None
+    arch_samples: int = 1
     reinforce_samples: int = 8
     warmup_epochs: int = 0
     warmup_sampling: Literal["random", "fair"] = "random"
@@ -128,7 +130,7 @@ class Recipe(Settings):
         self.check_above_0(
             source, "budget_ms", "arch_learning_rate", "learning_rate", "width_mult", "gradient_clip_val",
             "input_size", "arch_update_every", "arch_batch_size", "epochs", "batch_size", "bn_batches", "threads",
-            "sharpen_temperature", "devices", "finalists",
+            "arch_samples", "sharpen_temperature", "devices", "finalists",
         )  # fmt: skip
         self.check_from_0(
             source, "latency_weight", "weight_decay", "arch_weight_decay", "warmup_epochs", "sharpen_epochs", "seed",

@@ -110,6 +110,7 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
         "arch_weight_decay": recipe.arch_weight_decay,
         "arch_schedule": recipe.arch_schedule,
         "arch_update_every": recipe.arch_update_every,
+        "arch_samples": recipe.arch_samples,
         "reinforce_samples": recipe.reinforce_samples,
         "warmup_epochs": recipe.warmup_epochs,
         "warmup_sampling": recipe.warmup_sampling,

@@ -47,6 +47,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_weight_decay: Of Adam.
         arch_schedule: `constant` rate, or `cosine` to 0.
         arch_update_every: Weight steps for each architecture step.
+        arch_samples: Times that an architecture step of `two_path` or `full` draws paths, one after the other; its
+            gradient is their mean.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random`, or `fair`: in the warm-up, the candidates of a layer take turns (FairNAS).
@@ -86,6 +88,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_weight_decay: float = 0.0,
         arch_schedule: Literal["constant", "cosine"] = "constant",
         arch_update_every: int = 1,
+        arch_samples: int = 1,
         reinforce_samples: int = 8,
         warmup_epochs: int = 0,
         warmup_sampling: Literal["random", "fair"] = "random",
@@ -124,6 +127,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         if arch_schedule not in SCHEDULES:
             raise InputError(unknown_name("arch_schedule", arch_schedule, SCHEDULES))
         _whole("arch_update_every", arch_update_every, 1)
+        _whole("arch_samples", arch_samples, 1)
         _whole("reinforce_samples", reinforce_samples, 2)
         _whole("warmup_epochs", warmup_epochs, 0)
         if warmup_sampling not in WARMUP_SAMPLINGS:
@@ -148,6 +152,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             warmup_epochs=warmup_epochs,
             warmup_sampling=warmup_sampling,
             reinforce_samples=reinforce_samples,
+            samples=arch_samples,
             sharpen_epochs=sharpen_epochs,
             sharpen_temperature=sharpen_temperature,
             prune_below=prune_below,
