@@ -31,6 +31,7 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER / "ground_truth"))
 RESULTS = FOLDER / "results" / "search_quality.csv"
+FINALISTS = FOLDER / "results" / "search_finalists.csv"
 PICTURE = FOLDER / "results" / "search_quality.png"
 BUDGETS = (0.25, 0.5, 0.75)  # parts of all networks that are within the budget
 TARGETS = ("cpu_torch", "cpu_onnxruntime")
@@ -78,6 +79,7 @@ COLUMNS = (
     "strategy", "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy",
     "regret", "percentile", "within_budget", "weight_steps", "architecture_steps", "seconds",
 )  # fmt: skip
+FINALIST_COLUMNS = ("strategy", "target", "budget", "seed", "rank", "architecture", "shared_accuracy")
 
 
 def run_one(job: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +106,12 @@ def run_one(job: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         found = run_search(prepare(Recipe.from_dict(settings)), Path(folder))
         cost = json.loads((Path(folder) / "cost.json").read_text(encoding="utf-8"))
+        compared = []
+        if (Path(folder) / "finalists.csv").exists():
+            with (Path(folder) / "finalists.csv").open(encoding="utf-8", newline="") as file:
+                compared = [(row["architecture"], row["accuracy"]) for row in csv.DictReader(file)]
     return {
+        "finalists": compared,
         **_scored(truth, found.candidate_names, target, job["budget"]),
         "strategy": job["strategy"],
         "seed": seed,
@@ -219,6 +226,28 @@ def summary(rows: list[dict[str, str]]) -> None:
     _draw(groups)
 
 
+def finalists_summary() -> None:
+    """What it brings to compare the k likeliest networks, for every k up to as many as have been compared."""
+    from load import GroundTruth
+
+    groups: dict[str, dict[tuple[str, ...], list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
+    for row in read(FINALISTS):
+        groups[row["strategy"]][row["target"], row["budget"], row["seed"]].append(row)
+    truth = GroundTruth()
+    say = sys.stdout.write
+    say("\n| strategy | finalists | searches | percentile: median (quartiles) | regret, points: mean |\n")
+    say("|---|---|---|---|---|\n")
+    for name, searches in groups.items():
+        for count in (1, 2, 4, 8, 16, 32):
+            scores = []
+            for (target, part, _), rows in searches.items():
+                best = max(rows[:count], key=lambda row: float(row["shared_accuracy"]))["architecture"]
+                scores.append(truth.score(best, target, truth.budget(target, float(part))))
+            low, middle, high = np.percentile([score.percentile for score in scores], [25, 50, 75])
+            regret = 100 * np.mean([score.regret for score in scores])
+            say(f"| {name} | {count} | {len(scores)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {regret:.2f} |\n")
+
+
 def _column(rows: Iterable[dict[str, str]], key: str) -> Any:
     return np.array([float(row[key]) for row in rows])
 
@@ -283,6 +312,7 @@ def main() -> None:
     if not options.summary:
         search(options)
     summary(read(options.out) + random_rows(options.seeds))
+    finalists_summary()
 
 
 def search(options: argparse.Namespace) -> None:
@@ -317,6 +347,12 @@ def search(options: argparse.Namespace) -> None:
             if "failed" in row:
                 sys.stdout.write(f"{done}/{len(jobs)} FAILED {row}\n")
                 continue
+            key = {k: row[k] for k in FINALIST_COLUMNS[:4]}
+            lines = [
+                {**key, "rank": rank, "architecture": name, "shared_accuracy": shared}
+                for rank, (name, shared) in enumerate(row.pop("finalists"), start=1)
+            ]
+            append(lines, FINALISTS, FINALIST_COLUMNS)
             append([row], options.out)
             sys.stdout.write(
                 f"{done}/{len(jobs)} {row['strategy']} {row['target']} {row['budget']} seed {row['seed']}: "

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import pytorch_lightning as pl
@@ -270,30 +270,63 @@ def test_architecture_steps_through_lightning_leave_weights_and_buffers_alone(
     assert all(name.endswith("alpha") for names in changed for name in names)
 
 
-def test_two_path_step_moves_only_the_sampled_pair(
-    tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
-) -> None:
-    strategy = ProxylessNAS(latency=tiny_table, arch_learning_rate=0.3, seed=1)
-    space = strategy.mutate_model(MobileNetV2Space(tiny_spec))
-    module = strategy.configure_oneshot_module(image_evaluator(1).module)
+def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
+    """The strategy's Lightning module, whose architecture steps can be called one by one."""
+    from nni_proxyless.supernet import WeightFreezer
+
+    torch.manual_seed(0)
+    space = strategy.mutate_model(MobileNetV2Space(spec))
+    module: Any = strategy.configure_oneshot_module(image_evaluator(1).module)
     module.training_module.set_model(space)
-    module.log = lambda *_a, **_k: None  # outside of a trainer
+    module.log = lambda *_a, **_k: None
     module.training_module.log = module.log
     module.manual_backward = lambda loss: loss.backward()
     optimizer = module.configure_architecture_optimizers()
     module.architecture_optimizers = lambda: optimizer
-    from nni_proxyless.supernet import WeightFreezer
-
     module._freezer = WeightFreezer(module.training_module)
+    return module
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_two_path_step_moves_only_the_sampled_paths(tiny_spec: SpaceSpec, tiny_table: LatencyTable, draws: int) -> None:
+    strategy = ProxylessNAS(latency=tiny_table, arch_learning_rate=0.3, arch_samples=draws, seed=1)
+    module = outside_of_a_trainer(strategy, tiny_spec)
     x, y = image_data(0).tensors
+    drawn: list[set[int]] = []
     for step in range(6):
         before = {k: v.detach().clone() for k, v in module.path_probs().items()}
         module.architecture_step((x[:24], y[:24]), step)
-        for label, gate in strategy._gates.items():
-            others = [i for i in range(gate.num_candidates) if i not in gate.sample.paths]
+        for (label, gate), sample in zip(strategy._gates.items(), module._compared, strict=True):
+            assert set(gate.sample.paths) <= set(sample.paths)
+            drawn.append(set(sample.paths))
+            others = [i for i in range(gate.num_candidates) if i not in sample.paths]
             after = gate.probs().detach()
             torch.testing.assert_close(after[others], before[label][others], rtol=0, atol=1e-6)
             assert not torch.allclose(after, before[label])
+    assert max(len(paths) for paths in drawn) == min(2 * draws, max(len(layer.names) for layer in tiny_spec.layers))
+
+
+@pytest.mark.parametrize("gradient", ["two_path", "full"])
+def test_several_draws_give_the_mean_of_their_gradients(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, gradient: Literal["two_path", "full"]
+) -> None:
+    x, y = image_data(0).tensors
+    batch = (x[:24], y[:24])
+    several = outside_of_a_trainer(
+        ProxylessNAS(latency=tiny_table, arch_gradient=gradient, arch_samples=3, seed=1), tiny_spec
+    )
+    several.architecture_step(batch, 0)
+    one = outside_of_a_trainer(ProxylessNAS(latency=tiny_table, arch_gradient=gradient, seed=1), tiny_spec)
+    gradients = []
+    for _ in range(3):
+        with one._freezer.frozen():
+            one._gate_step(batch, 0)
+        gradients.append([alpha.grad.clone() for alpha in one.arch_parameters()])
+        for alpha in one.arch_parameters():
+            alpha.grad = None
+    assert any(not torch.allclose(first, second) for first, second in zip(*gradients[:2], strict=True))
+    for alpha, *each in zip(several.arch_parameters(), *gradients, strict=True):
+        torch.testing.assert_close(alpha.grad, torch.stack(each).mean(0), rtol=1e-4, atol=1e-7)
 
 
 def test_nnis_penalty_has_the_gradient_of_its_expectation(tiny_spec: SpaceSpec) -> None:
