@@ -46,19 +46,19 @@ COMMON: dict[str, Any] = {
     "weight_decay": 5e-4,
     "decay_norm_bias": False,
     "threads": 1,
+    "finalists": 32,
 }
-# What was tried to make searches better, each alone on top of `proxyless_plain`.
-PLAIN: dict[str, Any] = {"warmup_epochs": 8, "warmup_sampling": "random", "finalists": 1}
+# What was tried to make searches better, each alone on top of `plain`.
+PLAIN: dict[str, Any] = {"warmup_epochs": 8, "warmup_sampling": "random"}
 TRIED: dict[str, dict[str, Any]] = {
-    "proxyless_plain": PLAIN,
+    "plain": PLAIN,
     "fair warm-up": {**PLAIN, "warmup_sampling": "fair"},
-    "32 finalists": {**PLAIN, "finalists": 32},
-    "fair warm-up, 8 finalists": {**PLAIN, "warmup_sampling": "fair", "finalists": 8},
-    "fair warm-up, 32 finalists": {**PLAIN, "warmup_sampling": "fair", "finalists": 32},
+    "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
     "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
     "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
     "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
     "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
+    "4 draws in a step": {**PLAIN, "arch_samples": 4},
     "no sharpening": {**PLAIN, "sharpen_epochs": 0},
     "full gradient": {**PLAIN, "arch_gradient": "full"},
     "REINFORCE": {**PLAIN, "arch_gradient": "reinforce"},
@@ -226,26 +226,26 @@ def summary(rows: list[dict[str, str]]) -> None:
     _draw(groups)
 
 
-def finalists_summary() -> None:
-    """What it brings to compare the k likeliest networks, for every k up to as many as have been compared."""
+def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict[str, str]]:
+    """What searches would have exported had they compared fewer finalists: rows named `<strategy>, <k> finalists`.
+
+    Comparing them is the last thing that a search does, so one search tells all counts up to its own.
+    """
     from load import GroundTruth
 
-    groups: dict[str, dict[tuple[str, ...], list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
-    for row in read(FINALISTS):
-        groups[row["strategy"]][row["target"], row["budget"], row["seed"]].append(row)
-    truth = GroundTruth()
-    say = sys.stdout.write
-    say("\n| strategy | finalists | searches | percentile: median (quartiles) | regret, points: mean |\n")
-    say("|---|---|---|---|---|\n")
-    for name, searches in groups.items():
-        for count in (1, 2, 4, 8, 16, 32):
-            scores = []
-            for (target, part, _), rows in searches.items():
-                best = max(rows[:count], key=lambda row: float(row["shared_accuracy"]))["architecture"]
-                scores.append(truth.score(best, target, truth.budget(target, float(part))))
-            low, middle, high = np.percentile([score.percentile for score in scores], [25, 50, 75])
-            regret = 100 * np.mean([score.regret for score in scores])
-            say(f"| {name} | {count} | {len(scores)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {regret:.2f} |\n")
+    compared: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
+    for line in read(FINALISTS):
+        compared[tuple(line[k] for k in FINALIST_COLUMNS[:4])].append(line)
+    truth, found = GroundTruth(), []
+    for count, row in itertools.product(counts, rows):
+        lines = compared.get(tuple(row[k] for k in FINALIST_COLUMNS[:4]), [])
+        if not lines:
+            continue
+        best = max(lines[:count], key=lambda line: float(line["shared_accuracy"]))["architecture"]
+        scored = {key: str(value) for key, value in _scored(truth, best, row["target"], float(row["budget"])).items()}
+        name = row["strategy"] if count == 1 else f"{row['strategy']}, {count} finalists"
+        found.append({**row, **scored, "strategy": name})
+    return found
 
 
 def _column(rows: Iterable[dict[str, str]], key: str) -> Any:
@@ -301,6 +301,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no search after this long")
+    parser.add_argument("--finalists", nargs="+", type=int, default=[1, 8], help="counts that the table has")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings to try, for all strategies")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV of the searches")
     parser.add_argument("--summary", action="store_true", help="only print and draw what there is")
@@ -311,8 +312,7 @@ def main() -> None:
         return
     if not options.summary:
         search(options)
-    summary(read(options.out) + random_rows(options.seeds))
-    finalists_summary()
+    summary(by_finalists(read(options.out), options.finalists) + random_rows(options.seeds))
 
 
 def search(options: argparse.Namespace) -> None:
