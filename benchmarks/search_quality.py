@@ -53,6 +53,7 @@ PLAIN: dict[str, Any] = {"warmup_epochs": 8, "warmup_sampling": "random"}
 TRIED: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "fair warm-up": {**PLAIN, "warmup_sampling": "fair"},
+    "fair throughout": {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"},
     "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
     "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
     "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},

@@ -49,6 +49,7 @@ class ArchSettings:
         update_every: Weight steps for each architecture step.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: all of a layer in turn.
+        weight_sampling: Paths of weight steps after those: `probable` ones, drawn from p, or `fair`.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         samples: Times that a step of `two_path` or `full` draws paths; its gradient is their mean.
         sharpen_epochs: The temperature falls from 1 in this many epochs at the end; if not given, in the last quarter
@@ -65,6 +66,7 @@ class ArchSettings:
     update_every: int = 1
     warmup_epochs: int = 0
     warmup_sampling: str = "random"
+    weight_sampling: str = "probable"
     reinforce_samples: int = 8
     samples: int = 1
     sharpen_epochs: int | None = None
@@ -278,7 +280,8 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def weight_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train the weights of one sampled path; no other path is computed."""
-        if self.arch.warmup_sampling == "fair" and self.trainer.current_epoch < self.warmup_epochs:
+        in_warmup = self.trainer.current_epoch < self.warmup_epochs
+        if (self.arch.warmup_sampling if in_warmup else self.arch.weight_sampling) == "fair":
             step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
             for number, gate in enumerate(self._gates.values()):
                 gate.draw_in_turn(step, self._sampling_seed + number)

@@ -52,6 +52,7 @@ class Recipe(Settings):
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: the candidates of a layer take turns.
+        weight_sampling: Paths of the weight steps after those: `probable`, drawn from their probabilities, or `fair`.
         share_warmup: Whether searches that agree on all that the warm-up depends on train it once.
         sharpen_epochs: Epochs at the end in which the search is made to decide; with `budget` a quarter by default.
         sharpen_temperature: Temperature of the path probabilities at the end of those.
@@ -103,6 +104,7 @@ class Recipe(Settings):
     reinforce_samples: int = 8
     warmup_epochs: int = 0
     warmup_sampling: Literal["random", "fair"] = "random"
+    weight_sampling: Literal["probable", "fair"] = "probable"
     share_warmup: bool = True
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1

@@ -114,6 +114,7 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
         "reinforce_samples": recipe.reinforce_samples,
         "warmup_epochs": recipe.warmup_epochs,
         "warmup_sampling": recipe.warmup_sampling,
+        "weight_sampling": recipe.weight_sampling,
         "sharpen_epochs": recipe.sharpen_epochs,
         "sharpen_temperature": recipe.sharpen_temperature,
         "prune_below": recipe.prune_below,

@@ -23,6 +23,7 @@ from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutat
 
 SCHEDULES = ("constant", "cosine")
 WARMUP_SAMPLINGS = ("random", "fair")
+WEIGHT_SAMPLINGS = ("probable", "fair")
 
 
 class ProxylessNAS(LatencyAwareStrategy):
@@ -52,6 +53,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random`, or `fair`: in the warm-up, the candidates of a layer take turns (FairNAS).
+        weight_sampling: Paths of the weight steps after the warm-up: `probable`, drawn from the path probabilities as
+            in the paper, or `fair`, so that the weights of all candidates go on being trained alike.
         sharpen_epochs: Epochs at the end in which the temperature of the path probabilities falls, so that the search
             ends decided. If not given: the last quarter of the epochs after the warm-up with `budget`, else none.
         sharpen_temperature: What the temperature falls to, from 1.
@@ -92,6 +95,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         reinforce_samples: int = 8,
         warmup_epochs: int = 0,
         warmup_sampling: Literal["random", "fair"] = "random",
+        weight_sampling: Literal["probable", "fair"] = "probable",
         sharpen_epochs: int | None = None,
         sharpen_temperature: float = 0.1,
         prune_below: float | None = None,
@@ -132,6 +136,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         _whole("warmup_epochs", warmup_epochs, 0)
         if warmup_sampling not in WARMUP_SAMPLINGS:
             raise InputError(unknown_name("warmup_sampling", warmup_sampling, WARMUP_SAMPLINGS))
+        if weight_sampling not in WEIGHT_SAMPLINGS:
+            raise InputError(unknown_name("weight_sampling", weight_sampling, WEIGHT_SAMPLINGS))
         if sharpen_epochs is not None:
             _whole("sharpen_epochs", sharpen_epochs, 0)
         if not 0.0 < sharpen_temperature <= 1.0:
@@ -151,6 +157,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             update_every=arch_update_every,
             warmup_epochs=warmup_epochs,
             warmup_sampling=warmup_sampling,
+            weight_sampling=weight_sampling,
             reinforce_samples=reinforce_samples,
             samples=arch_samples,
             sharpen_epochs=sharpen_epochs,

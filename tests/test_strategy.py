@@ -270,6 +270,36 @@ def test_architecture_steps_through_lightning_leave_weights_and_buffers_alone(
     assert all(name.endswith("alpha") for names in changed for name in names)
 
 
+@pytest.mark.parametrize("after", ["fair", "probable"])
+def test_fair_weight_steps_give_each_candidate_its_turn_all_through(
+    tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: Literal["fair", "probable"]
+) -> None:
+    from nni_proxyless.gradient import ProxylessLightningModule
+
+    original = ProxylessLightningModule.weight_step
+    active: dict[str, list[int]] = {}
+
+    def watched(self: ProxylessLightningModule, batch: Any, batch_idx: int) -> Tensor:
+        value = original(self, batch, batch_idx)
+        for label, gate in self._gates.items():
+            active.setdefault(label, []).append(gate.sample.active)
+        return value
+
+    monkeypatch.setattr(ProxylessLightningModule, "weight_step", watched)
+    strategy = ProxylessNAS(
+        warmup_epochs=1, warmup_sampling="fair", weight_sampling=after, arch_learning_rate=0.5, seed=0
+    )
+    run(MobileNetV2Space(tiny_spec), image_evaluator(5), strategy, tmp_path)
+    fair = []
+    for layer in tiny_spec.layers:
+        steps, count = active[layer.label], len(layer.names)
+        assert len(steps) == 20  # 4 batches in each of 5 epochs
+        rounds = [steps[i : i + count] for i in range(0, len(steps) - count + 1, count)]
+        assert sorted(rounds[0][:4]) == sorted(set(rounds[0][:4]))  # the warm-up: none twice
+        fair.append(all(sorted(of) == list(range(count)) for of in rounds))
+    assert all(fair) if after == "fair" else not any(fair)
+
+
 def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
     """The strategy's Lightning module, whose architecture steps can be called one by one."""
     from nni_proxyless.supernet import WeightFreezer
