@@ -179,7 +179,7 @@ def _found(name: str, target: str, budget: float) -> dict[str, Any]:
 
 def draw(target: str, budget: float, seed: int) -> list[str]:
     """Random networks within a budget, as strategy `random` draws them."""
-    from nni_proxyless.baselines import draw_within
+    from nni_proxyless.decode import draw_within
     from nni_proxyless.latency import LatencyTable
 
     space = spec()

@@ -54,6 +54,10 @@ TRIED: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "fair warm-up": {**PLAIN, "warmup_sampling": "fair"},
     "fair throughout": {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"},
+    "rate 0.1": {**PLAIN, "learning_rate": 0.1, "finalists": 64},
+    "fair throughout, rate 0.1": {
+        **PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair", "learning_rate": 0.1, "finalists": 64
+    },
     "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
     "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
     "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
@@ -128,7 +132,7 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
     import shared_weights
     from load import SPACE, TARGETS, GroundTruth
 
-    from nni_proxyless.baselines import draw_within
+    from nni_proxyless.decode import draw_within
     from nni_proxyless.latency import LatencyTable
     from nni_proxyless.space_spec import SpaceSpec
 
@@ -230,9 +234,12 @@ def summary(rows: list[dict[str, str]]) -> None:
 def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict[str, str]]:
     """What searches would have exported had they compared fewer finalists: rows named `<strategy>, <k> finalists`.
 
-    Comparing them is the last thing that a search does, so one search tells all counts up to its own.
+    Comparing them is the last thing that a search does, so one search tells all counts up to its own. Below 0 it is by
+    each network's own accuracy, without smoothing: `<strategy>, <k> finalists, not smoothed`.
     """
     from load import GroundTruth
+
+    from nni_proxyless.ranking import additive_fit
 
     compared: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for line in read(FINALISTS):
@@ -242,9 +249,14 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
         lines = compared.get(tuple(row[k] for k in FINALIST_COLUMNS[:4]), [])
         if not lines:
             continue
-        best = max(lines[:count], key=lambda line: float(line["shared_accuracy"]))["architecture"]
+        lines = sorted(lines, key=lambda line: int(line["rank"]))[: abs(count)]
+        values = [float(line["shared_accuracy"]) for line in lines]
+        if count > 0:
+            values = additive_fit([dict(enumerate(line["architecture"].split())) for line in lines], values)
+        best = lines[values.index(max(values))]["architecture"]
         scored = {key: str(value) for key, value in _scored(truth, best, row["target"], float(row["budget"])).items()}
-        name = row["strategy"] if count == 1 else f"{row['strategy']}, {count} finalists"
+        name = row["strategy"] if abs(count) == 1 else f"{row['strategy']}, {abs(count)} finalists"
+        name += ", not smoothed" if count < -1 else ""
         found.append({**row, **scored, "strategy": name})
     return found
 

@@ -32,6 +32,7 @@ NETWORKS = 400
 STILL: dict[str, Any] = {"finalists": NETWORKS, "arch_learning_rate": 1e-9, "sharpen_epochs": 0}
 VARIANTS: dict[str, dict[str, Any]] = {
     "random": {"strategy": "random", "strategy_args": {"best_of": NETWORKS}},
+    "random, rate 0.1": {"strategy": "random", "strategy_args": {"best_of": NETWORKS}, "learning_rate": 0.1},
     "fair": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19},
     "random 8 epochs": {**STILL, "warmup_sampling": "random", "warmup_epochs": 7, "epochs": 8},
     "fair 8 epochs": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 7, "epochs": 8},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from nni.nas.strategy import DARTS, ENAS, GumbelDARTS, Proxyless, RandomOneShot
 from torch import Tensor
 
 from .cpu_kernels import accelerate
+from .decode import draw_within
 from .errors import InputError, MissingDependencyError
 from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
@@ -29,7 +30,6 @@ from .objective import Objective, get_objective
 from .reinforce import reward
 
 POLICY_SAMPLES = 64
-MAX_DRAWS = 20_000
 
 
 class Baseline(LatencyAwareStrategy):
@@ -300,52 +300,13 @@ class RandomSearch(Baseline, RandomOneShot):
     def finalists(self) -> list[dict[str, Any]]:
         return self._drawn
 
+    def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
+        """Each by its own accuracy: that is what random search is known as."""
+        return list(accuracies)
+
     def decoded_choices(self) -> dict[str, Any]:
         """The best of those drawn; the first one as long as they have not been ranked."""
         return dict(self._chosen or self._drawn[0])
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
         return None
-
-
-def draw_within(
-    candidates: Mapping[str, tuple[Any, ...]],
-    costs: SpaceCosts | None,
-    budget_ms: float | None,
-    count: int,
-    generator: random.Random,
-) -> list[dict[str, Any]]:
-    """Random networks within a budget, all candidates equally likely as far as the budget allows.
-
-    Drawn and dropped when too slow; where hardly any is fast enough, candidates are drawn with probabilities that fall
-    with their cost, the more the longer it takes.
-
-    Args:
-        candidates: Label to candidates.
-        costs: The table applied to the space; none where there is no budget.
-        budget_ms: In milliseconds.
-        count: How many; fewer where the space has not that many.
-        generator: Draws them.
-    """
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for draw in range(MAX_DRAWS):
-        tilt = 0.0 if budget_ms is None else max(0, draw - MAX_DRAWS // 4) / (MAX_DRAWS / 40)
-        choices = {}
-        for label, of in candidates.items():
-            weights = None
-            if tilt and costs is not None and budget_ms is not None:
-                least = min(costs.layers[label])
-                weights = [
-                    2.0 ** (-tilt * len(candidates) * (cost - least) / budget_ms) for cost in costs.layers[label]
-                ]
-            choices[label] = generator.choices(of, weights)[0]
-        if costs is None or budget_ms is None or costs.of(choices) <= budget_ms:
-            found.setdefault(tuple(choices.values()), choices)
-        if len(found) == count:
-            break
-    if not found and costs is not None:  # the budget is that of the very fastest
-        fastest = {
-            label: of[min(range(len(of)), key=costs.layers[label].__getitem__)] for label, of in candidates.items()
-        }
-        found[tuple(fastest.values())] = fastest
-    return list(found.values())

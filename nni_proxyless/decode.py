@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from .latency.costs import SpaceCosts
 
 _Candidate = TypeVar("_Candidate")
 _MAX_STATES = 200_000
+_MAX_DRAWS = 20_000
 
 
 def most_likely(probs: Mapping[str, Tensor], candidates: Mapping[str, Sequence[_Candidate]]) -> dict[str, _Candidate]:
@@ -114,6 +116,49 @@ def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | 
         choices = pass_.choices(state)
         points.append(FrontPoint(choices, costs.of(choices), float(pass_.score[state])))
     return points
+
+
+def draw_within(
+    candidates: Mapping[str, tuple[Any, ...]],
+    costs: SpaceCosts | None,
+    budget_ms: float | None,
+    count: int,
+    generator: random.Random,
+) -> list[dict[str, Any]]:
+    """Random networks within a budget, all candidates equally likely as far as the budget allows.
+
+    Drawn and dropped when too slow; where hardly any is fast enough, candidates are drawn with probabilities that fall
+    with their cost, the more the longer it takes.
+
+    Args:
+        candidates: Label to candidates.
+        costs: The table applied to the space; none where there is no budget.
+        budget_ms: In milliseconds.
+        count: How many; fewer where the space has not that many.
+        generator: Draws them.
+    """
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for draw in range(_MAX_DRAWS):
+        tilt = 0.0 if budget_ms is None else max(0, draw - _MAX_DRAWS // 4) / (_MAX_DRAWS / 40)
+        choices = {}
+        for label, of in candidates.items():
+            weights = None
+            if tilt and costs is not None and budget_ms is not None:
+                least = min(costs.layers[label])
+                weights = [
+                    2.0 ** (-tilt * len(candidates) * (cost - least) / budget_ms) for cost in costs.layers[label]
+                ]
+            choices[label] = generator.choices(of, weights)[0]
+        if costs is None or budget_ms is None or costs.of(choices) <= budget_ms:
+            found.setdefault(tuple(choices.values()), choices)
+        if len(found) == count:
+            break
+    if not found and costs is not None:  # the budget is that of the very fastest
+        fastest = {
+            label: of[min(range(len(of)), key=costs.layers[label].__getitem__)] for label, of in candidates.items()
+        }
+        found[tuple(fastest.values())] = fastest
+    return list(found.values())
 
 
 class _Pass:

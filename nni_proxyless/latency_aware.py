@@ -21,6 +21,7 @@ from .errors import InputError, LatencyTableError
 from .gates import entropy
 from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
+from .ranking import additive_fit
 from .search_checkpoint import CHECKPOINT_SCHEMA
 from .space import describe_space, require_description
 from .supernet import path_candidates
@@ -37,7 +38,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         budget_fraction: The same as a part of the largest network's latency, above 0 to 1.
         keeps_budget: Whether what is exported has to be within the budget, or the budget is a mere reference.
         finalists: How many of the likeliest architectures a search compares at its end, each with the supernet's
-            weights; the best is what it exports. 1 compares none.
+            weights; the best is what it exports (`rank`). 1 compares none.
         **kwargs: Of the NNI strategy that comes next in the order of classes.
 
     Raises:
@@ -182,6 +183,13 @@ class LatencyAwareStrategy(OneShotStrategy):
             return likeliest_within(probs, self._costs, self.budget_ms, self._num_finalists)
         free = {label: (0.0,) * len(of) for label, of in self._candidates.items()}
         return likeliest_within(probs, SpaceCosts(1.0, self._candidates, free), 1.0, self._num_finalists)
+
+    def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
+        """What the finalists are compared by, from their accuracies with the supernet's weights: the highest is best.
+
+        Single ones of these accuracies are noisy; they are smoothed over all finalists (`ranking.additive_fit`).
+        """
+        return additive_fit(finalists, accuracies)
 
     def choose(self, choices: Mapping[str, Any]) -> None:
         """Told which of the finalists is the best; it is what is decoded from then on."""

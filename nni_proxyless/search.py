@@ -421,8 +421,9 @@ class _Recorder(pl.Callback):
                 }
             )
         found = [row["accuracy"] for row in rows]
-        best = found.index(max(found))
-        self._strategy.choose(finalists[best])
+        ranks = self._strategy.rank(finalists, found)
+        self._strategy.choose(finalists[ranks.index(max(ranks))])
+        rows = [{**row, "ranked_by": value} for row, value in zip(rows, ranks, strict=True)]
         write_csv(self._output / "finalists.csv", list(rows[0]), rows)
         _log.info("%d networks compared: accuracy %.4f to %.4f", len(found), min(found), max(found))
 

@@ -98,7 +98,7 @@ def _common(recipe: Recipe, table: LatencyTable) -> dict[str, Any]:
         "budget_fraction": recipe.budget_fraction,
         "objective": recipe.objective,
         "latency_weight": recipe.latency_weight,
-        "finalists": recipe.finalists,
+        **({} if recipe.finalists is None else {"finalists": recipe.finalists}),
     }
 
 

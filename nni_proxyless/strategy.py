@@ -24,6 +24,7 @@ from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutat
 SCHEDULES = ("constant", "cosine")
 WARMUP_SAMPLINGS = ("random", "fair")
 WEIGHT_SAMPLINGS = ("probable", "fair")
+FINALISTS = 32
 
 
 class ProxylessNAS(LatencyAwareStrategy):
@@ -61,7 +62,9 @@ class ProxylessNAS(LatencyAwareStrategy):
         prune_below: Paths whose probability has fallen below are removed for good when an epoch begins, and their
             memory is freed; never so many that the budget could not be met. None by default.
         finalists: How many of the most likely architectures within the budget a search of `nni-proxyless` compares at
-            its end, each with the supernet's weights on the architecture part of the data; the best one is exported.
+            its end, each with the supernet's weights on the architecture part of the data; the best one by these
+            accuracies, smoothed over all of them, is exported. 1 exports the most likely one. If not given: 32 with
+            `budget`, else 1, as accuracies know nothing of latency.
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
             `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient; may be combined
             with `latency`.
@@ -99,7 +102,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         sharpen_epochs: int | None = None,
         sharpen_temperature: float = 0.1,
         prune_below: float | None = None,
-        finalists: int = 1,
+        finalists: int | None = None,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -115,7 +118,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             budget_ms=budget_ms,
             budget_fraction=budget_fraction,
             keeps_budget=objective == "budget",
-            finalists=finalists,
+            finalists=(FINALISTS if objective == "budget" else 1) if finalists is None else finalists,
             mutation_hooks=mutation_hooks,
             **kwargs,
         )

@@ -84,7 +84,7 @@ def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
     table_of(spec).save(tmp_path / "table.yml")
     content = {
         "space": "tiny.yml", "data": "digits", "batch_size": 64, "epochs": 6, "warmup_epochs": 2, "learning_rate": 0.1,
-        "budget_fraction": 0.87, "arch_learning_rate": 0.3, "bn_batches": 2, "threads": 1,
+        "budget_fraction": 0.87, "arch_learning_rate": 0.3, "bn_batches": 2, "threads": 1, "finalists": 1,
         "target": "device", "targets": {"device": {"table": "table.yml"}},
     }  # fmt: skip
     path = tmp_path / "recipe.yml"

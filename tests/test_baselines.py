@@ -22,8 +22,8 @@ from nni_proxyless.baselines import (
     LatencyNniProxyless,
     RandomSearch,
     RewardTerm,
-    draw_within,
 )
+from nni_proxyless.decode import draw_within
 from nni_proxyless.errors import InputError, RecipeError
 from nni_proxyless.evaluator import ImageClassification
 from nni_proxyless.recipe import STRATEGIES, Recipe

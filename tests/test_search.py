@@ -30,6 +30,7 @@ from nni_proxyless.gates import path_probs
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
+from nni_proxyless.ranking import additive_fit
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.retrain import load_architecture
 from nni_proxyless.retrain_recipe import RetrainRecipe
@@ -361,9 +362,23 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
             )
     likeliest = sorted(likelihood, key=likelihood.__getitem__, reverse=True)[:5]
     assert [row["architecture"] for row in finalists] == likeliest
-    best = max(finalists, key=lambda row: float(row["accuracy"]))
+    chosen = [dict(enumerate(row["architecture"].split())) for row in finalists]
+    smoothed = additive_fit(chosen, [float(row["accuracy"]) for row in finalists])
+    assert [float(row["ranked_by"]) for row in finalists] == pytest.approx(smoothed)
+    best = finalists[smoothed.index(max(smoothed))]
     assert architecture.candidate_names == best["architecture"]
     assert architecture.predicted_latency_ms == pytest.approx(float(best["latency_ms"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [({"budget_fraction": 1.0}, 32), ({"objective": "add_linear"}, None), ({"strategy": "darts"}, None), ({"finalists": 3}, 3)],
+)
+def test_how_many_finalists_are_compared(settings: dict[str, Any], count: int | None, recipe_file: Path) -> None:
+    """Where a budget is kept; accuracies alone would say nothing of latency."""
+    _, output = searched(recipe_file, "out", **{"finalists": None, "epochs": 3, **settings})
+    compared = output / "finalists.csv"
+    assert (len(compared.read_text(encoding="utf-8").splitlines()) - 1 if compared.exists() else None) == count
 
 
 def test_records_hold_expected_and_decoded_latency(recipe_file: Path) -> None:

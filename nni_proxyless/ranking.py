@@ -1,0 +1,41 @@
+"""Which of several architectures is the best, when what is known of each is noisy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+NOISE = 0.1
+
+
+def additive_fit(
+    architectures: Sequence[Mapping[str, Any]], accuracies: Sequence[float], noise: float = NOISE
+) -> list[float]:
+    """Accuracies with the weights of a supernet, smoothed by what the architectures have in common.
+
+    Such an accuracy says little of a single architecture, but each candidate of a layer is judged by all architectures
+    that have it. So the model is accuracy = mean + Σ_layers u(layer, candidate) + ε with independent normal u of
+    equal variance σ² / layers and ε of variance `noise` · σ²; its expected value without ε is kernel ridge
+    regression, K (K + noise I)⁻¹ (y - ȳ) + ȳ, where K is the part of layers in which two architectures agree.
+    `benchmarks/README.md` has what it is worth.
+
+    Args:
+        architectures: Label to candidate, for each.
+        accuracies: Of each.
+        noise: Variance of ε in units of the variance that architectures explain, above 0.
+
+    Returns:
+        The fitted accuracies, in the same order; where two architectures are compared, their order stays.
+    """
+    labels = list(architectures[0])
+    agree = [
+        [sum(bool(one[label] == other[label]) for label in labels) / len(labels) for other in architectures]
+        for one in architectures
+    ]
+    kernel = np.array(agree)  # (architectures, architectures)
+    y = np.asarray(accuracies, dtype=np.float64)
+    mean = y.mean()
+    fitted = mean + kernel @ np.linalg.solve(kernel + noise * np.eye(len(y)), y - mean)
+    return [float(value) for value in np.round(fitted, 9)]  # what should be equal is

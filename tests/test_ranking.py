@@ -1,0 +1,61 @@
+"""Smoothed accuracies of finalists, against the regression written out, and against what is known by construction."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from nni_proxyless.ranking import additive_fit
+
+CANDIDATES = {"a": ["k3", "k5", "skip"], "b": ["k3", "k5"], "c": [[0], [1], [0, 1]]}
+ALL = [dict(zip(CANDIDATES, picks, strict=True)) for picks in itertools.product(*CANDIDATES.values())]
+
+
+def accuracies(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is true, additive over layers, and what is seen of it."""
+    generator = np.random.default_rng(seed)
+    worth = {label: generator.normal(0, 0.01, len(of)) for label, of in CANDIDATES.items()}
+    true = np.array([0.5 + sum(worth[la][CANDIDATES[la].index(c)] for la, c in one.items()) for one in ALL])
+    return true, true + generator.normal(0, noise, len(ALL))
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_it_is_bayesian_regression_on_the_candidates(noise: float) -> None:
+    """The same in the other form: a normal prior of variance 1 / layers for each candidate, the posterior's mean."""
+    _, seen = accuracies(0, 0.01)
+    columns = [(label, candidate) for label, of in CANDIDATES.items() for candidate in of]
+    design = np.array([[float(one[label] == candidate) for label, candidate in columns] for one in ALL])
+    posterior = np.linalg.solve(
+        design.T @ design / noise + np.eye(len(columns)) * len(CANDIDATES), design.T @ (seen - seen.mean()) / noise
+    )
+    expected = seen.mean() + design @ posterior
+    assert additive_fit(ALL, seen.tolist(), noise) == pytest.approx(expected.tolist(), abs=1e-8)
+
+
+def test_it_ranks_better_than_what_it_smooths() -> None:
+    gains = []
+    for seed in range(20):
+        true, seen = accuracies(seed, 0.01)
+        fitted = additive_fit(ALL, seen.tolist())
+        gains.append(spearmanr(fitted, true).statistic - spearmanr(seen, true).statistic)
+    assert np.mean(gains) > 0.05
+    assert np.mean(np.array(gains) > 0) >= 0.9
+
+
+def test_two_architectures_keep_their_order() -> None:
+    one, other = ALL[0], ALL[-1]
+    assert additive_fit([one, other], [0.4, 0.5])[1] > additive_fit([one, other], [0.4, 0.5])[0]
+    assert additive_fit([one], [0.4]) == [0.4]
+    assert len(set(additive_fit(ALL, [0.1] * len(ALL)))) == 1  # the first, which is the likeliest, wins
+
+
+def test_the_order_in_which_they_come_does_not_matter() -> None:
+    _, seen = accuracies(1, 0.01)
+    order = list(range(len(ALL)))
+    random.Random(0).shuffle(order)
+    fitted = additive_fit(ALL, seen.tolist())
+    assert additive_fit([ALL[i] for i in order], [seen[i] for i in order]) == pytest.approx([fitted[i] for i in order])
