@@ -56,7 +56,11 @@ TRIED: dict[str, dict[str, Any]] = {
     "fair throughout": {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"},
     "rate 0.1": {**PLAIN, "learning_rate": 0.1, "finalists": 64},
     "fair throughout, rate 0.1": {
-        **PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair", "learning_rate": 0.1, "finalists": 64
+        **PLAIN,
+        "warmup_sampling": "fair",
+        "weight_sampling": "fair",
+        "learning_rate": 0.1,
+        "finalists": 64,
     },
     "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
     "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-PURE = ["gates", "objective", "decode", "ranking", "architecture", "latency", "latency.isolated", "space_spec", "operators"]
+PURE = [
+    "gates",
+    "objective",
+    "decode",
+    "ranking",
+    "architecture",
+    "latency",
+    "latency.isolated",
+    "space_spec",
+    "operators",
+]
 
 
 def loaded(statement: str, prefix: str, tmp_path: Path) -> bool:

@@ -372,7 +372,12 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
 
 @pytest.mark.parametrize(
     ("settings", "count"),
-    [({"budget_fraction": 1.0}, 32), ({"objective": "add_linear"}, None), ({"strategy": "darts"}, None), ({"finalists": 3}, 3)],
+    [
+        ({"budget_fraction": 1.0}, 32),
+        ({"objective": "add_linear"}, None),
+        ({"strategy": "darts"}, None),
+        ({"finalists": 3}, 3),
+    ],
 )
 def test_how_many_finalists_are_compared(settings: dict[str, Any], count: int | None, recipe_file: Path) -> None:
     """Where a budget is kept; accuracies alone would say nothing of latency."""
