@@ -19,7 +19,6 @@ import argparse
 import csv
 import itertools
 import json
-import multiprocessing.pool
 import random
 import sys
 import tempfile
@@ -30,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _jobs import CACHE, add_arguments, answer, append, results
+from _jobs import read as read_lines
 
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER / "ground_truth")]
 RESULTS = FOLDER / "results" / "cifar10"
-WORK = FOLDER / "ground_truth" / "cache" / "cifar10_runs"
+WORK = CACHE / "cifar10_runs"
 PARTS = ("tables", "search", "retrain", "latency", "summary")
 TARGETS: dict[str, dict[str, Any]] = {
     "cpu_torch": {"backend": "torch", "threads": 1, "batch": 8},
@@ -87,11 +88,7 @@ def table(target: str) -> Path:
 
 
 def read(name: str) -> list[dict[str, str]]:
-    path = RESULTS / f"{name}.csv"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    return read_lines(RESULTS / f"{name}.csv")
 
 
 def make_tables() -> None:
@@ -193,12 +190,13 @@ def draw(target: str, budget: float, seed: int) -> list[str]:
 
 
 def retrain_jobs(seeds: int, data: str) -> list[dict[str, Any]]:
-    """Each network with as many seeds; what several searches found is trained once."""
-    names = [f"mobilenet_v2_{width}" for width in WIDTHS] + [row["architecture"] for row in read("searches")]
+    """What a search found, with the search's seed; MobileNetV2 with all seeds."""
+    wanted = [(f"mobilenet_v2_{width}", seed) for seed, width in itertools.product(range(seeds), WIDTHS)]
+    wanted += [(row["architecture"], int(row["seed"])) for row in read("searches")]
     known = {(row["network"], int(row["seed"])) for row in read("retrained")}
     return [
         {"part": "retrain", "network": name, "seed": seed, "data": data}
-        for seed, name in itertools.product(range(seeds), dict.fromkeys(names))
+        for name, seed in dict.fromkeys(wanted)
         if (name, seed) not in known
     ]
 
@@ -225,8 +223,6 @@ def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measure(rounds: int) -> None:
     """Latency of every trained network on both targets, in turns."""
-    from search_quality import append
-
     from nni_proxyless.latency import this_device
     from nni_proxyless.targets import Target
 
@@ -244,32 +240,35 @@ def measure(rounds: int) -> None:
 def summary() -> None:
     """The table, and the picture."""
     found, trained, measured = read("searches"), read("retrained"), read("latency")
-    accuracy = {
-        name: [100 * float(r["top1"]) for r in trained if r["network"] == name]
-        for name in dict.fromkeys(r["network"] for r in trained)
-    }
+    accuracy: dict[tuple[str, str], list[float]] = {}  # network and seed; of MobileNetV2 all seeds
+    for r in trained:
+        key = (r["network"], "" if r["network"].startswith("mobilenet_v2_") else r["seed"])
+        accuracy.setdefault(key, []).append(100 * float(r["top1"]))
     latency = {
         (name, target): float(
             np.median([float(r["milliseconds"]) for r in measured if (r["network"], r["target"]) == (name, target)])
         )
         for name, target in {(r["network"], r["target"]) for r in measured}
     }
-    rows: list[tuple[str, str, str, str]] = [  # target, family, what, network
-        (target, "MobileNetV2", name.rsplit("_", 1)[1], name)
+    rows: list[tuple[str, str, str, str, str]] = [  # target, family, what, network, seed
+        (target, "MobileNetV2", name.rsplit("_", 1)[1], name, seed)
         for target in TARGETS
-        for name in accuracy
-        if name.startswith("mobilenet_v2_")
+        for name, seed in accuracy
+        if not seed
     ]
-    rows += [(r["target"], r["strategy"], f"budget {r['budget']}, seed {r['seed']}", r["architecture"]) for r in found]
+    rows += [
+        (r["target"], r["strategy"], f"budget {r['budget']}, seed {r['seed']}", r["architecture"], r["seed"])
+        for r in found
+    ]
     say = sys.stdout.write
     say("| target | network | | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M |\n")
     say("|---|---|---|---|---|---|\n")
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for target, family, what, name in sorted(rows):
-        if name not in accuracy:
+    for target, family, what, name, seed in sorted(rows):
+        if (name, seed) not in accuracy:
             continue
-        mean = float(np.mean(accuracy[name]))
-        each = ", ".join(f"{value:.1f}" for value in accuracy[name])
+        mean = float(np.mean(accuracy[name, seed]))
+        each = ", ".join(f"{value:.1f}" for value in accuracy[name, seed])
         took = latency.get((name, target))
         say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({each}) ")
         say(f"| {network(name).multiply_adds / 1e6:.1f} |\n")
@@ -302,53 +301,38 @@ def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
     figure.savefig(RESULTS / "accuracy.png", dpi=110)
 
 
-def run_jobs(jobs: list[dict[str, Any]], file: str, columns: tuple[str, ...], options: argparse.Namespace) -> None:
-    """Each job in a process of its own, as many as there are cores, until the time is over."""
-    from search_quality import append, in_a_process
-
-    sys.stdout.write(f"{len(jobs)} jobs for {file}.csv\n")
-    with multiprocessing.pool.ThreadPool(options.processes) as pool:
-        results = pool.imap_unordered(
-            lambda job: in_a_process(__file__, job) if time.monotonic() < options.end else [], jobs
-        )
-        for rows in results:
-            if "failed" in rows:
-                sys.stdout.write(f"FAILED {rows}\n")
-                continue
-            if rows:
-                append(rows, RESULTS / f"{file}.csv", columns)
-                sys.stdout.write(f"{rows[0]}\n")
-            sys.stdout.flush()
+def run_jobs(
+    jobs: list[dict[str, Any]], file: str, columns: tuple[str, ...], options: argparse.Namespace, end: float
+) -> None:
+    for rows in results(__file__, jobs, options.processes, (end - time.monotonic()) / 60):
+        append(rows, RESULTS / f"{file}.csv", columns)
+        sys.stdout.write(f"{rows[0]}\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
+    add_arguments(parser, "job")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--strategies", nargs="+", default=["proxyless", "random_best_of_8", "darts"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each network's latency")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no job after this long")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        job = json.loads(options.job)
-        sys.stdout.write(json.dumps({"search": search, "retrain": retrain}[job["part"]](job)) + "\n")
+        answer(options.job, lambda job: {"search": search, "retrain": retrain}[job["part"]](job))
         return
-    options.end = time.monotonic() + 60 * options.minutes
+    end = time.monotonic() + 60 * options.minutes
     data = ""
     if {"search", "retrain"} & set(options.parts):
-        from train import CACHE, Training, make_data
+        from train import Training, make_data
 
         training = Training(images=IMAGES, size=SIZE)
         data = str(make_data(options.data, training, CACHE / f"cifar10-{IMAGES}-{SIZE}.npz"))
     if "tables" in options.parts:
         make_tables()
     if "search" in options.parts:
-        run_jobs(search_jobs(options.strategies, options.seeds, data), "searches", FOUND, options)
+        run_jobs(search_jobs(options.strategies, options.seeds, data), "searches", FOUND, options, end)
     if "retrain" in options.parts:
-        run_jobs(retrain_jobs(options.seeds, data), "retrained", TRAINED, options)
+        run_jobs(retrain_jobs(options.seeds, data), "retrained", TRAINED, options, end)
     if "latency" in options.parts:
         measure(options.rounds)
     if "summary" in options.parts:

@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import itertools
 import json
-import multiprocessing.pool
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _jobs import add_arguments, answer, append, read, results
 
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER / "ground_truth"))
@@ -182,39 +179,6 @@ def _scored(truth: Any, architecture: str, target: str, part: float) -> dict[str
     }
 
 
-def in_a_process(script: str, job: dict[str, Any]) -> Any:
-    """What a script's `--job` prints; NNI's strategies leave things behind in a process, so each job has its own."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", script, "--job", json.dumps(job)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "NNI_PROXYLESS_CACHE": str(FOLDER / "ground_truth" / "cache")},
-    )
-    if done.returncode != 0:
-        return {"failed": done.stderr.strip().splitlines()[-1:], **job}
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def read(path: Path = RESULTS) -> list[dict[str, str]]:
-    """The finished searches."""
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def append(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...] = COLUMNS) -> None:
-    """Add lines to a CSV file, and its head where it is new."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.seek(0, io.SEEK_END)
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerows(rows)
-
-
 def summary(rows: list[dict[str, str]]) -> None:
     """The table, and the picture of percentiles."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
@@ -312,20 +276,17 @@ def _draw(groups: dict[str, list[dict[str, str]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
+    add_arguments(parser, "search")
     parser.add_argument("--strategies", nargs="+", choices={**STRATEGIES, **TRIED}, default=list(STRATEGIES))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no search after this long")
     parser.add_argument("--finalists", nargs="+", type=int, default=[1, 8], help="counts that the table has")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings to try, for all strategies")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV of the searches")
     parser.add_argument("--summary", action="store_true", help="only print and draw what there is")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        sys.stdout.write(json.dumps(run_one(json.loads(options.job))) + "\n")
+        answer(options.job, run_one)
         return
     if not options.summary:
         search(options)
@@ -352,30 +313,18 @@ def search(options: argparse.Namespace) -> None:
                 {"strategy": name, "target": target, "budget": budget, "seed": seed, "settings": settings,
                  "data": str(data)}
             )  # fmt: skip
-    sys.stdout.write(f"{len(jobs)} searches to run\n")
-    end = time.monotonic() + 60 * options.minutes
-    with multiprocessing.pool.ThreadPool(options.processes) as pool:
-        for done, row in enumerate(
-            pool.imap_unordered(lambda job: in_a_process(__file__, job) if time.monotonic() < end else None, jobs),
-            start=1,
-        ):
-            if row is None:
-                continue
-            if "failed" in row:
-                sys.stdout.write(f"{done}/{len(jobs)} FAILED {row}\n")
-                continue
-            key = {k: row[k] for k in FINALIST_COLUMNS[:4]}
-            lines = [
-                {**key, "rank": rank, "architecture": name, "shared_accuracy": shared}
-                for rank, (name, shared) in enumerate(row.pop("finalists"), start=1)
-            ]
-            append(lines, FINALISTS, FINALIST_COLUMNS)
-            append([row], options.out)
-            sys.stdout.write(
-                f"{done}/{len(jobs)} {row['strategy']} {row['target']} {row['budget']} seed {row['seed']}: "
-                f"percentile {row['percentile']:.0f}, regret {100 * row['regret']:.2f}, {row['seconds']} s\n"
-            )
-            sys.stdout.flush()
+    for row in results(__file__, jobs, options.processes, options.minutes):
+        key = {k: row[k] for k in FINALIST_COLUMNS[:4]}
+        lines = [
+            {**key, "rank": rank, "architecture": name, "shared_accuracy": shared}
+            for rank, (name, shared) in enumerate(row.pop("finalists"), start=1)
+        ]
+        append(lines, FINALISTS, FINALIST_COLUMNS)
+        append([row], options.out, COLUMNS)
+        sys.stdout.write(
+            f"{row['strategy']} {row['target']} {row['budget']} seed {row['seed']}: "
+            f"percentile {row['percentile']:.0f}, regret {100 * row['regret']:.2f}, {row['seconds']} s\n"
+        )
 
 
 if __name__ == "__main__":

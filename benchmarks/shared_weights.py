@@ -13,15 +13,15 @@ import argparse
 import csv
 import itertools
 import json
-import multiprocessing.pool
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _jobs import add_arguments, answer, append, results
+from _jobs import read as read_lines
 
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER / "ground_truth")]
@@ -85,10 +85,8 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
 def read(path: Path = RESULTS) -> dict[tuple[str, int], list[dict[str, str]]]:
     """Variant and seed to the lines of its networks."""
     found: dict[tuple[str, int], list[dict[str, str]]] = defaultdict(list)
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                found[row["variant"], int(row["seed"])].append(row)
+    for row in read_lines(path):
+        found[row["variant"], int(row["seed"])].append(row)
     return dict(found)
 
 
@@ -126,16 +124,13 @@ def summary(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder with CIFAR-10's train.tar.xz")
+    add_arguments(parser, "supernet")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["random", "fair"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no supernet after this long")
     parser.add_argument("--summary", action="store_true", help="only print the table of what there is")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
-        sys.stdout.write(json.dumps(run_one(json.loads(options.job))) + "\n")
+        answer(options.job, run_one)
         return
     if not options.summary:
         train(options)
@@ -144,7 +139,6 @@ def main() -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train the supernets that are not there yet."""
-    from search_quality import append, in_a_process
     from train import Training, data_file, make_data
 
     data = str(make_data(options.data, Training(), data_file()))
@@ -154,21 +148,9 @@ def train(options: argparse.Namespace) -> None:
         for seed, variant in itertools.product(range(options.seeds), options.variants)
         if (variant, seed) not in known
     ]
-    sys.stdout.write(f"{len(jobs)} supernets to train\n")
-    end = time.monotonic() + 60 * options.minutes
-    with multiprocessing.pool.ThreadPool(options.processes) as pool:
-        for rows in pool.imap_unordered(
-            lambda job: in_a_process(__file__, job) if time.monotonic() < end else None, jobs
-        ):
-            if rows is None:
-                continue
-            if "failed" in rows:
-                sys.stdout.write(f"FAILED {rows}\n")
-                continue
-            append(rows, RESULTS, COLUMNS)
-            first = rows[0]
-            sys.stdout.write(f"{first['variant']}, seed {first['seed']}: {first['training_seconds']} s\n")
-            sys.stdout.flush()
+    for rows in results(__file__, jobs, options.processes, options.minutes):
+        append(rows, RESULTS, COLUMNS)
+        sys.stdout.write(f"{rows[0]['variant']}, seed {rows[0]['seed']}: {rows[0]['training_seconds']} s\n")
 
 
 if __name__ == "__main__":
