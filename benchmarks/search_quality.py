@@ -39,35 +39,11 @@ COMMON: dict[str, Any] = {
     "held_out_fraction": 0.1,
     "epochs": 20,
     "batch_size": 64,
-    "learning_rate": 0.05,
+    "learning_rate": 0.1,  # as the networks of the ground truth are trained
     "weight_decay": 5e-4,
     "decay_norm_bias": False,
     "threads": 1,
-    "finalists": 32,
-}
-# What was tried to make searches better, each alone on top of `plain`.
-PLAIN: dict[str, Any] = {"warmup_epochs": 8, "warmup_sampling": "random"}
-TRIED: dict[str, dict[str, Any]] = {
-    "plain": PLAIN,
-    "fair warm-up": {**PLAIN, "warmup_sampling": "fair"},
-    "fair throughout": {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"},
-    "rate 0.1": {**PLAIN, "learning_rate": 0.1, "finalists": 64},
-    "fair throughout, rate 0.1": {
-        **PLAIN,
-        "warmup_sampling": "fair",
-        "weight_sampling": "fair",
-        "learning_rate": 0.1,
-        "finalists": 64,
-    },
-    "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
-    "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
-    "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
-    "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
-    "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
-    "4 draws in a step": {**PLAIN, "arch_samples": 4},
-    "no sharpening": {**PLAIN, "sharpen_epochs": 0},
-    "full gradient": {**PLAIN, "arch_gradient": "full"},
-    "REINFORCE": {**PLAIN, "arch_gradient": "reinforce"},
+    "finalists": 64,
 }
 STRATEGIES: dict[str, dict[str, Any]] = {
     "proxyless": {"warmup_epochs": 8},
@@ -78,9 +54,28 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "gumbel_darts": {"strategy": "gumbel_darts"},
     "enas": {"strategy": "enas"},
 }
+# What was tried, each alone on top of `proxyless`, the defaults, unless its name says more.
+PLAIN = STRATEGIES["proxyless"]
+FAIR = {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"}
+SLOWER = {"learning_rate": 0.05, "finalists": 32}
+TRIED: dict[str, dict[str, Any]] = {
+    "fair throughout": FAIR,
+    "rate 0.05": {**PLAIN, **SLOWER},
+    "rate 0.05, fair warm-up": {**PLAIN, **SLOWER, "warmup_sampling": "fair"},
+    "rate 0.05, fair throughout": {**FAIR, **SLOWER},
+    **{f"rate 0.05, {name}": {**STRATEGIES[name], **SLOWER} for name in list(STRATEGIES)[3:]},
+    "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
+    "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
+    "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
+    "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
+    "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
+    "4 draws in a step": {**PLAIN, "arch_samples": 4},
+    "no sharpening": {**PLAIN, "sharpen_epochs": 0},
+}
 # Strategy `random`: its supernet depends on the seed alone, so `shared_weights.py` trains it once for all budgets and
 # targets and ranks every network; the draws and what follows are those of the strategy itself.
-RANDOM = {"random_one": 1, "random_best_of_8": 8, "random_best_of_64": 64}
+RANDOM = {"random_one": (1, False), "random_best_of_8": (8, False), "random_best_of_64": (64, False),
+          "random_best_of_64, smoothed": (64, True)}  # fmt: skip
 COLUMNS = (
     "strategy", "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy",
     "regret", "percentile", "within_budget", "weight_steps", "architecture_steps", "seconds",
@@ -135,6 +130,7 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
 
     from nni_proxyless.decode import draw_within
     from nni_proxyless.latency import LatencyTable
+    from nni_proxyless.ranking import additive_fit
     from nni_proxyless.space_spec import SpaceSpec
 
     truth, spec = GroundTruth(), SpaceSpec.from_yaml(str(SPACE))
@@ -145,11 +141,13 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
         if variant != "random" or seed >= seeds:
             continue
         shared = shared_weights.ranking(lines)
-        for (name, count), target, part in itertools.product(RANDOM.items(), TARGETS, BUDGETS):
+        for (name, (count, smoothed)), target, part in itertools.product(RANDOM.items(), TARGETS, BUDGETS):
             budget = truth.budget(target, part)
             drawn = draw_within(candidates, costs[target], budget, count, random.Random(f"random {seed}"))
             names = [" ".join(choices.values()) for choices in drawn]
-            best = max(names, key=lambda network: shared[network])  # the first of equals, as a search takes it
+            values = [shared[network] for network in names]
+            values = additive_fit(drawn, values) if smoothed else values
+            best = names[values.index(max(values))]
             row = {
                 **_scored(truth, best, target, part),
                 "strategy": name,
@@ -179,8 +177,8 @@ def _scored(truth: Any, architecture: str, target: str, part: float) -> dict[str
     }
 
 
-def summary(rows: list[dict[str, str]]) -> None:
-    """The table, and the picture of percentiles."""
+def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
+    """The table, and the picture of percentiles and regrets."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["strategy"]].append(row)
@@ -196,7 +194,8 @@ def summary(rows: list[dict[str, str]]) -> None:
         say(f"| {name} | {len(of)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {regret.mean():.2f} ({regret.max():.2f}) ")
         say(f"| {100 * within:.0f} % | {steps} | {np.median(_column(of, 'seconds')):.0f} |\n")
     _against_random(groups)
-    _draw(groups)
+    if picture:
+        _draw(groups, picture)
 
 
 def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict[str, str]]:
@@ -252,7 +251,7 @@ def _against_random(groups: dict[str, list[dict[str, str]]]) -> None:
                 sys.stdout.write(f"| {name} | {budget} | {better} | {len(pairs) - better - worse} | {worse} |\n")
 
 
-def _draw(groups: dict[str, list[dict[str, str]]]) -> None:
+def _draw(groups: dict[str, list[dict[str, str]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -271,7 +270,7 @@ def _draw(groups: dict[str, list[dict[str, str]]]) -> None:
             axis.scatter(points, position + jitter, s=10, alpha=0.5)
         axis.set_xlabel(label)
     figure.tight_layout()
-    figure.savefig(PICTURE, dpi=110)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -280,7 +279,7 @@ def main() -> None:
     parser.add_argument("--strategies", nargs="+", choices={**STRATEGIES, **TRIED}, default=list(STRATEGIES))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--finalists", nargs="+", type=int, default=[1, 8], help="counts that the table has")
+    parser.add_argument("--finalists", nargs="+", type=int, default=[1, 64], help="counts that the table has")
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value", help="settings to try, for all strategies")
     parser.add_argument("--out", type=Path, default=RESULTS, help="CSV of the searches")
     parser.add_argument("--summary", action="store_true", help="only print and draw what there is")
@@ -290,7 +289,9 @@ def main() -> None:
         return
     if not options.summary:
         search(options)
-    summary(by_finalists(read(options.out), options.finalists) + random_rows(options.seeds))
+    final = options.out == RESULTS
+    found = read(options.out) if final else read(options.out) + read(RESULTS)
+    summary(by_finalists(found, options.finalists) + random_rows(options.seeds), PICTURE if final else None)
 
 
 def search(options: argparse.Namespace) -> None:

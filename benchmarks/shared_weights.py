@@ -30,16 +30,17 @@ COLUMNS = ("variant", "seed", "weight_steps", "training_seconds", "seconds_each"
 NETWORKS = 400
 # A search whose architecture stands still, so that its weights are those of its warm-up.
 STILL: dict[str, Any] = {"finalists": NETWORKS, "arch_learning_rate": 1e-9, "sharpen_epochs": 0}
+RANDOM: dict[str, Any] = {"strategy": "random", "strategy_args": {"best_of": NETWORKS}}
+FAIR: dict[str, Any] = {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19}
+SLOWER: dict[str, Any] = {"learning_rate": 0.05}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "random": {"strategy": "random", "strategy_args": {"best_of": NETWORKS}},
-    "random, rate 0.1": {"strategy": "random", "strategy_args": {"best_of": NETWORKS}, "learning_rate": 0.1},
-    "fair": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19},
-    "random 8 epochs": {**STILL, "warmup_sampling": "random", "warmup_epochs": 7, "epochs": 8},
-    "fair 8 epochs": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 7, "epochs": 8},
-    "fair 40 epochs": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 39, "epochs": 40},
-    "fair, 40 batches of statistics": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19, "bn_batches": 40},
-    "fair, batches of 32": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19, "batch_size": 32},
-    "fair, rate 0.1": {**STILL, "warmup_sampling": "fair", "warmup_epochs": 19, "learning_rate": 0.1},
+    "random": RANDOM,
+    "fair": FAIR,
+    "random, rate 0.05": {**RANDOM, **SLOWER},
+    "fair, rate 0.05": {**FAIR, **SLOWER},
+    "fair, 8 epochs, rate 0.05": {**FAIR, **SLOWER, "warmup_epochs": 7, "epochs": 8},
+    "fair, 40 epochs, rate 0.05": {**FAIR, **SLOWER, "warmup_epochs": 39, "epochs": 40},
+    "fair, batches of 32, rate 0.05": {**FAIR, **SLOWER, "batch_size": 32},
 }
 
 

@@ -58,7 +58,7 @@ class Recipe(Settings):
         sharpen_temperature: Temperature of the path probabilities at the end of those.
         prune_below: Paths of less probability are removed for good; none by default.
         finalists: How many of the likeliest networks within the budget are compared at the end; the best is exported.
-            By default 32 with `proxyless` and objective `budget`, else 1: none are compared.
+            By default 64 with `proxyless` and objective `budget`, else 1: none are compared.
         epochs: Epochs in all.
         batch_size: Images in a batch, on each device.
         learning_rate: Of the weights, at the start of a cosine.

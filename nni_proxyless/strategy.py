@@ -24,7 +24,7 @@ from .supernet import ArchGradient, Gate, check_arch_gradient, make_gates, mutat
 SCHEDULES = ("constant", "cosine")
 WARMUP_SAMPLINGS = ("random", "fair")
 WEIGHT_SAMPLINGS = ("probable", "fair")
-FINALISTS = 32
+FINALISTS = 64
 
 
 class ProxylessNAS(LatencyAwareStrategy):
@@ -63,7 +63,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             memory is freed; never so many that the budget could not be met. None by default.
         finalists: How many of the most likely architectures within the budget a search of `nni-proxyless` compares at
             its end, each with the supernet's weights on the architecture part of the data; the best one by these
-            accuracies, smoothed over all of them, is exported. 1 exports the most likely one. If not given: 32 with
+            accuracies, smoothed over all of them, is exported. 1 exports the most likely one. If not given: 64 with
             `budget`, else 1, as accuracies know nothing of latency.
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
             `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient; may be combined

@@ -373,7 +373,7 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
 @pytest.mark.parametrize(
     ("settings", "count"),
     [
-        ({"budget_fraction": 1.0}, 32),
+        ({"budget_fraction": 1.0}, 64),
         ({"objective": "add_linear"}, None),
         ({"strategy": "darts"}, None),
         ({"finalists": 3}, 3),
