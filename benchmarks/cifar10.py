@@ -214,8 +214,8 @@ def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
         card = run_retraining(prepare_retraining(RetrainRecipe.from_dict(settings)), Path(folder) / "out")
     return [
         {
-            "network": job["network"], "seed": job["seed"], "top1": card["test"]["top1"],
-            "validation_top1": card["validation"]["top1"], "parameters": architecture.parameters,
+            "network": job["network"], "seed": job["seed"], "top1": card["results"]["test"]["top1"],
+            "validation_top1": card["results"]["validation"]["top1"], "parameters": architecture.parameters,
             "multiply_adds": architecture.multiply_adds, "seconds": round(time.perf_counter() - start),
         }
     ]  # fmt: skip
