@@ -123,6 +123,55 @@ def summary(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
         say(f"| {np.median([float(rows[0]['seconds_each']) for rows in of]):.2f} |\n")
 
 
+def limits(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
+    """How little regret is possible: all networks ranked by several supernets at once, and by their own trainings.
+
+    The last row is what knowing every network's true accuracy would leave, since the best of hundreds of noisy means is
+    partly the luckiest: truths are drawn from what the measured means and their noise leave open, 1,000 times.
+    """
+    from load import GroundTruth
+    from scipy.stats import spearmanr
+    from search_quality import BUDGETS, TARGETS
+
+    from nni_proxyless.ranking import additive_fit
+
+    truth = GroundTruth()
+    cells = [
+        np.flatnonzero(truth.latency_ms[target] <= truth.budget(target, part))
+        for target, part in itertools.product(TARGETS, BUDGETS)
+    ]
+    choices = [dict(enumerate(name.split())) for name in truth.names]
+
+    def regret(values: Any, cell: Any, smoothed: bool) -> float:
+        own = values[cell]
+        if smoothed:
+            own = np.array(additive_fit([choices[i] for i in cell], own.tolist()))
+        of = truth.accuracy[cell]
+        return 100 * float(of.max() - of[own.argmax()])
+
+    rows = [lines for (variant, _), lines in sorted(found.items()) if variant == "random"]
+    shared = np.array([[ranking(lines)[name] for name in truth.names] for lines in rows])
+    say = sys.stdout.write
+    say("\n| ranked by | Spearman, all networks | regret of the best, points | the same, smoothed |\n")
+    say("|---|---|---|---|\n")
+    for count in (1, 2, 5, 10):
+        means = [part.mean(0) for part in np.split(shared[: len(shared) // count * count], len(shared) // count)]
+        spearman = np.mean([spearmanr(mean, truth.accuracy).statistic for mean in means])
+        plain, smoothed = (np.mean([regret(m, c, how) for m in means for c in cells]) for how in (False, True))
+        say(f"| {count} supernets | {spearman:.2f} | {plain:.2f} | {smoothed:.2f} |\n")
+    smoothed = np.mean([regret(truth.accuracy, cell, True) for cell in cells])
+    say(f"| the trainings themselves | 1 | 0 | {smoothed:.2f} |\n")
+    generator, noise = np.random.default_rng(0), truth.seed_noise**2 / truth.accuracies.shape[1]
+    left = []
+    for cell in cells:
+        of = truth.accuracy[cell]
+        part = 1 - noise / of.var()
+        for _ in range(1000):
+            true = of.mean() + part * (of - of.mean()) + generator.normal(0, np.sqrt(part * noise), len(of))
+            left.append(of.max() - of[true.argmax()])
+    say(f"| their true accuracies | | {100 * np.mean(left):.2f} | |\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "supernet")
@@ -136,6 +185,7 @@ def main() -> None:
     if not options.summary:
         train(options)
     summary(read())
+    limits(read())
 
 
 def train(options: argparse.Namespace) -> None:
