@@ -185,7 +185,7 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
     say = sys.stdout.write
     say("| strategy | searches | percentile: median (quartiles) | regret, points: mean (worst) | within budget ")
     say("| weight + architecture steps | seconds |\n|---|---|---|---|---|---|---|\n")
-    for name in sorted(groups, key=lambda n: -np.median(_column(groups[n], "percentile"))):
+    for name in sorted(groups, key=lambda n: _column(groups[n], "regret").mean()):
         of = groups[name]
         low, middle, high = np.percentile(_column(of, "percentile"), [25, 50, 75])
         regret = 100 * _column(of, "regret")
@@ -199,10 +199,11 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
 
 
 def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict[str, str]]:
-    """What searches would have exported had they compared fewer finalists: rows named `<strategy>, <k> finalists`.
+    """What searches would have exported had they compared fewer finalists.
 
-    Comparing them is the last thing that a search does, so one search tells all counts up to its own. Below 0 it is by
-    each network's own accuracy, without smoothing: `<strategy>, <k> finalists, not smoothed`.
+    Rows are named `<strategy>, <k> finalists`, and `<strategy>, likeliest` for 1. Comparing them is the last thing that
+    a search does, so one search tells all counts up to its own. Below 0 it is by each network's own accuracy, without
+    smoothing: `<strategy>, <k> finalists, not smoothed`.
     """
     from load import GroundTruth
 
@@ -214,7 +215,7 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
     truth, found = GroundTruth(), []
     for count, row in itertools.product(counts, rows):
         lines = compared.get(tuple(row[k] for k in FINALIST_COLUMNS[:4]), [])
-        if not lines:
+        if len(lines) < abs(count):
             continue
         lines = sorted(lines, key=lambda line: int(line["rank"]))[: abs(count)]
         values = [float(line["shared_accuracy"]) for line in lines]
@@ -222,7 +223,7 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
             values = additive_fit([dict(enumerate(line["architecture"].split())) for line in lines], values)
         best = lines[values.index(max(values))]["architecture"]
         scored = {key: str(value) for key, value in _scored(truth, best, row["target"], float(row["budget"])).items()}
-        name = row["strategy"] if abs(count) == 1 else f"{row['strategy']}, {abs(count)} finalists"
+        name = f"{row['strategy']}, " + ("likeliest" if abs(count) == 1 else f"{abs(count)} finalists")
         name += ", not smoothed" if count < -1 else ""
         found.append({**row, **scored, "strategy": name})
     return found
@@ -257,7 +258,7 @@ def _draw(groups: dict[str, list[dict[str, str]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = sorted(groups, key=lambda n: np.median(_column(groups[n], "percentile")))
+    names = sorted(groups, key=lambda n: -_column(groups[n], "regret").mean())
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.5 * len(names) + 1.5), sharey=True)
     for axis, key, label, scale in (
         (axes[0], "percentile", "percentile among networks within the budget", 1),
