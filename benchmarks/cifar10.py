@@ -45,10 +45,10 @@ BUDGETS = (0.35, 0.5, 0.65)  # parts of the largest network's latency
 WIDTH, SIZE, IMAGES = 0.35, 24, 20_000
 SEARCH: dict[str, Any] = {
     "space": "mobilenetv2_cifar", "width_mult": WIDTH, "input_size": SIZE, "data": "arrays",
-    "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 16, "batch_size": 64, "learning_rate": 0.1,
+    "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 32, "batch_size": 32, "learning_rate": 0.05,
     "weight_decay": 3e-4, "decay_norm_bias": False, "threads": 1,
 }  # fmt: skip
-WARMUP = 8
+WARMUP = 24  # trained once for all targets and budgets of a seed
 BEST_OF = 8
 RETRAIN: dict[str, Any] = {
     "data": "arrays", "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 10, "warmup_epochs": 1,
@@ -313,7 +313,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "job")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--strategies", nargs="+", default=["proxyless", "random_best_of_8", "darts"])
+    parser.add_argument("--strategies", nargs="+", default=["random_best_of_8", "proxyless", "darts"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each network's latency")
     options = parser.parse_args()
