@@ -14,7 +14,7 @@ import torch
 from nni.nas.strategy import DARTS, RandomOneShot
 from torch import nn
 
-from nni_proxyless import Architecture, LatencyTable, MobileNetV2Space, search
+from nni_proxyless import Architecture, LatencyTable, MobileNetV2Space, recorder, search
 from nni_proxyless.baselines import (
     LatencyDARTS,
     LatencyENAS,
@@ -135,7 +135,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     name: str, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, folder = searched(recipe_file, "whole", strategy=name)
-    original = search._Recorder._record
+    original = recorder.Recorder._record
 
     class Killed(BaseException):
         pass
@@ -146,7 +146,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(search._Recorder, "_record", stop)
+        patch.setattr(recorder.Recorder, "_record", stop)
         with pytest.raises(Killed):
             searched(recipe_file, "parts", strategy=name)
     parts, resumed = searched(recipe_file, "parts", strategy=name)
@@ -178,7 +178,7 @@ def test_enas_goes_on_where_it_was(recipe_file: Path, monkeypatch: pytest.Monkey
 def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
     prepared = prepare(Recipe.load(recipe_file, {"strategy": "enas", "epochs": 2, "warmup_epochs": 0}))
     seen: list[Any] = []
-    original = search._Recorder.decode
+    original = recorder.Recorder.decode
 
     def decode(self: Any) -> Any:
         state = torch.get_rng_state()
@@ -189,7 +189,7 @@ def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search._Recorder, "decode", decode)
+        patch.setattr(recorder.Recorder, "decode", decode)
         run_search(prepared, recipe_file.parent / "out")
     assert seen
     assert all(seen)
@@ -198,14 +198,14 @@ def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
 def test_random_search_takes_the_best_of_those_it_drew(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranked on the part of the data that is there for the architecture, not on the one held out."""
     judged: list[tuple[int, float]] = []
-    original = search.accuracy
+    original = recorder.accuracy
 
     def accuracy(network: nn.Module, batches: Any) -> float:
         value = original(network, batches)
         judged.append((len(batches.dataset), value))
         return value
 
-    monkeypatch.setattr(search, "accuracy", accuracy)
+    monkeypatch.setattr(recorder, "accuracy", accuracy)
     prepared = prepare(
         Recipe.load(
             recipe_file,

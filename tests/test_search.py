@@ -24,7 +24,7 @@ import torch
 import yaml
 from PIL import Image
 
-from nni_proxyless import Architecture, search
+from nni_proxyless import Architecture, recorder
 from nni_proxyless.errors import InputError
 from nni_proxyless.gates import path_probs
 from nni_proxyless.latency import LatencyTable
@@ -83,7 +83,7 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
         settings |= {"warmup_sampling": "fair", "weight_sampling": "fair"}
     searched(recipe_file, "whole", **settings)
     assert (recipe_file.parent / "whole" / "pruned.csv").is_file()
-    original = search._Recorder._record
+    original = recorder.Recorder._record
     for epoch in (1, 3, 5):  # in the warm-up, in the search, and after paths were pruned; always before the checkpoint
 
         def stop(self: Any, trainer: Any, number: int, epoch: int = epoch) -> None:
@@ -92,7 +92,7 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(search._Recorder, "_record", stop)
+            patch.setattr(recorder.Recorder, "_record", stop)
             with pytest.raises(Killed):
                 searched(recipe_file, "parts", **settings)
     _, output = searched(recipe_file, "parts", **settings)
@@ -129,7 +129,7 @@ def test_a_trial_that_crashed_at_the_very_end_is_taken_over_with_its_records(rec
 def test_a_finished_search_is_not_trained_again(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, output = searched(recipe_file, "out")
     rows = history(output)
-    monkeypatch.setattr(search._Recorder, "_record", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(recorder.Recorder, "_record", lambda *_: pytest.fail("trained again"))
     second, _ = searched(recipe_file, "out")
     assert second.choices == first.choices
     assert history(output) == rows
@@ -230,13 +230,13 @@ def test_a_warmup_that_fails_is_left_to_the_next() -> None:
 RANKS = """
 import sys, torch
 from pathlib import Path
-from nni_proxyless import search
+from nni_proxyless import recorder
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.search import prepare, run_search
 
 folder = Path(sys.argv[1])
 seen = []
-original = search._Recorder.on_train_epoch_end
+original = recorder.Recorder.on_train_epoch_end
 
 def watched(self, trainer, module):
     # Before anything is shared at the end of the epoch.
@@ -244,7 +244,7 @@ def watched(self, trainer, module):
     seen.append({"rank": trainer.global_rank, "state": state, "losses": torch.stack(self._losses)})
     original(self, trainer, module)
 
-search._Recorder.on_train_epoch_end = watched
+recorder.Recorder.on_train_epoch_end = watched
 run_search(prepare(Recipe.load(folder / "recipe.yml", {
     "devices": 2, "accelerator": "cpu", "batch_size": 32, "epochs": 4, "prune_below": 0.02,
     "arch_gradient": sys.argv[2],

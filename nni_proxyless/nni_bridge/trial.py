@@ -21,8 +21,8 @@ from .channel import ManagerChannel, link_tensorboard
 from .watchdog import end_with_the_manager
 
 if TYPE_CHECKING:
+    from ..recorder import Record
     from ..retrain import RetrainRecord
-    from ..search import Record
 
 
 _log = logging.getLogger(__name__)
