@@ -211,6 +211,7 @@ class Recorder(pl.Callback):
         if not finalists:
             return
         judges = DataLoader(self._prepared.splits.finalists, batch_size=self._prepared.recipe.batch_size)
+        _log.info("comparing %d networks on %d images", len(finalists), len(self._prepared.splits.finalists))
         rows: list[dict[str, Any]] = []
         for choices in finalists:
             self._strategy.choose(choices)
