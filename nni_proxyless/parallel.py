@@ -7,6 +7,7 @@ those that did not run.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,7 +17,13 @@ from torch import nn
 
 
 class PathParallelStrategy(DDPStrategy):
-    """Lightning's DDP with its processes, samplers and devices, whose model stays as it is."""
+    """Lightning's DDP with its processes, samplers and devices, whose model stays as it is.
+
+    The other ranks wait while rank 0 validates, and at the end while it compares finalists.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(timeout=timedelta(hours=3))
 
     def configure_ddp(self) -> None:
         """Begin with rank 0's weights; nothing is wrapped."""
