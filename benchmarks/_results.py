@@ -17,15 +17,18 @@ FOLDER = Path(__file__).resolve().parent / "results"
 def publish(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...]) -> Path:
     """Write rows, with machine and versions, to `results/<name>-<processor>.csv`, and print them.
 
+    The processor is its name and, as hosts shorten names ("AMD EPYC" is several generations), its family and model.
+
     Args:
         name: Name of the benchmark.
         rows: The results; all have the same keys.
         packages: Packages whose versions matter.
     """
     device = this_device()
-    where = {"processor": device.processor, "cores": device.cores, **{p: version(p) for p in packages}}
+    processor = " ".join([device.processor, *_generation()])
+    where = {"processor": processor, "cores": device.cores, **{p: version(p) for p in packages}}
     FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}-{re.sub('[^a-z0-9]+', '-', device.processor.lower()).strip('-')}.csv"
+    path = FOLDER / f"{name}-{re.sub('[^a-z0-9]+', '-', processor.lower()).strip('-')}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0], *where], lineterminator="\n")
         writer.writeheader()
@@ -33,5 +36,13 @@ def publish(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...]) ->
     widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
         sys.stdout.write("  ".join(str(row[key]).ljust(widths[key]) for key in rows[0]).rstrip() + "\n")
-    sys.stdout.write(f"{device.processor}, {device.cores} cores -> {path}\n")
+    sys.stdout.write(f"{processor}, {device.cores} cores -> {path}\n")
     return path
+
+
+def _generation() -> list[str]:
+    """`family 25`, `model 1` as Linux tells them on x86; nothing elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
+    family, model = (re.search(rf"^{key}\s*:\s*(\d+)$", text, re.MULTILINE) for key in ("cpu family", "model"))
+    return [f"family {family[1]}", f"model {model[1]}"] if family and model else []
