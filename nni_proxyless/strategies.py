@@ -11,6 +11,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.strategy import DARTS
 from torch import Tensor
 
+from .arch_settings import default_arch_rate
 from .baselines import (
     Baseline,
     Differentiable,
@@ -21,7 +22,6 @@ from .baselines import (
     RandomSearch,
 )
 from .errors import RecipeError
-from .gradient import default_arch_rate
 from .latency.table import LatencyTable
 from .latency_aware import LatencyAwareStrategy, checked_candidates
 from .recipe import Recipe

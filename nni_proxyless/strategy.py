@@ -12,9 +12,10 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from nni.nas.oneshot.pytorch.strategy import MutationHook, no_default_hook
 from torch import nn
 
+from .arch_settings import ArchSettings
 from .cpu_kernels import accelerate
 from .errors import InputError, unknown_name
-from .gradient import ArchSettings, ProxylessLightningModule
+from .gradient import ProxylessLightningModule
 from .latency.table import LatencyTable
 from .latency_aware import LatencyAwareStrategy
 from .objective import get_objective
@@ -44,7 +45,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             `reinforce` (sampled networks, rewarded with accuracy × (ref / latency)^w; needs an evaluator whose batches
             are images and labels and whose module returns logits).
         arch_learning_rate: Rate of Adam on the architecture parameters; derived from the number of architecture steps
-            if not given (`gradient.default_arch_rate`), and logged.
+            if not given (`arch_settings.default_arch_rate`), and logged.
         arch_betas: Of Adam; the paper's by default.
         arch_weight_decay: Of Adam.
         arch_schedule: `constant` rate, or `cosine` to 0.

@@ -83,7 +83,7 @@ def test_the_rate_follows_the_number_of_steps_and_is_said(caplog: pytest.LogCapt
     # 32 steps, in each of which 2 of 3 paths move: 7 / (32 * 2 / 3), more than the highest rate allowed.
     assert strategy.oneshot_module.arch_rate == pytest.approx(0.2)
     assert "architecture learning rate 0.2, for 32 architecture steps" in caplog.text
-    from nni_proxyless.gradient import default_arch_rate
+    from nni_proxyless.arch_settings import default_arch_rate
 
     assert default_arch_rate(960, 7, "full") == pytest.approx(7 / 960)
     assert default_arch_rate(960, 7, "two_path") == pytest.approx(7 / 960 * 3.5)
