@@ -1,4 +1,4 @@
-"""Modules of a supernet that train faster on the CPU, computing the same: other kernels of PyTorch's own, put together.
+"""Modules that train faster on the CPU, computing the same: other kernels of PyTorch's own, put together.
 
 Measured on mobile networks in channels_last (docs/design.md):
 
@@ -7,7 +7,7 @@ Measured on mobile networks in channels_last (docs/design.md):
 * An in-place ReLU6 keeps a copy of its input for the backward pass. With batch-norm in one function its output serves,
   which the next convolution keeps anyway; gradients are masked where they lie.
 
-Plain networks, which are exported and run on devices, have none of these modules; `accelerate` puts them in.
+Searches and retrainings put them in with `accelerate`; what is exported and run on devices has none of them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from .architecture import Architecture
 from .catalogue import by_name
+from .cpu_kernels import accelerate
 from .data import DataSplits, load_splits
 from .errors import DataError, RunError
 from .evaluator import Batch, ImageClassification, accuracies
@@ -169,7 +170,7 @@ def run_retraining(
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
-    network = architecture.build()
+    network = accelerate(architecture.build())
     if prepared.inherited is not None:
         load_into(network, prepared.inherited)
     loader = _loader(recipe, prepared.splits.training, shuffle=True, drop_last=True)

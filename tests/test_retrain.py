@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from nni_proxyless import Architecture
+from nni_proxyless.cpu_kernels import DepthwiseConv2d, accelerate
 from nni_proxyless.data import load_splits
 from nni_proxyless.errors import ArchitectureError, DataError, RecipeError, RunError
 from nni_proxyless.evaluator import accuracies, warmup_cosine
@@ -88,6 +89,27 @@ def test_an_interrupted_retraining_ends_with_the_same_weights(found: Path, tmp_p
     # Another recipe begins anew.
     run_retraining(prepare_retraining(recipe_of(found, epochs=2)), parts)
     assert len(read_csv(parts / "history.csv")) == 2
+
+
+def test_the_kernels_of_the_cpu_train_the_same_network(
+    found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 1, "warmup_epochs": 0, "learning_rate": 0.01, "label_smoothing": 0.0}
+    used: list[type[Any]] = []
+
+    def count(network: Any) -> Any:
+        used.extend(type(module) for module in accelerate(network).modules())
+        return network
+
+    monkeypatch.setattr("nni_proxyless.retrain.accelerate", count)
+    run_retraining(prepare_retraining(recipe_of(found, **settings)), tmp_path / "fast")
+    assert DepthwiseConv2d in used
+    monkeypatch.setattr("nni_proxyless.retrain.accelerate", lambda network: network)
+    run_retraining(prepare_retraining(recipe_of(found, **settings)), tmp_path / "plain")
+    fast, plain = (read_weights(tmp_path / name / "weights_last.pt") for name in ("fast", "plain"))
+    assert list(fast) == list(plain)
+    for key, values in plain.items():
+        torch.testing.assert_close(fast[key], values, rtol=1e-3, atol=1e-4)
 
 
 def test_the_model_card_says_what_was_done(found: Path, tmp_path: Path) -> None:
