@@ -1,10 +1,12 @@
-"""How the architecture of a search is trained.."""
+"""How the architecture of a search is trained."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from .supernet import ArchGradient
+if TYPE_CHECKING:
+    from .supernet import ArchGradient
 
 # What an α would travel with the default rate if all steps that concern it went one way; see `default_arch_rate`.
 ARCH_TRAVEL = 7.0
