@@ -16,10 +16,13 @@ $(READY): pyproject.toml
 quickstart: $(READY)
 	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
 
+# Two tests at a time, each on one core.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 # All tests, the slow end-to-end ones included.
 test: $(READY)
 	$(BIN)/python -m pip check
-	$(BIN)/python -m pytest -m "not documentation"
+	$(PARALLEL) -m "not documentation"
 
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not slow and not documentation"
@@ -48,7 +51,7 @@ search-quality: $(READY)
 
 # What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_run.py
+	$(PARALLEL) tests/test_docs.py tests/test_docs_run.py
 
 clean:
 	rm -rf $(VENV) build dist results

@@ -111,7 +111,7 @@ class OurSearch:
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
         self.weight_optimizer = make_sgd(weights, 0.01, 0.9)
-        self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999), foreach=True)
+        self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999), fused=True)
         self.freezer = WeightFreezer(self.supernet)
 
     def choose(self, choices: Mapping[str, Any], step: str, generator: random.Random) -> None:

@@ -36,10 +36,15 @@ def accelerate(model: nn.Module) -> nn.Module:
             if type(child) is nn.Conv2d and _is_wide_depthwise(child):
                 module._modules[name] = _twin(DepthwiseConv2d, child)
         if isinstance(module, (ConvBNReLU, MBConv)) and not isinstance(module.act, nn.Identity):
-            for name in ("bn", "bn1", "bn2"):
+            for name, kind in (
+                ("bn", BatchNormReLU6),
+                ("bn1", BatchNormReLU6),
+                ("bn2", BatchNormReLU6),
+                ("bn3", BatchNorm),
+            ):
                 norm = module._modules.get(name)
                 if type(norm) is nn.BatchNorm2d:
-                    module._modules[name] = _twin(BatchNormReLU6, norm)
+                    module._modules[name] = _twin(kind, norm)
             module._modules["act"] = nn.Identity()
     return model
 
@@ -187,6 +192,29 @@ def _conv_backward(
     )
 
 
+def _normalises_in_place(norm: nn.BatchNorm2d, x: Tensor) -> bool:
+    """Whether a batch-norm has only to normalise, by the batch's statistics, what nothing else reads."""
+    return norm.training and not norm.track_running_stats and not torch.is_grad_enabled() and _on_plain_cpu(x)
+
+
+def _normalise_(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
+    stats = x.new_empty((2, x.shape[1]))
+    torch.native_batch_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, out=(x, stats[0], stats[1]))
+    return x
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch-norm that, in the passes without a graph of an architecture step, writes over its input.
+
+    Nothing else may read that input. In this package's blocks it is a convolution's output.
+
+    Shape: (batch, channels, height, width), as `torch.nn.BatchNorm2d`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _normalise_(self, x) if _normalises_in_place(self, x) else super().forward(x)
+
+
 class BatchNormReLU6(nn.BatchNorm2d):
     """Batch-norm and ReLU6 in one function that keeps two tensors for the backward pass instead of three.
 
@@ -197,6 +225,8 @@ class BatchNormReLU6(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        if _normalises_in_place(self, x):
+            return _normalise_(self, x).clamp_(0.0, 6.0)
         if not (self.training and torch.is_grad_enabled() and _on_plain_cpu(x)):
             return functional.relu6(super().forward(x), inplace=True)
         factor = 0.0 if self.momentum is None else self.momentum

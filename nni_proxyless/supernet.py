@@ -69,7 +69,7 @@ class Gate(nn.Module):
 
     def logits(self) -> Tensor:
         """α / τ, shape (num_candidates,), differentiable; -inf where a path is pruned."""
-        return self.alpha / self.temperature
+        return self.alpha if self.temperature == 1.0 else self.alpha / self.temperature
 
     def probs(self) -> Tensor:
         """Path probabilities, shape (num_candidates,), differentiable."""
@@ -137,7 +137,8 @@ class GatedLayerChoice(LayerChoice, _GatedModule):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         def run_path(index: int) -> Any:
             name = self.names[index]
-            with _input_unchanged((args, kwargs), self._gate, f"candidate '{name}' of '{self.label}'"):
+            inputs = args[0] if len(args) == 1 and not kwargs else (args, kwargs)
+            with _input_unchanged(inputs, self._gate, f"candidate '{name}' of '{self.label}'"):
                 return self[name](*args, **kwargs)
 
         return self._gate(run_path)
@@ -192,7 +193,8 @@ def _input_unchanged(inputs: Any, gate: Gate, what: str) -> Iterator[None]:
     if not gate.sample.inactive:
         yield
         return
-    tensors = [leaf for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor)]
+    leaves = [inputs] if isinstance(inputs, Tensor) else tree_flatten(inputs)[0]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     before = [tensor._version for tensor in tensors]
     yield
     if [tensor._version for tensor in tensors] != before:

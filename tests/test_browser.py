@@ -18,7 +18,8 @@ from nni_proxyless import Architecture
 
 from .workplace import Workplace, read_csv, wait_until
 
-pytestmark = pytest.mark.slow
+# One worker for both: they share an experiment.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 
 @pytest.fixture(scope="module")

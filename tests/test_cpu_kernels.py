@@ -121,6 +121,29 @@ def test_without_gradients_and_in_evaluation_the_same_comes_out(training: bool) 
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_frozen_paths_without_a_graph_compute_the_same_and_leave_their_input(
+    memory_format: torch.memory_format, stride: int
+) -> None:
+    """The inactive paths of an architecture step write over what convolutions give them, and over nothing else."""
+    block = lively(MBConv(8, 8, 5, 3, stride, NORM))
+    head = lively(ConvBNReLU(8, 16, 1, 1, NORM))
+    twins = [accelerate(copy.deepcopy(module)) for module in (block, head)]
+    for module in (m for top in (block, head, *twins) for m in top.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+    x = torch.randn(4, 8, 9, 6).contiguous(memory_format=memory_format)
+    kept = x.clone()
+    with torch.no_grad():
+        expected, found = head(block(x)), twins[1](twins[0](x))
+    assert torch.equal(found, expected)
+    assert torch.equal(x, kept)
+    for twin, plain in zip(twins, (block, head), strict=True):
+        for a, b in zip(twin.state_dict().values(), plain.state_dict().values(), strict=True):
+            assert torch.equal(a, b)
+
+
 def test_cumulative_statistics() -> None:
     norm = nn.BatchNorm2d(4, momentum=None)
     twin = copy.deepcopy(norm)

@@ -113,7 +113,7 @@ def _furnish(place: Workplace) -> None:
     place.change("config.yml", {"searchSpace": space})
     _write_programs(place)
     _write_tables(place)
-    done = place.command("nni-proxyless", "run", "experiments/quickstart/config.yml")
+    done = place.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port))
     assert done.returncode == 0, done.stderr
     found = place.folder / "results" / "quickstart"
     _provide_network(place)
@@ -221,7 +221,8 @@ def run(command: str, place: Workplace, executed: set[str]) -> None:
     executed.add(command)
     for pattern, shorter in SHORTER:
         command = re.sub(pattern, shorter, command)
-    if command.startswith("nnictl create"):
+    # Pages run two at a time, and a port that is free when one asks for it may be taken by the other's manager.
+    if command.startswith(("nnictl create", "nni-proxyless run")):
         command += f" --port {place.port}"
     start = time.monotonic()
     done = place.command(*shlex.split(command), timeout=500)
