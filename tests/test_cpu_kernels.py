@@ -144,6 +144,20 @@ def test_frozen_paths_without_a_graph_compute_the_same_and_leave_their_input(
             assert torch.equal(a, b)
 
 
+def test_hooks_of_modules_inside_are_called_on_frozen_paths() -> None:
+    block = accelerate(MBConv(8, 8, 3, 3, 1, NORM))
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats = False
+    seen = []
+    x = images(2, 8, 5, 5)
+    with torch.no_grad():
+        expected = block(x)
+        block.conv_dw.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
+        assert torch.equal(block(x), expected)
+    assert seen == [(2, 24, 5, 5)]
+
+
 def test_cumulative_statistics() -> None:
     norm = nn.BatchNorm2d(4, momentum=None)
     twin = copy.deepcopy(norm)
