@@ -17,7 +17,7 @@ quickstart: $(READY)
 	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
 
 # Two tests at a time, each on one core.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1
 
 # All tests, the slow end-to-end ones included.
 test: $(READY)

@@ -18,8 +18,7 @@ from nni_proxyless import Architecture
 
 from .workplace import Workplace, read_csv, wait_until
 
-# One worker for both: they share an experiment.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
