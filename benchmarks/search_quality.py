@@ -70,6 +70,9 @@ TRIED: dict[str, dict[str, Any]] = {
     "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
     "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
     "4 draws in a step": {**PLAIN, "arch_samples": 4},
+    "finalists not trained": {**PLAIN, "finalist_epochs": 0},
+    "finalists trained for 2 epochs": {**PLAIN, "finalist_epochs": 2},
+    "finalists trained for 4 epochs": {**PLAIN, "finalist_epochs": 4},
     "no sharpening": {**PLAIN, "sharpen_epochs": 0},
 }
 # Strategy `random`: its supernet depends on the seed alone, so `shared_weights.py` trains it once for all budgets and

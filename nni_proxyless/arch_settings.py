@@ -27,6 +27,8 @@ class ArchSettings:
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: all of a layer in turn.
         weight_sampling: Paths of weight steps after those: `probable` ones, drawn from p, or `fair`.
+        finalist_epochs: Last epochs, in which the architecture parameters stay as they are and the networks that are
+            compared at the end are trained in turn.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         samples: Times that a step of `two_path` or `full` draws paths; its gradient is their mean.
         sharpen_epochs: The temperature falls from 1 in this many epochs at the end; if not given, in the last quarter
@@ -44,6 +46,7 @@ class ArchSettings:
     warmup_epochs: int = 0
     warmup_sampling: str = "random"
     weight_sampling: str = "probable"
+    finalist_epochs: int = 0
     reinforce_samples: int = 8
     samples: int = 1
     sharpen_epochs: int | None = None

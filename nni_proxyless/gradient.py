@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import numpy as np
 import torch
 import torch.distributed
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
@@ -50,6 +51,7 @@ class ProxylessLightningModule(DartsLightningModule):
         arch: How the architecture is trained.
         budget_ms: What the decoded network may take, in milliseconds: the weight is then found by dual ascent.
         export: Gives the choices that the search has come to.
+        finalists: Gives the networks that are compared at the end of the search.
         description: Plain data on the space, kept in checkpoints.
         sampling_seed: Seed of the path sampler, which is its own: the same paths whatever else draws numbers.
         penalty: NNI's own penalty, added with a gradient.
@@ -73,6 +75,7 @@ class ProxylessLightningModule(DartsLightningModule):
         arch: ArchSettings,
         budget_ms: float | None,
         export: Callable[[], Mapping[str, Any]],
+        finalists: Callable[[], Sequence[Mapping[str, Any]]],
         description: Mapping[str, Any] | None,
         sampling_seed: int,
         penalty: ExpectationProfilerPenalty | None,
@@ -100,6 +103,8 @@ class ProxylessLightningModule(DartsLightningModule):
         self._multiplier = None if budget_ms is None else BudgetMultiplier(0.0, MULTIPLIER_GAIN)
         self._baseline = Baseline()
         self._export = export
+        self._finalists = finalists
+        self._trained_last: list[list[int]] = []  # the finalists, each with the path of every gate
         self._description = dict(description) if description else None
         self._sampling_seed = sampling_seed
         self._sampler = torch.Generator().manual_seed(sampling_seed)
@@ -128,7 +133,7 @@ class ProxylessLightningModule(DartsLightningModule):
     def _sharpening_start(self) -> float | None:
         if self._arch_steps is None:
             return None
-        epochs = (self.trainer.max_epochs or 0) - self.warmup_epochs
+        epochs = (self.trainer.max_epochs or 0) - self.warmup_epochs - self.arch.finalist_epochs
         sharpening: float | None = self.arch.sharpen_epochs
         if sharpening is None:
             sharpening = 0 if self.budget_ms is None else epochs / 4
@@ -176,7 +181,7 @@ class ProxylessLightningModule(DartsLightningModule):
         epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
         if epochs is not None and epochs > 0 and math.isfinite(batches):
             each = math.ceil(batches / self.arch.update_every)
-            self._arch_steps = max(1, (epochs - self.warmup_epochs) * each)
+            self._arch_steps = max(1, (epochs - self.warmup_epochs - self.arch.finalist_epochs) * each)
         rate = self.arch.learning_rate
         if rate is None:
             rate = ARCH_RATES[0]
@@ -203,7 +208,8 @@ class ProxylessLightningModule(DartsLightningModule):
             gate.temperature = temperature
 
     def on_train_epoch_start(self) -> Any:
-        if self.arch.prune_below is not None and self.trainer.current_epoch > self.warmup_epochs:
+        searching = self.trainer.current_epoch > self.warmup_epochs and not self._among_finalists
+        if self.arch.prune_below is not None and searching:
             self._prune(self.arch.prune_below)
         return super().on_train_epoch_start()
 
@@ -215,7 +221,7 @@ class ProxylessLightningModule(DartsLightningModule):
         """
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
-        if past_warmup and batch_idx % self.arch.update_every == 0:
+        if past_warmup and not self._among_finalists and batch_idx % self.arch.update_every == 0:
             self.architecture_step(batch["val"], batch_idx)
         self.advance_lr_schedulers(batch_idx)
         if batch_idx % self.log_prob_every_n_step == 0:
@@ -225,8 +231,10 @@ class ProxylessLightningModule(DartsLightningModule):
     def weight_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train the weights of one sampled path; no other path is computed."""
         in_warmup = self.trainer.current_epoch < self.warmup_epochs
-        if (self.arch.warmup_sampling if in_warmup else self.arch.weight_sampling) == "fair":
-            step = self.trainer.current_epoch * int(self.trainer.num_training_batches) + batch_idx
+        if self._among_finalists:
+            self._draw_finalist(self._weight_step_number(batch_idx))
+        elif (self.arch.warmup_sampling if in_warmup else self.arch.weight_sampling) == "fair":
+            step = self._weight_step_number(batch_idx)
             for number, gate in enumerate(self._gates.values()):
                 gate.draw_in_turn(step, self._sampling_seed + number)
         else:
@@ -237,6 +245,36 @@ class ProxylessLightningModule(DartsLightningModule):
         )
         self.advance_optimization(loss, batch_idx)
         return loss
+
+    def _weight_step_number(self, batch_idx: int) -> int:
+        return int(self.trainer.current_epoch) * int(self.trainer.num_training_batches) + batch_idx
+
+    @property
+    def _among_finalists(self) -> bool:
+        """Whether it is one of the last epochs, whose weight steps train the finalists alone."""
+        epochs = self.trainer.max_epochs
+        return (
+            self.arch.finalist_epochs > 0
+            and epochs is not None
+            and epochs > 0
+            and self.trainer.current_epoch >= epochs - self.arch.finalist_epochs
+        )
+
+    def _draw_finalist(self, step: int) -> None:
+        """The finalist whose turn it is; all have one in each round, in an order of its own.
+
+        The architecture parameters stay, so an interrupted search finds the same finalists and the same order again.
+        """
+        if not self._trained_last:
+            known = [list(gate.candidates) for gate in self._gates.values()]
+            self._trained_last = [
+                [of.index(choices[label]) for label, of in zip(self._gates, known, strict=True)]
+                for choices in self._finalists()
+            ]
+        round_number, turn = divmod(step, len(self._trained_last))
+        order = np.random.default_rng([self._sampling_seed, round_number]).permutation(len(self._trained_last))
+        for gate, path in zip(self._gates.values(), self._trained_last[int(order[turn])], strict=True):
+            gate.sample = PathSample(path)
 
     def advance_optimization(
         self,

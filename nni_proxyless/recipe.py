@@ -59,6 +59,8 @@ class Recipe(Settings):
         prune_below: Paths of less probability are removed for good; none by default.
         finalists: How many of the likeliest networks within the budget are compared at the end; the best is exported.
             By default 64 with `proxyless` and objective `budget`, else 1: none are compared.
+        finalist_epochs: Last epochs, in which the architecture parameters stay and only those networks are trained. By
+            default a third of those after the warm-up where networks are compared, else none.
         epochs: Epochs in all.
         batch_size: Images in a batch, on each device.
         learning_rate: Of the weights, at the start of a cosine.
@@ -111,6 +113,7 @@ class Recipe(Settings):
     sharpen_temperature: float = 0.1
     prune_below: float | None = None
     finalists: int | None = None
+    finalist_epochs: int | None = None
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.05
@@ -137,7 +140,7 @@ class Recipe(Settings):
         )  # fmt: skip
         self.check_from_0(
             source, "latency_weight", "weight_decay", "arch_weight_decay", "warmup_epochs", "sharpen_epochs", "seed",
-            "num_workers",
+            "num_workers", "finalist_epochs",
         )  # fmt: skip
         self.check_from_0_below_1(source, "momentum", "label_smoothing", "arch_beta1", "arch_beta2")
         self.check_between_0_and_1(source, "arch_fraction", "held_out_fraction", "prune_below")
@@ -156,9 +159,11 @@ class Recipe(Settings):
             raise RecipeError(f"{source}: objective budget needs 'budget_ms' in milliseconds, or 'budget_fraction'")
         if self.reinforce_samples < 2:
             raise RecipeError(f"{source}: 'reinforce_samples' must be at least 2, got {self.reinforce_samples}")
-        if self.warmup_epochs >= self.epochs:
+        if self.warmup_epochs + (self.finalist_epochs or 0) >= self.epochs:
+            also = f" and {self.finalist_epochs} 'finalist_epochs'" if self.finalist_epochs else ""
             raise RecipeError(
-                f"{source}: 'warmup_epochs' must leave epochs to search in, got {self.warmup_epochs} of {self.epochs}"
+                f"{source}: 'warmup_epochs' must leave epochs to search in, "
+                f"got {self.warmup_epochs}{also} of {self.epochs}"
             )
         if self.strategy not in STRATEGIES and not _names_a_class(self.strategy):
             raise RecipeError(

@@ -66,6 +66,8 @@ class ProxylessNAS(LatencyAwareStrategy):
             its end, each with the supernet's weights on the architecture part of the data; the best one by these
             accuracies, smoothed over all of them, is exported. 1 exports the most likely one. If not given: 64 with
             `budget`, else 1, as accuracies know nothing of latency.
+        finalist_epochs: Last epochs, in which the architecture parameters stay as they are and weight steps train those
+            networks alone, in turn: shared weights rank few networks better than many (GreedyNAS, You et al. 2020).
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
             `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient; may be combined
             with `latency`.
@@ -104,6 +106,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         sharpen_temperature: float = 0.1,
         prune_below: float | None = None,
         finalists: int | None = None,
+        finalist_epochs: int = 0,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -148,6 +151,9 @@ class ProxylessNAS(LatencyAwareStrategy):
             raise InputError(f"sharpen_temperature must be above 0 and at most 1, got {sharpen_temperature!r}")
         if prune_below is not None and not 0.0 < prune_below < 1.0:
             raise InputError(f"prune_below must be between 0 and 1, got {prune_below!r}")
+        _whole("finalist_epochs", finalist_epochs, 0)
+        if finalist_epochs and self._num_finalists == 1:
+            raise InputError("finalist_epochs needs finalists= of at least 2: it trains those")
         _whole("log_prob_every_n_step", log_prob_every_n_step, 1)
         self.objective_name = objective
         self.latency_weight = latency_weight
@@ -162,6 +168,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             warmup_epochs=warmup_epochs,
             warmup_sampling=warmup_sampling,
             weight_sampling=weight_sampling,
+            finalist_epochs=finalist_epochs,
             reinforce_samples=reinforce_samples,
             samples=arch_samples,
             sharpen_epochs=sharpen_epochs,
@@ -206,6 +213,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             arch=self.arch,
             budget_ms=self.budget_ms if self._keeps_budget else None,
             export=self.decoded_choices,
+            finalists=self.finalists,
             description=self._description,
             sampling_seed=torch.initial_seed() % 2**63 if self.seed is None else self.seed,
             penalty=self.penalty,

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from PIL import Image
 from nni_proxyless import Architecture, recorder
 from nni_proxyless.errors import InputError
 from nni_proxyless.gates import path_probs
+from nni_proxyless.gradient import ProxylessLightningModule
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
@@ -36,6 +38,7 @@ from nni_proxyless.retrain import load_architecture
 from nni_proxyless.retrain_recipe import RetrainRecipe
 from nni_proxyless.search import prepare, run_search
 from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.strategies import make_strategy
 from nni_proxyless.warmup import shared_warmup
 
 from .conftest import REPOSITORY, table_of
@@ -81,6 +84,8 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
     settings = {"arch_gradient": gradient, "prune_below": 0.05, "share_warmup": False, "reinforce_samples": 3}
     if gradient == "full":
         settings |= {"warmup_sampling": "fair", "weight_sampling": "fair"}
+    if gradient == "two_path":
+        settings |= {"finalists": 3, "finalist_epochs": 2}
     searched(recipe_file, "whole", **settings)
     assert (recipe_file.parent / "whole" / "pruned.csv").is_file()
     original = recorder.Recorder._record
@@ -368,6 +373,53 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
     best = finalists[smoothed.index(max(smoothed))]
     assert architecture.candidate_names == best["architecture"]
     assert architecture.predicted_latency_ms == pytest.approx(float(best["latency_ms"]))
+
+
+def test_the_last_epochs_train_the_finalists_alone(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ProxylessLightningModule.weight_step
+    trained: dict[int, list[str]] = {}
+
+    def watched(self: Any, batch: Any, batch_idx: int) -> Any:
+        loss = original(self, batch, batch_idx)
+        names = " ".join(str(gate.candidates[gate.sample.active]) for gate in self._gates.values())
+        trained.setdefault(self.trainer.current_epoch, []).append(names)
+        return loss
+
+    monkeypatch.setattr(ProxylessLightningModule, "weight_step", watched)
+    architecture, output = searched(recipe_file, "out", finalists=3, finalist_epochs=2)
+    with (output / "finalists.csv").open(encoding="utf-8") as file:
+        finalists = {row["architecture"] for row in csv.DictReader(file)}
+    assert list(architecture.choices) == sorted(architecture.choices)  # names in the order of the gates
+    assert len(finalists) == 3
+    last = Counter(trained[4] + trained[5])
+    assert set(last) == finalists
+    assert max(last.values()) - min(last.values()) <= 2  # rounds are complete but for the first and the last
+    assert len(set(trained[3])) > 3
+    with (output / "probabilities.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    by_epoch = [[row["probability"] for row in rows if row["epoch"] == str(epoch)] for epoch in range(3, 7)]
+    assert by_epoch[0] != by_epoch[1] == by_epoch[2] == by_epoch[3]
+    cost = json.loads((output / "cost.json").read_text())
+    assert cost["architecture_steps"] == 2 * len(trained[0])
+    assert cost["weight_steps"] == 6 * len(trained[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [
+        ({"budget_fraction": 0.9}, 2),
+        ({"budget_fraction": 0.9, "finalists": 1}, 0),
+        ({"budget_fraction": 0.9, "finalist_epochs": 1}, 1),
+        ({"objective": "add_linear"}, 0),
+        ({"objective": "add_linear", "finalists": 5}, 2),
+    ],
+)
+def test_how_long_finalists_are_trained(
+    settings: dict[str, Any], epochs: int, tiny_spec: SpaceSpec, tiny_table: LatencyTable
+) -> None:
+    recipe = Recipe.from_dict({"space": "mobilenetv2_digits", "epochs": 10, "warmup_epochs": 3, **settings})
+    strategy = make_strategy(recipe, tiny_table, tiny_spec, 5)
+    assert strategy.arch.finalist_epochs == epochs
 
 
 @pytest.mark.parametrize(
