@@ -59,8 +59,7 @@ class Recipe(Settings):
         prune_below: Paths of less probability are removed for good; none by default.
         finalists: How many of the likeliest networks within the budget are compared at the end; the best is exported.
             By default 64 with `proxyless` and objective `budget`, else 1: none are compared.
-        finalist_epochs: Last epochs, in which the architecture parameters stay and only those networks are trained. By
-            default a third of those after the warm-up where networks are compared, else none.
+        finalist_epochs: Last epochs, in which the architecture parameters stay and only those networks are trained.
         epochs: Epochs in all.
         batch_size: Images in a batch, on each device.
         learning_rate: Of the weights, at the start of a cosine.
@@ -113,7 +112,7 @@ class Recipe(Settings):
     sharpen_temperature: float = 0.1
     prune_below: float | None = None
     finalists: int | None = None
-    finalist_epochs: int | None = None
+    finalist_epochs: int = 0
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 0.05
@@ -159,7 +158,7 @@ class Recipe(Settings):
             raise RecipeError(f"{source}: objective budget needs 'budget_ms' in milliseconds, or 'budget_fraction'")
         if self.reinforce_samples < 2:
             raise RecipeError(f"{source}: 'reinforce_samples' must be at least 2, got {self.reinforce_samples}")
-        if self.warmup_epochs + (self.finalist_epochs or 0) >= self.epochs:
+        if self.warmup_epochs + self.finalist_epochs >= self.epochs:
             also = f" and {self.finalist_epochs} 'finalist_epochs'" if self.finalist_epochs else ""
             raise RecipeError(
                 f"{source}: 'warmup_epochs' must leave epochs to search in, "

@@ -115,23 +115,13 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
         "warmup_epochs": recipe.warmup_epochs,
         "warmup_sampling": recipe.warmup_sampling,
         "weight_sampling": recipe.weight_sampling,
-        "finalist_epochs": _finalist_epochs(recipe),
+        "finalist_epochs": recipe.finalist_epochs,
         "sharpen_epochs": recipe.sharpen_epochs,
         "sharpen_temperature": recipe.sharpen_temperature,
         "prune_below": recipe.prune_below,
         "gradient_clip_val": recipe.gradient_clip_val,
         "seed": recipe.seed,
     }
-
-
-def _finalist_epochs(recipe: Recipe) -> int:
-    """As many as the recipe says; if it says nothing, a third of those after the warm-up where networks are compared."""
-    if recipe.finalist_epochs is not None:
-        return recipe.finalist_epochs
-    has_budget = recipe.budget_ms is not None or recipe.budget_fraction is not None
-    keeps_budget = recipe.objective == "budget" or (recipe.objective is None and has_budget)
-    compares = keeps_budget if recipe.finalists is None else recipe.finalists > 1
-    return (recipe.epochs - recipe.warmup_epochs) // 3 if compares else 0
 
 
 def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> LatencyAwareStrategy:

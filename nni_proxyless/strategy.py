@@ -67,7 +67,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             accuracies, smoothed over all of them, is exported. 1 exports the most likely one. If not given: 64 with
             `budget`, else 1, as accuracies know nothing of latency.
         finalist_epochs: Last epochs, in which the architecture parameters stay as they are and weight steps train those
-            networks alone, in turn: shared weights rank few networks better than many (GreedyNAS, You et al. 2020).
+            networks alone, in turn (as GreedyNAS trains promising paths, You et al. 2020).
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
             `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient; may be combined
             with `latency`.

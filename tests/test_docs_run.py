@@ -225,7 +225,7 @@ def run(command: str, place: Workplace, executed: set[str]) -> None:
     if command.startswith(("nnictl create", "nni-proxyless run")):
         command += f" --port {place.port}"
     start = time.monotonic()
-    done = place.command(*shlex.split(command), timeout=500)
+    done = place.command(*shlex.split(command), timeout=900)
     print(f"{time.monotonic() - start:.0f} s: {command}")
     if re.search(NEEDS_CUDA, command) and not torch.cuda.is_available():
         assert done.returncode == 2, command
@@ -274,7 +274,7 @@ def test_python(number: int, place: Workplace) -> None:
     before = BEFORE if "evaluator" in text else ""
     done = subprocess.run(
         [sys.executable, "-c", before + text],
-        cwd=place.folder, env=place.environment, capture_output=True, text=True, check=False, timeout=500,
+        cwd=place.folder, env=place.environment, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 

@@ -67,7 +67,7 @@ def test_all_strategies_side_by_side(workplace: Workplace) -> None:
     tuner = {"name": "LatencyBudget", "classArgs": {"max_trials_per_cell": 1}}
     workplace.change("config.yml", {"searchSpace": space, "tuner": tuner})
     done = workplace.command(
-        "nni-proxyless", "run", "experiments/baselines/config.yml", "--port", str(workplace.port), "--keep", timeout=500
+        "nni-proxyless", "run", "experiments/baselines/config.yml", "--port", str(workplace.port), "--keep", timeout=900
     )
     assert done.returncode == 0, done.stderr
     rows = read_csv(workplace.folder / "results" / "baselines" / "summary.csv")

@@ -59,7 +59,7 @@ class Workplace:
         path = self.experiment / file
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
-    def command(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def command(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BIN / words[0]), *words[1:]],
             capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, timeout=timeout,
