@@ -25,7 +25,7 @@ test: $(READY)
 	$(PARALLEL) -m "not documentation"
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not slow and not documentation"
+	$(PARALLEL) -m "not slow and not documentation"
 
 lint: $(READY)
 	$(BIN)/ruff check .
