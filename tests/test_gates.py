@@ -267,3 +267,18 @@ def test_conditional_probs_of_all_paths_are_p(alphas: list[Tensor]) -> None:
 def test_entropy_of_known_distributions() -> None:
     assert float(entropy(torch.full((8,), 1 / 8))) == pytest.approx(2.0794415)  # ln 8
     assert float(entropy(torch.tensor([1.0, 0.0]))) == 0.0
+
+
+@pytest.mark.parametrize("formats", list(itertools.product((torch.contiguous_format, torch.channels_last), repeat=2)))
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3, 1, 1), (2, 1, 4, 5)])
+def test_gradients_of_gates_in_every_memory_format(
+    shape: tuple[int, ...], formats: tuple[torch.memory_format, torch.memory_format]
+) -> None:
+    """∂L/∂g = ⟨∂L/∂y, o_1 - o_0⟩, however gradient and outputs lie in memory."""
+    weight = torch.randn(shape).contiguous(memory_format=formats[0])
+    outputs = [torch.randn(shape).contiguous(memory_format=formats[1]) for _ in range(2)]
+    gates = torch.tensor([1.0, 0.0], requires_grad=True)
+    gated_sum(gates, outputs).backward(weight)
+    expected = (weight.double() * (outputs[1].double() - outputs[0].double())).sum()
+    assert gates.grad is not None
+    torch.testing.assert_close(gates.grad, torch.tensor([0.0, float(expected)]), rtol=1e-5, atol=1e-5)
