@@ -261,21 +261,40 @@ def summary() -> None:
         for r in found
     ]
     say = sys.stdout.write
-    say("| target | network | | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M |\n")
-    say("|---|---|---|---|---|---|\n")
+    say("| target | network | | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M ")
+    say("| above MobileNetV2 at equal latency, points | times as fast at equal accuracy |\n")
+    say("|---|---|---|---|---|---|---|---|\n")
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for target, family, what, name, seed in sorted(rows):
+    for target, family, what, name, seed in sorted(rows):  # MobileNetV2 first
         if (name, seed) not in accuracy:
             continue
         mean = float(np.mean(accuracy[name, seed]))
         each = ", ".join(f"{value:.1f}" for value in accuracy[name, seed])
         took = latency.get((name, target))
         say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({each}) ")
-        say(f"| {network(name).multiply_adds / 1e6:.1f} |\n")
+        say(f"| {network(name).multiply_adds / 1e6:.1f} ")
+        mobilenets = [] if family == "MobileNetV2" else points.get((target, "MobileNetV2"), [])
+        say(f"| {' | '.join(against(mobilenets, took, mean))} |\n")
         if took is not None:
             points.setdefault((target, family), []).append((took, mean))
     if points:
         _draw(points)
+
+
+def against(mobilenets: list[tuple[float, float]], took: float | None, accuracy: float) -> tuple[str, str]:
+    """Points above MobileNetV2 at equal latency and times as fast at equal accuracy, between widths along a line.
+
+    Beyond the narrowest and widest only a bound is known: a network that is faster than all of them is that many points
+    or more above, as one that is better than all is that many times as fast, or more.
+    """
+    of = sorted(mobilenets)
+    if took is None or len(of) < 2:
+        return "", ""
+    milliseconds, accuracies = zip(*of, strict=True)
+    above, ratio = accuracy - np.interp(took, milliseconds, accuracies), np.interp(accuracy, accuracies, milliseconds)
+    least = "≥ " if took < milliseconds[0] else "≤ " if took > milliseconds[-1] else ""
+    bound = "≥ " if accuracy > accuracies[-1] else "≤ " if accuracy < accuracies[0] else ""
+    return f"{least}{above:.1f}", f"{bound}{ratio / took:.2f}"
 
 
 def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
