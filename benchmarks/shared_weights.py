@@ -126,50 +126,69 @@ def summary(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
 def limits(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
     """How little regret is possible: all networks ranked by several supernets at once, and by their own trainings.
 
+    Beside it, how often what is ranked first is better than what random best-of-8 takes with the same budget, by seed.
+
     The last row is what knowing every network's true accuracy would leave, since the best of hundreds of noisy means is
     partly the luckiest: truths are drawn from what the measured means and their noise leave open, 1,000 times.
     """
     from load import GroundTruth
     from scipy.stats import spearmanr
-    from search_quality import BUDGETS, TARGETS
+    from search_quality import BUDGETS, TARGETS, random_rows
 
     from nni_proxyless.ranking import additive_fit
 
     truth = GroundTruth()
-    cells = [
-        np.flatnonzero(truth.latency_ms[target] <= truth.budget(target, part))
-        for target, part in itertools.product(TARGETS, BUDGETS)
-    ]
+    cells = {
+        (target, part): np.flatnonzero(truth.latency_ms[target] <= truth.budget(target, part))
+        for part, target in itertools.product(BUDGETS, TARGETS)
+    }
     choices = [dict(enumerate(name.split())) for name in truth.names]
+    rows = [lines for (variant, _), lines in sorted(found.items()) if variant == "random"]
+    shared = np.array([[ranking(lines)[name] for name in truth.names] for lines in rows])
+    by_eight: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for row in random_rows(len(rows)):
+        if row["strategy"] == "random_best_of_8":
+            by_eight[row["target"], float(row["budget"])].append(float(row["accuracy"]))
 
-    def regret(values: Any, cell: Any, smoothed: bool) -> float:
+    def first(values: Any, cell: Any, smoothed: bool) -> float:
+        """Accuracy of the network that is ranked first among those of a cell."""
         own = values[cell]
         if smoothed:
             own = np.array(additive_fit([choices[i] for i in cell], own.tolist()))
-        of = truth.accuracy[cell]
-        return 100 * float(of.max() - of[own.argmax()])
+        return float(truth.accuracy[cell][own.argmax()])
 
-    rows = [lines for (variant, _), lines in sorted(found.items()) if variant == "random"]
-    shared = np.array([[ranking(lines)[name] for name in truth.names] for lines in rows])
+    def scored(rankings: Any, smoothed: bool) -> str:
+        regrets, better = [], {part: [] for part in BUDGETS}  # type: dict[float, list[bool]]
+        for values, ((target, part), cell) in itertools.product(rankings, cells.items()):
+            accuracy = first(values, cell, smoothed)
+            regrets.append(100 * (truth.accuracy[cell].max() - accuracy))
+            better[part] += [accuracy > other for other in by_eight[target, part]]
+        return f"{np.mean(regrets):.2f} | {_of_ten(better)}"
+
     say = sys.stdout.write
-    say("\n| ranked by | Spearman, all networks | regret of the best, points | the same, smoothed |\n")
-    say("|---|---|---|---|\n")
+    parts = ", ".join(map(str, BUDGETS))
+    say("\n| ranked by | Spearman, all networks | regret of the best, points ")
+    say(f"| better than random best-of-8, of 10, budget {parts} | smoothed: regret | smoothed: better |\n")
+    say("|---|---|---|---|---|---|\n")
     for count in (1, 2, 5, 10):
         means = [part.mean(0) for part in np.split(shared[: len(shared) // count * count], len(shared) // count)]
         spearman = np.mean([spearmanr(mean, truth.accuracy).statistic for mean in means])
-        plain, smoothed = (np.mean([regret(m, c, how) for m in means for c in cells]) for how in (False, True))
-        say(f"| {count} supernets | {spearman:.2f} | {plain:.2f} | {smoothed:.2f} |\n")
-    smoothed = np.mean([regret(truth.accuracy, cell, True) for cell in cells])
-    say(f"| the trainings themselves | 1 | 0 | {smoothed:.2f} |\n")
+        say(f"| {count} supernets | {spearman:.2f} | {scored(means, False)} | {scored(means, True)} |\n")
+    say(f"| the trainings themselves | 1 | {scored([truth.accuracy], False)} | {scored([truth.accuracy], True)} |\n")
     generator, noise = np.random.default_rng(0), truth.seed_noise**2 / truth.accuracies.shape[1]
-    left = []
-    for cell in cells:
+    left, better = [], {part: [] for part in BUDGETS}  # type: tuple[list[float], dict[float, list[bool]]]
+    for (target, part), cell in cells.items():
         of = truth.accuracy[cell]
-        part = 1 - noise / of.var()
+        known = 1 - noise / of.var()
         for _ in range(1000):
-            true = of.mean() + part * (of - of.mean()) + generator.normal(0, np.sqrt(part * noise), len(of))
+            true = of.mean() + known * (of - of.mean()) + generator.normal(0, np.sqrt(known * noise), len(of))
             left.append(of.max() - of[true.argmax()])
-    say(f"| their true accuracies | | {100 * np.mean(left):.2f} | |\n")
+            better[part] += [of[true.argmax()] > other for other in by_eight[target, part]]
+    say(f"| their true accuracies | | {100 * np.mean(left):.2f} | {_of_ten(better)} | | |\n")
+
+
+def _of_ten(better: dict[float, list[bool]]) -> str:
+    return ", ".join(f"{10 * np.mean(of):.1f}" for of in better.values())
 
 
 def main() -> None:

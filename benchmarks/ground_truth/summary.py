@@ -9,6 +9,7 @@ multiply-adds, and one seed against the other.
 from __future__ import annotations
 
 import csv
+import itertools
 import sys
 
 import matplotlib
@@ -20,6 +21,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 GROUPS = 5
+BUDGETS = (0.25, 0.5, 0.75)  # those of ../search_quality.py
 
 
 def main() -> None:
@@ -36,6 +38,13 @@ def main() -> None:
         for number, group in enumerate(np.array_split(order, GROUPS), start=1):
             low, high = np.percentile(accuracy[group], [10, 90])
             say(f"| {name}, fifth {number} | {len(group)} | {low:.1f} to {high:.1f} % | {high - low:.1f} points |\n")
+    say("\n| budget | networks within it | dearest / cheapest | 10th to 90th percentile of accuracy | spread |\n")
+    say("|---|---|---|---|---|\n")
+    for (name, cost), part in itertools.product(truth.latency_ms.items(), BUDGETS):
+        within = cost <= truth.budget(name, part)
+        low, high = np.percentile(accuracy[within], [10, 90])
+        say(f"| {name}, {part} | {within.sum()} | {cost[within].max() / cost[within].min():.2f} ")
+        say(f"| {low:.1f} to {high:.1f} % | {high - low:.1f} points |\n")
     say("\n| rank correlation of accuracy with | Spearman |\n|---|---|\n")
     for name, cost in costs.items():
         say(f"| {name} | {spearmanr(cost, accuracy).statistic:.2f} |\n")
