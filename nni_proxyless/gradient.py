@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
-import numpy as np
 import torch
 import torch.distributed
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
@@ -17,21 +15,20 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor, nn, optim
 
 from . import gates
-from .arch_settings import ARCH_RATES, ArchSettings, default_arch_rate
+from .arch_schedule import ArchSchedule
+from .arch_settings import ArchSettings
 from .errors import RunError
+from .freezing import WeightFreezer
 from .gates import PathSample
 from .latency.costs import SpaceCosts
-from .objective import BudgetMultiplier, Objective
+from .objective import Objective
+from .pruning import forget_pruned, free_pruned, prune_improbable
 from .reinforce import Baseline, reward, surrogate, top1
 from .search_checkpoint import CHECKPOINT_KEY, CHECKPOINT_SCHEMA
-from .supernet import Gate, WeightFreezer, free_pruned, probs_by_candidate
+from .supernet import Gate, probs_by_candidate
+from .weight_paths import WeightPaths
 
 _log = logging.getLogger(__name__)
-# Dual ascent, over a search of any length: I moves by this for an excess of 1 all along, k as in `BudgetMultiplier`.
-MULTIPLIER_TRAVEL = 40.0
-MULTIPLIER_GAIN = 10.0
-# The part of the search in which the target comes down to the budget.
-BUDGET_APPROACH = 0.5
 
 
 class ProxylessLightningModule(DartsLightningModule):
@@ -60,7 +57,6 @@ class ProxylessLightningModule(DartsLightningModule):
 
     Attributes:
         pruned: What was pruned: epoch, label, candidate, and the probability it had.
-        arch_rate: The rate in use, once training has begun.
     """
 
     def __init__(
@@ -82,9 +78,10 @@ class ProxylessLightningModule(DartsLightningModule):
         gradient_clip_val: float | None,
         log_prob_every_n_step: int,
     ) -> None:
+        schedule = ArchSchedule(arch, reference_ms, keeps_budget=budget_ms is not None)
         super().__init__(
             training_module,
-            arc_learning_rate=arch.learning_rate or ARCH_RATES[0],
+            arc_learning_rate=schedule.rate,
             gradient_clip_val=gradient_clip_val,
             log_prob_every_n_step=log_prob_every_n_step,
             warmup_epochs=arch.warmup_epochs,
@@ -99,19 +96,12 @@ class ProxylessLightningModule(DartsLightningModule):
         self.arch = arch
         self.budget_ms = budget_ms
         self.pruned: list[dict[str, Any]] = []
-        self.arch_rate = self.arc_learning_rate
-        self._multiplier = None if budget_ms is None else BudgetMultiplier(0.0, MULTIPLIER_GAIN)
+        self._schedule = schedule
+        self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists)
         self._baseline = Baseline()
         self._export = export
-        self._finalists = finalists
-        self._trained_last: list[list[int]] = []  # the finalists, each with the path of every gate
         self._description = dict(description) if description else None
-        self._sampling_seed = sampling_seed
-        self._sampler = torch.Generator().manual_seed(sampling_seed)
         self._freezer: WeightFreezer | None = None
-        self._arch_step = 0
-        self._arch_steps: int | None = None
-        self._start_ms: float | None = None
         self._compared: list[PathSample] = []
         self._ranks = 1
         self._scales_gradients = False
@@ -119,27 +109,18 @@ class ProxylessLightningModule(DartsLightningModule):
     @property
     def latency_weight(self) -> float:
         """λ or b as given, or the present μ of a budget."""
-        return self._latency_weight if self._multiplier is None else self._multiplier.value
+        multiplier = self._schedule.multiplier
+        return self._latency_weight if multiplier is None else multiplier.value
 
     @property
     def temperature(self) -> float:
         """τ of this moment: 1, and in the last epochs falling geometrically."""
-        start = self._sharpening_start
-        if start is None or self._arch_step <= start or self._arch_steps is None:
-            return 1.0
-        return float(self.arch.sharpen_temperature ** ((self._arch_step - start) / (self._arch_steps - start)))
+        return self._schedule.temperature
 
     @property
-    def _sharpening_start(self) -> float | None:
-        if self._arch_steps is None:
-            return None
-        epochs = (self.trainer.max_epochs or 0) - self.warmup_epochs - self.arch.finalist_epochs
-        sharpening: float | None = self.arch.sharpen_epochs
-        if sharpening is None:
-            sharpening = 0 if self.budget_ms is None else epochs / 4
-        if sharpening == 0 or epochs <= 0:
-            return None
-        return float(self._arch_steps * max(0.0, 1.0 - sharpening / epochs))
+    def arch_rate(self) -> float:
+        """Rate of the architecture's Adam, before a cosine, once training has begun."""
+        return self._schedule.rate
 
     def export(self) -> dict[str, Any]:
         """The choices that the search has come to; changes nothing."""
@@ -178,31 +159,19 @@ class ProxylessLightningModule(DartsLightningModule):
         self._ranks = self.trainer.world_size
         # A scaler (16-mixed) handles gradients that are not finite itself, by skipping the step.
         self._scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        epochs, batches = self.trainer.max_epochs, self.trainer.num_training_batches
-        if epochs is not None and epochs > 0 and math.isfinite(batches):
-            each = math.ceil(batches / self.arch.update_every)
-            self._arch_steps = max(1, (epochs - self.warmup_epochs - self.arch.finalist_epochs) * each)
-        rate = self.arch.learning_rate
-        if rate is None:
-            rate = ARCH_RATES[0]
-            if self._arch_steps is not None:
-                candidates = sum(gate.num_candidates for gate in self._gates.values()) / len(self._gates)
-                rate = default_arch_rate(self._arch_steps, candidates, self.arch.gradient)
-            _log.info("architecture learning rate %.4g, for %s architecture steps", rate, self._arch_steps or "unknown")
-        self.arch_rate = rate
-        if self._multiplier is not None:
-            self._multiplier.rate = MULTIPLIER_TRAVEL / (self._arch_steps or 10_000)
+        candidates = sum(gate.num_candidates for gate in self._gates.values()) / len(self._gates)
+        self._schedule.plan(self.trainer.max_epochs, self.trainer.num_training_batches, candidates)
+        if self.arch.learning_rate is None:
+            steps = self._schedule.steps or "unknown"
+            _log.info("architecture learning rate %.4g, for %s architecture steps", self.arch_rate, steps)
         # Whatever a checkpoint of a shared warm-up says of another search's architecture optimizer.
         for group in self.architecture_optimizers().param_groups:
             group.update(betas=self.arch.betas, weight_decay=self.arch.weight_decay)
-        self._follow_schedules()
+        self._follow_schedule()
 
-    def _follow_schedules(self) -> None:
-        rate = self.arch_rate
-        if self.arch.schedule == "cosine" and self._arch_steps is not None:
-            rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, self._arch_step / self._arch_steps)))
+    def _follow_schedule(self) -> None:
         for group in self.architecture_optimizers().param_groups:
-            group["lr"] = rate
+            group["lr"] = self._schedule.present_rate
         temperature = self.temperature
         for gate in self._gates.values():
             gate.temperature = temperature
@@ -230,51 +199,17 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def weight_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train the weights of one sampled path; no other path is computed."""
-        in_warmup = self.trainer.current_epoch < self.warmup_epochs
-        if self._among_finalists:
-            self._draw_finalist(self._weight_step_number(batch_idx))
-        elif (self.arch.warmup_sampling if in_warmup else self.arch.weight_sampling) == "fair":
-            step = self._weight_step_number(batch_idx)
-            for number, gate in enumerate(self._gates.values()):
-                gate.draw_in_turn(step, self._sampling_seed + number)
-        else:
-            for gate in self._gates.values():
-                gate.draw_path(self._sampler)
+        epoch = self.trainer.current_epoch
+        self._paths.draw(epoch * int(self.trainer.num_training_batches) + batch_idx, epoch, self.trainer.max_epochs)
         loss = self._finite(
             _loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
         )
         self.advance_optimization(loss, batch_idx)
         return loss
 
-    def _weight_step_number(self, batch_idx: int) -> int:
-        return int(self.trainer.current_epoch) * int(self.trainer.num_training_batches) + batch_idx
-
     @property
     def _among_finalists(self) -> bool:
-        """Whether it is one of the last epochs, whose weight steps train the finalists alone."""
-        epochs = self.trainer.max_epochs
-        return (
-            self.arch.finalist_epochs > 0
-            and epochs is not None
-            and epochs > 0
-            and self.trainer.current_epoch >= epochs - self.arch.finalist_epochs
-        )
-
-    def _draw_finalist(self, step: int) -> None:
-        """The finalist whose turn it is; all have one in each round, in an order of its own.
-
-        The architecture parameters stay, so an interrupted search finds the same finalists and the same order again.
-        """
-        if not self._trained_last:
-            known = [list(gate.candidates) for gate in self._gates.values()]
-            self._trained_last = [
-                [of.index(choices[label]) for label, of in zip(self._gates, known, strict=True)]
-                for choices in self._finalists()
-            ]
-        round_number, turn = divmod(step, len(self._trained_last))
-        order = np.random.default_rng([self._sampling_seed, round_number]).permutation(len(self._trained_last))
-        for gate, path in zip(self._gates.values(), self._trained_last[int(order[turn])], strict=True):
-            gate.sample = PathSample(path)
+        return self._paths.among_finalists(self.trainer.current_epoch, self.trainer.max_epochs)
 
     def advance_optimization(
         self,
@@ -302,7 +237,7 @@ class ProxylessLightningModule(DartsLightningModule):
     @property
     def architecture_steps(self) -> int:
         """Architecture steps so far."""
-        return self._arch_step
+        return self._schedule.step
 
     def architecture_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Update the architecture parameters; weights and buffers stay as they are.
@@ -311,8 +246,9 @@ class ProxylessLightningModule(DartsLightningModule):
             The objective's value.
         """
         assert self._freezer is not None, "architecture_step outside of a fit"
-        if self._start_ms is None and self._multiplier is not None:
-            self._start_ms = self.expected_latency_ms()
+        keeps_budget = self._schedule.multiplier is not None
+        if keeps_budget and self._schedule.start_ms is None:
+            self._schedule.start_ms = self.expected_latency_ms()
         optimizer = self.architecture_optimizers()
         optimizer.zero_grad()
         step = self._reinforce_step if self.arch.gradient == "reinforce" else self._gate_step
@@ -330,26 +266,12 @@ class ProxylessLightningModule(DartsLightningModule):
         with torch.no_grad():
             for gate, alpha in zip(self._gates.values(), before, strict=True):
                 gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
-        if self._multiplier is not None:
-            expected_ms = self.expected_latency_ms()
-            assert expected_ms is not None
-            self._multiplier.gain = MULTIPLIER_GAIN / self.temperature
-            self._multiplier.update(expected_ms / self._target_ms() - 1.0)
-            self.log("arch/latency_weight", self._multiplier.value)
-        self._arch_step += 1
-        self._follow_schedules()
+        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None)
+        self._follow_schedule()
+        if keeps_budget:
+            self.log("arch/latency_weight", self.latency_weight)
         self.log("arch/objective", objective)
         return objective
-
-    def _target_ms(self) -> float:
-        """What E is to be by now: the budget, approached in equal steps over the first half of the search.
-
-        At once, it would let latency alone decide, before any path has shown what it is worth.
-        """
-        if self._start_ms is None or self._start_ms <= self.reference_ms or self._arch_steps is None:
-            return self.reference_ms
-        way = min(1.0, (self._arch_step + 1) / (BUDGET_APPROACH * self._arch_steps))
-        return self._start_ms + way * (self.reference_ms - self._start_ms)
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Gradients of the gates (eq. 4), of all paths or of a pair; of several draws, the mean."""
@@ -358,7 +280,7 @@ class ProxylessLightningModule(DartsLightningModule):
         compared: list[list[int]] = [[] for _ in self._gates]
         for _ in range(draws):
             for gate, paths in zip(self._gates.values(), compared, strict=True):
-                gate.draw_for_gradient(self.arch.gradient, self._sampler)
+                gate.draw_for_gradient(self.arch.gradient, self._paths.generator)
                 paths += gate.sample.paths
             loss = _loss_of(self.training_module.training_step(batch, batch_idx))
             objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws
@@ -374,7 +296,7 @@ class ProxylessLightningModule(DartsLightningModule):
         accuracies, latencies, samples = [], [], []
         for _ in range(self.arch.reinforce_samples):
             for gate in self._gates.values():
-                gate.draw_for_gradient("reinforce", self._sampler)
+                gate.draw_for_gradient("reinforce", self._paths.generator)
             samples.append([gate.sample for gate in self._gates.values()])
             with torch.no_grad():
                 outputs = self.training_module(inputs)
@@ -437,48 +359,13 @@ class ProxylessLightningModule(DartsLightningModule):
         return float(torch.stack(values).mean())
 
     def _prune(self, bound: float) -> None:
-        """Remove the paths below a probability, the least likely first, as long as the budget can be met."""
-        by_probability = sorted(
-            (float(p), label, index)
-            for label, gate in self._gates.items()
-            for index, p in enumerate(gate.probs().tolist())
-            if index in gate.kept
-        )
-        freed = False
-        for p, label, index in by_probability:
-            gate = self._gates[label]
-            if p >= bound or len(gate.kept) == 1 or not self._feasible_without(label, index):
-                continue
-            gate.prune([index])
-            freed = True
-            candidate = gate.candidates[index]
-            self.pruned.append(
-                {"epoch": self.trainer.current_epoch, "label": label, "candidate": str(candidate), "probability": p}
-            )
-            _log.info("pruned %s of %s, whose probability is %.2g", candidate, label, p)
-        if freed:
-            self._let_go()
-
-    def _feasible_without(self, label: str, index: int) -> bool:
-        if self.costs is None or self.budget_ms is None:
-            return True
-        least = self.costs.fixed
-        for name, gate in self._gates.items():
-            least += min(self.costs.layers[name][i] for i in gate.kept if (name, i) != (label, index))
-        return least <= self.budget_ms
-
-    def _let_go(self) -> None:
-        """Free what was pruned: modules, their gradients and what the optimizer remembers of them."""
-        free_pruned(self.training_module.model)
-        left = {id(p) for p in self.training_module.parameters()}
-        for optimizer in self.trainer.optimizers:
-            if getattr(optimizer, "is_arch_optimizer", False):
-                continue  # α stay, also those of choices inside a pruned path
-            for group in optimizer.param_groups:
-                for parameter in [p for p in group["params"] if id(p) not in left]:
-                    optimizer.state.pop(parameter, None)
-                group["params"] = [p for p in group["params"] if id(p) in left]
-        self._freezer = WeightFreezer(self.training_module)
+        pruned = prune_improbable(self._gates, bound, self.costs, self.budget_ms)
+        self.pruned += [{"epoch": self.trainer.current_epoch, **path} for path in pruned]
+        if pruned:
+            free_pruned(self.training_module.model)
+            weights = [o for o in self.trainer.optimizers if not getattr(o, "is_arch_optimizer", False)]
+            forget_pruned(self.training_module, weights)  # α stay, also those of choices inside a pruned path
+            self._freezer = WeightFreezer(self.training_module)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know of; plain data and tensors only."""
@@ -488,24 +375,19 @@ class ProxylessLightningModule(DartsLightningModule):
             "space": self._description,
             "alpha": {label: gate.alpha.detach().cpu().clone() for label, gate in self._gates.items()},
             "candidates": {label: list(gate.candidates) for label, gate in self._gates.items()},
-            "path_sampler": self._sampler.get_state(),
-            "arch_step": self._arch_step,
-            "start_ms": self._start_ms,
+            "path_sampler": self._paths.generator.get_state(),
             "pruned": self.pruned,
             "baseline": self._baseline.state_dict(),
-            "multiplier": None if self._multiplier is None else self._multiplier.state_dict(),
+            **self._schedule.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called before weights and optimizers are loaded, which lack what was pruned."""
         state = checkpoint[CHECKPOINT_KEY]
-        self._sampler.set_state(state["path_sampler"].cpu())
-        self._arch_step = state["arch_step"]
-        self._start_ms = state["start_ms"]
+        self._paths.generator.set_state(state["path_sampler"].cpu())
         self.pruned = state["pruned"]
         self._baseline.load_state_dict(state["baseline"])
-        if self._multiplier is not None and state["multiplier"] is not None:
-            self._multiplier.load_state_dict(state["multiplier"])
+        self._schedule.load_state_dict(state)
         with torch.no_grad():
             for label, gate in self._gates.items():
                 gate.alpha.copy_(state["alpha"][label])

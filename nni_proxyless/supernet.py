@@ -1,4 +1,4 @@
-"""Gated versions of NNI's LayerChoice, InputChoice and Repeat, and freezing for architecture steps.
+"""Gated versions of NNI's LayerChoice, InputChoice and Repeat.
 
 Every label of a model space has one `Gate`: its architecture parameters and the paths sampled for the step at
 hand. All modules of that label share it, so they always take the same path (paper section 3.2).
@@ -18,7 +18,6 @@ from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat
 from nni.nas.nn.pytorch.choice import ChosenInputs
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten
 
 from . import gates
@@ -63,7 +62,7 @@ class Gate(nn.Module):
         return [i for i, value in enumerate(self.alpha.detach().tolist()) if value > float("-inf")]
 
     def prune(self, paths: Sequence[int]) -> None:
-        """Remove paths for good: their probability becomes 0. Modules are another matter, see `free_pruned`."""
+        """Remove paths for good: their probability becomes 0. Modules are another matter, see `pruning.free_pruned`."""
         with torch.no_grad():
             self.alpha[list(paths)] = -torch.inf
 
@@ -286,64 +285,6 @@ def mutate_choice(
             )
         return GatedRepeat(module, memo[labels[0]])
     return None
-
-
-def free_pruned(model: nn.Module) -> int:
-    """Let go of the weights that no path of any gate leads to any more.
-
-    Args:
-        model: A mutated model space; changed in place.
-
-    Returns:
-        How many parameters were let go.
-    """
-    before = sum(p.numel() for p in model.parameters())
-    for module in list(model.modules()):
-        if isinstance(module, GatedLayerChoice):
-            for index in set(range(len(module.names))) - set(module._gate.kept):
-                module[module.names[index]] = _Pruned()
-        elif isinstance(module, GatedRepeat):
-            deepest = max(module._depths[index] for index in module._gate.kept)
-            for depth in range(deepest, len(module.blocks)):
-                module.blocks[depth] = _Pruned()
-    return before - sum(p.numel() for p in model.parameters())
-
-
-class _Pruned(nn.Module):
-    """Stands where a pruned candidate was. No sample has it, so nothing ever runs it."""
-
-
-class WeightFreezer:
-    """Freezes all of a supernet but its gates for the time of an architecture step (paper section 3.2.1).
-
-    Within the `with`, weights need no gradient and no buffer changes: batch-norm uses the batch's statistics
-    without recording them, and the buffers of other modules are put back afterwards.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        alphas = {id(module.alpha) for module in model.modules() if isinstance(module, Gate)}
-        self._weights = [p for p in model.parameters() if id(p) not in alphas and p.requires_grad]
-        self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        kept = {id(buffer) for norm in self._norms for buffer in norm.buffers(recurse=False)}
-        self._buffers = [buffer for buffer in model.buffers() if id(buffer) not in kept]
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        saved = [buffer.clone() for buffer in self._buffers]
-        self._set(requires_grad=False)
-        try:
-            yield
-        finally:
-            self._set(requires_grad=True)
-            with torch.no_grad():
-                for buffer, value in zip(self._buffers, saved, strict=True):
-                    buffer.copy_(value)
-
-    def _set(self, *, requires_grad: bool) -> None:
-        for weight in self._weights:
-            weight.requires_grad = requires_grad
-        for norm in self._norms:  # past nn.Module.__setattr__, which looks for a parameter in each of hundreds
-            norm.__dict__["track_running_stats"] = requires_grad
 
 
 def check_arch_gradient(mode: str) -> ArchGradient:

@@ -217,7 +217,7 @@ def test_export_is_deterministic_and_free_of_side_effects(
     module = strategy.oneshot_module
     before = copy.deepcopy(module.state_dict())
     samples = {label: gate.sample for label, gate in strategy._gates.items()}
-    state = torch.get_rng_state(), module._sampler.get_state()
+    state = torch.get_rng_state(), module._paths.generator.get_state()
     first, second = strategy.export_architecture(), strategy.export_architecture()
     exported = [experiment.export_top_models(formatter="dict") for _ in range(2)]
     assert first == second
@@ -225,7 +225,7 @@ def test_export_is_deterministic_and_free_of_side_effects(
     assert {label: gate.sample for label, gate in strategy._gates.items()} == samples
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state[0])
-    assert torch.equal(module._sampler.get_state(), state[1])
+    assert torch.equal(module._paths.generator.get_state(), state[1])
     assert Architecture.from_dict(first.to_dict()) == first
 
 
@@ -302,7 +302,7 @@ def test_fair_weight_steps_give_each_candidate_its_turn_all_through(
 
 def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
     """The strategy's Lightning module, whose architecture steps can be called one by one."""
-    from nni_proxyless.supernet import WeightFreezer
+    from nni_proxyless.freezing import WeightFreezer
 
     torch.manual_seed(0)
     space = strategy.mutate_model(MobileNetV2Space(spec))

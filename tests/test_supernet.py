@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.errors import SpaceError
+from nni_proxyless.freezing import WeightFreezer
 from nni_proxyless.gates import PathSample
+from nni_proxyless.pruning import free_pruned
 from nni_proxyless.space_spec import SpaceSpec
 from nni_proxyless.supernet import (
     GatedInputChoice,
     GatedLayerChoice,
     GatedRepeat,
-    WeightFreezer,
     decoded_state,
-    free_pruned,
     make_gates,
 )
 
