@@ -64,6 +64,7 @@ TRIED: dict[str, dict[str, Any]] = {
     "rate 0.05, fair warm-up": {**PLAIN, **SLOWER, "warmup_sampling": "fair"},
     "rate 0.05, fair throughout": {**FAIR, **SLOWER},
     **{f"rate 0.05, {name}": {**STRATEGIES[name], **SLOWER} for name in list(STRATEGIES)[3:]},
+    **{f"latency weight 0, {name}": {**STRATEGIES[name], "latency_weight": 0.0} for name in list(STRATEGIES)[3:]},
     "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
     "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
     "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
