@@ -138,7 +138,12 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
         settings |= {"warmup_epochs": WARMUP, "budget_ms": budget_ms(target, job["budget"])}
     elif strategy == "darts":
         # All candidates in each of its steps: as many epochs as take the time of the others' searches.
-        settings |= {"strategy": "darts", "epochs": 3, "budget_ms": budget_ms(target, job["budget"])}
+        settings |= {
+            "strategy": "darts",
+            "epochs": 3,
+            "latency_weight": 0.0,
+            "budget_ms": budget_ms(target, job["budget"]),
+        }
     else:
         drawn = {(t, b): draw(t, b, seed) for t in TARGETS for b in BUDGETS}
         networks = list(dict.fromkeys(name for names in drawn.values() for name in names))
