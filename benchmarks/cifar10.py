@@ -48,6 +48,10 @@ SEARCH: dict[str, Any] = {
     "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 32, "batch_size": 32, "learning_rate": 0.05,
     "weight_decay": 3e-4, "decay_norm_bias": False, "threads": 1,
 }  # fmt: skip
+PROXYLESS: dict[str, dict[str, Any]] = {
+    "proxyless": {"arch_gradient": "two_path", "arch_update_every": 1},
+    "proxyless_full": {"arch_gradient": "full", "arch_update_every": 2},
+}
 WARMUP = 24  # trained once for all targets and budgets of a seed
 BEST_OF = 8
 RETRAIN: dict[str, Any] = {
@@ -134,8 +138,8 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
         "targets": {target: {"table": str(table(target))}},
     }  # fmt: skip
     drawn: dict[tuple[str, float], list[str]] = {}
-    if strategy == "proxyless":
-        settings |= {"warmup_epochs": WARMUP, "budget_ms": budget_ms(target, job["budget"])}
+    if strategy in PROXYLESS:
+        settings |= {**PROXYLESS[strategy], "warmup_epochs": WARMUP, "budget_ms": budget_ms(target, job["budget"])}
     elif strategy == "darts":
         # All candidates in each of its steps: as many epochs as take the time of the others' searches.
         settings |= {
@@ -339,6 +343,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--strategies", nargs="+", default=["random_best_of_8", "proxyless", "darts"])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="of searches")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each network's latency")
     options = parser.parse_args()
     if options.job:
@@ -354,7 +359,9 @@ def main() -> None:
     if "tables" in options.parts:
         make_tables()
     if "search" in options.parts:
-        run_jobs(search_jobs(options.strategies, options.seeds, data), "searches", FOUND, options, end)
+        jobs = search_jobs(options.strategies, options.seeds, data)
+        jobs = [job for job in jobs if job.get("target", options.targets[0]) in options.targets]
+        run_jobs(jobs, "searches", FOUND, options, end)
     if "retrain" in options.parts:
         run_jobs(retrain_jobs(options.seeds, data), "retrained", TRAINED, options, end)
     if "latency" in options.parts:

@@ -40,13 +40,14 @@ class Recipe(Settings):
         budget_ms: What the network may take, in milliseconds; for other objectives than `budget` their reference.
         budget_fraction: The same as a part of the largest network's latency.
         latency_weight: How much latency counts (λ of `add_linear`, exponent of `mul_log`); `budget` finds its own.
-        arch_gradient: `two_path`, `full` or `reinforce`.
+        arch_gradient: `full`, `two_path` or `reinforce`.
         arch_learning_rate: Rate of Adam on the architecture parameters; by default from the number of their steps.
         arch_beta1: Of that Adam.
         arch_beta2: Of that Adam.
         arch_weight_decay: Of that Adam.
         arch_schedule: `constant` or `cosine` rate.
-        arch_update_every: Weight steps for each architecture step.
+        arch_update_every: Weight steps for each architecture step; by default 2 with `full`, whose steps take twice
+            the time of `two_path`, else 1.
         arch_batch_size: Images in a batch of architecture steps; `batch_size` by default.
         arch_samples: Times that an architecture step of `two_path` or `full` draws paths; its gradient is their mean.
         reinforce_samples: Networks sampled in each step of `reinforce`.
@@ -94,13 +95,13 @@ class Recipe(Settings):
     budget_ms: float | None = None
     budget_fraction: float | None = None
     latency_weight: float = 0.1
-    arch_gradient: Literal["two_path", "full", "reinforce"] = "two_path"
+    arch_gradient: Literal["two_path", "full", "reinforce"] = "full"
     arch_learning_rate: float | None = None
     arch_beta1: float = 0.0
     arch_beta2: float = 0.999
     arch_weight_decay: float = 0.0
     arch_schedule: Literal["constant", "cosine"] = "constant"
-    arch_update_every: int = 1
+    arch_update_every: int | None = None
     arch_batch_size: int | None = None
     arch_samples: int = 1
     reinforce_samples: int = 8

@@ -109,7 +109,7 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
         "arch_betas": (recipe.arch_beta1, recipe.arch_beta2),
         "arch_weight_decay": recipe.arch_weight_decay,
         "arch_schedule": recipe.arch_schedule,
-        "arch_update_every": recipe.arch_update_every,
+        "arch_update_every": recipe.arch_update_every or (2 if recipe.arch_gradient == "full" else 1),
         "arch_samples": recipe.arch_samples,
         "reinforce_samples": recipe.reinforce_samples,
         "warmup_epochs": recipe.warmup_epochs,

@@ -41,7 +41,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         objective: `budget`, CE + μ (E / T - 1) with μ by dual ascent, `add_linear`, CE + λ (E / ref - 1), or `mul_log`,
             CE · (log E / log ref)^b. If not given: `budget` where there is a budget, else `add_linear`.
         latency_weight: λ or b of the objective, and the exponent w of `reinforce`; `budget` finds its own.
-        arch_gradient: `two_path` (two paths in memory at a time), `full` (all, the others without a graph) or
+        arch_gradient: `two_path` (two paths in memory at a time; the paper's), `full` (all, the others without a graph;
+            with `arch_update_every=2` it costs as much and finds better networks, so recipes default to that) or
             `reinforce` (sampled networks, rewarded with accuracy × (ref / latency)^w; needs an evaluator whose batches
             are images and labels and whose module returns logits).
         arch_learning_rate: Rate of Adam on the architecture parameters; derived from the number of architecture steps

@@ -29,7 +29,9 @@ from torch.utils.data import TensorDataset
 from nni_proxyless import LatencyProfiler, LatencyTable, MobileNetV2Space, ProxylessNAS
 from nni_proxyless.architecture import Architecture
 from nni_proxyless.errors import InputError, SpaceError
+from nni_proxyless.recipe import Recipe
 from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.strategies import make_strategy
 
 from .test_gates import finite_difference
 
@@ -486,3 +488,21 @@ def test_equal_seeds_give_equal_searches(tiny_spec: SpaceSpec, tiny_table: Laten
         run(MobileNetV2Space(tiny_spec), image_evaluator(2), strategy, tmp_path)
         alphas.append([a.detach().clone() for a in strategy.oneshot_module.arch_parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*alphas, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "gradient", "every"),
+    [
+        ({}, "full", 2),
+        ({"arch_update_every": 1}, "full", 1),
+        ({"arch_gradient": "two_path"}, "two_path", 1),
+        ({"arch_gradient": "reinforce"}, "reinforce", 1),
+        ({"arch_gradient": "two_path", "arch_update_every": 5}, "two_path", 5),
+    ],
+)
+def test_recipes_take_the_gradient_of_all_paths_half_as_often_as_that_of_two(
+    settings: dict[str, Any], gradient: str, every: int, tiny_spec: SpaceSpec, tiny_table: LatencyTable
+) -> None:
+    strategy = make_strategy(Recipe.from_dict(settings), tiny_table, tiny_spec, steps_per_epoch=10)
+    assert isinstance(strategy, ProxylessNAS)
+    assert (strategy.arch.gradient, strategy.arch.update_every) == (gradient, every)
