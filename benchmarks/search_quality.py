@@ -189,6 +189,7 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["strategy"]].append(row)
+    per_epoch = max(int(row["weight_steps"]) / _epochs(row) for row in rows)
     say = sys.stdout.write
     say("| strategy | searches | percentile: median (quartiles) | regret, points: mean (worst) | within budget ")
     say("| weight + architecture steps | seconds |\n|---|---|---|---|---|---|---|\n")
@@ -197,7 +198,8 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
         low, middle, high = np.percentile(_column(of, "percentile"), [25, 50, 75])
         regret = 100 * _column(of, "regret")
         within = np.mean([row["within_budget"] == "True" for row in of])
-        steps = f"{of[0]['weight_steps']} + {of[0]['architecture_steps'] or 0}"
+        weight_steps = round(per_epoch * _epochs(of[0]))  # those of a warm-up that another search trained as well
+        steps = f"{weight_steps} + {of[0]['architecture_steps'] or 0}"
         say(f"| {name} | {len(of)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {regret.mean():.2f} ({regret.max():.2f}) ")
         say(f"| {100 * within:.0f} % | {steps} | {np.median(_column(of, 'seconds')):.0f} |\n")
     _against_random(groups)
@@ -234,6 +236,10 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
         name += ", not smoothed" if count < -1 else ""
         found.append({**row, **scored, "strategy": name})
     return found
+
+
+def _epochs(row: dict[str, str]) -> int:
+    return int(json.loads(row["settings"])["epochs"])
 
 
 def _column(rows: Iterable[dict[str, str]], key: str) -> Any:
