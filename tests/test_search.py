@@ -385,7 +385,7 @@ def test_the_last_epochs_train_the_finalists_alone(recipe_file: Path, monkeypatc
         return loss
 
     monkeypatch.setattr(ProxylessLightningModule, "weight_step", watched)
-    architecture, output = searched(recipe_file, "out", finalists=3, finalist_epochs=2)
+    architecture, output = searched(recipe_file, "out", arch_update_every=1, finalists=3, finalist_epochs=2)
     with (output / "finalists.csv").open(encoding="utf-8") as file:
         finalists = {row["architecture"] for row in csv.DictReader(file)}
     assert list(architecture.choices) == sorted(architecture.choices)  # names in the order of the gates
