@@ -51,6 +51,11 @@ SEARCH: dict[str, Any] = {
 PROXYLESS: dict[str, dict[str, Any]] = {
     "proxyless": {"arch_gradient": "two_path", "arch_update_every": 1},
     "proxyless_full": {"arch_gradient": "full", "arch_update_every": 2},
+    "proxyless_entangled": {"arch_gradient": "full", "arch_update_every": 2, "entangle_weights": True},
+}
+RANDOM: dict[str, dict[str, Any]] = {
+    "random_best_of_8": {},
+    "random_best_of_8_entangled": {"entangle_weights": True},
 }
 WARMUP = 24  # trained once for all targets and budgets of a seed
 BEST_OF = 8
@@ -116,9 +121,9 @@ def search_jobs(strategies: Iterable[str], seeds: int, data: str) -> list[dict[s
     jobs: list[dict[str, Any]] = []
     for seed, name in itertools.product(range(seeds), strategies):
         missing = [(t, b) for b in BUDGETS for t in TARGETS if (name, t, b, seed) not in known]
-        if name == "random_best_of_8" and missing:  # one supernet for all
+        if name in RANDOM and missing:  # one supernet for all
             jobs.append({"part": "search", "strategy": name, "seed": seed, "data": data})
-        elif name != "random_best_of_8":
+        elif name not in RANDOM:
             jobs += [
                 {"part": "search", "strategy": name, "target": t, "budget": b, "seed": seed, "data": data}
                 for t, b in missing
@@ -127,7 +132,7 @@ def search_jobs(strategies: Iterable[str], seeds: int, data: str) -> list[dict[s
 
 
 def search(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """One search, in this process; of `random_best_of_8` all that one supernet serves."""
+    """One search, in this process; of `RANDOM` all that one supernet serves."""
     from nni_proxyless.recipe import Recipe
     from nni_proxyless.search import prepare, run_search
 
@@ -151,7 +156,7 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
     else:
         drawn = {(t, b): draw(t, b, seed) for t in TARGETS for b in BUDGETS}
         networks = list(dict.fromkeys(name for names in drawn.values() for name in names))
-        settings |= {"strategy": "rank_given:RankGiven", "strategy_args": {"networks": networks}}
+        settings |= {**RANDOM[strategy], "strategy": "rank_given:RankGiven", "strategy_args": {"networks": networks}}
         settings |= {"budget_fraction": 1.0}
     output = WORK / "-".join(str(job[key]) for key in ("strategy", "target", "budget", "seed") if key in job)
     found = run_search(prepare(Recipe.from_dict(settings)), output)

@@ -73,6 +73,7 @@ TRIED: dict[str, dict[str, Any]] = {
     "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
     "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
     "full gradient in every second step, fair throughout": {**FAIR, **STRATEGIES["proxyless"]},
+    "entangled weights": {**STRATEGIES["proxyless"], "entangle_weights": True},
     "4 draws in a step": {**PLAIN, "arch_samples": 4},
     "finalists not trained": {**PLAIN, "finalist_epochs": 0},
     "finalists trained for 2 epochs": {**PLAIN, "finalist_epochs": 2},

@@ -36,6 +36,7 @@ SLOWER: dict[str, Any] = {"learning_rate": 0.05}
 VARIANTS: dict[str, dict[str, Any]] = {
     "random": RANDOM,
     "fair": FAIR,
+    "random, entangled weights": {**RANDOM, "entangle_weights": True},
     "random, rate 0.05": {**RANDOM, **SLOWER},
     "fair, rate 0.05": {**FAIR, **SLOWER},
     "fair, 8 epochs, rate 0.05": {**FAIR, **SLOWER, "warmup_epochs": 7, "epochs": 8},

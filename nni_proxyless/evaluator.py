@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
+from .space import entangle
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -54,6 +56,10 @@ class ImageClassification(LightningModule):
 
     def set_model(self, model: nn.Module) -> None:
         super().set_model(model.to(memory_format=self.memory_format))
+        entangle(model)
+
+    def on_fit_start(self) -> None:
+        entangle(self.model)  # now that its weights are on their device
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) to (batch, classes)."""
@@ -121,12 +127,34 @@ def make_sgd(
         momentum: Of SGD.
         weight_decay: L2 penalty, of groups that have none of their own.
     """
-    groups = list(parameters)
-    weights = [weight for group in groups for weight in (group["params"] if isinstance(group, dict) else [group])]
-    fused = momentum > 0 and all(weight.device.type == "cpu" for weight in weights)
+    listed = list(parameters)
+    groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
+    fused = momentum > 0 and all(weight.device.type == "cpu" for group in groups for weight in group["params"])
+    if fused:
+        groups = [part for group in groups for part in _fused_where_dense(group)]
     return (FusedSGD if fused else torch.optim.SGD)(
         groups, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0, fused=fused
     )
+
+
+def _fused_where_dense(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A group in two: PyTorch's fused kernel takes every weight for dense, which entangled depthwise ones are not."""
+    dense = [weight for weight in group["params"] if _is_dense(weight)]
+    kept = {id(weight) for weight in dense}
+    strided = [weight for weight in group["params"] if id(weight) not in kept]
+    parts = [{**group, "params": dense}] if dense else []
+    return [*parts, {**group, "params": strided, "fused": False, "foreach": False}] if strided else parts
+
+
+def _is_dense(weight: Tensor) -> bool:
+    """Whether its elements fill a piece of memory, in whatever order."""
+    filled = 1
+    for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
+        if size > 1:
+            if stride != filled:
+                return False
+            filled *= size
+    return True
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

@@ -25,6 +25,7 @@ from .objective import Objective
 from .pruning import forget_pruned, free_pruned, prune_improbable
 from .reinforce import Baseline, reward, surrogate, top1
 from .search_checkpoint import CHECKPOINT_KEY, CHECKPOINT_SCHEMA
+from .space import entangle
 from .supernet import Gate, probs_by_candidate
 from .weight_paths import WeightPaths
 
@@ -148,6 +149,10 @@ class ProxylessLightningModule(DartsLightningModule):
             foreach=not on_cpu,  # many small tensors: all at once,
             fused=on_cpu,  # or, three times as fast there, each with one kernel
         )
+
+    def on_fit_start(self) -> Any:
+        entangle(self.training_module.model)  # of an evaluator that knows nothing of it
+        return super().on_fit_start()
 
     def on_train_start(self) -> Any:
         self._freezer = WeightFreezer(self.training_module)  # now that modules are on their device

@@ -7,7 +7,7 @@ of MobileNetV2 (Sandler et al. 2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -225,6 +225,45 @@ def align_candidates(candidates: Iterable[nn.Module]) -> None:
             block.conv_pw.weight.copy_(largest.conv_pw.weight[:hidden].clone())
         block.conv_dw.weight.copy_(largest.conv_dw.weight[:hidden, :, centre, centre].clone())
         block.conv_pwl.weight.copy_(largest.conv_pwl.weight[:, :hidden].clone())
+
+
+@torch.no_grad()
+def entangle_candidates(candidates: Iterable[nn.Module]) -> None:
+    """Let the MBConv candidates of one layer train the same weights: each a part of one tensor for all.
+
+    A narrower one has the first channels, a smaller kernel the centre (weight entanglement, Chen et al. 2021,
+    AutoFormer, section 3.2; the superkernel of Stamoulis et al. 2019, Single-Path NAS). Batch-norms stay each
+    candidate's own, and blocks without an expansion, whose channels mean something else, share with their like only.
+    Parameters stay what they were, as views of the same memory: names, state dicts and optimizers do not change. What
+    copies parameters (another memory format, another device) parts them, until this is called again.
+    """
+    blocks = [module for module in candidates if isinstance(module, MBConv)]
+    for expands in (True, False):
+        like = [block for block in blocks if block.expands == expands]
+        _share([block.conv_dw.weight for block in like])
+        _share([block.conv_pwl.weight for block in like], transposed=True)
+        if expands:
+            _share([block.conv_pw.weight for block in like])
+
+
+def _share(weights: Sequence[Tensor], transposed: bool = False) -> None:
+    """Make each a view of one tensor, the first channels and the centre of its kernel; the largest gives its values.
+
+    Args:
+        weights: Shape (channels, …, kernel_height, kernel_width), or `transposed` (…, channels, 1, 1).
+        transposed: Store the channels first all the same, so that the views of pointwise kernels are dense.
+    """
+    if len(weights) < 2:
+        return
+    tensors = [weight.data.transpose(0, 1) if transposed else weight.data for weight in weights]
+    shape = [max(sizes) for sizes in zip(*(tensor.shape for tensor in tensors), strict=True)]
+    shared = tensors[0].new_zeros(shape)
+    for weight, tensor in sorted(zip(weights, tensors, strict=True), key=lambda pair: pair[1].numel()):
+        margins = [(most - size) // 2 for most, size in zip(shape[2:], tensor.shape[2:], strict=True)]
+        centre = [slice(m, m + size) for m, size in zip(margins, tensor.shape[2:], strict=True)]
+        view = shared[(slice(tensor.shape[0]), slice(None), *centre)]
+        view.copy_(tensor)
+        weight.data = view.transpose(0, 1) if transposed else view
 
 
 class Network(nn.Module):

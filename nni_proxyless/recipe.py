@@ -54,6 +54,8 @@ class Recipe(Settings):
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: the candidates of a layer take turns.
         weight_sampling: Paths of the weight steps after those: `probable`, drawn from their probabilities, or `fair`.
+        entangle_weights: Whether the candidates of a layer train the same weights, each a part of the largest's, or
+            weights of their own as in the paper.
         share_warmup: Whether searches that agree on all that the warm-up depends on train it once.
         sharpen_epochs: Epochs at the end in which the search is made to decide; with `budget` a quarter by default.
         sharpen_temperature: Temperature of the path probabilities at the end of those.
@@ -108,6 +110,7 @@ class Recipe(Settings):
     warmup_epochs: int = 0
     warmup_sampling: Literal["random", "fair"] = "random"
     weight_sampling: Literal["probable", "fair"] = "probable"
+    entangle_weights: bool = False
     share_warmup: bool = True
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1

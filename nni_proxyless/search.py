@@ -159,7 +159,7 @@ def run_search(
             val_dataloaders=loaders["architecture"],
             fit_kwargs={} if start is None else {"ckpt_path": str(start)},
         )
-        space = RawFormatModelSpace.from_model(MobileNetV2Space(spec), evaluator)
+        space = RawFormatModelSpace.from_model(MobileNetV2Space(spec, recipe.entangle_weights), evaluator)
         strategy(space, SequentialExecutionEngine())
     architecture, network = recorder.decode()
     if not is_main_process():
@@ -207,8 +207,8 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
     keys = (
         "data", "data_dir", "arch_fraction", "held_out_fraction", "seed", "epochs", "warmup_epochs", "batch_size",
         "arch_batch_size", "learning_rate", "momentum", "weight_decay", "decay_norm_bias", "label_smoothing",
-        "gradient_clip_val", "warmup_sampling", "accelerator", "devices", "precision", "channels_last", "threads",
-        "num_workers",
+        "gradient_clip_val", "warmup_sampling", "entangle_weights", "accelerator", "devices", "precision",
+        "channels_last", "threads", "num_workers",
     )  # fmt: skip
     settings = recipe.to_dict(absolute=True)
     return {

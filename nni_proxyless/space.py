@@ -11,7 +11,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from .errors import SpaceError
-from .operators import align_candidates, initialise
+from .operators import MBConv, align_candidates, entangle_candidates, initialise
 from .space_spec import SpaceSpec
 
 
@@ -22,11 +22,12 @@ class MobileNetV2Space(ModelSpace):
 
     Args:
         spec: Description of the space, or what `SpaceSpec.to_dict` makes of it.
+        entangled: Whether the candidates of a layer train the same weights (`operators.entangle_candidates`).
 
     Shape: (batch, channels, height, width) to (batch, classes).
     """
 
-    def __init__(self, spec: SpaceSpec | Mapping[str, Any]) -> None:
+    def __init__(self, spec: SpaceSpec | Mapping[str, Any], entangled: bool = False) -> None:
         super().__init__()
         self.spec = spec if isinstance(spec, SpaceSpec) else SpaceSpec.from_dict(spec)
         norm = self.spec.norm
@@ -44,6 +45,8 @@ class MobileNetV2Space(ModelSpace):
         initialise(self)
         for choice in blocks[1:]:
             align_candidates(choice)  # type: ignore[arg-type]
+        self.entangled = entangled
+        entangle(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))
@@ -57,6 +60,7 @@ class MobileNetV2Space(ModelSpace):
         classes: int | None = None,
         width_mult: float | None = None,
         input_size: int | None = None,
+        entangled: bool = False,
     ) -> MobileNetV2Space:
         """Build a shipped space by name, or any space by the path of its YAML.
 
@@ -65,12 +69,13 @@ class MobileNetV2Space(ModelSpace):
             classes: Instead of the file's number of classes.
             width_mult: Instead of the file's width multiplier.
             input_size: Instead of the file's image height and width.
+            entangled: Whether the candidates of a layer train the same weights.
 
         Raises:
             SpaceError: There is no such space, or it is not well formed.
         """
         spec = SpaceSpec.from_yaml(name_or_path)
-        return cls(spec.with_changes(classes=classes, width_mult=width_mult, input_size=input_size))
+        return cls(spec.with_changes(classes=classes, width_mult=width_mult, input_size=input_size), entangled)
 
 
 def describe_space(model_space: ModelSpace) -> SpaceSpec | None:
@@ -101,3 +106,18 @@ def require_description(model_space: ModelSpace, purpose: str) -> SpaceSpec:
 def layer_choices(spec: SpaceSpec) -> dict[str, Categorical]:
     """Label to the NNI mutable of each layer."""
     return {layer.label: Categorical(layer.names, label=layer.label) for layer in spec.layers}
+
+
+def entangle(model: nn.Module) -> None:
+    """Once more let the candidates of each layer train the same weights, where the model's space says so.
+
+    To be called after parameters have been copied, as to another device; otherwise it changes nothing.
+
+    Args:
+        model: A `MobileNetV2Space`, or the supernet that a strategy has made of one; any other model stays as it is.
+    """
+    if not getattr(model, "entangled", False):
+        return
+    for module in model.modules():
+        if not isinstance(module, nn.Sequential):  # whose blocks follow each other
+            entangle_candidates(child for child in module.children() if isinstance(child, MBConv))

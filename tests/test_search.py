@@ -82,7 +82,7 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
 ) -> None:
     settings = {"arch_gradient": gradient, "prune_below": 0.05, "share_warmup": False, "reinforce_samples": 3}
     if gradient == "full":
-        settings |= {"warmup_sampling": "fair", "weight_sampling": "fair"}
+        settings |= {"warmup_sampling": "fair", "weight_sampling": "fair", "entangle_weights": True}
     if gradient == "two_path":
         settings |= {"finalists": 3, "finalist_epochs": 2}
     searched(recipe_file, "whole", **settings)
