@@ -1,9 +1,10 @@
-"""What aligned candidates and identity-like residual blocks are worth in a short search.
+"""What aligned candidates, identity-like residual blocks and entangled weights are worth in a short search.
 
     .venv/bin/python benchmarks/candidate_alignment.py [--seeds 3] [--epochs 20]
 
-A supernet of `mobilenetv2_digits` is trained by weight steps alone, paths drawn uniformly, with each of four starts.
-What counts is the held-out accuracy of random networks with the supernet's weights.
+A supernet of `mobilenetv2_digits` is trained by weight steps alone, paths drawn uniformly, with each of four starts,
+and with the last one also with entangled weights. What counts is the held-out accuracy of random networks with the
+supernet's weights.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from nni_proxyless.data import load_splits
 from nni_proxyless.evaluator import accuracy, reestimate_batch_norm
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.operators import MBConv, align_candidates, initialise
+from nni_proxyless.space import entangle
 from nni_proxyless.supernet import decoded_state
 
 BATCH = 32
 
 
-def supernet(aligned: bool, identity: bool) -> tuple[MobileNetV2Space, ProxylessNAS]:
+def supernet(aligned: bool, identity: bool, entangled: bool) -> tuple[MobileNetV2Space, ProxylessNAS]:
     space = MobileNetV2Space.from_yaml("mobilenetv2_digits")
+    space.entangled = entangled
     initialise(space)
     if aligned:
         for choice in list(space.blocks)[1:]:
@@ -39,13 +42,15 @@ def supernet(aligned: bool, identity: bool) -> tuple[MobileNetV2Space, Proxyless
             if isinstance(module, MBConv) and module.residual:
                 nn.init.ones_(module.bn3.weight)
     strategy = ProxylessNAS()
-    return strategy.mutate_model(space).to(memory_format=torch.channels_last), strategy
+    mutated = strategy.mutate_model(space).to(memory_format=torch.channels_last)
+    entangle(mutated)
+    return mutated, strategy
 
 
-def train(aligned: bool, identity: bool, seed: int, epochs: int, networks: int) -> float:
+def train(aligned: bool, identity: bool, entangled: bool, seed: int, epochs: int, networks: int) -> float:
     """Mean held-out accuracy of random networks after training."""
     torch.manual_seed(seed)
-    space, strategy = supernet(aligned, identity)
+    space, strategy = supernet(aligned, identity, entangled)
     spec = space.spec
     splits = load_splits("digits", spec.input_shape, seed=seed)
     images, labels = (torch.stack([torch.as_tensor(pair[k]) for pair in splits.weights]) for k in (0, 1))
@@ -83,8 +88,9 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=16)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    starts = [(aligned, identity) for aligned in (False, True) for identity in (False, True)]
-    found: dict[tuple[bool, bool], list[float]] = {start: [] for start in starts}
+    starts = [(aligned, identity, False) for aligned in (False, True) for identity in (False, True)]
+    starts.append((True, True, True))
+    found: dict[tuple[bool, bool, bool], list[float]] = {start: [] for start in starts}
     for seed in range(options.seeds):
         for start in starts:
             found[start].append(train(*start, seed, options.epochs, options.networks))
@@ -92,6 +98,7 @@ def main() -> None:
         {
             "aligned": aligned,
             "residuals_start_as_identity": identity,
+            "weights_entangled": entangled,
             "epochs": options.epochs,
             "seeds": options.seeds,
             "networks": options.networks,
@@ -99,7 +106,7 @@ def main() -> None:
             "lowest_seed": round(min(values), 4),
             "highest_seed": round(max(values), 4),
         }
-        for (aligned, identity), values in found.items()
+        for (aligned, identity, entangled), values in found.items()
     ]
     publish("candidate_alignment", rows, ("nni-proxyless", "torch"))
 
