@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
+import gzip
 import json
 import multiprocessing.pool
 import os
@@ -13,28 +13,34 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TextIO
 
 CACHE = Path(__file__).resolve().parent / "ground_truth" / "cache"
 
 
 def read(path: Path) -> list[dict[str, str]]:
-    """The lines of a CSV file, none if there is no such file."""
+    """The lines of a CSV file, which may be a `.csv.gz`; none if there is no such file."""
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
+    with _open(path, "rt") as file:
         return list(csv.DictReader(file))
 
 
 def append(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...]) -> None:
     """Add lines to a CSV file, and its head where it is new."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.seek(0, io.SEEK_END)
+    new = not path.exists() or path.stat().st_size == 0
+    with _open(path, "at") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if file.tell() == 0:
+        if new:
             writer.writeheader()
         writer.writerows(rows)
+
+
+def _open(path: Path, mode: Literal["rt", "at"]) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, mode, encoding="utf-8", newline="")
+    return path.open(mode, encoding="utf-8", newline="")
 
 
 def add_arguments(parser: argparse.ArgumentParser, what: str) -> None:

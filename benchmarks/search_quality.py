@@ -28,7 +28,7 @@ from _jobs import add_arguments, answer, append, read, results
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER / "ground_truth"))
 RESULTS = FOLDER / "results" / "search_quality.csv"
-FINALISTS = FOLDER / "results" / "search_finalists.csv"
+FINALISTS = FOLDER / "results" / "search_finalists.csv.gz"
 PICTURE = FOLDER / "results" / "search_quality.png"
 BUDGETS = (0.25, 0.5, 0.75)  # parts of all networks that are within the budget
 TARGETS = ("cpu_torch", "cpu_onnxruntime")
