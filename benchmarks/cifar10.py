@@ -58,7 +58,7 @@ RANDOM: dict[str, dict[str, Any]] = {
     "random_best_of_8_entangled": {"entangle_weights": True},
 }
 WARMUP = 24  # trained once for all targets and budgets of a seed
-BEST_OF = 8
+BEST_OF, FINALISTS = 8, 64
 RETRAIN: dict[str, Any] = {
     "data": "arrays", "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 10, "warmup_epochs": 1,
     "batch_size": 64, "learning_rate": 0.1, "weight_decay": 3e-4, "threads": 1,
@@ -121,9 +121,9 @@ def search_jobs(strategies: Iterable[str], seeds: int, data: str) -> list[dict[s
     jobs: list[dict[str, Any]] = []
     for seed, name in itertools.product(range(seeds), strategies):
         missing = [(t, b) for b in BUDGETS for t in TARGETS if (name, t, b, seed) not in known]
-        if name in RANDOM and missing:  # one supernet for all
+        if name not in PROXYLESS and missing:  # one supernet for all
             jobs.append({"part": "search", "strategy": name, "seed": seed, "data": data})
-        elif name not in RANDOM:
+        elif name in PROXYLESS:
             jobs += [
                 {"part": "search", "strategy": name, "target": t, "budget": b, "seed": seed, "data": data}
                 for t, b in missing
@@ -132,7 +132,9 @@ def search_jobs(strategies: Iterable[str], seeds: int, data: str) -> list[dict[s
 
 
 def search(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """One search, in this process; of `RANDOM` all that one supernet serves."""
+    """One search, in this process; of those but `PROXYLESS` all that one supernet serves."""
+    import all_budgets
+
     from nni_proxyless.recipe import Recipe
     from nni_proxyless.search import prepare, run_search
 
@@ -142,38 +144,36 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
         **SEARCH, "data_dir": job["data"], "seed": seed, "target": target,
         "targets": {target: {"table": str(table(target))}},
     }  # fmt: skip
-    drawn: dict[tuple[str, float], list[str]] = {}
     if strategy in PROXYLESS:
         settings |= {**PROXYLESS[strategy], "warmup_epochs": WARMUP, "budget_ms": budget_ms(target, job["budget"])}
-    elif strategy == "darts":
-        # All candidates in each of its steps: as many epochs as take the time of the others' searches.
-        settings |= {
-            "strategy": "darts",
-            "epochs": 3,
-            "latency_weight": 0.0,
-            "budget_ms": budget_ms(target, job["budget"]),
-        }
     else:
-        drawn = {(t, b): draw(t, b, seed) for t in TARGETS for b in BUDGETS}
+        settings["budget_fraction"] = 1.0
+        cells = {(t, b): (str(table(t)), budget_ms(t, b)) for t in TARGETS for b in BUDGETS}
+    if strategy in RANDOM:
+        drawn = {(t, b): draw(t, b, seed) for t, b in cells}
         networks = list(dict.fromkeys(name for names in drawn.values() for name in names))
         settings |= {**RANDOM[strategy], "strategy": "rank_given:RankGiven", "strategy_args": {"networks": networks}}
-        settings |= {"budget_fraction": 1.0}
+    elif strategy not in PROXYLESS:
+        # All candidates in each of its steps: as many epochs as take the time of the others' searches.
+        settings |= {**all_budgets.settings(strategy, list(cells.values())), "epochs": 3, "latency_weight": 0.0}
     output = WORK / "-".join(str(job[key]) for key in ("strategy", "target", "budget", "seed") if key in job)
     found = run_search(prepare(Recipe.from_dict(settings)), output)
     cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
     with (output / "history.csv").open(encoding="utf-8", newline="") as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+        seconds = float(list(csv.DictReader(file))[-1]["seconds"])
     row = {
         "strategy": strategy, "seed": seed, "weight_steps": cost["weight_steps"],
-        "architecture_steps": cost["architecture_steps"] or 0, "seconds": round(seconds[-1]),
+        "architecture_steps": cost["architecture_steps"] or 0, "seconds": round(seconds),
     }  # fmt: skip
-    if not drawn:
+    if strategy in PROXYLESS:
         return [{**row, **_found(found.candidate_names, target, job["budget"])}]
+    if strategy not in RANDOM:
+        row["seconds"] = round(all_budgets.seconds(output, FINALISTS))
+        compared = {key: all_budgets.finalists(output, cell, FINALISTS) for key, cell in cells.items()}
+        return [{**row, **_found(all_budgets.best(of), t, b)} for (t, b), of in compared.items()]
     with (output / "finalists.csv").open(encoding="utf-8", newline="") as file:
         shared = {line["architecture"]: float(line["accuracy"]) for line in csv.DictReader(file)}
-    training = seconds[-2] * len(seconds) / (len(seconds) - 1)
-    each = (seconds[-1] - training) / len(shared)
-    row["seconds"] = round(training + BEST_OF * each)
+    row["seconds"] = round(all_budgets.seconds(output, BEST_OF))
     return [{**row, **_found(max(names, key=shared.__getitem__), t, b)} for (t, b), names in drawn.items()]
 
 

@@ -91,44 +91,74 @@ COLUMNS = (
 FINALIST_COLUMNS = ("strategy", "target", "budget", "seed", "rank", "architecture", "shared_accuracy")
 
 
-def run_one(job: dict[str, Any]) -> dict[str, Any]:
-    """One search, in this process."""
+def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """One search, in this process; a row for each of its targets and budgets."""
+    import all_budgets
     from load import SPACE, TARGETS, GroundTruth
 
     from nni_proxyless.recipe import Recipe
     from nni_proxyless.search import prepare, run_search
 
     truth = GroundTruth()
-    target, seed = job["target"], job["seed"]
-    budget = truth.budget(target, job["budget"])
+    cells = {(target, part): truth.budget(target, part) for target, part in job["cells"]}
+    (target, _), budget = next(iter(cells.items()))
     settings = {
         **COMMON,
         **job["settings"],
         "space": str(SPACE),
         "data_dir": job["data"],
-        "seed": seed,
+        "seed": job["seed"],
         "budget_ms": budget,
         "target": target,
         "targets": {target: {"table": str(TARGETS[target])}},
     }
+    count = settings["finalists"]
+    tables = {key: (str(TARGETS[key[0]]), milliseconds) for key, milliseconds in cells.items()}
+    if _serves_all(job["settings"]):
+        settings |= {
+            **all_budgets.settings(settings.get("strategy", "proxyless"), list(tables.values())),
+            "budget_fraction": 1.0,
+        }
+        del settings["budget_ms"]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         found = run_search(prepare(Recipe.from_dict(settings)), Path(folder))
+        took = time.perf_counter() - start
         cost = json.loads((Path(folder) / "cost.json").read_text(encoding="utf-8"))
-        compared = []
-        if (Path(folder) / "finalists.csv").exists():
-            with (Path(folder) / "finalists.csv").open(encoding="utf-8", newline="") as file:
-                compared = [(row["architecture"], row["accuracy"]) for row in csv.DictReader(file)]
-    return {
-        "finalists": compared,
-        **_scored(truth, found.candidate_names, target, job["budget"]),
-        "strategy": job["strategy"],
-        "seed": seed,
-        "settings": json.dumps({**COMMON, **job["settings"]}, sort_keys=True),
-        "weight_steps": cost["weight_steps"],
-        "architecture_steps": cost["architecture_steps"],
-        "seconds": round(time.perf_counter() - start, 1),
-    }
+        if _serves_all(job["settings"]):
+            took = all_budgets.seconds(Path(folder), count)
+            compared = {key: all_budgets.finalists(Path(folder), cell, count) for key, cell in tables.items()}
+            exported = {key: all_budgets.best(of) for key, of in compared.items()}
+        else:
+            compared = dict.fromkeys(cells, _compared(Path(folder) / "finalists.csv"))
+            exported = dict.fromkeys(cells, found.candidate_names)
+    return [
+        {
+            "finalists": compared[key],
+            **_scored(truth, exported[key], *key),
+            "strategy": job["strategy"],
+            "seed": job["seed"],
+            "settings": json.dumps({**COMMON, **job["settings"]}, sort_keys=True),
+            "weight_steps": cost["weight_steps"],
+            "architecture_steps": cost["architecture_steps"],
+            "seconds": round(took, 1),
+        }
+        for key in cells
+    ]
+
+
+def _serves_all(settings: dict[str, Any]) -> bool:
+    """Whether one search with these settings serves all targets and budgets (`all_budgets.py`)."""
+    import all_budgets
+
+    return settings.get("strategy", "proxyless") in all_budgets.STRATEGIES and settings.get("latency_weight") == 0.0
+
+
+def _compared(path: Path) -> list[tuple[str, float]]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [(row["architecture"], float(row["accuracy"])) for row in csv.DictReader(file)]
 
 
 def random_rows(seeds: int) -> list[dict[str, str]]:
@@ -319,17 +349,18 @@ def search(options: argparse.Namespace) -> None:
     tried = parse_settings(options.set)
     known = {(r["strategy"], r["target"], float(r["budget"]), int(r["seed"]), r["settings"]) for r in read(options.out)}
     jobs = []
-    for seed, budget, target, name in itertools.product(
-        range(options.seeds), BUDGETS, options.targets, options.strategies
-    ):
+    for seed, name in itertools.product(range(options.seeds), options.strategies):
         settings = {**STRATEGIES, **TRIED}[name] | tried
-        key = (name, target, budget, seed, json.dumps({**COMMON, **settings}, sort_keys=True))
-        if key not in known:
-            jobs.append(
-                {"strategy": name, "target": target, "budget": budget, "seed": seed, "settings": settings,
-                 "data": str(data)}
-            )  # fmt: skip
-    for row in results(__file__, jobs, options.processes, options.minutes):
+        full = json.dumps({**COMMON, **settings}, sort_keys=True)
+        cells = [
+            (target, budget)
+            for budget, target in itertools.product(BUDGETS, options.targets)
+            if (name, target, budget, seed, full) not in known
+        ]
+        together = [cells] if _serves_all(settings) and cells else [[cell] for cell in cells]
+        job = {"strategy": name, "seed": seed, "settings": settings, "data": str(data)}
+        jobs += [{**job, "cells": of} for of in together]
+    for row in itertools.chain.from_iterable(results(__file__, jobs, options.processes, options.minutes)):
         key = {k: row[k] for k in FINALIST_COLUMNS[:4]}
         lines = [
             {**key, "rank": rank, "architecture": name, "shared_accuracy": shared}

@@ -69,14 +69,12 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
     Raises:
         RecipeError: There is no such strategy, or it does not take the recipe's `strategy_args`.
     """
-    if recipe.strategy == "proxyless":
-        return _make(ProxylessNAS, recipe, {**_common(recipe, table), **_of_proxyless(recipe)})
     arguments = _common(recipe, table)
-    if recipe.strategy in BASELINES:
-        kind: type[Any] = BASELINES[recipe.strategy]
-    else:
-        kind = _load(recipe.strategy)
-    if issubclass(kind, Differentiable):
+    known: dict[str, type[Any]] = {"proxyless": ProxylessNAS, **BASELINES}
+    kind = known.get(recipe.strategy) or _load(recipe.strategy)
+    if issubclass(kind, ProxylessNAS):  # a subclass of the user's has the same keys
+        arguments |= _of_proxyless(recipe)
+    elif issubclass(kind, Differentiable):
         steps = steps_per_epoch * (recipe.epochs - recipe.warmup_epochs)
         candidates = sum(len(layer.names) for layer in spec.layers) / len(spec.layers)
         arguments["arc_learning_rate"] = recipe.arch_learning_rate or default_arch_rate(steps, candidates, "full")

@@ -30,6 +30,8 @@ from nni_proxyless.recipe import STRATEGIES, Recipe
 from nni_proxyless.search import prepare, run_search
 from nni_proxyless.search_checkpoint import SearchCheckpoint
 from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.strategies import make_strategy
+from nni_proxyless.strategy import ProxylessNAS
 
 BASELINES = [name for name in STRATEGIES if name != "proxyless"]
 DIFFERENTIABLE = [LatencyDARTS, LatencyGumbelDARTS, LatencyNniProxyless]
@@ -42,6 +44,14 @@ class Mine(RandomOneShot):
 
 class MyDARTS(DARTS):
     """A user's variant of NNI's DARTS."""
+
+
+class MyProxyless(ProxylessNAS):
+    """A user's variant of this package's."""
+
+    def __init__(self, *, colour: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.colour = colour
 
 
 def a_module() -> ImageClassification:
@@ -247,6 +257,22 @@ def test_a_strategy_of_the_users_own(name: str, recipe_file: Path) -> None:
     assert found.predicted_latency_ms is not None
     assert found.budget_ms is not None
     assert found.predicted_latency_ms <= found.budget_ms
+
+
+def test_a_subclass_of_proxyless_has_its_keys(
+    recipe_file: Path, tiny_spec: SpaceSpec, tiny_table: LatencyTable
+) -> None:
+    settings = {"strategy": "tests.test_baselines:MyProxyless", "strategy_args": {"colour": "blue"}}
+    settings |= {"arch_gradient": "reinforce", "reinforce_samples": 3, "warmup_epochs": 2, "epochs": 5, "seed": 7}
+    made = make_strategy(Recipe.load(recipe_file, settings), tiny_table, tiny_spec, 4)
+    assert isinstance(made, MyProxyless)
+    assert made.colour == "blue"
+    assert (made.arch.gradient, made.arch.reinforce_samples, made.arch.warmup_epochs) == ("reinforce", 3, 2)
+    assert made.seed == 7
+    with pytest.raises(RecipeError, match="does not take these arguments"):
+        make_strategy(
+            Recipe.load(recipe_file, {**settings, "strategy_args": {"color": "blue"}}), tiny_table, tiny_spec, 4
+        )
 
 
 @pytest.mark.parametrize(
