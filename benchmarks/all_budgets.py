@@ -78,26 +78,21 @@ def settings(name: str, cells: list[Cell]) -> dict[str, Any]:
     return {"strategy": f"all_budgets:{STRATEGIES[name].__name__}", "strategy_args": {"cells": cells}}
 
 
-def finalists(output: Path, cell: Cell, count: int) -> list[tuple[str, float]]:
-    """Of a finished search: the networks that one with this budget would have compared, the likeliest first.
-
-    Returns:
-        Candidate names of each, and its accuracy with the supernet's weights.
-    """
+def finalists(output: Path, cell: Cell, count: int) -> list[dict[str, str]]:
+    """Of a finished search: the lines of `finalists.csv` that one with this budget would have, the likeliest first."""
     with (output / "finalists.csv").open(encoding="utf-8", newline="") as file:
-        shared = {row["architecture"]: float(row["accuracy"]) for row in csv.DictReader(file)}
+        lines = {row["architecture"]: row for row in csv.DictReader(file)}
     found = SearchCheckpoint.load(output)
     costs = LatencyTable.load(cell[0]).costs(found.spec)
     likeliest = likeliest_within(found.probs, costs, cell[1], count)
-    names = [" ".join(choices[layer.label] for layer in found.spec.layers) for choices in likeliest]
-    return [(name, shared[name]) for name in names]
+    return [lines[" ".join(choices[layer.label] for layer in found.spec.layers)] for choices in likeliest]
 
 
-def best(compared: list[tuple[str, float]]) -> str:
-    """What a search exports of the networks that it has compared, `finalists`."""
-    names, accuracies = zip(*compared, strict=True)
-    values = additive_fit([dict(enumerate(name.split())) for name in names], accuracies)
-    return str(names[values.index(max(values))])
+def best(compared: list[dict[str, str]]) -> str:
+    """The network that a search exports of those that it has compared, `finalists`."""
+    choices = [dict(enumerate(line["architecture"].split())) for line in compared]
+    values = additive_fit(choices, [float(line["accuracy"]) for line in compared])
+    return compared[values.index(max(values))]["architecture"]
 
 
 def seconds(output: Path, count: int) -> float:

@@ -10,7 +10,6 @@ looked up in `ground_truth/`. It goes on where it stopped: each search is a line
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import random
@@ -60,6 +59,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 PLAIN = STRATEGIES["proxyless_two_path"]
 FAIR = {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"}
 SLOWER = {"learning_rate": 0.05, "finalists": 32}
+ONE_FOR_ALL: dict[str, Any] = {"objective": "add_linear", "latency_weight": 0.0}
 TRIED: dict[str, dict[str, Any]] = {
     "fair throughout": FAIR,
     "rate 0.05": {**PLAIN, **SLOWER},
@@ -74,6 +74,15 @@ TRIED: dict[str, dict[str, Any]] = {
     "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
     "full gradient in every second step, fair throughout": {**FAIR, **STRATEGIES["proxyless"]},
     "entangled weights": {**STRATEGIES["proxyless"], "entangle_weights": True},
+    "architecture decay 0.001": {**STRATEGIES["proxyless"], "arch_weight_decay": 0.001},
+    "architecture decay 0.003": {**STRATEGIES["proxyless"], "arch_weight_decay": 0.003},
+    # Without latency in the loss: one search for all budgets.
+    "one for all budgets": {**STRATEGIES["proxyless"], **ONE_FOR_ALL},
+    "one for all budgets, architecture decay 0.001": {
+        **STRATEGIES["proxyless"],
+        **ONE_FOR_ALL,
+        "arch_weight_decay": 0.001,
+    },
     "4 draws in a step": {**PLAIN, "arch_samples": 4},
     "finalists not trained": {**PLAIN, "finalist_epochs": 0},
     "finalists trained for 2 epochs": {**PLAIN, "finalist_epochs": 2},
@@ -88,7 +97,9 @@ COLUMNS = (
     "strategy", "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy",
     "regret", "percentile", "within_budget", "weight_steps", "architecture_steps", "seconds",
 )  # fmt: skip
-FINALIST_COLUMNS = ("strategy", "target", "budget", "seed", "rank", "architecture", "shared_accuracy")
+FINALIST_COLUMNS = (
+    "strategy", "target", "budget", "seed", "rank", "architecture", "shared_accuracy", "log_likelihood",
+)  # fmt: skip
 
 
 def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -130,7 +141,7 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
             compared = {key: all_budgets.finalists(Path(folder), cell, count) for key, cell in tables.items()}
             exported = {key: all_budgets.best(of) for key, of in compared.items()}
         else:
-            compared = dict.fromkeys(cells, _compared(Path(folder) / "finalists.csv"))
+            compared = dict.fromkeys(cells, read(Path(folder) / "finalists.csv"))
             exported = dict.fromkeys(cells, found.candidate_names)
     return [
         {
@@ -152,13 +163,6 @@ def _serves_all(settings: dict[str, Any]) -> bool:
     import all_budgets
 
     return settings.get("strategy", "proxyless") in all_budgets.STRATEGIES and settings.get("latency_weight") == 0.0
-
-
-def _compared(path: Path) -> list[tuple[str, float]]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [(row["architecture"], float(row["accuracy"])) for row in csv.DictReader(file)]
 
 
 def random_rows(seeds: int) -> list[dict[str, str]]:
@@ -363,9 +367,12 @@ def search(options: argparse.Namespace) -> None:
     for row in itertools.chain.from_iterable(results(__file__, jobs, options.processes, options.minutes)):
         key = {k: row[k] for k in FINALIST_COLUMNS[:4]}
         lines = [
-            {**key, "rank": rank, "architecture": name, "shared_accuracy": shared}
-            for rank, (name, shared) in enumerate(row.pop("finalists"), start=1)
-        ]
+            {
+                **key, "rank": rank, "architecture": line["architecture"], "shared_accuracy": line["accuracy"],
+                "log_likelihood": line["log_likelihood"],
+            }
+            for rank, line in enumerate(row.pop("finalists"), start=1)
+        ]  # fmt: skip
         append(lines, FINALISTS, FINALIST_COLUMNS)
         append([row], options.out, COLUMNS)
         sys.stdout.write(

@@ -184,6 +184,14 @@ class LatencyAwareStrategy(OneShotStrategy):
         free = {label: (0.0,) * len(of) for label, of in self._candidates.items()}
         return likeliest_within(probs, SpaceCosts(1.0, self._candidates, free), 1.0, self._num_finalists)
 
+    def log_likelihoods(self, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Log of each architecture's probability, in nats: the sum over layers; -inf where a path is pruned."""
+        logs = {label: probs.log().tolist() for label, probs in self.path_probs().items()}
+        return [
+            sum(logs[label][of.index(choices[label])] for label, of in self._candidates.items())
+            for choices in architectures
+        ]
+
     def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
         """What the finalists are compared by, from their accuracies with the supernet's weights: the highest is best.
 

@@ -213,13 +213,14 @@ class Recorder(pl.Callback):
         judges = DataLoader(self._prepared.splits.finalists, batch_size=self._prepared.recipe.batch_size)
         _log.info("comparing %d networks on %d images", len(finalists), len(self._prepared.splits.finalists))
         rows: list[dict[str, Any]] = []
-        for choices in finalists:
+        for choices, likelihood in zip(finalists, self._strategy.log_likelihoods(finalists), strict=True):
             self._strategy.choose(choices)
             architecture, network = self.decode()
             rows.append(
                 {
                     "architecture": architecture.candidate_names,
                     "latency_ms": architecture.predicted_latency_ms,
+                    "log_likelihood": likelihood,
                     "accuracy": accuracy(network, judges),
                 }
             )
