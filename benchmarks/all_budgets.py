@@ -14,7 +14,7 @@ from nni_proxyless.baselines import LatencyDARTS, LatencyENAS, LatencyGumbelDART
 from nni_proxyless.decode import likeliest_within
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.latency_aware import LatencyAwareStrategy
-from nni_proxyless.ranking import additive_fit
+from nni_proxyless.ranking import additive_fit, with_likelihoods
 from nni_proxyless.search_checkpoint import SearchCheckpoint
 from nni_proxyless.strategy import ProxylessNAS
 
@@ -92,6 +92,7 @@ def best(compared: list[dict[str, str]]) -> str:
     """The network that a search exports of those that it has compared, `finalists`."""
     choices = [dict(enumerate(line["architecture"].split())) for line in compared]
     values = additive_fit(choices, [float(line["accuracy"]) for line in compared])
+    values = with_likelihoods(values, [float(line["log_likelihood"]) for line in compared])
     return compared[values.index(max(values))]["architecture"]
 
 

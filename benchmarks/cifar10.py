@@ -50,8 +50,13 @@ SEARCH: dict[str, Any] = {
 }  # fmt: skip
 PROXYLESS: dict[str, dict[str, Any]] = {
     "proxyless": {"arch_gradient": "two_path", "arch_update_every": 1},
-    "proxyless_full": {"arch_gradient": "full", "arch_update_every": 2},
-    "proxyless_entangled": {"arch_gradient": "full", "arch_update_every": 2, "entangle_weights": True},
+    "proxyless_full": {"arch_gradient": "full", "arch_update_every": 2, "arch_weight_decay": 0.0},
+    "proxyless_entangled": {
+        "arch_gradient": "full",
+        "arch_update_every": 2,
+        "arch_weight_decay": 0.0,
+        "entangle_weights": True,
+    },
 }
 RANDOM: dict[str, dict[str, Any]] = {
     "random_best_of_8": {},

@@ -44,8 +44,9 @@ COMMON: dict[str, Any] = {
     "threads": 1,
     "finalists": 64,
 }
+WITHOUT_DECAY: dict[str, Any] = {"warmup_epochs": 8, "arch_gradient": "full", "arch_update_every": 2}
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "proxyless": {"warmup_epochs": 8, "arch_gradient": "full", "arch_update_every": 2},  # the defaults
+    "proxyless": {**WITHOUT_DECAY, "arch_weight_decay": 0.001},  # the defaults
     "proxyless_two_path": {"warmup_epochs": 8, "arch_gradient": "two_path"},
     "proxyless_full": {"warmup_epochs": 8, "arch_gradient": "full"},
     "proxyless_reinforce": {"warmup_epochs": 8, "arch_gradient": "reinforce"},
@@ -72,17 +73,13 @@ TRIED: dict[str, dict[str, Any]] = {
     "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
     "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
     "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
-    "full gradient in every second step, fair throughout": {**FAIR, **STRATEGIES["proxyless"]},
-    "entangled weights": {**STRATEGIES["proxyless"], "entangle_weights": True},
-    "architecture decay 0.001": {**STRATEGIES["proxyless"], "arch_weight_decay": 0.001},
-    "architecture decay 0.003": {**STRATEGIES["proxyless"], "arch_weight_decay": 0.003},
+    "full gradient in every second step, fair throughout": {**FAIR, **WITHOUT_DECAY},
+    "entangled weights": {**WITHOUT_DECAY, "entangle_weights": True},
+    "no architecture decay": WITHOUT_DECAY,
+    "architecture decay 0.003": {**WITHOUT_DECAY, "arch_weight_decay": 0.003},
     # Without latency in the loss: one search for all budgets.
     "one for all budgets": {**STRATEGIES["proxyless"], **ONE_FOR_ALL},
-    "one for all budgets, architecture decay 0.001": {
-        **STRATEGIES["proxyless"],
-        **ONE_FOR_ALL,
-        "arch_weight_decay": 0.001,
-    },
+    "one for all budgets, no architecture decay": {**WITHOUT_DECAY, **ONE_FOR_ALL},
     "4 draws in a step": {**PLAIN, "arch_samples": 4},
     "finalists not trained": {**PLAIN, "finalist_epochs": 0},
     "finalists trained for 2 epochs": {**PLAIN, "finalist_epochs": 2},
@@ -243,15 +240,13 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
 
 
 def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict[str, str]]:
-    """What searches would have exported had they compared fewer finalists.
+    """What searches would have exported had they compared fewer finalists, or compared them otherwise.
 
     Rows are named `<strategy>, <k> finalists`, and `<strategy>, likeliest` for 1. Comparing them is the last thing that
-    a search does, so one search tells all counts up to its own. Below 0 it is by each network's own accuracy, without
-    smoothing: `<strategy>, <k> finalists, not smoothed`.
+    a search does, so one search tells all counts up to its own. Beside it `…, accuracies alone`, without likelihoods,
+    and for a count below 0 `…, not smoothed`, by each network's own accuracy alone.
     """
     from load import GroundTruth
-
-    from nni_proxyless.ranking import additive_fit
 
     compared: dict[tuple[str, ...], list[dict[str, str]]] = defaultdict(list)
     for line in read(FINALISTS):
@@ -262,15 +257,28 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
         if len(lines) < abs(count):
             continue
         lines = sorted(lines, key=lambda line: int(line["rank"]))[: abs(count)]
-        values = [float(line["shared_accuracy"]) for line in lines]
-        if count > 0:
-            values = additive_fit([dict(enumerate(line["architecture"].split())) for line in lines], values)
-        best = lines[values.index(max(values))]["architecture"]
-        scored = {key: str(value) for key, value in _scored(truth, best, row["target"], float(row["budget"])).items()}
-        name = f"{row['strategy']}, " + ("likeliest" if abs(count) == 1 else f"{abs(count)} finalists")
-        name += ", not smoothed" if count < -1 else ""
-        found.append({**row, **scored, "strategy": name})
+        for how, values in _opinions(lines, smoothed=count > 0).items():
+            best = lines[values.index(max(values))]["architecture"]
+            scored = {k: str(value) for k, value in _scored(truth, best, row["target"], float(row["budget"])).items()}
+            name = "likeliest" if abs(count) == 1 else f"{abs(count)} finalists{how}"
+            found.append({**row, **scored, "strategy": f"{row['strategy']}, {name}"})
     return found
+
+
+def _opinions(lines: list[dict[str, str]], smoothed: bool) -> dict[str, list[float]]:
+    """By what finalists may be compared."""
+    from nni_proxyless.ranking import additive_fit, with_likelihoods
+
+    accuracies = [float(line["shared_accuracy"]) for line in lines]
+    if len(lines) == 1:
+        return {"": accuracies}
+    if not smoothed:
+        return {", not smoothed": accuracies}
+    fitted = additive_fit([dict(enumerate(line["architecture"].split())) for line in lines], accuracies)
+    if not lines[0]["log_likelihood"]:  # of searches before likelihoods were kept
+        return {", accuracies alone": fitted}
+    likelihoods = [float(line["log_likelihood"]) for line in lines]
+    return {", accuracies alone": fitted, "": with_likelihoods(fitted, likelihoods)}
 
 
 def _epochs(row: dict[str, str]) -> int:

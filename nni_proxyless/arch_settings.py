@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 # What an α would travel with the default rate if all steps that concern it went one way; see `default_arch_rate`.
 ARCH_TRAVEL = 7.0
 ARCH_RATES = (1e-3, 0.2)
+# Of recipes with the gradient of all paths. Adam takes the size of gradients away, so that an α says how surely a path
+# is better, not how much; with some decay it comes to rest where it says that, and layers can be weighed.
+ARCH_WEIGHT_DECAY = 1e-3
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .errors import InputError, LatencyTableError
 from .gates import entropy
 from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
-from .ranking import additive_fit
+from .ranking import additive_fit, with_likelihoods
 from .search_checkpoint import CHECKPOINT_SCHEMA
 from .space import describe_space, require_description
 from .supernet import path_candidates
@@ -195,9 +195,10 @@ class LatencyAwareStrategy(OneShotStrategy):
     def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
         """What the finalists are compared by, from their accuracies with the supernet's weights: the highest is best.
 
-        Single ones of these accuracies are noisy; they are smoothed over all finalists (`ranking.additive_fit`).
+        Single ones of these accuracies are noisy; they are smoothed over all finalists (`ranking.additive_fit`), and
+        what they leave open is left to the likelihoods (`ranking.with_likelihoods`).
         """
-        return additive_fit(finalists, accuracies)
+        return with_likelihoods(additive_fit(finalists, accuracies), self.log_likelihoods(finalists))
 
     def choose(self, choices: Mapping[str, Any]) -> None:
         """Told which of the finalists is the best; it is what is decoded from then on."""

@@ -44,7 +44,7 @@ class Recipe(Settings):
         arch_learning_rate: Rate of Adam on the architecture parameters; by default from the number of their steps.
         arch_beta1: Of that Adam.
         arch_beta2: Of that Adam.
-        arch_weight_decay: Of that Adam.
+        arch_weight_decay: Of that Adam; 0.001 with `full` and else 0 if not given.
         arch_schedule: `constant` or `cosine` rate.
         arch_update_every: Weight steps for each architecture step; by default 2 with `full`, whose steps take twice
             the time of `two_path`, else 1.
@@ -101,7 +101,7 @@ class Recipe(Settings):
     arch_learning_rate: float | None = None
     arch_beta1: float = 0.0
     arch_beta2: float = 0.999
-    arch_weight_decay: float = 0.0
+    arch_weight_decay: float | None = None
     arch_schedule: Literal["constant", "cosine"] = "constant"
     arch_update_every: int | None = None
     arch_batch_size: int | None = None

@@ -11,7 +11,7 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.strategy import DARTS
 from torch import Tensor
 
-from .arch_settings import default_arch_rate
+from .arch_settings import ARCH_WEIGHT_DECAY, default_arch_rate
 from .baselines import (
     Baseline,
     Differentiable,
@@ -101,11 +101,14 @@ def _common(recipe: Recipe, table: LatencyTable) -> dict[str, Any]:
 
 
 def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
+    decay = recipe.arch_weight_decay
+    if decay is None:
+        decay = ARCH_WEIGHT_DECAY if recipe.arch_gradient == "full" else 0.0
     return {
         "arch_gradient": recipe.arch_gradient,
         "arch_learning_rate": recipe.arch_learning_rate,
         "arch_betas": (recipe.arch_beta1, recipe.arch_beta2),
-        "arch_weight_decay": recipe.arch_weight_decay,
+        "arch_weight_decay": decay,
         "arch_schedule": recipe.arch_schedule,
         "arch_update_every": recipe.arch_update_every or (2 if recipe.arch_gradient == "full" else 1),
         "arch_samples": recipe.arch_samples,

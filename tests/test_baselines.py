@@ -269,10 +269,28 @@ def test_a_subclass_of_proxyless_has_its_keys(
     assert made.colour == "blue"
     assert (made.arch.gradient, made.arch.reinforce_samples, made.arch.warmup_epochs) == ("reinforce", 3, 2)
     assert made.seed == 7
+    assert made.arch.weight_decay == 0.0
     with pytest.raises(RecipeError, match="does not take these arguments"):
         make_strategy(
             Recipe.load(recipe_file, {**settings, "strategy_args": {"color": "blue"}}), tiny_table, tiny_spec, 4
         )
+
+
+@pytest.mark.parametrize(
+    ("settings", "decay"),
+    [
+        ({}, 0.001),
+        ({"arch_gradient": "two_path"}, 0.0),
+        ({"arch_weight_decay": 0.0}, 0.0),
+        ({"arch_gradient": "reinforce", "arch_weight_decay": 0.01}, 0.01),
+    ],
+)
+def test_recipes_decay_the_architecture_with_the_full_gradient(
+    settings: dict[str, Any], decay: float, recipe_file: Path, tiny_spec: SpaceSpec, tiny_table: LatencyTable
+) -> None:
+    made = make_strategy(Recipe.load(recipe_file, settings), tiny_table, tiny_spec, 4)
+    assert isinstance(made, ProxylessNAS)
+    assert made.arch.weight_decay == decay
 
 
 @pytest.mark.parametrize(

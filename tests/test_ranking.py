@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from nni_proxyless.ranking import additive_fit
+from nni_proxyless.ranking import additive_fit, with_likelihoods
 
 CANDIDATES = {"a": ["k3", "k5", "skip"], "b": ["k3", "k5"], "c": [[0], [1], [0, 1]]}
 ALL = [dict(zip(CANDIDATES, picks, strict=True)) for picks in itertools.product(*CANDIDATES.values())]
@@ -59,3 +59,14 @@ def test_the_order_in_which_they_come_does_not_matter() -> None:
     random.Random(0).shuffle(order)
     fitted = additive_fit(ALL, seen.tolist())
     assert additive_fit([ALL[i] for i in order], [seen[i] for i in order]) == pytest.approx([fitted[i] for i in order])
+
+
+def test_likelihoods_count_a_little() -> None:
+    """By hand: accuracies have standard deviation 0.02, log-likelihoods 3; the last gains 0.5 · 0.02 · 1."""
+    assert with_likelihoods([0.3, 0.34], [-8.0, -2.0], 0.5) == pytest.approx([0.29, 0.35])
+    assert with_likelihoods([0.3, 0.34], [-2.0, -8.0], 0.5) == pytest.approx([0.31, 0.33])
+    assert with_likelihoods([0.3, 0.34], [-2.0, -8.0], 0.0) == [0.3, 0.34]
+    assert with_likelihoods([0.3, 0.34], [-2.0, -2.0]) == [0.3, 0.34]  # as of strategies that learn nothing of paths
+    assert with_likelihoods([0.3], [-2.0]) == [0.3]
+    equal = with_likelihoods([0.3, 0.3, 0.3], [-1.0, -2.0, -4.0])
+    assert equal == [0.3, 0.3, 0.3]  # the first, which is the likeliest, wins

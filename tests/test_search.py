@@ -32,7 +32,7 @@ from nni_proxyless.gradient import ProxylessLightningModule
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
-from nni_proxyless.ranking import additive_fit
+from nni_proxyless.ranking import additive_fit, with_likelihoods
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.retrain import load_architecture
 from nni_proxyless.retrain_recipe import RetrainRecipe
@@ -367,9 +367,11 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
     likeliest = sorted(likelihood, key=likelihood.__getitem__, reverse=True)[:5]
     assert [row["architecture"] for row in finalists] == likeliest
     chosen = [dict(enumerate(row["architecture"].split())) for row in finalists]
-    smoothed = additive_fit(chosen, [float(row["accuracy"]) for row in finalists])
-    assert [float(row["ranked_by"]) for row in finalists] == pytest.approx(smoothed)
-    best = finalists[smoothed.index(max(smoothed))]
+    logs = [math.log(likelihood[name]) for name in likeliest]
+    assert [float(row["log_likelihood"]) for row in finalists] == pytest.approx(logs)
+    ranked = with_likelihoods(additive_fit(chosen, [float(row["accuracy"]) for row in finalists]), logs)
+    assert [float(row["ranked_by"]) for row in finalists] == pytest.approx(ranked)
+    best = finalists[ranked.index(max(ranked))]
     assert architecture.candidate_names == best["architecture"]
     assert architecture.predicted_latency_ms == pytest.approx(float(best["latency_ms"]))
 
