@@ -91,6 +91,9 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
     decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
     decode.add_argument("--budget-ms", type=float, help="latency in milliseconds that is not to be exceeded")
+    decode.add_argument(
+        "--finalists", type=int, help="compare so many of the likeliest networks with the search's weights, on its data"
+    )
     decode.add_argument("--out", type=Path, help="folder for an architecture file per table, named like the table")
     decode.add_argument("--front", type=Path, help="CSV of every table's whole front, latency against likelihood")
 
@@ -235,6 +238,8 @@ def _decode(options: argparse.Namespace) -> int:
 
     if options.front and not options.table:
         raise InputError("--front needs --table: without latencies there is no front")
+    if options.finalists is not None and (not options.table or options.budget_ms is None):
+        raise InputError("--finalists needs --table and --budget-ms: accuracies know nothing of latency")
     found = SearchCheckpoint.load(options.checkpoint)
     tables: dict[str, LatencyTable] = {}
     for path in options.table:
@@ -242,11 +247,18 @@ def _decode(options: argparse.Namespace) -> int:
             raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
         tables[path.stem] = LatencyTable.load(path)
     named: dict[str, LatencyTable | None] = {**tables} if tables else {"architecture": None}
-    decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}
+    if options.finalists is None:
+        decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}
+    else:
+        from .judge import decode_finalists
+
+        decoded = decode_finalists(options.checkpoint, tables, options.budget_ms, options.finalists)
     lines = []
     for name, architecture in decoded.items():
         latency = architecture.predicted_latency_ms
         shown = "" if latency is None else f"{latency:.4g} ms  "
+        if "default" in architecture.metrics:
+            shown += f"accuracy {architecture.metrics['default']:.4f}  "
         lines.append(f"{name}  {shown}{architecture.candidate_names}")
     if options.front:
         fronts = {name: found.front(table, options.budget_ms) for name, table in tables.items()}

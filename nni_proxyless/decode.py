@@ -33,6 +33,25 @@ def most_likely(probs: Mapping[str, Tensor], candidates: Mapping[str, Sequence[_
     return {label: candidates[label][_argmax(p)] for label, p in probs.items()}
 
 
+def log_likelihoods(
+    probs: Mapping[str, Tensor],
+    candidates: Mapping[str, Sequence[_Candidate]],
+    architectures: Sequence[Mapping[str, _Candidate]],
+) -> list[float]:
+    """Log of each architecture's probability, in nats: the sum over layers; -inf where a path is pruned.
+
+    Args:
+        probs: Label to path probabilities, shape (num_candidates,).
+        candidates: Label to candidates in the same order.
+        architectures: Label to candidate, for each.
+    """
+    logs = {label: p.double().log().tolist() for label, p in probs.items()}
+    return [
+        sum(logs[label][list(of).index(choices[label])] for label, of in candidates.items())
+        for choices in architectures
+    ]
+
+
 @dataclass(frozen=True)
 class FrontPoint:
     """An architecture that no other one beats in both latency and likelihood.

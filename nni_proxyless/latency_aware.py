@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .architecture import Architecture
 from .compatibility import check_lightning
-from .decode import FrontPoint, front, likeliest_within, most_likely, most_likely_within
+from .decode import FrontPoint, front, likeliest_within, log_likelihoods, most_likely, most_likely_within
 from .errors import InputError, LatencyTableError
 from .gates import entropy
 from .latency.costs import SpaceCosts
@@ -185,12 +185,8 @@ class LatencyAwareStrategy(OneShotStrategy):
         return likeliest_within(probs, SpaceCosts(1.0, self._candidates, free), 1.0, self._num_finalists)
 
     def log_likelihoods(self, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Log of each architecture's probability, in nats: the sum over layers; -inf where a path is pruned."""
-        logs = {label: probs.log().tolist() for label, probs in self.path_probs().items()}
-        return [
-            sum(logs[label][of.index(choices[label])] for label, of in self._candidates.items())
-            for choices in architectures
-        ]
+        """Log of each architecture's probability, in nats."""
+        return log_likelihoods(self.path_probs(), self._candidates, architectures)
 
     def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
         """What the finalists are compared by, from their accuracies with the supernet's weights: the highest is best.

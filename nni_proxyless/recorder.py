@@ -6,7 +6,6 @@ A crash loses at most the epoch in progress.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import logging
 import shutil
@@ -19,12 +18,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from nni.nas.evaluator.pytorch import DataLoader
 
 from .architecture import Architecture
 from .data import DataSplits
-from .evaluator import accuracy, reestimate_batch_norm
 from .files import write_atomically, write_csv, write_json
+from .judge import Judge
 from .latency import LatencyTable, this_device
 from .latency_aware import LatencyAwareStrategy
 from .operators import Network
@@ -33,7 +31,6 @@ from .process_memory import peak_memory_mib
 from .recipe import Recipe
 from .search_checkpoint import CHECKPOINT_KEY
 from .space_spec import SpaceSpec
-from .supernet import decoded_state
 from .targets import Target
 from .training import seed_epoch
 from .warmup import SharedWarmup
@@ -112,30 +109,14 @@ class Recorder(pl.Callback):
         ).hexdigest()
         self.last: Record | None = None
         self.warmup: SharedWarmup | None = None
-        recipe, splits = prepared.recipe, prepared.splits
-        common = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
-        # A seed of its own: validation must not change the order in which the search sees its images.
-        self._statistics = DataLoader(
-            splits.statistics,
-            shuffle=True,
-            drop_last=True,
-            generator=torch.Generator().manual_seed(recipe.seed),
-            **common,
-        )
-        self._held_out = DataLoader(splits.held_out, **common)
+        self._judge = Judge(prepared.recipe, prepared.splits)
 
     def decode(self) -> tuple[Architecture, Network]:
         """The present architecture and a network of its own, with the supernet's weights."""
         architecture = self._strategy.export_architecture(
             target=self._prepared.target.name, seed=self._prepared.recipe.seed
         )
-        network = architecture.build()
-        network.load_state_dict(decoded_state(self._strategy.supernet, architecture.choices))
-        device = next(self._strategy.supernet.parameters()).device
-        network = network.to(device).to(memory_format=torch.channels_last)
-        batches = min(self._prepared.recipe.bn_batches, len(self._statistics))
-        self._statistics.generator.manual_seed(self._prepared.recipe.seed)
-        reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
+        network = self._judge.network(self._strategy.supernet, architecture)
         return architecture, network
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,7 +191,6 @@ class Recorder(pl.Callback):
         finalists = self._strategy.finalists()
         if not finalists:
             return
-        judges = DataLoader(self._prepared.splits.finalists, batch_size=self._prepared.recipe.batch_size)
         _log.info("comparing %d networks on %d images", len(finalists), len(self._prepared.splits.finalists))
         rows: list[dict[str, Any]] = []
         for choices, likelihood in zip(finalists, self._strategy.log_likelihoods(finalists), strict=True):
@@ -221,7 +201,7 @@ class Recorder(pl.Callback):
                     "architecture": architecture.candidate_names,
                     "latency_ms": architecture.predicted_latency_ms,
                     "log_likelihood": likelihood,
-                    "accuracy": accuracy(network, judges),
+                    "accuracy": self._judge.as_finalist(network),
                 }
             )
         found = [row["accuracy"] for row in rows]
@@ -239,7 +219,7 @@ class Recorder(pl.Callback):
         assert expected is not None
         budget = self._strategy.budget_ms
         record = Record(
-            default=accuracy(network, self._held_out),
+            default=self._judge.on_held_out(network),
             latency_ms=architecture.predicted_latency_ms,
             expected_latency_ms=expected,
             entropy=self._strategy.mean_entropy(),

@@ -88,7 +88,7 @@ class SearchCheckpoint:
                 raise InputError(f"a budget of {budget_ms:g} ms needs a table")
             choices = most_likely(self.probs, self.candidates)
             return Architecture.of_space(self.spec, choices, **details)
-        costs = self._costs(table)
+        costs = self.costs(table)
         within = most_likely_within(self.probs, costs, costs.largest if budget_ms is None else budget_ms)
         return Architecture.of_space(
             self.spec, within, budget_ms=budget_ms, predicted_latency_ms=costs.of(within), **details
@@ -96,9 +96,15 @@ class SearchCheckpoint:
 
     def front(self, table: LatencyTable, budget_ms: float | None = None) -> list[FrontPoint]:
         """For every latency the most likely architecture within it; see `decode.front`."""
-        return front(self.probs, self._costs(table), budget_ms=budget_ms)
+        return front(self.probs, self.costs(table), budget_ms=budget_ms)
 
-    def _costs(self, table: LatencyTable) -> SpaceCosts:
+    def costs(self, table: LatencyTable) -> SpaceCosts:
+        """A table applied to the space.
+
+        Raises:
+            InputError: The table is not in milliseconds.
+            MissingOperatorError: It lacks operators of the space.
+        """
         if table.unit != "ms":
             raise InputError(f"decoding needs a table in ms, got one in {table.unit}")
         return table.costs(self.spec)

@@ -14,7 +14,7 @@ import torch
 from nni.nas.strategy import DARTS, RandomOneShot
 from torch import nn
 
-from nni_proxyless import Architecture, LatencyTable, MobileNetV2Space, recorder, search
+from nni_proxyless import Architecture, LatencyTable, MobileNetV2Space, judge, recorder, search
 from nni_proxyless.baselines import (
     LatencyDARTS,
     LatencyENAS,
@@ -208,14 +208,14 @@ def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
 def test_random_search_takes_the_best_of_those_it_drew(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranked on the part of the data that is there for the architecture, not on the one held out."""
     judged: list[tuple[int, float]] = []
-    original = recorder.accuracy
+    original = judge.accuracy
 
     def accuracy(network: nn.Module, batches: Any) -> float:
         value = original(network, batches)
         judged.append((len(batches.dataset), value))
         return value
 
-    monkeypatch.setattr(recorder, "accuracy", accuracy)
+    monkeypatch.setattr(judge, "accuracy", accuracy)
     prepared = prepare(
         Recipe.load(
             recipe_file,

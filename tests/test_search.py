@@ -29,6 +29,7 @@ from nni_proxyless import Architecture, recorder
 from nni_proxyless.errors import InputError
 from nni_proxyless.gates import path_probs
 from nni_proxyless.gradient import ProxylessLightningModule
+from nni_proxyless.judge import decode_finalists
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
@@ -475,6 +476,30 @@ def test_reports_are_numbered_without_gaps(recipe_file: Path) -> None:
     assert numbers == [0, 1, 2, None]
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"arch_gradient": "two_path", "entangle_weights": True, "prune_below": 0.15},
+        {"strategy": "gumbel_darts", "epochs": 3},
+    ],
+)
+def test_finalists_of_a_search_that_is_over(settings: dict[str, Any], recipe_file: Path) -> None:
+    """They are those of the search itself, with the same accuracies; of another budget, others."""
+    architecture, output = searched(recipe_file, "out", finalists=8, **settings)
+    table = LatencyTable.load(recipe_file.parent / "table.yml")
+    assert architecture.budget_ms is not None
+    again = decode_finalists(output, {"device": table}, architecture.budget_ms, 8)["device"]
+    assert again.choices == architecture.choices
+    assert again.metrics["default"] == architecture.metrics["default"]
+    assert again.predicted_latency_ms == pytest.approx(architecture.predicted_latency_ms)
+    smaller = 0.9 * architecture.budget_ms
+    other = decode_finalists(output, {"one": table, "other": table}, smaller, 8)
+    assert other["one"].predicted_latency_ms is not None
+    assert other["one"].predicted_latency_ms <= smaller
+    assert other["one"].choices == other["other"].choices
+
+
 def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
     """In another process: the search's own result again, other tables, fronts, and what is refused."""
     architecture, output = searched(recipe_file, "out")
@@ -496,11 +521,16 @@ def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
     rows = list(csv.DictReader(front.read_text().splitlines()))
     assert rows[-1]["table"] == "table"
     assert {label: rows[-1][label] for label in again.choices} == again.choices
+    within = ("--table", table, "--budget-ms", budget)
     assert decode(str(output)).returncode == 0
     for words, message in (
         ((str(output), "--table", table, "--budget-ms", "0.01"), "no network of this space takes 0.01 ms or less"),
         ((str(output), "--budget-ms", "3"), "a budget of 3 ms needs a table"),
         ((str(output), "--front", "f.csv"), "--front needs --table"),
+        ((str(output), "--finalists", "8"), "--finalists needs --table and --budget-ms"),
+        ((str(output), *within, "--finalists", "1"), "--finalists must be a number from 2, got 1"),
+        ((str(output), "--table", table, "--budget-ms", "0.01", "--finalists", "4"), "takes 0.01 ms or less"),
+        ((str(output / "checkpoint.ckpt"), *within, "--finalists", "4"), "has no recipe.yml"),
         ((str(output), "--table", table, table), "two tables are called table"),
         ((str(recipe_file),), "is no checkpoint of a search, or it is damaged"),
         ((str(recipe_file.parent / "nowhere"),), "there is no checkpoint"),
