@@ -14,7 +14,7 @@ from nni_proxyless.baselines import LatencyDARTS, LatencyENAS, LatencyGumbelDART
 from nni_proxyless.decode import likeliest_within
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.latency_aware import LatencyAwareStrategy
-from nni_proxyless.ranking import additive_fit, with_likelihoods
+from nni_proxyless.ranking import rank_values
 from nni_proxyless.search_checkpoint import SearchCheckpoint
 from nni_proxyless.strategy import ProxylessNAS
 
@@ -91,8 +91,8 @@ def finalists(output: Path, cell: Cell, count: int) -> list[dict[str, str]]:
 def best(compared: list[dict[str, str]]) -> str:
     """The network that a search exports of those that it has compared, `finalists`."""
     choices = [dict(enumerate(line["architecture"].split())) for line in compared]
-    values = additive_fit(choices, [float(line["accuracy"]) for line in compared])
-    values = with_likelihoods(values, [float(line["log_likelihood"]) for line in compared])
+    accuracies, logs = ([float(line[key]) for line in compared] for key in ("accuracy", "log_likelihood"))
+    values = rank_values(choices, accuracies, logs)
     return compared[values.index(max(values))]["architecture"]
 
 

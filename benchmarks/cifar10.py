@@ -49,18 +49,19 @@ SEARCH: dict[str, Any] = {
     "weight_decay": 3e-4, "decay_norm_bias": False, "threads": 1,
 }  # fmt: skip
 PROXYLESS: dict[str, dict[str, Any]] = {
-    "proxyless": {"arch_gradient": "two_path", "arch_update_every": 1},
-    "proxyless_full": {"arch_gradient": "full", "arch_update_every": 2, "arch_weight_decay": 0.0},
-    "proxyless_entangled": {
-        "arch_gradient": "full",
-        "arch_update_every": 2,
-        "arch_weight_decay": 0.0,
-        "entangle_weights": True,
-    },
+    "proxyless": {"entangle_weights": True},
+    "proxyless_entangled": {"entangle_weights": True, "arch_weight_decay": 0.0},
+    "proxyless_full": {"arch_weight_decay": 0.0},
+    "proxyless_two_path": {"arch_gradient": "two_path", "arch_update_every": 1},
 }
 RANDOM: dict[str, dict[str, Any]] = {
     "random_best_of_8": {},
     "random_best_of_8_entangled": {"entangle_weights": True},
+}
+# NNI's: settings beside the strategy that all_budgets has.
+NNI: dict[str, tuple[str, dict[str, Any]]] = {
+    "darts": ("darts", {}),
+    "darts_entangled": ("darts", {"entangle_weights": True}),
 }
 WARMUP = 24  # trained once for all targets and budgets of a seed
 BEST_OF, FINALISTS = 8, 64
@@ -160,7 +161,8 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
         settings |= {**RANDOM[strategy], "strategy": "rank_given:RankGiven", "strategy_args": {"networks": networks}}
     elif strategy not in PROXYLESS:
         # All candidates in each of its steps: as many epochs as take the time of the others' searches.
-        settings |= {**all_budgets.settings(strategy, list(cells.values())), "epochs": 3, "latency_weight": 0.0}
+        name, beside = NNI[strategy]
+        settings |= {**all_budgets.settings(name, list(cells.values())), "epochs": 3, "latency_weight": 0.0, **beside}
     output = WORK / "-".join(str(job[key]) for key in ("strategy", "target", "budget", "seed") if key in job)
     found = run_search(prepare(Recipe.from_dict(settings)), output)
     cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
@@ -351,7 +353,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "job")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--strategies", nargs="+", default=["random_best_of_8", "proxyless", "darts"])
+    parser.add_argument("--strategies", nargs="+", choices=[*PROXYLESS, *RANDOM, *NNI],
+                        default=["random_best_of_8_entangled", "proxyless", "darts_entangled"])  # fmt: skip
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="of searches")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each network's latency")

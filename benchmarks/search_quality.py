@@ -267,18 +267,19 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
 
 def _opinions(lines: list[dict[str, str]], smoothed: bool) -> dict[str, list[float]]:
     """By what finalists may be compared."""
-    from nni_proxyless.ranking import additive_fit, with_likelihoods
+    from nni_proxyless.ranking import additive_fit, rank_values
 
     accuracies = [float(line["shared_accuracy"]) for line in lines]
     if len(lines) == 1:
         return {"": accuracies}
     if not smoothed:
         return {", not smoothed": accuracies}
-    fitted = additive_fit([dict(enumerate(line["architecture"].split())) for line in lines], accuracies)
+    choices = [dict(enumerate(line["architecture"].split())) for line in lines]
+    fitted = additive_fit(choices, accuracies)
     if not lines[0]["log_likelihood"]:  # of searches before likelihoods were kept
         return {", accuracies alone": fitted}
     likelihoods = [float(line["log_likelihood"]) for line in lines]
-    return {", accuracies alone": fitted, "": with_likelihoods(fitted, likelihoods)}
+    return {", accuracies alone": fitted, "": rank_values(choices, accuracies, likelihoods)}
 
 
 def _epochs(row: dict[str, str]) -> int:

@@ -20,7 +20,7 @@ from .errors import InputError
 from .evaluator import accuracy, reestimate_batch_norm
 from .latency import LatencyTable
 from .operators import Network
-from .ranking import additive_fit, with_likelihoods
+from .ranking import rank_values
 from .recipe import Recipe
 from .search_checkpoint import SearchCheckpoint
 from .space import MobileNetV2Space
@@ -123,8 +123,9 @@ def decode_finalists(
             )
             for choices in likeliest
         ]
-        ranks = with_likelihoods(
-            additive_fit(likeliest, [shared(one) for one in listed]),
+        ranks = rank_values(
+            likeliest,
+            [shared(one) for one in listed],
             log_likelihoods(found.probs, found.candidates, likeliest),
         )
         best = listed[ranks.index(max(ranks))]

@@ -21,7 +21,7 @@ from .errors import InputError, LatencyTableError
 from .gates import entropy
 from .latency.costs import SpaceCosts
 from .latency.table import LatencyTable
-from .ranking import additive_fit, with_likelihoods
+from .ranking import rank_values
 from .search_checkpoint import CHECKPOINT_SCHEMA
 from .space import describe_space, require_description
 from .supernet import path_candidates
@@ -194,7 +194,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         Single ones of these accuracies are noisy; they are smoothed over all finalists (`ranking.additive_fit`), and
         what they leave open is left to the likelihoods (`ranking.with_likelihoods`).
         """
-        return with_likelihoods(additive_fit(finalists, accuracies), self.log_likelihoods(finalists))
+        return rank_values(finalists, accuracies, self.log_likelihoods(finalists))
 
     def choose(self, choices: Mapping[str, Any]) -> None:
         """Told which of the finalists is the best; it is what is decoded from then on."""

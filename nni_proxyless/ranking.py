@@ -64,3 +64,16 @@ def with_likelihoods(
     if spread > 1e-9:
         y = y + weight * y.std() * (likelihoods - likelihoods.mean()) / spread
     return [float(value) for value in np.round(y, 9)]
+
+
+def rank_values(
+    architectures: Sequence[Mapping[str, Any]], accuracies: Sequence[float], log_likelihoods: Sequence[float]
+) -> list[float]:
+    """What finalists are compared by, the highest being the best: `with_likelihoods` of their `additive_fit`.
+
+    Args:
+        architectures: Label to candidate, for each.
+        accuracies: Of each, with the supernet's weights.
+        log_likelihoods: Of each, in nats.
+    """
+    return with_likelihoods(additive_fit(architectures, accuracies), log_likelihoods)
