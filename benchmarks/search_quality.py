@@ -231,7 +231,7 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
         regret = 100 * _column(of, "regret")
         within = np.mean([row["within_budget"] == "True" for row in of])
         weight_steps = round(per_epoch * _epochs(of[0]))  # those of a warm-up that another search trained as well
-        steps = f"{weight_steps} + {of[0]['architecture_steps'] or 0}"
+        steps = " + ".join(filter(None, (str(weight_steps), str(of[0]["architecture_steps"]))))  # of NNI's not kept
         say(f"| {name} | {len(of)} | {middle:.0f} ({low:.0f}–{high:.0f}) | {regret.mean():.2f} ({regret.max():.2f}) ")
         say(f"| {100 * within:.0f} % | {steps} | {np.median(_column(of, 'seconds')):.0f} |\n")
     _against_random(groups)
