@@ -162,7 +162,8 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
     elif strategy not in PROXYLESS:
         # All candidates in each of its steps: as many epochs as take the time of the others' searches.
         name, beside = NNI[strategy]
-        settings |= {**all_budgets.settings(name, list(cells.values())), "epochs": 3, "latency_weight": 0.0, **beside}
+        settings |= {**all_budgets.settings(name, list(cells.values())), "finalists": FINALISTS, "latency_weight": 0.0}
+        settings |= {"epochs": 3, **beside}
     output = WORK / "-".join(str(job[key]) for key in ("strategy", "target", "budget", "seed") if key in job)
     found = run_search(prepare(Recipe.from_dict(settings)), output)
     cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
@@ -272,40 +273,42 @@ def summary() -> None:
         )
         for name, target in {(r["network"], r["target"]) for r in measured}
     }
-    rows: list[tuple[str, str, str, str, str]] = [  # target, family, what, network, seed
-        (target, "MobileNetV2", name.rsplit("_", 1)[1], name, seed)
-        for target in TARGETS
-        for name, seed in accuracy
-        if not seed
-    ]
-    rows += [
-        (r["target"], r["strategy"], f"budget {r['budget']}, seed {r['seed']}", r["architecture"], r["seed"])
-        for r in found
-    ]
-    say = sys.stdout.write
-    say("| target | network | | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M ")
-    say("| above MobileNetV2 at equal latency, points | times as fast at equal accuracy ")
-    say("| above the better random best-of-8, points |\n|---|---|---|---|---|---|---|---|---|\n")
-    drawn: dict[tuple[str, str], list[float]] = {}  # target, budget and seed
+    rows: dict[tuple[str, str, str], list[tuple[str, str]]] = {}  # target, family and what: network and seed
+    for target in TARGETS:
+        for name, seed in accuracy:
+            if not seed:
+                rows[target, "MobileNetV2", name.rsplit("_", 1)[1]] = [(name, seed)]
     for r in found:
-        if r["strategy"] in RANDOM and (r["architecture"], r["seed"]) in accuracy:
-            cell = (r["target"], f"budget {r['budget']}, seed {r['seed']}")
-            drawn.setdefault(cell, []).append(accuracy[r["architecture"], r["seed"]][0])
+        if (r["architecture"], r["seed"]) in accuracy:
+            rows.setdefault((r["target"], r["strategy"], r["budget"]), []).append((r["architecture"], r["seed"]))
+    drawn: dict[tuple[str, str, str], list[float]] = {}  # target, budget and seed
+    for (target, family, what), networks in rows.items():
+        for name, seed in networks if family in RANDOM else ():
+            drawn.setdefault((target, what, seed), []).extend(accuracy[name, seed])
+    say = sys.stdout.write
+    say("| target | network | budget | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M ")
+    say("| above MobileNetV2 at equal latency, points | times as fast at equal accuracy ")
+    say("| above the better random best-of-8, points (each seed) |\n|---|---|---|---|---|---|---|---|---|\n")
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for target, family, what, name, seed in sorted(rows):  # MobileNetV2 first
-        if (name, seed) not in accuracy:
-            continue
-        mean = float(np.mean(accuracy[name, seed]))
-        each = ", ".join(f"{value:.1f}" for value in accuracy[name, seed])
-        took = latency.get((name, target))
-        say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({each}) ")
-        say(f"| {network(name).multiply_adds / 1e6:.1f} ")
+    for target, family, what in sorted(rows):  # MobileNetV2 first
+        networks = rows[target, family, what]
+        reached = [value for of in networks for value in accuracy[of]]
+        times = [latency[name, target] for name, _ in networks if (name, target) in latency]
+        took, mean = float(np.mean(times)) if len(times) == len(networks) else None, float(np.mean(reached))
+        size = float(np.mean([network(name).multiply_adds / 1e6 for name, _ in networks]))
+        say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} ")
+        say(f"| {mean:.1f} ({', '.join(f'{value:.1f}' for value in reached)}) | {size:.1f} ")
         mobilenets = [] if family == "MobileNetV2" else points.get((target, "MobileNetV2"), [])
-        beside = [] if family in RANDOM else drawn.get((target, what), [])
-        above = f"{mean - max(beside):.1f} (of {len(beside)})" if beside else ""
-        say(f"| {' | '.join(against(mobilenets, took, mean))} | {above} |\n")
-        if took is not None:
+        above = [
+            f"{accuracy[of][0] - max(drawn[target, what, of[1]]):.1f} of {len(drawn[target, what, of[1]])}"
+            for of in networks
+            if family not in RANDOM and (target, what, of[1]) in drawn
+        ]
+        say(f"| {' | '.join(against(mobilenets, took, mean))} | {', '.join(above)} |\n")
+        if family == "MobileNetV2" and took is not None:
             points.setdefault((target, family), []).append((took, mean))
+        elif len(times) == len(networks):
+            points.setdefault((target, family), []).extend(zip(times, reached, strict=True))
     if points:
         _draw(points)
 
