@@ -74,6 +74,10 @@ TRIED: dict[str, dict[str, Any]] = {
     "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
     "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
     "full gradient in every second step, fair throughout": {**FAIR, **WITHOUT_DECAY},
+    "running statistics in architecture steps": {
+        **STRATEGIES["proxyless"],
+        "strategy": "running_statistics:RunningStatistics",
+    },
     "entangled weights": {**WITHOUT_DECAY, "entangle_weights": True},
     "no architecture decay": WITHOUT_DECAY,
     "architecture decay 0.003": {**WITHOUT_DECAY, "arch_weight_decay": 0.003},

@@ -37,6 +37,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random": RANDOM,
     "fair": FAIR,
     "random, entangled weights": {**RANDOM, "entangle_weights": True},
+    # Batch-norm statistics, re-estimated for each network, of 10 batches otherwise. On one machine, the supernets of a
+    # seed are the same.
+    "random, statistics of 10 batches": RANDOM,
+    "random, statistics of 1 batch": {**RANDOM, "bn_batches": 1},
+    "random, statistics of 40 batches": {**RANDOM, "bn_batches": 40},
+    "random, statistics of the supernet": RANDOM,
     "random, rate 0.05": {**RANDOM, **SLOWER},
     "fair, rate 0.05": {**FAIR, **SLOWER},
     "fair, 8 epochs, rate 0.05": {**FAIR, **SLOWER, "warmup_epochs": 7, "epochs": 8},
@@ -50,9 +56,12 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     from load import SPACE, TARGETS, GroundTruth
     from search_quality import COMMON
 
+    from nni_proxyless import judge
     from nni_proxyless.recipe import Recipe
     from nni_proxyless.search import prepare, run_search
 
+    if job["variant"].endswith("of the supernet"):
+        judge.reestimate_batch_norm = lambda *_: None
     target = next(iter(TARGETS))
     settings = {
         **COMMON,
