@@ -77,7 +77,10 @@ class ImageClassification(LightningModule):
         self.log("val_accuracy", (self(images).argmax(1) == labels).float().mean())
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = make_sgd(self._parameter_groups(), self.learning_rate, self.momentum, self.weight_decay)
+        optimizer = make_sgd(
+            self._parameter_groups(), self.learning_rate, self.momentum, self.weight_decay,
+            overlapping=getattr(self.model, "entangled", False),
+        )  # fmt: skip
         schedule: Any = CosineAnnealingLR(optimizer, self.total_steps)
         if self.warmup_steps:
             schedule = LambdaLR(optimizer, partial(warmup_cosine, warmup=self.warmup_steps, total=self.total_steps))
@@ -115,7 +118,12 @@ class FusedSGD(torch.optim.SGD):
 
 
 def make_sgd(
-    parameters: Iterable[Any], learning_rate: float, momentum: float, weight_decay: float = 0.0
+    parameters: Iterable[Any],
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float = 0.0,
+    *,
+    overlapping: bool = False,
 ) -> torch.optim.SGD:
     """SGD, with Nesterov momentum where there is momentum; fused on the CPU.
 
@@ -126,15 +134,21 @@ def make_sgd(
         learning_rate: At the start.
         momentum: Of SGD.
         weight_decay: L2 penalty, of groups that have none of their own.
+        overlapping: Whether some of them are views of the same memory, which must not be changed at the same time: on
+            CUDA PyTorch would otherwise take a step on all tensors at once.
     """
     listed = list(parameters)
     groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
     fused = momentum > 0 and all(weight.device.type == "cpu" for group in groups for weight in group["params"])
     if fused:
         groups = [part for group in groups for part in _fused_where_dense(group)]
-    return (FusedSGD if fused else torch.optim.SGD)(
-        groups, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0, fused=fused
-    )
+        make: type[torch.optim.SGD] = FusedSGD
+    else:
+        make = torch.optim.SGD
+    return make(
+        groups, learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0, fused=fused,
+        foreach=False if overlapping else None,
+    )  # fmt: skip
 
 
 def _fused_where_dense(group: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 
 from nni_proxyless import MobileNetV2Space
-from nni_proxyless.evaluator import make_sgd
+from nni_proxyless.evaluator import ImageClassification, make_sgd
 from nni_proxyless.operators import MBConv
 from nni_proxyless.space import entangle
 from nni_proxyless.space_spec import SpaceSpec
@@ -80,3 +81,26 @@ def test_entangled_weights_survive_a_state_dict(tiny_spec: SpaceSpec) -> None:
         candidates_of(second, 0)["k5_e2"].conv_pw.weight.zero_()
     assert not bool(candidates_of(second, 0)["k3_e2"].conv_pw.weight.any())  # still the same memory
     assert bool(candidates_of(first, 0)["k3_e2"].conv_pw.weight.any())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])  # 0.9 is fused
+def test_a_step_on_all_candidates_is_the_sum_of_theirs(momentum: float) -> None:
+    """As DARTS takes them. By hand, the first step: w - lr (1 + momentum) Σ gradients, where they overlap."""
+    space = MobileNetV2Space(SpaceSpec.from_yaml("mobilenetv2_digits"), entangled=True)
+    module = ImageClassification(
+        learning_rate=0.1, momentum=momentum, weight_decay=0.0, label_smoothing=0.0, total_steps=9, channels_last=False
+    )
+    module.set_model(space)
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert {group["foreach"] for group in optimizer.param_groups} == {False}  # on CUDA they would be changed at once
+    blocks = candidates_of(space, 0)
+    largest = blocks["k7_e6"].conv_dw.weight
+    expected, draw = largest.detach().clone(), torch.Generator().manual_seed(0)
+    for block in blocks.values():
+        weight = block.conv_dw.weight
+        weight.grad = torch.randn(weight.shape, generator=draw)
+        margin = (7 - weight.shape[-1]) // 2
+        centre = slice(margin, 7 - margin)
+        expected[: weight.shape[0], :, centre, centre] -= 0.1 * (1 + momentum) * weight.grad
+    optimizer.step()
+    torch.testing.assert_close(largest.detach(), expected)
