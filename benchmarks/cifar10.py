@@ -48,21 +48,18 @@ SEARCH: dict[str, Any] = {
     "arch_fraction": 0.3, "held_out_fraction": 0.1, "epochs": 32, "batch_size": 32, "learning_rate": 0.05,
     "weight_decay": 3e-4, "decay_norm_bias": False, "threads": 1,
 }  # fmt: skip
+# "own weights": candidates do not share, as in the paper and in NNI.
+OWN: dict[str, Any] = {"entangle_weights": False}
+WITHOUT_DECAY: dict[str, Any] = {"arch_weight_decay": 0.0}
 PROXYLESS: dict[str, dict[str, Any]] = {
-    "proxyless": {"entangle_weights": True},
-    "proxyless_entangled": {"entangle_weights": True, "arch_weight_decay": 0.0},
-    "proxyless_full": {"arch_weight_decay": 0.0},
-    "proxyless_two_path": {"arch_gradient": "two_path", "arch_update_every": 1},
+    "proxyless": {},  # the defaults
+    "proxyless, no architecture decay": WITHOUT_DECAY,
+    "proxyless, no architecture decay, own weights": {**WITHOUT_DECAY, **OWN},
+    "proxyless_two_path, own weights": {"arch_gradient": "two_path", "arch_update_every": 1, **OWN},
 }
-RANDOM: dict[str, dict[str, Any]] = {
-    "random_best_of_8": {},
-    "random_best_of_8_entangled": {"entangle_weights": True},
-}
+RANDOM: dict[str, dict[str, Any]] = {"random_best_of_8": {}, "random_best_of_8, own weights": OWN}
 # NNI's: settings beside the strategy that all_budgets has.
-NNI: dict[str, tuple[str, dict[str, Any]]] = {
-    "darts": ("darts", {}),
-    "darts_entangled": ("darts", {"entangle_weights": True}),
-}
+NNI: dict[str, tuple[str, dict[str, Any]]] = {"darts": ("darts", {}), "darts, own weights": ("darts", OWN)}
 WARMUP = 24  # trained once for all targets and budgets of a seed
 BEST_OF, FINALISTS = 8, 64
 RETRAIN: dict[str, Any] = {
@@ -71,6 +68,7 @@ RETRAIN: dict[str, Any] = {
 }  # fmt: skip
 # MobileNetV2 (Sandler et al. 2018) has fewer layers in most stages than the space, and no choice to leave any out.
 MOBILENET_V2_DEPTHS = (2, 3, 4, 3, 3, 1)
+MOBILENET = "MobileNetV2"
 WIDTHS = (0.2, 0.35, 0.5)
 FOUND = ("strategy", "target", "budget", "seed", "budget_ms", "predicted_ms", "architecture", "multiply_adds",
          "weight_steps", "architecture_steps", "seconds")  # fmt: skip
@@ -211,10 +209,12 @@ def draw(target: str, budget: float, seed: int) -> list[str]:
     ]
 
 
-def retrain_jobs(seeds: int, data: str) -> list[dict[str, Any]]:
-    """What a search found, with the search's seed; MobileNetV2 with all seeds."""
-    wanted = [(f"mobilenet_v2_{width}", seed) for seed, width in itertools.product(range(seeds), WIDTHS)]
-    wanted += [(row["architecture"], int(row["seed"])) for row in read("searches")]
+def retrain_jobs(strategies: Iterable[str], seeds: int, trainings: int, data: str) -> list[dict[str, Any]]:
+    """What a search found, with the search's seed and, for further trainings, ten more each time; and MobileNetV2."""
+    of = set(strategies)
+    found = [(row["architecture"], int(row["seed"])) for row in read("searches") if row["strategy"] in of]
+    found = [(f"mobilenet_v2_{width}", seed) for seed, width in itertools.product(range(seeds), WIDTHS)] + found
+    wanted = [(name, seed + 10 * number) for number in range(trainings) for name, seed in found]
     known = {(row["network"], int(row["seed"])) for row in read("retrained")}
     return [
         {"part": "retrain", "network": name, "seed": seed, "data": data}
@@ -261,54 +261,60 @@ def measure(rounds: int) -> None:
 
 
 def summary() -> None:
-    """The table, and the picture."""
-    found, trained, measured = read("searches"), read("retrained"), read("latency")
-    accuracy: dict[tuple[str, str], list[float]] = {}  # network and seed; of MobileNetV2 all seeds
-    for r in trained:
-        key = (r["network"], "" if r["network"].startswith("mobilenet_v2_") else r["seed"])
-        accuracy.setdefault(key, []).append(100 * float(r["top1"]))
-    latency = {
-        (name, target): float(
-            np.median([float(r["milliseconds"]) for r in measured if (r["network"], r["target"]) == (name, target)])
-        )
-        for name, target in {(r["network"], r["target"]) for r in measured}
-    }
-    rows: dict[tuple[str, str, str], list[tuple[str, str]]] = {}  # target, family and what: network and seed
-    for target in TARGETS:
-        for name, seed in accuracy:
-            if not seed:
-                rows[target, "MobileNetV2", name.rsplit("_", 1)[1]] = [(name, seed)]
-    for r in found:
-        if (r["architecture"], r["seed"]) in accuracy:
+    """The tables, and the picture."""
+    accuracy: dict[str, list[float]] = {}  # of each training
+    for r in read("retrained"):
+        accuracy.setdefault(r["network"], []).append(100 * float(r["top1"]))
+    times: dict[tuple[str, str], list[float]] = {}
+    for r in read("latency"):
+        times.setdefault((r["network"], r["target"]), []).append(float(r["milliseconds"]))
+    latency = {key: float(np.median(of)) for key, of in times.items()}
+    rows: dict[tuple[str, str, str], list[tuple[str, str]]] = {}  # target, family and what: network and search's seed
+    for target, name in itertools.product(TARGETS, accuracy):
+        if name.startswith("mobilenet_v2_"):
+            rows[target, MOBILENET, name.rsplit("_", 1)[1]] = [(name, "")]
+    for r in read("searches"):
+        if r["architecture"] in accuracy:
             rows.setdefault((r["target"], r["strategy"], r["budget"]), []).append((r["architecture"], r["seed"]))
     drawn: dict[tuple[str, str, str], list[float]] = {}  # target, budget and seed
     for (target, family, what), networks in rows.items():
         for name, seed in networks if family in RANDOM else ():
-            drawn.setdefault((target, what, seed), []).extend(accuracy[name, seed])
+            drawn.setdefault((target, what, seed), []).append(float(np.mean(accuracy[name])))
     say = sys.stdout.write
-    say("| target | network | budget | milliseconds (8 images) | test accuracy, % (each training) | multiply-adds, M ")
-    say("| above MobileNetV2 at equal latency, points | times as fast at equal accuracy ")
-    say("| above the better random best-of-8, points (each seed) |\n|---|---|---|---|---|---|---|---|---|\n")
+    say("| target | network | budget | milliseconds (8 images) | test accuracy, % (each search: each training) ")
+    say("| multiply-adds, M | above MobileNetV2 at equal latency, points | times as fast at equal accuracy ")
+    say("| above the better random best-of-8, points (each search) |\n|---|---|---|---|---|---|---|---|---|\n")
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for target, family, what in sorted(rows):  # MobileNetV2 first
+    gains: dict[tuple[str, str], list[float]] = {}
+    for target, family, what in sorted(rows, key=lambda key: (key[0], key[1] != MOBILENET, key)):
         networks = rows[target, family, what]
-        reached = [value for of in networks for value in accuracy[of]]
-        times = [latency[name, target] for name, _ in networks if (name, target) in latency]
-        took, mean = float(np.mean(times)) if len(times) == len(networks) else None, float(np.mean(reached))
+        each = [float(np.mean(accuracy[name])) for name, _ in networks]
+        measured = [latency[name, target] for name, _ in networks if (name, target) in latency]
+        complete = len(measured) == len(networks)
+        took, mean = float(np.mean(measured)) if complete else None, float(np.mean(each))
         size = float(np.mean([network(name).multiply_adds / 1e6 for name, _ in networks]))
-        say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} ")
-        say(f"| {mean:.1f} ({', '.join(f'{value:.1f}' for value in reached)}) | {size:.1f} ")
-        mobilenets = [] if family == "MobileNetV2" else points.get((target, "MobileNetV2"), [])
+        trainings = "; ".join(", ".join(f"{value:.1f}" for value in accuracy[name]) for name, _ in networks)
+        mobilenets = [] if family == MOBILENET else points.get((target, MOBILENET), [])
         above = [
-            f"{accuracy[of][0] - max(drawn[target, what, of[1]]):.1f} of {len(drawn[target, what, of[1]])}"
-            for of in networks
-            if family not in RANDOM and (target, what, of[1]) in drawn
+            value - max(drawn[target, what, seed])
+            for (_, seed), value in zip(networks, each, strict=True)
+            if family not in RANDOM and (target, what, seed) in drawn
         ]
-        say(f"| {' | '.join(against(mobilenets, took, mean))} | {', '.join(above)} |\n")
-        if family == "MobileNetV2" and took is not None:
-            points.setdefault((target, family), []).append((took, mean))
-        elif len(times) == len(networks):
-            points.setdefault((target, family), []).extend(zip(times, reached, strict=True))
+        gains.setdefault((target, family), []).extend(above)
+        say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({trainings}) ")
+        say(f"| {size:.1f} | {' | '.join(against(mobilenets, took, mean))} ")
+        say(f"| {', '.join(f'{gain:.1f}' for gain in above)} |\n")
+        if took is not None:
+            of = [(took, mean)] if family == MOBILENET else zip(measured, each, strict=True)
+            points.setdefault((target, family), []).extend(of)
+    say("\n| target | network | searches | above the better random best-of-8, points: mean ± standard error (worst) ")
+    say("| better | by a point or more |\n|---|---|---|---|---|---|\n")
+    for (target, family), of_all in gains.items():
+        if len(of_all) > 1:
+            error = np.std(of_all, ddof=1) / np.sqrt(len(of_all))
+            better, clearly = sum(gain > 0 for gain in of_all), sum(gain >= 1 for gain in of_all)
+            say(f"| {target} | {family} | {len(of_all)} | {np.mean(of_all):.1f} ± {error:.1f} ({min(of_all):.1f}) ")
+            say(f"| {better} | {clearly} |\n")
     if points:
         _draw(points)
 
@@ -341,7 +347,7 @@ def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
         for number, family in enumerate(families):
             of = sorted(points.get((target, family), []))
             if of:
-                style = "-o" if family == "MobileNetV2" else "o"
+                style = "-o" if family == MOBILENET else "o"
                 axis.plot(*zip(*of, strict=True), style, color=f"C{number}", label=family)
         axis.set_title(target)
         axis.set_xlabel("measured latency, ms for 8 images")
@@ -365,9 +371,10 @@ def main() -> None:
     add_arguments(parser, "job")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--strategies", nargs="+", choices=[*PROXYLESS, *RANDOM, *NNI],
-                        default=["random_best_of_8_entangled", "proxyless", "darts_entangled"])  # fmt: skip
+                        default=["random_best_of_8", "proxyless", "darts"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="of searches")
+    parser.add_argument("--trainings", type=int, default=1, help="of each network, with different seeds")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each network's latency")
     options = parser.parse_args()
     if options.job:
@@ -387,7 +394,8 @@ def main() -> None:
         jobs = [job for job in jobs if job.get("target", options.targets[0]) in options.targets]
         run_jobs(jobs, "searches", FOUND, options, end)
     if "retrain" in options.parts:
-        run_jobs(retrain_jobs(options.seeds, data), "retrained", TRAINED, options, end)
+        jobs = retrain_jobs(options.strategies, options.seeds, options.trainings, data)
+        run_jobs(jobs, "retrained", TRAINED, options, end)
     if "latency" in options.parts:
         measure(options.rounds)
     if "summary" in options.parts:

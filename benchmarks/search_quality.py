@@ -43,10 +43,12 @@ COMMON: dict[str, Any] = {
     "decay_norm_bias": False,
     "threads": 1,
     "finalists": 64,
+    "entangle_weights": True,
 }
 WITHOUT_DECAY: dict[str, Any] = {"warmup_epochs": 8, "arch_gradient": "full", "arch_update_every": 2}
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "proxyless": {**WITHOUT_DECAY, "arch_weight_decay": 0.001},  # the defaults
+DEFAULTS = {**WITHOUT_DECAY, "arch_weight_decay": 0.001}
+ENTANGLED: dict[str, dict[str, Any]] = {
+    "proxyless": DEFAULTS,
     "proxyless_two_path": {"warmup_epochs": 8, "arch_gradient": "two_path"},
     "proxyless_full": {"warmup_epochs": 8, "arch_gradient": "full"},
     "proxyless_reinforce": {"warmup_epochs": 8, "arch_gradient": "reinforce"},
@@ -56,39 +58,46 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         for name in ("nni_proxyless_builtin", "darts", "gumbel_darts", "enas")
     },
 }
-# What was tried, each alone on top of `proxyless_two_path`, unless its name says more.
-PLAIN = STRATEGIES["proxyless_two_path"]
+# Candidates with weights of their own, as in the paper and in NNI.
+OWN: dict[str, Any] = {"entangle_weights": False}
+OWN_WEIGHTS = ", own weights"
+STRATEGIES = {**ENTANGLED, **{name + OWN_WEIGHTS: {**settings, **OWN} for name, settings in ENTANGLED.items()}}
+# What was tried, each alone: on top of `proxyless`, the defaults, …
+ONE_FOR_ALL: dict[str, Any] = {"objective": "add_linear", "latency_weight": 0.0}
+TRIED_ON_DEFAULTS: dict[str, dict[str, Any]] = {
+    "warm-up of 4 epochs": {"warmup_epochs": 4},
+    "warm-up of 14 epochs": {"warmup_epochs": 14},
+    "architecture rate halved": {"arch_learning_rate": 0.0075},
+    "architecture rate doubled": {"arch_learning_rate": 0.03},
+    "cosine architecture rate": {"arch_schedule": "cosine"},
+    "running statistics in architecture steps": {"strategy": "running_statistics:RunningStatistics"},
+    "4 draws in a step": {"arch_samples": 4},
+    "no sharpening": {"sharpen_epochs": 0},
+    "fair warm-up": {"warmup_sampling": "fair"},
+    "fair paths throughout": {"warmup_sampling": "fair", "weight_sampling": "fair"},
+    "one for all budgets, entangled weights": ONE_FOR_ALL,
+}
+# … of `proxyless_two_path, own weights`, or of what was the default between the two, as their names say.
+PLAIN = STRATEGIES[f"proxyless_two_path{OWN_WEIGHTS}"]
 FAIR = {**PLAIN, "warmup_sampling": "fair", "weight_sampling": "fair"}
 SLOWER = {"learning_rate": 0.05, "finalists": 32}
-ONE_FOR_ALL: dict[str, Any] = {"objective": "add_linear", "latency_weight": 0.0}
+NNI = list(ENTANGLED)[4:]
 TRIED: dict[str, dict[str, Any]] = {
+    **{name: {**DEFAULTS, **settings} for name, settings in TRIED_ON_DEFAULTS.items()},
     "fair throughout": FAIR,
     "rate 0.05": {**PLAIN, **SLOWER},
     "rate 0.05, fair warm-up": {**PLAIN, **SLOWER, "warmup_sampling": "fair"},
     "rate 0.05, fair throughout": {**FAIR, **SLOWER},
-    **{f"latency weight 0.1, {name}": {"strategy": name} for name in list(STRATEGIES)[4:]},
-    **{f"rate 0.05, latency weight 0.1, {name}": {"strategy": name, **SLOWER} for name in list(STRATEGIES)[4:]},
-    "warm-up of 4 epochs": {**PLAIN, "warmup_epochs": 4},
-    "warm-up of 14 epochs": {**PLAIN, "warmup_epochs": 14},
-    "architecture rate 0.005": {**PLAIN, "arch_learning_rate": 0.005},
-    "architecture rate 0.05": {**PLAIN, "arch_learning_rate": 0.05},
-    "cosine architecture rate": {**PLAIN, "arch_schedule": "cosine"},
+    **{f"latency weight 0.1, {name}": {"strategy": name, **OWN} for name in NNI},
+    **{f"rate 0.05, latency weight 0.1, {name}": {"strategy": name, **SLOWER, **OWN} for name in NNI},
     "full gradient in every second step, fair throughout": {**FAIR, **WITHOUT_DECAY},
-    "running statistics in architecture steps": {
-        **STRATEGIES["proxyless"],
-        "strategy": "running_statistics:RunningStatistics",
-    },
-    "entangled weights": {**WITHOUT_DECAY, "entangle_weights": True},
-    "no architecture decay": WITHOUT_DECAY,
-    "architecture decay 0.003": {**WITHOUT_DECAY, "arch_weight_decay": 0.003},
+    "entangled weights": WITHOUT_DECAY,
+    "no architecture decay": {**WITHOUT_DECAY, **OWN},
     # Without latency in the loss: one search for all budgets.
-    "one for all budgets": {**STRATEGIES["proxyless"], **ONE_FOR_ALL},
-    "one for all budgets, no architecture decay": {**WITHOUT_DECAY, **ONE_FOR_ALL},
-    "4 draws in a step": {**PLAIN, "arch_samples": 4},
+    "one for all budgets": {**DEFAULTS, **ONE_FOR_ALL, **OWN},
+    "one for all budgets, no architecture decay": {**WITHOUT_DECAY, **ONE_FOR_ALL, **OWN},
     "finalists not trained": {**PLAIN, "finalist_epochs": 0},
-    "finalists trained for 2 epochs": {**PLAIN, "finalist_epochs": 2},
     "finalists trained for 4 epochs": {**PLAIN, "finalist_epochs": 4},
-    "no sharpening": {**PLAIN, "sharpen_epochs": 0},
 }
 # Strategy `random`: its supernet depends on the seed alone, so `shared_weights.py` trains it once for all budgets and
 # targets and ranks every network; the draws and what follows are those of the strategy itself.
@@ -181,8 +190,9 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
     candidates = {layer.label: tuple(layer.names) for layer in spec.layers}
     rows = []
     for (variant, seed), lines in sorted(shared_weights.read().items()):
-        if variant != "random" or seed >= seeds:
+        if variant not in ("random", f"random{OWN_WEIGHTS}") or seed >= seeds:
             continue
+        of_its_own = variant.removeprefix("random")
         shared = shared_weights.ranking(lines)
         for (name, (count, smoothed)), target, part in itertools.product(RANDOM.items(), TARGETS, BUDGETS):
             budget = truth.budget(target, part)
@@ -193,9 +203,12 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
             best = names[values.index(max(values))]
             row = {
                 **_scored(truth, best, target, part),
-                "strategy": name,
+                "strategy": name + of_its_own,
                 "seed": seed,
-                "settings": json.dumps({**COMMON, "strategy": "random", "best_of": count}, sort_keys=True),
+                "settings": json.dumps(
+                    {**COMMON, "strategy": "random", "best_of": count, "entangle_weights": not of_its_own},
+                    sort_keys=True,
+                ),
                 "weight_steps": int(lines[0]["weight_steps"]),
                 "architecture_steps": 0,
                 "seconds": round(float(lines[0]["training_seconds"]) + count * float(lines[0]["seconds_each"]), 1),
@@ -295,22 +308,32 @@ def _column(rows: Iterable[dict[str, str]], key: str) -> Any:
 
 
 def _against_random(groups: dict[str, list[dict[str, str]]]) -> None:
-    """In how many searches each strategy is better than random best-of-8 with the same seed, target and budget."""
+    """In how many searches each strategy is better than random best-of-8 with the same seed, target and budget.
+
+    And with the same kind of weights, entangled or not.
+    """
     key = ("target", "budget", "seed")
-    random_of = {tuple(row[k] for k in key): float(row["accuracy"]) for row in groups.get("random_best_of_8", [])}
+    random_of = {
+        (_entangled(row), *(row[k] for k in key)): float(row["accuracy"])
+        for name in ("random_best_of_8", f"random_best_of_8{OWN_WEIGHTS}")
+        for row in groups.get(name, [])
+    }
     if not random_of:
         return
     sys.stdout.write("\n| strategy | budget | better than random best-of-8 | equal | worse |\n|---|---|---|---|---|\n")
-    for name in sorted(groups):
-        for budget in BUDGETS:
-            pairs = [
-                (float(row["accuracy"]), random_of[tuple(row[k] for k in key)])
-                for row in groups[name]
-                if float(row["budget"]) == budget and tuple(row[k] for k in key) in random_of
-            ]
-            if pairs and name != "random_best_of_8":
-                better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
-                sys.stdout.write(f"| {name} | {budget} | {better} | {len(pairs) - better - worse} | {worse} |\n")
+    for name, budget in itertools.product(sorted(groups), BUDGETS):
+        pairs = [
+            (float(row["accuracy"]), random_of[same])
+            for row in groups[name]
+            if float(row["budget"]) == budget and (same := (_entangled(row), *(row[k] for k in key))) in random_of
+        ]
+        if pairs and not name.startswith("random_best_of_8"):
+            better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+            sys.stdout.write(f"| {name} | {budget} | {better} | {len(pairs) - better - worse} | {worse} |\n")
+
+
+def _entangled(row: dict[str, str]) -> bool:
+    return bool(json.loads(row["settings"])["entangle_weights"])
 
 
 def _draw(groups: dict[str, list[dict[str, str]]], path: Path) -> None:
@@ -338,7 +361,7 @@ def _draw(groups: dict[str, list[dict[str, str]]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "search")
-    parser.add_argument("--strategies", nargs="+", choices={**STRATEGIES, **TRIED}, default=list(STRATEGIES))
+    parser.add_argument("--strategies", nargs="+", choices={**STRATEGIES, **TRIED}, default=list(ENTANGLED))
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--finalists", nargs="+", type=int, default=[1, 64], help="counts that the table has")
