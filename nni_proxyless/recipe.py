@@ -110,7 +110,7 @@ class Recipe(Settings):
     warmup_epochs: int = 0
     warmup_sampling: Literal["random", "fair"] = "random"
     weight_sampling: Literal["probable", "fair"] = "probable"
-    entangle_weights: bool = False
+    entangle_weights: bool = True
     share_warmup: bool = True
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1
