@@ -9,7 +9,7 @@ it stopped: `results/cifar10/` has a line for each finished search, retraining a
 `search`   proxyless with its defaults, random best-of-8 and DARTS, for each target, budget and seed.
 `retrain`  each network found, and MobileNetV2 at several widths, from scratch with one recipe; the images that test it
            are CIFAR-10's that neither searches nor trainings see.
-`latency`  every network on both targets, in turns, in fresh processes (alone on the machine).
+`latency`  every network on its target, MobileNetV2 on both, in turns, in fresh processes (alone on the machine).
 `summary`  the table, and the picture of accuracy against measured latency.
 """
 
@@ -244,18 +244,18 @@ def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def measure(rounds: int) -> None:
-    """Latency of every network on both targets, in turns."""
+    """Latency of each found network on its target, and of MobileNetV2 on both, in turns."""
     from nni_proxyless.latency import this_device
     from nni_proxyless.targets import Target
 
-    names = [f"mobilenet_v2_{width}" for width in WIDTHS]
-    names = list(dict.fromkeys([*names, *(row["architecture"] for row in reversed(read("searches")))]))
+    pairs = [(f"mobilenet_v2_{width}", target) for target, width in itertools.product(TARGETS, WIDTHS)]
+    pairs = list(dict.fromkeys([*pairs, *((row["architecture"], row["target"]) for row in reversed(read("searches")))]))
     targets = {name: Target.parse(name, settings, FOLDER) for name, settings in TARGETS.items()}
     (RESULTS / "latency.csv").unlink(missing_ok=True)  # one run: machines differ
-    for number, name, (key, target) in itertools.product(range(rounds), names, targets.items()):
+    for number, (name, target) in itertools.product(range(rounds), pairs):
         row = {
-            "network": name, "target": key, "round": number, "milliseconds": round(target.measure(network(name)), 5),
-            "processor": this_device().processor,
+            "network": name, "target": target, "round": number,
+            "milliseconds": round(targets[target].measure(network(name)), 5), "processor": this_device().processor,
         }  # fmt: skip
         append([row], RESULTS / "latency.csv", MEASURED)
 
@@ -370,8 +370,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser, "job")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--strategies", nargs="+", choices=[*PROXYLESS, *RANDOM, *NNI],
-                        default=["random_best_of_8", "proxyless", "darts"])
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        choices=[*PROXYLESS, *RANDOM, *NNI],
+        default=["random_best_of_8", "proxyless", "darts"],
+    )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=list(TARGETS), help="of searches")
     parser.add_argument("--trainings", type=int, default=1, help="of each network, with different seeds")
