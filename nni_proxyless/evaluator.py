@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
+from .errors import InputError
 from .space import entangle
 
 Batch = tuple[Tensor, Tensor]
@@ -169,6 +170,23 @@ def _is_dense(weight: Tensor) -> bool:
                 return False
             filled *= size
     return True
+
+
+def check_fused(optimizers: Iterable[Any]) -> None:
+    """Refuse fused optimizers of weights that are views with gaps, as entangled depthwise kernels are.
+
+    Args:
+        optimizers: Those of an evaluator, PyTorch's or Lightning's.
+
+    Raises:
+        InputError: PyTorch's fused kernels would take such a weight for dense, and change others in its place.
+    """
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        if group.get("fused") and not all(map(_is_dense, group["params"])):
+            raise InputError(
+                "the evaluator's optimizer has fused=True, which would train entangled weights wrongly; "
+                "give fused=False, or MobileNetV2Space(entangled=False)"
+            )
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

@@ -18,6 +18,7 @@ from . import gates
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
 from .errors import RunError
+from .evaluator import check_fused
 from .freezing import WeightFreezer
 from .gates import PathSample
 from .latency.costs import SpaceCosts
@@ -155,6 +156,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return super().on_fit_start()
 
     def on_train_start(self) -> Any:
+        check_fused(self.trainer.optimizers)
         self._freezer = WeightFreezer(self.training_module)  # now that modules are on their device
         self._plan()
         return super().on_train_start()

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -393,6 +394,20 @@ def test_nnis_penalty_has_the_gradient_of_its_expectation(tiny_spec: SpaceSpec) 
         numeric = finite_difference(lambda a, label=label: enumerated({**fixed, label: a}), fixed[label])
         torch.testing.assert_close(gate.alpha.grad, numeric, rtol=1e-5, atol=1e-8)
         assert float(gate.alpha.grad.abs().max()) > 1e-4
+
+
+def test_a_fused_optimizer_of_entangled_weights_is_refused(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    """PyTorch's fused kernels take a view with gaps for dense."""
+
+    def search(entangled: bool, fused: bool) -> None:
+        training = image_evaluator(1)
+        training.module.optimizer = partial(torch.optim.Adam, fused=fused)
+        run(MobileNetV2Space(tiny_spec, entangled=entangled), training, ProxylessNAS(), tmp_path)
+
+    search(entangled=False, fused=True)
+    search(entangled=True, fused=False)
+    with pytest.raises(InputError, match=r"fused=True, .* give fused=False, or MobileNetV2Space\(entangled=False\)"):
+        search(entangled=True, fused=True)
 
 
 def test_a_loss_that_is_not_finite_says_where_it_appeared(tmp_path: Path) -> None:
