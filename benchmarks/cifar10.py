@@ -342,7 +342,7 @@ def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(TARGETS), figsize=(11, 4.2), sharey=True)
-    families = sorted({family for _, family in points})
+    families = [name for name in (MOBILENET, "proxyless", *RANDOM, *NNI) if name in {family for _, family in points}]
     for axis, target in zip(axes, TARGETS, strict=True):
         for number, family in enumerate(families):
             of = sorted(points.get((target, family), []))
@@ -353,8 +353,8 @@ def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
         axis.set_xlabel("measured latency, ms for 8 images")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("test accuracy, %")
-    axes[0].legend()
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=len(families))
+    figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(RESULTS / "accuracy.png", dpi=110)
 
 

@@ -342,11 +342,12 @@ def _draw(groups: dict[str, list[dict[str, str]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    names = sorted(groups, key=lambda n: -_column(groups[n], "regret").mean())
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.5 * len(names) + 1.5), sharey=True)
+    shown = [name for name in groups if not name.endswith("accuracies alone")]
+    names = sorted(shown, key=lambda n: -_column(groups[n], "regret").mean())
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.3 * len(names) + 1.5), sharey=True)
     for axis, key, label, scale in (
-        (axes[0], "percentile", "percentile among networks within the budget", 1),
-        (axes[1], "regret", "regret to the best within the budget, points", 100),
+        (axes[0], "percentile", "percentile within the budget", 1),
+        (axes[1], "regret", "regret, points", 100),
     ):
         values = [scale * _column(groups[name], key) for name in names]
         axis.boxplot(values, orientation="horizontal", tick_labels=names, widths=0.6, showfliers=False)
