@@ -4,7 +4,7 @@
 
 Trains supernets with the data and steps of `search_quality.py`, lets each judge every network of the space as it would
 judge finalists (`finalists.csv`), and compares with the accuracies in `ground_truth/`. It goes on where it stopped: a
-supernet adds 400 lines to `results/shared_weights.csv`. `--summary` prints the table of what there is.
+supernet adds 400 lines to `results/shared_weights.csv.gz`. `--summary` prints the table of what there is.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from _jobs import read as read_lines
 
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER / "ground_truth")]
-RESULTS = FOLDER / "results" / "shared_weights.csv"
+RESULTS = FOLDER / "results" / "shared_weights.csv.gz"
 COLUMNS = ("variant", "seed", "weight_steps", "training_seconds", "seconds_each", "architecture", "accuracy")
 NETWORKS = 400
 # A search whose architecture stands still, so that its weights are those of its warm-up.
