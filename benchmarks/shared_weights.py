@@ -42,6 +42,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random, statistics of 10 batches": RANDOM,
     "random, statistics of 40 batches": {**RANDOM, "bn_batches": 40},
     "random, statistics of the supernet": RANDOM,
+    "fair, entangled weights": FAIR,
     # Candidates with weights of their own.
     **{
         name: {**settings, **OWN}
