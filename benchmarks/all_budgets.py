@@ -91,8 +91,8 @@ def finalists(output: Path, cell: Cell, count: int) -> list[dict[str, str]]:
 def best(compared: list[dict[str, str]]) -> str:
     """The network that a search exports of those that it has compared, `finalists`."""
     choices = [dict(enumerate(line["architecture"].split())) for line in compared]
-    accuracies, logs = ([float(line[key]) for line in compared] for key in ("accuracy", "log_likelihood"))
-    values = rank_values(choices, accuracies, logs)
+    columns = ("accuracy", "log_likelihood", "multiply_adds")
+    values = rank_values(choices, *([float(line[key]) for line in compared] for key in columns))
     return compared[values.index(max(values))]["architecture"]
 
 

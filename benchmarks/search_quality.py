@@ -19,11 +19,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from _jobs import add_arguments, answer, append, read, results
 
+Ranked = Literal["plain", "smoothed", "multiply-adds"]
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER / "ground_truth"))
 RESULTS = FOLDER / "results" / "search_quality.csv"
@@ -101,8 +102,13 @@ TRIED: dict[str, dict[str, Any]] = {
 }
 # Strategy `random`: its supernet depends on the seed alone, so `shared_weights.py` trains it once for all budgets and
 # targets and ranks every network; the draws and what follows are those of the strategy itself.
-RANDOM = {"random_one": (1, False), "random_best_of_8": (8, False), "random_best_of_64": (64, False),
-          "random_best_of_64, smoothed": (64, True)}  # fmt: skip
+# How many are drawn, and whether they are ranked as the strategy does or as finalists are (`ranking.py`).
+RANDOM: dict[str, tuple[int, Ranked]] = {
+    "random_one": (1, "plain"), "random_best_of_8": (8, "plain"), "random_best_of_64": (64, "plain"),
+    "random_best_of_64, smoothed": (64, "smoothed"),
+    "random_best_of_64, smoothed, multiply-adds": (64, "multiply-adds"),
+}  # fmt: skip
+MOST = "most multiply-adds"  # within the budget: nothing is searched or trained
 COLUMNS = (
     "strategy", "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy",
     "regret", "percentile", "within_budget", "weight_steps", "architecture_steps", "seconds",
@@ -182,7 +188,7 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
 
     from nni_proxyless.decode import draw_within
     from nni_proxyless.latency import LatencyTable
-    from nni_proxyless.ranking import additive_fit
+    from nni_proxyless.ranking import additive_fit, rank_values
     from nni_proxyless.space_spec import SpaceSpec
 
     truth, spec = GroundTruth(), SpaceSpec.from_yaml(str(SPACE))
@@ -194,12 +200,16 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
             continue
         of_its_own = variant.removeprefix("random")
         shared = shared_weights.ranking(lines)
-        for (name, (count, smoothed)), target, part in itertools.product(RANDOM.items(), TARGETS, BUDGETS):
+        for (name, (count, ranked)), target, part in itertools.product(RANDOM.items(), TARGETS, BUDGETS):
             budget = truth.budget(target, part)
             drawn = draw_within(candidates, costs[target], budget, count, random.Random(f"random {seed}"))
             names = [" ".join(choices.values()) for choices in drawn]
             values = [shared[network] for network in names]
-            values = additive_fit(drawn, values) if smoothed else values
+            if ranked == "smoothed":
+                values = additive_fit(drawn, values)
+            elif ranked == "multiply-adds":  # all are as likely
+                numbers = [truth.architecture(network).multiply_adds for network in names]
+                values = rank_values(drawn, values, [0.0] * count, numbers)
             best = names[values.index(max(values))]
             row = {
                 **_scored(truth, best, target, part),
@@ -214,6 +224,20 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
                 "seconds": round(float(lines[0]["training_seconds"]) + count * float(lines[0]["seconds_each"]), 1),
             }
             rows.append({key: str(value) for key, value in row.items()})  # as they are read from the CSV
+    return rows
+
+
+def most_rows() -> list[dict[str, str]]:
+    """The network with the most multiply-adds within each budget."""
+    from load import TARGETS, GroundTruth
+
+    truth, rows = GroundTruth(), []
+    for target, part in itertools.product(TARGETS, BUDGETS):
+        within = np.flatnonzero(truth.latency_ms[target] <= truth.budget(target, part))
+        best = truth.names[within[truth.multiply_adds[within].argmax()]]
+        row = {"strategy": MOST, "seed": 0, "settings": json.dumps({**COMMON, "epochs": 0}), "weight_steps": 0,
+               "architecture_steps": 0, "seconds": 0, **_scored(truth, best, target, part)}  # fmt: skip
+        rows.append({key: str(value) for key, value in row.items()})
     return rows
 
 
@@ -238,7 +262,7 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["strategy"]].append(row)
-    per_epoch = max(int(row["weight_steps"]) / _epochs(row) for row in rows)
+    per_epoch = max(int(row["weight_steps"]) / _epochs(row) for row in rows if _epochs(row))
     say = sys.stdout.write
     say("| strategy | searches | percentile: median (quartiles) | regret, points: mean (worst) | within budget ")
     say("| weight + architecture steps | seconds |\n|---|---|---|---|---|---|---|\n")
@@ -260,8 +284,8 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
     """What searches would have exported had they compared fewer finalists, or compared them otherwise.
 
     Rows are named `<strategy>, <k> finalists`, and `<strategy>, likeliest` for 1. Comparing them is the last thing that
-    a search does, so one search tells all counts up to its own. Beside it `…, accuracies alone`, without likelihoods,
-    and for a count below 0 `…, not smoothed`, by each network's own accuracy alone.
+    a search does, so one search tells all counts up to its own. Beside it `…, without multiply-adds`, `…, accuracies
+    alone`, without likelihoods either, and for a count below 0 `…, not smoothed`, by each network's own accuracy alone.
     """
     from load import GroundTruth
 
@@ -274,7 +298,7 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
         if len(lines) < abs(count):
             continue
         lines = sorted(lines, key=lambda line: int(line["rank"]))[: abs(count)]
-        for how, values in _opinions(lines, smoothed=count > 0).items():
+        for how, values in _opinions(lines, truth, smoothed=count > 0).items():
             best = lines[values.index(max(values))]["architecture"]
             scored = {k: str(value) for k, value in _scored(truth, best, row["target"], float(row["budget"])).items()}
             name = "likeliest" if abs(count) == 1 else f"{abs(count)} finalists{how}"
@@ -282,7 +306,7 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
     return found
 
 
-def _opinions(lines: list[dict[str, str]], smoothed: bool) -> dict[str, list[float]]:
+def _opinions(lines: list[dict[str, str]], truth: Any, smoothed: bool) -> dict[str, list[float]]:
     """By what finalists may be compared."""
     from nni_proxyless.ranking import additive_fit, rank_values
 
@@ -296,7 +320,12 @@ def _opinions(lines: list[dict[str, str]], smoothed: bool) -> dict[str, list[flo
     if not lines[0]["log_likelihood"]:  # of searches before likelihoods were kept
         return {", accuracies alone": fitted}
     likelihoods = [float(line["log_likelihood"]) for line in lines]
-    return {", accuracies alone": fitted, "": rank_values(choices, accuracies, likelihoods)}
+    numbers = [truth.architecture(line["architecture"]).multiply_adds for line in lines]
+    return {
+        ", accuracies alone": fitted,
+        ", without multiply-adds": rank_values(choices, accuracies, likelihoods),
+        "": rank_values(choices, accuracies, likelihoods, numbers),
+    }
 
 
 def _epochs(row: dict[str, str]) -> int:
@@ -342,7 +371,7 @@ def _draw(groups: dict[str, list[dict[str, str]]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [name for name in groups if not name.endswith("accuracies alone")]
+    shown = [name for name in groups if not name.endswith(("accuracies alone", "without multiply-adds"))]
     names = sorted(shown, key=lambda n: -_column(groups[n], "regret").mean())
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.3 * len(names) + 1.5), sharey=True)
     for axis, key, label, scale in (
@@ -377,7 +406,8 @@ def main() -> None:
         search(options)
     final = options.out == RESULTS
     found = read(options.out) if final else read(options.out) + read(RESULTS)
-    summary(by_finalists(found, options.finalists) + random_rows(options.seeds), PICTURE if final else None)
+    rows = by_finalists(found, options.finalists) + random_rows(options.seeds) + most_rows()
+    summary(rows, PICTURE if final else None)
 
 
 def search(options: argparse.Namespace) -> None:

@@ -127,6 +127,7 @@ def decode_finalists(
             likeliest,
             [shared(one) for one in listed],
             log_likelihoods(found.probs, found.candidates, likeliest),
+            [one.multiply_adds for one in listed],
         )
         best = listed[ranks.index(max(ranks))]
         decoded[target] = replace(

@@ -191,10 +191,17 @@ class LatencyAwareStrategy(OneShotStrategy):
     def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
         """What the finalists are compared by, from their accuracies with the supernet's weights: the highest is best.
 
-        Single ones of these accuracies are noisy; they are smoothed over all finalists (`ranking.additive_fit`), and
-        what they leave open is left to the likelihoods (`ranking.with_likelihoods`).
+        Single ones of these accuracies are noisy; they are smoothed over all finalists, and what they leave open is
+        left to the likelihoods and, where a budget is kept, to multiply-adds (`ranking.rank_values`).
         """
-        return rank_values(finalists, accuracies, self.log_likelihoods(finalists))
+        return rank_values(finalists, accuracies, self.log_likelihoods(finalists), self._multiply_adds(finalists))
+
+    def _multiply_adds(self, architectures: Sequence[Mapping[str, Any]]) -> list[int] | None:
+        """Of each architecture; none where no budget keeps their latencies together, or the space is not described."""
+        spec = describe_space(self.supernet)
+        if not self._keeps_budget or spec is None:
+            return None
+        return [Architecture.of_space(spec, choices).multiply_adds for choices in architectures]
 
     def choose(self, choices: Mapping[str, Any]) -> None:
         """Told which of the finalists is the best; it is what is decoded from then on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 NOISE = 0.1
 LIKELIHOOD_WEIGHT = 0.15
+MULTIPLY_ADDS_WEIGHT = 0.3
 
 
 def additive_fit(
@@ -42,38 +44,47 @@ def additive_fit(
     return [float(value) for value in np.round(fitted, 9)]  # what should be equal is
 
 
-def with_likelihoods(
-    accuracies: Sequence[float], log_likelihoods: Sequence[float], weight: float = LIKELIHOOD_WEIGHT
-) -> list[float]:
-    """Accuracies, and where they leave the choice open, what the search itself thinks of the architectures.
-
-    The architecture parameters have learnt from many batches throughout the search, accuracies with shared weights are
-    of its last moment: two opinions whose errors have little in common. So a standard deviation of log-likelihood
-    counts as `weight` standard deviations of accuracy. `benchmarks/README.md` has what it is worth.
+def with_opinions(accuracies: Sequence[float], *opinions: tuple[Sequence[float], float]) -> list[float]:
+    """Accuracies, and where they leave the choice open, what else is known of the architectures.
 
     Args:
         accuracies: Of each architecture, smoothed.
-        log_likelihoods: Of each, in nats.
-        weight: 0 leaves accuracies as they are.
+        *opinions: Values of each architecture, the higher the better, and a weight: how many standard deviations of
+            accuracy one standard deviation of these values counts as. Values that are all the same count nothing.
 
     Returns:
         Accuracies that have been raised or lowered, in the same order; their mean stays.
     """
-    y, likelihoods = np.asarray(accuracies, dtype=np.float64), np.asarray(log_likelihoods, dtype=np.float64)
-    spread = likelihoods.std()
-    if spread > 1e-9:
-        y = y + weight * y.std() * (likelihoods - likelihoods.mean()) / spread
-    return [float(value) for value in np.round(y, 9)]
+    y = np.asarray(accuracies, dtype=np.float64)
+    ranked = y
+    for values, weight in opinions:
+        x = np.asarray(values, dtype=np.float64)
+        spread = x.std()
+        if spread > 1e-9:
+            ranked = ranked + weight * y.std() * (x - x.mean()) / spread
+    return [float(value) for value in np.round(ranked, 9)]
 
 
 def rank_values(
-    architectures: Sequence[Mapping[str, Any]], accuracies: Sequence[float], log_likelihoods: Sequence[float]
+    architectures: Sequence[Mapping[str, Any]],
+    accuracies: Sequence[float],
+    log_likelihoods: Sequence[float],
+    multiply_adds: Sequence[float] | None = None,
 ) -> list[float]:
-    """What finalists are compared by, the highest being the best: `with_likelihoods` of their `additive_fit`.
+    """What finalists are compared by, the highest being the best: three opinions whose errors have little in common.
+
+    Their `additive_fit`, to which two others are added (`with_opinions`). The architecture parameters have learnt from
+    many batches throughout the search, accuracies with shared weights are of its last moment. And shared weights tell
+    small networks from large ones less than trainings do: of networks that are as fast, those that compute more are
+    better than they say. `benchmarks/README.md` has what each is worth.
 
     Args:
         architectures: Label to candidate, for each.
         accuracies: Of each, with the supernet's weights.
         log_likelihoods: Of each, in nats.
+        multiply_adds: Of each, above 0; none where they are unknown, or where nothing keeps the latencies together.
     """
-    return with_likelihoods(additive_fit(architectures, accuracies), log_likelihoods)
+    opinions = [(log_likelihoods, LIKELIHOOD_WEIGHT)]
+    if multiply_adds is not None:
+        opinions.append(([math.log(number) for number in multiply_adds], MULTIPLY_ADDS_WEIGHT))
+    return with_opinions(additive_fit(architectures, accuracies), *opinions)

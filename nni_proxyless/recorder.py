@@ -200,6 +200,7 @@ class Recorder(pl.Callback):
                 {
                     "architecture": architecture.candidate_names,
                     "latency_ms": architecture.predicted_latency_ms,
+                    "multiply_adds": architecture.multiply_adds,
                     "log_likelihood": likelihood,
                     "accuracy": self._judge.as_finalist(network),
                 }

@@ -33,7 +33,7 @@ from nni_proxyless.judge import decode_finalists
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
-from nni_proxyless.ranking import additive_fit, with_likelihoods
+from nni_proxyless.ranking import additive_fit, with_opinions
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.retrain import load_architecture
 from nni_proxyless.retrain_recipe import RetrainRecipe
@@ -370,7 +370,14 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
     chosen = [dict(enumerate(row["architecture"].split())) for row in finalists]
     logs = [math.log(likelihood[name]) for name in likeliest]
     assert [float(row["log_likelihood"]) for row in finalists] == pytest.approx(logs)
-    ranked = with_likelihoods(additive_fit(chosen, [float(row["accuracy"]) for row in finalists]), logs)
+    order = [layer.label for layer in spec.layers]
+    networks = [
+        Architecture.of_space(spec, dict(zip(order, row["architecture"].split(), strict=True))) for row in finalists
+    ]
+    assert [int(row["multiply_adds"]) for row in finalists] == [network.multiply_adds for network in networks]
+    sizes = [math.log(network.multiply_adds) for network in networks]
+    fitted = additive_fit(chosen, [float(row["accuracy"]) for row in finalists])
+    ranked = with_opinions(fitted, (logs, 0.15), (sizes, 0.3))
     assert [float(row["ranked_by"]) for row in finalists] == pytest.approx(ranked)
     best = finalists[ranked.index(max(ranked))]
     assert architecture.candidate_names == best["architecture"]

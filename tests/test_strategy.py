@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -23,13 +24,16 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.oneshot.pytorch.supermodule._expression_utils import expression_expectation
 from nni.nas.profiler import ExpressionProfiler
 from nni.nas.profiler.pytorch.flops import FlopsProfiler
+from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import DARTS
+from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import LatencyProfiler, LatencyTable, MobileNetV2Space, ProxylessNAS
 from nni_proxyless.architecture import Architecture
 from nni_proxyless.errors import InputError, SpaceError
+from nni_proxyless.ranking import additive_fit
 from nni_proxyless.recipe import Recipe
 from nni_proxyless.space_spec import SpaceSpec
 from nni_proxyless.strategies import make_strategy
@@ -311,6 +315,7 @@ def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
     space = strategy.mutate_model(MobileNetV2Space(spec))
     module: Any = strategy.configure_oneshot_module(image_evaluator(1).module)
     module.training_module.set_model(space)
+    strategy._mutated_model_space = RawFormatModelSpace(space, None)  # as NNI does when it runs a strategy
     module.log = lambda *_a, **_k: None
     module.training_module.log = module.log
     module.manual_backward = lambda loss: loss.backward()
@@ -318,6 +323,22 @@ def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
     module.architecture_optimizers = lambda: optimizer
     module._freezer = WeightFreezer(module.training_module)
     return module
+
+
+@pytest.mark.parametrize("objective", ["budget", "add_linear"])
+def test_of_equal_finalists_the_one_that_computes_more_is_preferred_within_a_budget(
+    objective: Literal["budget", "add_linear"], tiny_spec: SpaceSpec, tiny_table: LatencyTable
+) -> None:
+    """Nothing has been learnt, so all are as likely; what is added to the smoothed accuracies is of multiply-adds."""
+    strategy = ProxylessNAS(latency=tiny_table, objective=objective, budget_fraction=1.0, finalists=8)
+    outside_of_a_trainer(strategy, tiny_spec)
+    finalists, accuracies = strategy.finalists(), [0.3] * 7 + [0.4]
+    added = np.subtract(strategy.rank(finalists, accuracies), additive_fit(finalists, accuracies))
+    numbers = [Architecture.of_space(tiny_spec, choices).multiply_adds for choices in finalists]
+    if objective == "budget":
+        assert spearmanr(added, numbers).statistic == pytest.approx(1)
+    else:
+        assert added.tolist() == [0.0] * 8
 
 
 @pytest.mark.parametrize("draws", [1, 2])
