@@ -213,7 +213,7 @@ def retrain_jobs(strategies: Iterable[str], seeds: int, trainings: int, data: st
     """What a search found, with the search's seed and, for further trainings, ten more each time; and MobileNetV2."""
     of = set(strategies)
     found = [(row["architecture"], int(row["seed"])) for row in read("searches") if row["strategy"] in of]
-    found = [(f"mobilenet_v2_{width}", seed) for seed, width in itertools.product(range(seeds), WIDTHS)] + found
+    found += [(f"mobilenet_v2_{width}", seed) for seed, width in itertools.product(range(seeds), WIDTHS)]
     wanted = [(name, seed + 10 * number) for number in range(trainings) for name, seed in found]
     known = {(row["network"], int(row["seed"])) for row in read("retrained")}
     return [
