@@ -26,6 +26,7 @@ import yaml
 from PIL import Image
 
 from nni_proxyless import Architecture, recorder
+from nni_proxyless.cli import main
 from nni_proxyless.errors import InputError
 from nni_proxyless.gates import path_probs
 from nni_proxyless.gradient import ProxylessLightningModule
@@ -507,8 +508,8 @@ def test_finalists_of_a_search_that_is_over(settings: dict[str, Any], recipe_fil
     assert other["one"].choices == other["other"].choices
 
 
-def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
-    """In another process: the search's own result again, other tables, fronts, and what is refused."""
+def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In another process: the search's own result again, other tables, fronts. And what is refused."""
     architecture, output = searched(recipe_file, "out")
     decoded, front = recipe_file.parent / "decoded", recipe_file.parent / "front.csv"
 
@@ -543,10 +544,13 @@ def test_decode_from_a_checkpoint(recipe_file: Path) -> None:
         ((str(recipe_file.parent / "nowhere"),), "there is no checkpoint"),
         ((str(output / "weights.pt"),), "is no checkpoint of a search: it lacks"),
     ):
-        done = decode(*words)
-        assert done.returncode == 2, done.stderr
-        assert message in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as refused:
+            main(["decode", *words])
+        error = capsys.readouterr().err
+        assert refused.value.code == 2, error
+        assert message in error
+        assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("folder", sorted((REPOSITORY / "experiments").iterdir()), ids=lambda folder: folder.name)
