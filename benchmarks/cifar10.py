@@ -9,7 +9,8 @@ it stopped: `results/cifar10/` has a line for each finished search, retraining a
 `search`   proxyless with its defaults, random best-of-8 and DARTS, for each target, budget and seed.
 `retrain`  each network found, and MobileNetV2 at several widths, from scratch with one recipe; the images that test it
            are CIFAR-10's that neither searches nor trainings see.
-`latency`  every network on its target, MobileNetV2 on both, in turns, in fresh processes (alone on the machine).
+`latency`  every network on its target that has no latency yet, MobileNetV2 beside them, in turns, in fresh processes
+           (alone on the machine).
 `summary`  the table, and the picture of accuracy against measured latency.
 """
 
@@ -244,20 +245,45 @@ def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def measure(rounds: int) -> None:
-    """Latency of each found network on its target, and of MobileNetV2 on both, in turns."""
+    """Latency of each found network on its target that has none yet, beside MobileNetV2, in turns.
+
+    What is there stays only if it was measured on such a machine: MobileNetV2, which is measured each time, says so.
+    """
     from nni_proxyless.latency import this_device
     from nni_proxyless.targets import Target
 
-    pairs = [(f"mobilenet_v2_{width}", target) for target, width in itertools.product(TARGETS, WIDTHS)]
-    pairs = list(dict.fromkeys([*pairs, *((row["architecture"], row["target"]) for row in reversed(read("searches")))]))
+    processor = this_device().processor
+    found = [row for row in read("latency") if row["processor"] == processor]
+    known = {(row["network"], row["target"]) for row in found}
+    wanted = dict.fromkeys((row["architecture"], row["target"]) for row in reversed(read("searches")))
+    missing = [pair for pair in wanted if pair not in known]
+    beside = [(f"mobilenet_v2_{width}", t) for t in TARGETS if t in {of for _, of in missing} for width in WIDTHS]
     targets = {name: Target.parse(name, settings, FOLDER) for name, settings in TARGETS.items()}
-    (RESULTS / "latency.csv").unlink(missing_ok=True)  # one run: machines differ
-    for number, (name, target) in itertools.product(range(rounds), pairs):
-        row = {
+    rows = [
+        {
             "network": name, "target": target, "round": number,
-            "milliseconds": round(targets[target].measure(network(name)), 5), "processor": this_device().processor,
-        }  # fmt: skip
-        append([row], RESULTS / "latency.csv", MEASURED)
+            "milliseconds": round(targets[target].measure(network(name)), 5), "processor": processor,
+        }
+        for number, (name, target) in itertools.product(range(rounds), [*beside, *missing])
+    ]  # fmt: skip
+    if drift := _drift(found, rows, beside):
+        sys.stdout.write(f"MobileNetV2, now to then: {', '.join(f'{ratio:.3f}' for ratio in drift)}\n")
+    if any(not 0.95 < ratio < 1.05 for ratio in drift):
+        raise SystemExit(f"another machine: delete {RESULTS / 'latency.csv'} to measure all of them here")
+    if len(found) < len(read("latency")):
+        (RESULTS / "latency.csv").unlink()
+        append(found, RESULTS / "latency.csv", MEASURED)
+    append(rows, RESULTS / "latency.csv", MEASURED)
+
+
+def _drift(found: list[dict[str, str]], rows: list[dict[str, Any]], pairs: list[tuple[str, str]]) -> list[float]:
+    """How much longer each of these takes in `rows` than in `found`, where it is in both."""
+
+    def median(of: Iterable[dict[str, Any]], pair: tuple[str, str]) -> float:
+        return float(np.median([float(r["milliseconds"]) for r in of if (r["network"], r["target"]) == pair]))
+
+    known = {(row["network"], row["target"]) for row in found}
+    return [median(rows, pair) / median(found, pair) for pair in pairs if pair in known]
 
 
 def summary() -> None:
