@@ -257,8 +257,8 @@ def _scored(truth: Any, architecture: str, target: str, part: float) -> dict[str
     }
 
 
-def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
-    """The table, and the picture of percentiles and regrets."""
+def summary(rows: list[dict[str, str]], picture: Path | None) -> dict[str, list[dict[str, str]]]:
+    """The table, and the picture of percentiles and regrets; gives the rows of each strategy."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["strategy"]].append(row)
@@ -278,6 +278,7 @@ def summary(rows: list[dict[str, str]], picture: Path | None) -> None:
     _against_random(groups)
     if picture:
         _draw(groups, picture)
+    return groups
 
 
 def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict[str, str]]:
@@ -361,6 +362,32 @@ def _against_random(groups: dict[str, list[dict[str, str]]]) -> None:
             sys.stdout.write(f"| {name} | {budget} | {better} | {len(pairs) - better - worse} | {worse} |\n")
 
 
+def _against_defaults(groups: dict[str, list[dict[str, str]]], counts: Iterable[int]) -> None:
+    """What was tried on top of the defaults, search by search: regret, and its difference ± standard error."""
+    ends = ["likeliest" if count == 1 else f"{count} finalists" for count in counts if count > 0]
+    of_defaults = {
+        end: {_search(row): 100 * float(row["regret"]) for row in groups.get(f"proxyless, {end}", [])} for end in ends
+    }
+    say = sys.stdout.write
+    say(f"\n| tried | searches |{' | '.join(f' {end}: regret, of the defaults, difference' for end in ends)} |\n")
+    say("|---|---|" + "---|" * len(ends) + "\n")
+    for name in TRIED_ON_DEFAULTS:
+        cells = []
+        for end in ends:
+            tried = {_search(row): 100 * float(row["regret"]) for row in groups.get(f"{name}, {end}", [])}
+            both = [(tried[key], of_defaults[end][key]) for key in tried if key in of_defaults[end]]
+            if len(both) > 1:
+                own, plain = np.array(both).T
+                error = (own - plain).std(ddof=1) / np.sqrt(len(both))
+                cells.append(f"{own.mean():.2f}, {plain.mean():.2f}, {(own - plain).mean():+.2f} ± {error:.2f}")
+        if cells:
+            say(f"| {name} | {len(both)} | {' | '.join(cells)} |\n")
+
+
+def _search(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["target"], row["budget"], row["seed"]
+
+
 def _entangled(row: dict[str, str]) -> bool:
     return bool(json.loads(row["settings"])["entangle_weights"])
 
@@ -407,7 +434,9 @@ def main() -> None:
     final = options.out == RESULTS
     found = read(options.out) if final else read(options.out) + read(RESULTS)
     rows = by_finalists(found, options.finalists) + random_rows(options.seeds) + most_rows()
-    summary(rows, PICTURE if final else None)
+    groups = summary(rows, PICTURE if final else None)
+    if not final:
+        _against_defaults(groups, options.finalists)
 
 
 def search(options: argparse.Namespace) -> None:
