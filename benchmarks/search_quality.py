@@ -77,6 +77,8 @@ TRIED_ON_DEFAULTS: dict[str, dict[str, Any]] = {
     "fair warm-up": {"warmup_sampling": "fair"},
     "fair paths throughout": {"warmup_sampling": "fair", "weight_sampling": "fair"},
     "one for all budgets, entangled weights": ONE_FOR_ALL,
+    # So slow that paths are still nearly as probable at the end, as with NNI's.
+    "one for all budgets, architecture rate 0.001": {**ONE_FOR_ALL, "arch_learning_rate": 0.001, "sharpen_epochs": 0},
 }
 # … of `proxyless_two_path, own weights`, or of what was the default between the two, as their names say.
 PLAIN = STRATEGIES[f"proxyless_two_path{OWN_WEIGHTS}"]
