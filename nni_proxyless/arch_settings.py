@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # What an α would travel with the default rate if all steps that concern it went one way; see `default_arch_rate`.
 ARCH_TRAVEL = 7.0
 ARCH_RATES = (1e-3, 0.2)
+BATCH_NORMS = ("batch", "running")
 # Of recipes with the gradient of all paths. Adam takes the size of gradients away, so that an α says how surely a path
 # is better, not how much; with some decay it comes to rest where it says that, and layers can be weighed.
 ARCH_WEIGHT_DECAY = 1e-3
@@ -34,6 +35,7 @@ class ArchSettings:
             compared at the end are trained in turn.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         samples: Times that a step of `two_path` or `full` draws paths; its gradient is their mean.
+        batch_norm: Statistics that batch-norm uses in its steps: of the `batch`, or the `running` ones.
         sharpen_epochs: The temperature falls from 1 in this many epochs at the end; if not given, in the last quarter
             of those after the warm-up where there is a budget, else in none.
         sharpen_temperature: To this.
@@ -52,6 +54,7 @@ class ArchSettings:
     finalist_epochs: int = 0
     reinforce_samples: int = 8
     samples: int = 1
+    batch_norm: str = "batch"
     sharpen_epochs: int | None = None
     sharpen_temperature: float = 0.1
     prune_below: float | None = None

@@ -157,9 +157,12 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def on_train_start(self) -> Any:
         check_fused(self.trainer.optimizers)
-        self._freezer = WeightFreezer(self.training_module)  # now that modules are on their device
+        self._freezer = self._make_freezer()  # now that modules are on their device
         self._plan()
         return super().on_train_start()
+
+    def _make_freezer(self) -> WeightFreezer:
+        return WeightFreezer(self.training_module, running_statistics=self.arch.batch_norm == "running")
 
     def _plan(self) -> None:
         """How many architecture steps there will be, and what follows from that."""
@@ -372,7 +375,7 @@ class ProxylessLightningModule(DartsLightningModule):
             free_pruned(self.training_module.model)
             weights = [o for o in self.trainer.optimizers if not getattr(o, "is_arch_optimizer", False)]
             forget_pruned(self.training_module, weights)  # α stay, also those of choices inside a pruned path
-            self._freezer = WeightFreezer(self.training_module)
+            self._freezer = self._make_freezer()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not know of; plain data and tensors only."""

@@ -50,6 +50,7 @@ class Recipe(Settings):
             the time of `two_path`, else 1.
         arch_batch_size: Images in a batch of architecture steps; `batch_size` by default.
         arch_samples: Times that an architecture step of `two_path` or `full` draws paths; its gradient is their mean.
+        arch_batch_norm: Statistics that batch-norm uses in architecture steps: of the `batch`, or the `running` ones.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random` paths in those, or `fair`: the candidates of a layer take turns.
@@ -106,6 +107,7 @@ class Recipe(Settings):
     arch_update_every: int | None = None
     arch_batch_size: int | None = None
     arch_samples: int = 1
+    arch_batch_norm: Literal["batch", "running"] = "batch"
     reinforce_samples: int = 8
     warmup_epochs: int = 0
     warmup_sampling: Literal["random", "fair"] = "random"

@@ -112,6 +112,7 @@ def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
         "arch_schedule": recipe.arch_schedule,
         "arch_update_every": recipe.arch_update_every or (2 if recipe.arch_gradient == "full" else 1),
         "arch_samples": recipe.arch_samples,
+        "arch_batch_norm": recipe.arch_batch_norm,
         "reinforce_samples": recipe.reinforce_samples,
         "warmup_epochs": recipe.warmup_epochs,
         "warmup_sampling": recipe.warmup_sampling,

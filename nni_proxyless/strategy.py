@@ -12,7 +12,7 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from nni.nas.oneshot.pytorch.strategy import MutationHook, no_default_hook
 from torch import nn
 
-from .arch_settings import ArchSettings
+from .arch_settings import BATCH_NORMS, ArchSettings
 from .cpu_kernels import accelerate
 from .errors import InputError, unknown_name
 from .gradient import ProxylessLightningModule
@@ -53,6 +53,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_update_every: Weight steps for each architecture step.
         arch_samples: Times that an architecture step of `two_path` or `full` draws paths, one after the other; its
             gradient is their mean.
+        arch_batch_norm: Statistics that batch-norm uses in architecture steps: those of the `batch`, as in the paper's
+            code, or the `running` ones.
         reinforce_samples: Networks sampled in each step of `reinforce`.
         warmup_epochs: Epochs of weight steps only.
         warmup_sampling: `random`, or `fair`: in the warm-up, the candidates of a layer take turns (FairNAS).
@@ -99,6 +101,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_schedule: Literal["constant", "cosine"] = "constant",
         arch_update_every: int = 1,
         arch_samples: int = 1,
+        arch_batch_norm: Literal["batch", "running"] = "batch",
         reinforce_samples: int = 8,
         warmup_epochs: int = 0,
         warmup_sampling: Literal["random", "fair"] = "random",
@@ -140,6 +143,8 @@ class ProxylessNAS(LatencyAwareStrategy):
             raise InputError(unknown_name("arch_schedule", arch_schedule, SCHEDULES))
         _whole("arch_update_every", arch_update_every, 1)
         _whole("arch_samples", arch_samples, 1)
+        if arch_batch_norm not in BATCH_NORMS:
+            raise InputError(unknown_name("arch_batch_norm", arch_batch_norm, BATCH_NORMS))
         _whole("reinforce_samples", reinforce_samples, 2)
         _whole("warmup_epochs", warmup_epochs, 0)
         if warmup_sampling not in WARMUP_SAMPLINGS:
@@ -172,6 +177,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             finalist_epochs=finalist_epochs,
             reinforce_samples=reinforce_samples,
             samples=arch_samples,
+            batch_norm=arch_batch_norm,
             sharpen_epochs=sharpen_epochs,
             sharpen_temperature=sharpen_temperature,
             prune_below=prune_below,

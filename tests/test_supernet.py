@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from typing import Any
@@ -193,13 +194,14 @@ class Counting(nn.Module):
         return x
 
 
+@pytest.mark.parametrize("running", [False, True])
 @pytest.mark.parametrize("mode", ["two_path", "full"])
-def test_frozen_weights_and_buffers_are_bit_identical(tiny_spec: SpaceSpec, mode: Any) -> None:
+def test_frozen_weights_and_buffers_are_bit_identical(tiny_spec: SpaceSpec, mode: Any, running: bool) -> None:
     strategy = ProxylessNAS()
     space = strategy.mutate_model(MobileNetV2Space(tiny_spec))
     space.extra = Counting()
     before = {k: v.clone() for k, v in space.state_dict().items()}
-    freezer = WeightFreezer(space)
+    freezer = WeightFreezer(space, running_statistics=running)
     for gate in strategy._gates.values():
         gate.draw_for_gradient(mode)
     with freezer.frozen():
@@ -212,6 +214,24 @@ def test_frozen_weights_and_buffers_are_bit_identical(tiny_spec: SpaceSpec, mode
     # and outside of an architecture step statistics move again
     space(torch.randn(4, 1, 8, 8))
     assert not torch.equal(space.state_dict()["stem.bn.running_mean"], before["stem.bn.running_mean"])
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_statistics_of_batch_norm_while_weights_are_frozen(tiny_spec: SpaceSpec, running: bool) -> None:
+    """Outputs are those of a network that trains, or of one that is evaluated."""
+    strategy = ProxylessNAS()
+    space = strategy.mutate_model(MobileNetV2Space(tiny_spec))
+    images = torch.randn(4, 1, 8, 8)
+    for _ in range(3):  # statistics that differ from those of a batch
+        space(images + torch.randn_like(images))
+    space.stem.bn.eval()  # the user's own choice stays
+    with WeightFreezer(space, running_statistics=running).frozen(), torch.no_grad():
+        seen = space(images)
+    assert not space.stem.bn.training
+    assert sum(norm.training for norm in space.modules() if isinstance(norm, nn.BatchNorm2d)) > 3
+    with torch.no_grad():
+        expected = space.eval()(images) if running else copy.deepcopy(space)(images)
+    torch.testing.assert_close(seen, expected)
 
 
 def test_weights_frozen_by_the_user_stay_frozen(tiny_spec: SpaceSpec) -> None:
