@@ -54,7 +54,6 @@ OWN: dict[str, Any] = {"entangle_weights": False}
 WITHOUT_DECAY: dict[str, Any] = {"arch_weight_decay": 0.0}
 PROXYLESS: dict[str, dict[str, Any]] = {
     "proxyless": {},  # the defaults
-    "proxyless, running statistics": {"arch_batch_norm": "running"},
     "proxyless, no architecture decay": WITHOUT_DECAY,
     "proxyless, no architecture decay, own weights": {**WITHOUT_DECAY, **OWN},
     "proxyless_two_path, own weights": {"arch_gradient": "two_path", "arch_update_every": 1, **OWN},

@@ -71,7 +71,7 @@ TRIED_ON_DEFAULTS: dict[str, dict[str, Any]] = {
     "architecture rate halved": {"arch_learning_rate": 0.0075},
     "architecture rate doubled": {"arch_learning_rate": 0.03},
     "cosine architecture rate": {"arch_schedule": "cosine"},
-    "running statistics in architecture steps": {"strategy": "running_statistics:RunningStatistics"},
+    "running statistics in architecture steps": {"arch_batch_norm": "running"},
     "4 draws in a step": {"arch_samples": 4},
     "no sharpening": {"sharpen_epochs": 0},
     "fair warm-up": {"warmup_sampling": "fair"},
