@@ -67,8 +67,9 @@ class ProxylessNAS(LatencyAwareStrategy):
             memory is freed; never so many that the budget could not be met. None by default.
         finalists: How many of the most likely architectures within the budget a search of `nni-proxyless` compares at
             its end, each with the supernet's weights on the architecture part of the data; the best one by these
-            accuracies, smoothed over all of them, and a little by likelihood, is exported. 1 exports the most likely
-            one. If not given: 64 with `budget`, else 1, as accuracies know nothing of latency.
+            accuracies, smoothed over all of them, and a little by likelihood and, with `budget`, multiply-adds, is
+            exported. 1 exports the most likely one. If not given: 64 with `budget`, else 1, as accuracies know nothing
+            of latency.
         finalist_epochs: Last epochs, in which the architecture parameters stay as they are and weight steps train those
             networks alone, in turn (as GreedyNAS trains promising paths, You et al. 2020).
         penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
