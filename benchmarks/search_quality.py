@@ -66,6 +66,7 @@ STRATEGIES = {**ENTANGLED, **{name + OWN_WEIGHTS: {**settings, **OWN} for name, 
 # What was tried, each alone: on top of `proxyless`, the defaults, …
 ONE_FOR_ALL: dict[str, Any] = {"objective": "add_linear", "latency_weight": 0.0}
 TRIED_ON_DEFAULTS: dict[str, dict[str, Any]] = {
+    "no warm-up": {"warmup_epochs": 0},
     "warm-up of 4 epochs": {"warmup_epochs": 4},
     "warm-up of 14 epochs": {"warmup_epochs": 14},
     "architecture rate halved": {"arch_learning_rate": 0.0075},
@@ -73,6 +74,12 @@ TRIED_ON_DEFAULTS: dict[str, dict[str, Any]] = {
     "cosine architecture rate": {"arch_schedule": "cosine"},
     "running statistics in architecture steps": {"arch_batch_norm": "running"},
     "4 draws in a step": {"arch_samples": 4},
+    # As much of the time for the architecture as NNI's strategies take.
+    "warm-up of 4 epochs, 2 draws after each weight step": {
+        "warmup_epochs": 4,
+        "arch_samples": 2,
+        "arch_update_every": 1,
+    },
     "no sharpening": {"sharpen_epochs": 0},
     "fair warm-up": {"warmup_sampling": "fair"},
     "fair paths throughout": {"warmup_sampling": "fair", "weight_sampling": "fair"},

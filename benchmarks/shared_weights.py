@@ -42,6 +42,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "random, statistics of 10 batches": RANDOM,
     "random, statistics of 40 batches": {**RANDOM, "bn_batches": 40},
     "random, statistics of the supernet": RANDOM,
+    "random, 10 epochs": {**RANDOM, "epochs": 10},
+    "random, 5 epochs": {**RANDOM, "epochs": 5},
     "fair, entangled weights": FAIR,
     # Candidates with weights of their own.
     **{
