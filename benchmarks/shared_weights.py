@@ -163,10 +163,11 @@ def limits(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
         for part, target in itertools.product(BUDGETS, TARGETS)
     }
     choices = [dict(enumerate(name.split())) for name in truth.names]
-    rows = [lines for (variant, _), lines in sorted(found.items()) if variant == "random"]
-    shared = np.array([[ranking(lines)[name] for name in truth.names] for lines in rows])
+    of_variant: dict[str, list[list[float]]] = defaultdict(list)
+    for (variant, _), lines in sorted(found.items()):
+        of_variant[variant].append([ranking(lines)[name] for name in truth.names])
     by_eight: dict[tuple[str, float], list[float]] = defaultdict(list)
-    for row in random_rows(len(rows)):
+    for row in random_rows(len(of_variant["random"])):
         if row["strategy"] == "random_best_of_8":
             by_eight[row["target"], float(row["budget"])].append(float(row["accuracy"]))
 
@@ -190,10 +191,14 @@ def limits(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
     say("\n| ranked by | Spearman, all networks | regret of the best, points ")
     say(f"| better than random best-of-8, of 10, budget {parts} | smoothed: regret | smoothed: better |\n")
     say("|---|---|---|---|---|---|\n")
-    for count in (1, 2, 5, 10):
+    for count, variant in [
+        *itertools.product((1, 2, 5, 10), ["random"]),
+        *itertools.product((1, 2, 4), ["random, 10 epochs", "random, 5 epochs"]),
+    ]:
+        shared = np.array(of_variant[variant])
         means = [part.mean(0) for part in np.split(shared[: len(shared) // count * count], len(shared) // count)]
         spearman = np.mean([spearmanr(mean, truth.accuracy).statistic for mean in means])
-        say(f"| {count} supernets | {spearman:.2f} | {scored(means, False)} | {scored(means, True)} |\n")
+        say(f"| {count} {variant} | {spearman:.2f} | {scored(means, False)} | {scored(means, True)} |\n")
     say(f"| the trainings themselves | 1 | {scored([truth.accuracy], False)} | {scored([truth.accuracy], True)} |\n")
     generator, noise = np.random.default_rng(0), truth.seed_noise**2 / truth.accuracies.shape[1]
     left, better = [], {part: [] for part in BUDGETS}  # type: tuple[list[float], dict[float, list[bool]]]
