@@ -48,7 +48,7 @@ COMMON: dict[str, Any] = {
 }
 WITHOUT_DECAY: dict[str, Any] = {"warmup_epochs": 8, "arch_gradient": "full", "arch_update_every": 2}
 LONGER = {**WITHOUT_DECAY, "arch_weight_decay": 0.001}
-DEFAULTS = {**LONGER, "warmup_epochs": 4}  # a fifth of all epochs; the recipes in `experiments/` have a quarter
+DEFAULTS = {**LONGER, "warmup_epochs": 0}
 ENTANGLED: dict[str, dict[str, Any]] = {
     "proxyless": DEFAULTS,
     "proxyless_two_path": {"warmup_epochs": 8, "arch_gradient": "two_path"},
@@ -71,8 +71,8 @@ STRATEGIES = {
 BEFORE = "warm-up of 8 epochs"
 ONE_FOR_ALL: dict[str, Any] = {"objective": "add_linear", "latency_weight": 0.0}
 TRIED_ON_BEFORE: dict[str, dict[str, Any]] = {
-    "no warm-up": {"warmup_epochs": 0},
-    "proxyless": {"warmup_epochs": 4},
+    "proxyless": {"warmup_epochs": 0},
+    "warm-up of 4 epochs": {"warmup_epochs": 4},
     "warm-up of 14 epochs": {"warmup_epochs": 14},
     "architecture rate halved": {"arch_learning_rate": 0.0075},
     "architecture rate doubled": {"arch_learning_rate": 0.03},
