@@ -17,18 +17,15 @@ FOLDER = Path(__file__).resolve().parent / "results"
 def publish(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...]) -> Path:
     """Write rows, with machine and versions, to `results/<name>-<processor>.csv`, and print them.
 
-    The processor is its name and, as hosts shorten names ("AMD EPYC" is several generations), its family and model.
-
     Args:
         name: Name of the benchmark.
         rows: The results; all have the same keys.
         packages: Packages whose versions matter.
     """
-    device = this_device()
-    processor = " ".join([device.processor, *_generation()])
-    where = {"processor": processor, "cores": device.cores, **{p: version(p) for p in packages}}
+    where = {"processor": processor(), "cores": this_device().cores, **{p: version(p) for p in packages}}
     FOLDER.mkdir(exist_ok=True)
-    path = FOLDER / f"{name}-{re.sub('[^a-z0-9]+', '-', processor.lower()).strip('-')}.csv"
+    suffix = re.sub("[^a-z0-9]+", "-", where["processor"].lower()).strip("-")
+    path = FOLDER / f"{name}-{suffix}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0], *where], lineterminator="\n")
         writer.writeheader()
@@ -36,8 +33,13 @@ def publish(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...]) ->
     widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
         sys.stdout.write("  ".join(str(row[key]).ljust(widths[key]) for key in rows[0]).rstrip() + "\n")
-    sys.stdout.write(f"{processor}, {device.cores} cores -> {path}\n")
+    sys.stdout.write(f"{where['processor']}, {where['cores']} cores -> {path}\n")
     return path
+
+
+def processor() -> str:
+    """This machine's processor: its name and, as hosts shorten names ("AMD EPYC" is several), family and model."""
+    return " ".join([this_device().processor, *_generation()])
 
 
 def _generation() -> list[str]:

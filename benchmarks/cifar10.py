@@ -29,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import _results
 import numpy as np
 from _jobs import CACHE, add_arguments, answer, append, results
 from _jobs import read as read_lines
@@ -244,36 +245,43 @@ def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def measure(rounds: int) -> None:
-    """Latency of each found network on its target that has none yet, beside MobileNetV2, in turns.
+def measure(strategies: Iterable[str], rounds: int) -> None:
+    """Latency of each found network on its target that has none yet on this processor, in turns, in fresh processes.
 
-    What is there stays only if it was measured on such a machine: MobileNetV2, which is measured each time, says so.
+    A round begins with MobileNetV2. If that takes another time than in the rounds before, the machine is not what it
+    was, and nothing is measured in that round. What a finished round has measured is kept.
     """
-    from nni_proxyless.latency import this_device
     from nni_proxyless.targets import Target
 
-    processor = this_device().processor
-    found = [row for row in read("latency") if row["processor"] == processor]
-    known = {(row["network"], row["target"]) for row in found}
-    wanted = dict.fromkeys((row["architecture"], row["target"]) for row in reversed(read("searches")))
+    processor, of = _results.processor(), set(strategies)
+    known = {(row["network"], row["target"]) for row in read("latency") if row["processor"] == processor}
+    wanted = dict.fromkeys((row["architecture"], row["target"]) for row in read("searches") if row["strategy"] in of)
     missing = [pair for pair in wanted if pair not in known]
-    beside = [(f"mobilenet_v2_{width}", t) for t in TARGETS if t in {of for _, of in missing} for width in WIDTHS]
+    beside = [(f"mobilenet_v2_{w}", t) for t in TARGETS if t in {target for _, target in missing} for w in WIDTHS]
     targets = {name: Target.parse(name, settings, FOLDER) for name, settings in TARGETS.items()}
-    rows = [
-        {
-            "network": name, "target": target, "round": number,
-            "milliseconds": round(targets[target].measure(network(name)), 5), "processor": processor,
+
+    def row(name: str, target: str, number: int) -> dict[str, Any]:
+        took = targets[target].measure(network(name))
+        return {
+            "network": name,
+            "target": target,
+            "round": number,
+            "milliseconds": round(took, 5),
+            "processor": processor,
         }
-        for number, (name, target) in itertools.product(range(rounds), [*beside, *missing])
-    ]  # fmt: skip
-    if drift := _drift(found, rows, beside):
-        sys.stdout.write(f"MobileNetV2, now to then: {', '.join(f'{ratio:.3f}' for ratio in drift)}\n")
-    if any(not 0.95 < ratio < 1.05 for ratio in drift):
-        raise SystemExit(f"another machine: delete {RESULTS / 'latency.csv'} to measure all of them here")
-    if len(found) < len(read("latency")):
-        (RESULTS / "latency.csv").unlink()
-        append(found, RESULTS / "latency.csv", MEASURED)
-    append(rows, RESULTS / "latency.csv", MEASURED)
+
+    for number in range(rounds):
+        before = [row for row in read("latency") if row["processor"] == processor]
+        rows = [row(*pair, number) for pair in beside]
+        drift = _drift(before, rows, beside)
+        if drift:
+            sys.stdout.write(f"MobileNetV2, now to before: {', '.join(f'{ratio:.3f}' for ratio in drift)}\n")
+        if drift and not 0.95 < np.median(drift) < 1.05:
+            sys.stdout.write(f"round {number}: left out, as MobileNetV2 takes {np.median(drift):.2f} times as long\n")
+            continue
+        append([*rows, *(row(*pair, number) for pair in missing)], RESULTS / "latency.csv", MEASURED)
+        sys.stdout.write(f"round {number}: {len(missing)} networks\n")
+        sys.stdout.flush()
 
 
 def _drift(found: list[dict[str, str]], rows: list[dict[str, Any]], pairs: list[tuple[str, str]]) -> list[float]:
@@ -287,14 +295,10 @@ def _drift(found: list[dict[str, str]], rows: list[dict[str, Any]], pairs: list[
 
 
 def summary() -> None:
-    """The tables, and the picture."""
+    """The tables, one for each processor that latencies were measured on, and the picture."""
     accuracy: dict[str, list[float]] = {}  # of each training
     for r in read("retrained"):
         accuracy.setdefault(r["network"], []).append(100 * float(r["top1"]))
-    times: dict[tuple[str, str], list[float]] = {}
-    for r in read("latency"):
-        times.setdefault((r["network"], r["target"]), []).append(float(r["milliseconds"]))
-    latency = {key: float(np.median(of)) for key, of in times.items()}
     rows: dict[tuple[str, str, str], list[tuple[str, str]]] = {}  # target, family and what: network and search's seed
     for target, name in itertools.product(TARGETS, accuracy):
         if name.startswith("mobilenet_v2_"):
@@ -302,16 +306,65 @@ def summary() -> None:
     for r in read("searches"):
         if r["architecture"] in accuracy:
             rows.setdefault((r["target"], r["strategy"], r["budget"]), []).append((r["architecture"], r["seed"]))
+    above = _above_random(rows, accuracy)
+    points: dict[str, Points] = {}
+    for processor in dict.fromkeys(r["processor"] for r in read("latency")):
+        times: dict[tuple[str, str], list[float]] = {}
+        for r in read("latency"):
+            if r["processor"] == processor:
+                times.setdefault((r["network"], r["target"]), []).append(float(r["milliseconds"]))
+        sys.stdout.write(f"{processor}\n\n")
+        points[processor] = _table(rows, accuracy, {key: float(np.median(of)) for key, of in times.items()}, above)
+    say = sys.stdout.write
+    say("| target | network | searches | above the better random best-of-8, points: mean ± standard error (worst) ")
+    say("| better | by a point or more |\n|---|---|---|---|---|---|\n")
+    for target, family in dict.fromkeys((target, family) for target, family, _ in above):
+        of_all = [gain for key, gains in above.items() if key[:2] == (target, family) for gain in gains]
+        if len(of_all) > 1:
+            error = np.std(of_all, ddof=1) / np.sqrt(len(of_all))
+            better, clearly = sum(gain > 0 for gain in of_all), sum(gain >= 1 for gain in of_all)
+            say(f"| {target} | {family} | {len(of_all)} | {np.mean(of_all):.1f} ± {error:.1f} ({min(of_all):.1f}) ")
+            say(f"| {better} | {clearly} |\n")
+    if points:
+        _draw(points)
+
+
+Points = dict[
+    tuple[str, str], list[tuple[float, float]]
+]  # milliseconds and accuracy of a target's and family's networks
+
+
+def _above_random(
+    rows: dict[tuple[str, str, str], list[tuple[str, str]]], accuracy: dict[str, list[float]]
+) -> dict[tuple[str, str, str], list[float]]:
+    """By how many points each searched network is above the better random one of its target, budget and seed."""
     drawn: dict[tuple[str, str, str], list[float]] = {}  # target, budget and seed
     for (target, family, what), networks in rows.items():
         for name, seed in networks if family in RANDOM else ():
             drawn.setdefault((target, what, seed), []).append(float(np.mean(accuracy[name])))
+    return {
+        (target, family, what): [
+            float(np.mean(accuracy[name])) - max(drawn[target, what, seed])
+            for name, seed in networks
+            if (target, what, seed) in drawn
+        ]
+        for (target, family, what), networks in rows.items()
+        if family not in RANDOM and family != MOBILENET
+    }
+
+
+def _table(
+    rows: dict[tuple[str, str, str], list[tuple[str, str]]],
+    accuracy: dict[str, list[float]],
+    latency: dict[tuple[str, str], float],
+    above: dict[tuple[str, str, str], list[float]],
+) -> Points:
+    """Print the table of one processor; latencies where all networks of a row have one."""
     say = sys.stdout.write
     say("| target | network | budget | milliseconds (8 images) | test accuracy, % (each search: each training) ")
     say("| multiply-adds, M | above MobileNetV2 at equal latency, points | times as fast at equal accuracy ")
     say("| above the better random best-of-8, points (each search) |\n|---|---|---|---|---|---|---|---|---|\n")
-    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    gains: dict[tuple[str, str], list[float]] = {}
+    points: Points = {}
     for target, family, what in sorted(rows, key=lambda key: (key[0], key[1] != MOBILENET, key)):
         networks = rows[target, family, what]
         each = [float(np.mean(accuracy[name])) for name, _ in networks]
@@ -321,28 +374,15 @@ def summary() -> None:
         size = float(np.mean([network(name).multiply_adds / 1e6 for name, _ in networks]))
         trainings = "; ".join(", ".join(f"{value:.1f}" for value in accuracy[name]) for name, _ in networks)
         mobilenets = [] if family == MOBILENET else points.get((target, MOBILENET), [])
-        above = [
-            value - max(drawn[target, what, seed])
-            for (_, seed), value in zip(networks, each, strict=True)
-            if family not in RANDOM and (target, what, seed) in drawn
-        ]
-        gains.setdefault((target, family), []).extend(above)
+        gains = above.get((target, family, what), [])
         say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({trainings}) ")
         say(f"| {size:.1f} | {' | '.join(against(mobilenets, took, mean))} ")
-        say(f"| {', '.join(f'{gain:.1f}' for gain in above)} |\n")
+        say(f"| {', '.join(f'{gain:.1f}' for gain in gains)} |\n")
         if took is not None:
             of = [(took, mean)] if family == MOBILENET else zip(measured, each, strict=True)
             points.setdefault((target, family), []).extend(of)
-    say("\n| target | network | searches | above the better random best-of-8, points: mean ± standard error (worst) ")
-    say("| better | by a point or more |\n|---|---|---|---|---|---|\n")
-    for (target, family), of_all in gains.items():
-        if len(of_all) > 1:
-            error = np.std(of_all, ddof=1) / np.sqrt(len(of_all))
-            better, clearly = sum(gain > 0 for gain in of_all), sum(gain >= 1 for gain in of_all)
-            say(f"| {target} | {family} | {len(of_all)} | {np.mean(of_all):.1f} ± {error:.1f} ({min(of_all):.1f}) ")
-            say(f"| {better} | {clearly} |\n")
-    if points:
-        _draw(points)
+    say("\n")
+    return points
 
 
 def against(mobilenets: list[tuple[float, float]], took: float | None, accuracy: float) -> tuple[str, str]:
@@ -361,26 +401,32 @@ def against(mobilenets: list[tuple[float, float]], took: float | None, accuracy:
     return f"{least}{above:.1f}", f"{bound}{ratio / took:.2f}"
 
 
-def _draw(points: dict[tuple[str, str], list[tuple[float, float]]]) -> None:
+def _draw(points: dict[str, Points]) -> None:
+    """A row for each processor, a column for each target."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(TARGETS), figsize=(11, 4.2), sharey=True)
-    families = [name for name in (MOBILENET, "proxyless", *RANDOM, *NNI) if name in {family for _, family in points}]
-    for axis, target in zip(axes, TARGETS, strict=True):
+    known = {family for of in points.values() for _, family in of}
+    families = [name for name in (MOBILENET, "proxyless", *RANDOM, *NNI) if name in known]
+    figure, grid = pyplot.subplots(
+        len(points), len(TARGETS), figsize=(11, 0.4 + 3.8 * len(points)), sharey=True, squeeze=False
+    )
+    marks = {}
+    for axis, (processor, target) in zip(grid.flat, itertools.product(points, TARGETS), strict=True):
         for number, family in enumerate(families):
-            of = sorted(points.get((target, family), []))
+            of = sorted(points[processor].get((target, family), []))
             if of:
                 style = "-o" if family == MOBILENET else "o"
-                axis.plot(*zip(*of, strict=True), style, color=f"C{number}", label=family)
-        axis.set_title(target)
+                (marks[family],) = axis.plot(*zip(*of, strict=True), style, color=f"C{number}")
+        axis.set_title(f"{target}, {processor}", fontsize=10)
         axis.set_xlabel("measured latency, ms for 8 images")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("test accuracy, %")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="lower center", ncols=len(families))
-    figure.tight_layout(rect=(0, 0.07, 1, 1))
+    for row in grid:
+        row[0].set_ylabel("test accuracy, %")
+    figure.legend([marks[name] for name in families], families, loc="lower center", ncols=len(families))
+    figure.tight_layout(rect=(0, 0.07 / len(points), 1, 1))
     figure.savefig(RESULTS / "accuracy.png", dpi=110)
 
 
@@ -427,7 +473,7 @@ def main() -> None:
         jobs = retrain_jobs(options.strategies, options.seeds, options.trainings, data)
         run_jobs(jobs, "retrained", TRAINED, options, end)
     if "latency" in options.parts:
-        measure(options.rounds)
+        measure(options.strategies, options.rounds)
     if "summary" in options.parts:
         summary()
 
