@@ -53,11 +53,13 @@ SEARCH: dict[str, Any] = {
 # "own weights": candidates do not share, as in the paper and in NNI.
 OWN: dict[str, Any] = {"entangle_weights": False}
 WITHOUT_DECAY: dict[str, Any] = {"arch_weight_decay": 0.0}
+NNI_EPOCHS = 3  # all candidates in each step: as many epochs as take the time of the others' searches
 PROXYLESS: dict[str, dict[str, Any]] = {
     "proxyless": {},  # the defaults
     "proxyless, no architecture decay": WITHOUT_DECAY,
     "proxyless, no architecture decay, own weights": {**WITHOUT_DECAY, **OWN},
     "proxyless_two_path, own weights": {"arch_gradient": "two_path", "arch_update_every": 1, **OWN},
+    "proxyless, as many steps as DARTS": {"epochs": NNI_EPOCHS, "warmup_epochs": 0},
 }
 RANDOM: dict[str, dict[str, Any]] = {"random_best_of_8": {}, "random_best_of_8, own weights": OWN}
 # NNI's: settings beside the strategy that all_budgets has.
@@ -151,7 +153,7 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
         "targets": {target: {"table": str(table(target))}},
     }  # fmt: skip
     if strategy in PROXYLESS:
-        settings |= {**PROXYLESS[strategy], "warmup_epochs": WARMUP, "budget_ms": budget_ms(target, job["budget"])}
+        settings |= {"warmup_epochs": WARMUP, **PROXYLESS[strategy], "budget_ms": budget_ms(target, job["budget"])}
     else:
         settings["budget_fraction"] = 1.0
         cells = {(t, b): (str(table(t)), budget_ms(t, b)) for t in TARGETS for b in BUDGETS}
@@ -160,10 +162,9 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
         networks = list(dict.fromkeys(name for names in drawn.values() for name in names))
         settings |= {**RANDOM[strategy], "strategy": "rank_given:RankGiven", "strategy_args": {"networks": networks}}
     elif strategy not in PROXYLESS:
-        # All candidates in each of its steps: as many epochs as take the time of the others' searches.
         name, beside = NNI[strategy]
         settings |= {**all_budgets.settings(name, list(cells.values())), "finalists": FINALISTS, "latency_weight": 0.0}
-        settings |= {"epochs": 3, **beside}
+        settings |= {"epochs": NNI_EPOCHS, **beside}
     output = WORK / "-".join(str(job[key]) for key in ("strategy", "target", "budget", "seed") if key in job)
     found = run_search(prepare(Recipe.from_dict(settings)), output)
     cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
@@ -307,14 +308,13 @@ def summary() -> None:
         if r["architecture"] in accuracy:
             rows.setdefault((r["target"], r["strategy"], r["budget"]), []).append((r["architecture"], r["seed"]))
     above = _above_random(rows, accuracy)
-    points: dict[str, Points] = {}
-    for processor in dict.fromkeys(r["processor"] for r in read("latency")):
-        times: dict[tuple[str, str], list[float]] = {}
-        for r in read("latency"):
-            if r["processor"] == processor:
-                times.setdefault((r["network"], r["target"]), []).append(float(r["milliseconds"]))
-        sys.stdout.write(f"{processor}\n\n")
-        points[processor] = _table(rows, accuracy, {key: float(np.median(of)) for key, of in times.items()}, above)
+    times: dict[str, dict[tuple[str, str], list[float]]] = {}  # of each processor
+    for r in read("latency"):
+        times.setdefault(r["processor"], {}).setdefault((r["network"], r["target"]), []).append(
+            float(r["milliseconds"])
+        )
+    latency = {name: {key: float(np.median(of)) for key, of in each.items()} for name, each in times.items()}
+    points = _table(rows, accuracy, latency, above)
     say = sys.stdout.write
     say("| target | network | searches | above the better random best-of-8, points: mean ± standard error (worst) ")
     say("| better | by a point or more |\n|---|---|---|---|---|---|\n")
@@ -356,31 +356,36 @@ def _above_random(
 def _table(
     rows: dict[tuple[str, str, str], list[tuple[str, str]]],
     accuracy: dict[str, list[float]],
-    latency: dict[tuple[str, str], float],
+    latency: dict[str, dict[tuple[str, str], float]],
     above: dict[tuple[str, str, str], list[float]],
-) -> Points:
-    """Print the table of one processor; latencies where all networks of a row have one."""
+) -> dict[str, Points]:
+    """Print the table, with what each processor measured where it did so of all networks of a row; gives the latter."""
     say = sys.stdout.write
+    say(f"Latencies and what follows from them: {'; '.join(latency)}.\n\n")
     say("| target | network | budget | milliseconds (8 images) | test accuracy, % (each search: each training) ")
     say("| multiply-adds, M | above MobileNetV2 at equal latency, points | times as fast at equal accuracy ")
     say("| above the better random best-of-8, points (each search) |\n|---|---|---|---|---|---|---|---|---|\n")
-    points: Points = {}
+    points: dict[str, Points] = {processor: {} for processor in latency}
     for target, family, what in sorted(rows, key=lambda key: (key[0], key[1] != MOBILENET, key)):
         networks = rows[target, family, what]
         each = [float(np.mean(accuracy[name])) for name, _ in networks]
-        measured = [latency[name, target] for name, _ in networks if (name, target) in latency]
-        complete = len(measured) == len(networks)
-        took, mean = float(np.mean(measured)) if complete else None, float(np.mean(each))
-        size = float(np.mean([network(name).multiply_adds / 1e6 for name, _ in networks]))
+        mean = float(np.mean(each))
+        cells = []
+        for processor, of in latency.items():
+            measured = [of[name, target] for name, _ in networks if (name, target) in of]
+            if len(measured) < len(networks):
+                cells.append(("", "", ""))
+                continue
+            took = float(np.mean(measured))
+            mobilenets = [] if family == MOBILENET else points[processor].get((target, MOBILENET), [])
+            cells.append((f"{took:.2f}", *against(mobilenets, took, mean)))
+            points[processor].setdefault((target, family), []).extend(zip(measured, each, strict=True))
+        took_text, above_text, times_text = ("; ".join(of) if any(of) else "" for of in zip(*cells, strict=True))
         trainings = "; ".join(", ".join(f"{value:.1f}" for value in accuracy[name]) for name, _ in networks)
-        mobilenets = [] if family == MOBILENET else points.get((target, MOBILENET), [])
-        gains = above.get((target, family, what), [])
-        say(f"| {target} | {family} | {what} | {'' if took is None else f'{took:.2f}'} | {mean:.1f} ({trainings}) ")
-        say(f"| {size:.1f} | {' | '.join(against(mobilenets, took, mean))} ")
-        say(f"| {', '.join(f'{gain:.1f}' for gain in gains)} |\n")
-        if took is not None:
-            of = [(took, mean)] if family == MOBILENET else zip(measured, each, strict=True)
-            points.setdefault((target, family), []).extend(of)
+        size = float(np.mean([network(name).multiply_adds / 1e6 for name, _ in networks]))
+        gains = ", ".join(f"{gain:.1f}" for gain in above.get((target, family, what), []))
+        say(f"| {target} | {family} | {what} | {took_text} | {mean:.1f} ({trainings}) | {size:.1f} ")
+        say(f"| {above_text} | {times_text} | {gains} |\n")
     say("\n")
     return points
 

@@ -6,12 +6,13 @@ Space `mobilenetv2_imagenet`, 16 images of 96 x 96. All runs of a part are inter
 median of the rounds is taken, and of those ratios the median over networks with its range.
 
 `steps`   training the network as a plain module, and on the same path the weight and architecture steps of our supernet
-          (the architecture steps with every kind of gradient) and of NNI's own Proxyless and DARTS, all in one memory
+          (the architecture steps with every kind of gradient, and candidates with weights of their own and
+          entangled) and of NNI's own Proxyless and DARTS, all in one memory
           format: channels_last, which is our default on the CPU, then contiguous, which NNI comes with.
 `default` our steps in our default format against NNI's Proxyless as it comes.
 `growth`  the same steps with 2 to 12 candidates in each layer, all alike, so that only their number changes.
-`epoch`   an epoch of search through Lightning, loaders and logging included, one architecture step for each weight
-          step, against an epoch of training one network through Lightning.
+`epoch`   an epoch of search through Lightning, loaders and logging included, with one `two_path` step for each weight
+          step, and as recipes have it, against an epoch of training one network through Lightning.
 
 Activations saved for the backward pass are counted with saved-tensor hooks, each storage once.
 """
@@ -44,6 +45,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
+from nni_proxyless.arch_settings import ARCH_WEIGHT_DECAY
 from nni_proxyless.evaluator import ImageClassification, make_sgd
 from nni_proxyless.freezing import WeightFreezer
 from nni_proxyless.gates import PathSample, rescale_pairs
@@ -53,6 +55,7 @@ from nni_proxyless.space_spec import SpaceSpec
 
 BATCH, SIZE = 16, 96
 OURS = ("weight", "two_path", "full")
+ENTANGLED = "entangled weights"
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -182,13 +185,14 @@ def ratio_rows(part: str, ratios: Mapping[str, list[float]], unit: str, **more: 
     ]
 
 
-def imagenet_space() -> MobileNetV2Space:
-    return MobileNetV2Space.from_yaml("mobilenetv2_imagenet", input_size=SIZE)
+def imagenet_space(entangled: bool = False) -> MobileNetV2Space:
+    return MobileNetV2Space.from_yaml("mobilenetv2_imagenet", input_size=SIZE, entangled=entangled)
 
 
 def steps(part: str, memory_format: Any, networks: int, rounds: int) -> list[dict[str, Any]]:
     batch, generator = Batch(memory_format), random.Random(0)
     ours = OurSearch(imagenet_space(), batch)
+    entangled = OurSearch(imagenet_space(entangled=True), batch)
     theirs = NniSearch(Proxyless(), imagenet_space(), batch)
     darts = NniSearch(DARTS(), imagenet_space(), batch)
     times: dict[str, list[float]] = {}
@@ -208,6 +212,8 @@ def steps(part: str, memory_format: Any, networks: int, rounds: int) -> list[dic
             for step in OURS:
                 ours.choose(architecture.choices, step, generator)
                 note(step, lambda step=step: ours.step(step))  # type: ignore[misc]
+                entangled.choose(architecture.choices, step, generator)
+                note(f"{step}, {ENTANGLED}", lambda step=step: entangled.step(step))  # type: ignore[misc]
             for step in ("weight", "architecture"):
                 note(f"NNI Proxyless {step}", lambda step=step: theirs.step(step))  # type: ignore[misc]
                 gc.collect()  # it leaves its graphs to it
@@ -220,10 +226,16 @@ def steps(part: str, memory_format: Any, networks: int, rounds: int) -> list[dic
         both = medians["NNI Proxyless weight"] + medians["NNI Proxyless architecture"]
         pair = medians["weight"] + medians["two_path"]
         times.setdefault("NNI Proxyless / ours, weight + architecture", []).append(both / pair)
+        recipes = medians[f"weight, {ENTANGLED}"] + medians[f"full, {ENTANGLED}"] / 2
+        times.setdefault("recipes' defaults: weight step and half a full one, entangled", []).append(recipes / unit)
+        times.setdefault("NNI Proxyless, weight + architecture / recipes' defaults", []).append(both / recipes)
         alone = saved_bytes(lambda network=network: batch.loss(network))  # type: ignore[misc]
         for step in OURS:
             ours.choose(architecture.choices, step, generator)
             memory.setdefault(step, []).append(saved_bytes(lambda step=step: ours.forward(step)) / alone)  # type: ignore[misc]
+            entangled.choose(architecture.choices, step, generator)
+            saved = saved_bytes(lambda step=step: entangled.forward(step))  # type: ignore[misc]
+            memory.setdefault(f"{step}, {ENTANGLED}", []).append(saved / alone)
         memory.setdefault("NNI Proxyless", []).append(saved_bytes(lambda: batch.loss(theirs.supernet)) / alone)
         if number < 3:
             memory.setdefault("NNI DARTS", []).append(saved_bytes(lambda: batch.loss(darts.supernet)) / alone)
@@ -371,24 +383,33 @@ def epoch(networks: int, batches: int = 20) -> list[dict[str, Any]]:
     def loader() -> Any:
         return DataLoader(images, batch_size=BATCH, shuffle=True)
 
-    searched: list[float] = []
-    trained: list[float] = []
-    for number in range(networks):
+    def search(space: MobileNetV2Space, strategy: ProxylessNAS) -> float:
         with tempfile.TemporaryDirectory() as folder:
             times = EpochTimes()
             evaluator = Lightning(
                 module(), trainer(times, folder), train_dataloaders=loader(), val_dataloaders=loader()
             )
-            space = RawFormatModelSpace.from_model(MobileNetV2Space(spec), evaluator)
-            ProxylessNAS(seed=number)(space, SequentialExecutionEngine())
-            searched.append(times.seconds[-1])
+            strategy(RawFormatModelSpace.from_model(space, evaluator), SequentialExecutionEngine())
+            return times.seconds[-1]
+
+    searched: dict[str, list[float]] = {}
+    trained: list[float] = []
+    for number in range(networks):
+        searched.setdefault("search", []).append(search(MobileNetV2Space(spec), ProxylessNAS(seed=number)))
+        recipes = ProxylessNAS(
+            arch_gradient="full", arch_update_every=2, arch_weight_decay=ARCH_WEIGHT_DECAY, seed=number
+        )
+        took = search(MobileNetV2Space(spec, entangled=True), recipes)
+        searched.setdefault("search, recipes' defaults", []).append(took)
+        with tempfile.TemporaryDirectory() as folder:
             times = EpochTimes()
             alone = module()
             alone.set_model(random_architecture(spec, generator).build())
             trainer(times, folder).fit(alone, loader())
             trained.append(times.seconds[-1])
     unit = statistics.mean(trained)  # a search trains many networks: the mean over some is what it compares with
-    return ratio_rows("epoch", {"search": [value / unit for value in searched]}, "time of an epoch of training alone")
+    ratios = {what: [value / unit for value in values] for what, values in searched.items()}
+    return ratio_rows("epoch", ratios, "time of an epoch of training alone")
 
 
 def main() -> None:
