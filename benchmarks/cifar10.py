@@ -304,7 +304,7 @@ def summary() -> None:
     for target, name in itertools.product(TARGETS, accuracy):
         if name.startswith("mobilenet_v2_"):
             rows[target, MOBILENET, name.rsplit("_", 1)[1]] = [(name, "")]
-    for r in read("searches"):
+    for r in sorted(read("searches"), key=lambda r: int(r["seed"])):
         if r["architecture"] in accuracy:
             rows.setdefault((r["target"], r["strategy"], r["budget"]), []).append((r["architecture"], r["seed"]))
     above = _above_random(rows, accuracy)
