@@ -9,8 +9,8 @@ it stopped: `results/cifar10/` has a line for each finished search, retraining a
 `search`   proxyless with its defaults, random best-of-8 and DARTS, for each target, budget and seed.
 `retrain`  each network found, and MobileNetV2 at several widths, from scratch with one recipe; the images that test it
            are CIFAR-10's that neither searches nor trainings see.
-`latency`  every network on its target that has no latency yet, MobileNetV2 beside them, in turns, in fresh processes
-           (alone on the machine).
+`latency`  every network on its target that has no latency on this processor yet, MobileNetV2 beside them, in turns,
+           in fresh processes (alone on the machine).
 `summary`  the table, and the picture of accuracy against measured latency.
 """
 
@@ -296,7 +296,7 @@ def _drift(found: list[dict[str, str]], rows: list[dict[str, Any]], pairs: list[
 
 
 def summary() -> None:
-    """The tables, one for each processor that latencies were measured on, and the picture."""
+    """The tables, with the latencies of each processor, and the picture."""
     accuracy: dict[str, list[float]] = {}  # of each training
     for r in read("retrained"):
         accuracy.setdefault(r["network"], []).append(100 * float(r["top1"]))
@@ -329,9 +329,8 @@ def summary() -> None:
         _draw(points)
 
 
-Points = dict[
-    tuple[str, str], list[tuple[float, float]]
-]  # milliseconds and accuracy of a target's and family's networks
+# Milliseconds and accuracy of the networks of a target and family.
+Points = dict[tuple[str, str], list[tuple[float, float]]]
 
 
 def _above_random(
