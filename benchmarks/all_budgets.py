@@ -10,13 +10,13 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from nni_proxyless.baselines import LatencyDARTS, LatencyENAS, LatencyGumbelDARTS, LatencyNniProxyless
-from nni_proxyless.decode import likeliest_within
+from nni_proxyless.decoding.checkpoint import SearchCheckpoint
+from nni_proxyless.decoding.knapsack import likeliest_within
+from nni_proxyless.decoding.ranking import rank_values
 from nni_proxyless.latency import LatencyTable
-from nni_proxyless.latency_aware import LatencyAwareStrategy
-from nni_proxyless.ranking import rank_values
-from nni_proxyless.search_checkpoint import SearchCheckpoint
-from nni_proxyless.strategy import ProxylessNAS
+from nni_proxyless.strategies.baselines import LatencyDARTS, LatencyENAS, LatencyGumbelDARTS, LatencyNniProxyless
+from nni_proxyless.strategies.latency_aware import LatencyAwareStrategy
+from nni_proxyless.strategies.proxyless import ProxylessNAS
 
 Cell = tuple[str, float]  # path of a table, budget in milliseconds
 

@@ -20,12 +20,12 @@ from _results import publish
 from torch import nn
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
-from nni_proxyless.data import load_splits
-from nni_proxyless.evaluator import accuracy, reestimate_batch_norm
+from nni_proxyless.data.splits import load_splits
 from nni_proxyless.latency import random_architecture
-from nni_proxyless.operators import MBConv, align_candidates, initialise
-from nni_proxyless.space import entangle
-from nni_proxyless.supernet import decoded_state
+from nni_proxyless.network.blocks import MBConv, initialise
+from nni_proxyless.supernet.entangling import align_candidates, entangle
+from nni_proxyless.supernet.gated import decoded_state
+from nni_proxyless.training.accuracy import accuracy, reestimate_batch_norm
 
 BATCH = 32
 

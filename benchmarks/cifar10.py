@@ -81,15 +81,15 @@ MEASURED = ("network", "target", "round", "milliseconds", "processor")
 
 
 def spec() -> Any:
-    from nni_proxyless.space_spec import SpaceSpec
+    from nni_proxyless.network.space_spec import SpaceSpec
 
     return SpaceSpec.from_yaml("mobilenetv2_cifar").with_changes(width_mult=WIDTH, input_size=SIZE)
 
 
 def network(name: str) -> Any:
     """The architecture of a name: candidate names of the space, or `mobilenet_v2_<width>`."""
-    from nni_proxyless.architecture import Architecture
-    from nni_proxyless.space_spec import SpaceSpec
+    from nni_proxyless.network.architecture import Architecture
+    from nni_proxyless.network.space_spec import SpaceSpec
 
     if not name.startswith("mobilenet_v2_"):
         space = spec()
@@ -109,7 +109,7 @@ def read(name: str) -> list[dict[str, str]]:
 
 
 def make_tables() -> None:
-    from nni_proxyless.targets import Target
+    from nni_proxyless.search.targets import Target
 
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name, settings in TARGETS.items():
@@ -143,8 +143,9 @@ def search(job: dict[str, Any]) -> list[dict[str, Any]]:
     """One search, in this process; of those but `PROXYLESS` all that one supernet serves."""
     import all_budgets
 
-    from nni_proxyless.recipe import Recipe
-    from nni_proxyless.search import prepare, run_search
+    from nni_proxyless.search.prepare import prepare
+    from nni_proxyless.search.recipe import Recipe
+    from nni_proxyless.search.run import run_search
 
     strategy, seed = job["strategy"], job["seed"]
     target = job.get("target", next(iter(TARGETS)))
@@ -199,7 +200,7 @@ def _found(name: str, target: str, budget: float) -> dict[str, Any]:
 
 def draw(target: str, budget: float, seed: int) -> list[str]:
     """Random networks within a budget, as strategy `random` draws them."""
-    from nni_proxyless.decode import draw_within
+    from nni_proxyless.decoding.random_networks import draw_within
     from nni_proxyless.latency import LatencyTable
 
     space = spec()
@@ -228,8 +229,8 @@ def retrain_jobs(strategies: Iterable[str], seeds: int, trainings: int, data: st
 
 def retrain(job: dict[str, Any]) -> list[dict[str, Any]]:
     """One retraining, in this process."""
-    from nni_proxyless.retrain import prepare_retraining, run_retraining
-    from nni_proxyless.retrain_recipe import RetrainRecipe
+    from nni_proxyless.deploy.retrain import prepare_retraining, run_retraining
+    from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 
     architecture = network(job["network"])
     with tempfile.TemporaryDirectory() as folder:
@@ -252,7 +253,7 @@ def measure(strategies: Iterable[str], rounds: int) -> None:
     A round begins with MobileNetV2. If that takes another time than in the rounds before, the machine is not what it
     was, and nothing is measured in that round. What a finished round has measured is kept.
     """
-    from nni_proxyless.targets import Target
+    from nni_proxyless.search.targets import Target
 
     processor, of = _results.processor(), set(strategies)
     known = {(row["network"], row["target"]) for row in read("latency") if row["processor"] == processor}

@@ -19,7 +19,7 @@ from _results import publish
 
 from nni_proxyless.latency import make_backend, measure_table_isolated
 from nni_proxyless.latency.validate import validate
-from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.network.space_spec import SpaceSpec
 
 BACKENDS: tuple[dict[str, Any], ...] = (
     {"name": "onnxruntime"},

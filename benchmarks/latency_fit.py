@@ -19,7 +19,8 @@ from _results import publish
 from scipy.optimize import nnls
 
 from nni_proxyless.latency.architectures_file import Measurements
-from nni_proxyless.latency.fit import fit_table, spearman
+from nni_proxyless.latency.arrays import spearman
+from nni_proxyless.latency.fitting.fit import fit_table
 
 BASIS = ("1080ti_1", "1080ti_32", "1080ti_64", "silver_4114", "silver_4210r", "samsung_a50", "pixel3")
 BASIS += ("essential_ph_1", "samsung_s7")

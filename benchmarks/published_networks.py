@@ -19,11 +19,11 @@ from _results import publish
 from torch import nn
 
 from nni_proxyless import Architecture
-from nni_proxyless.catalogue import PUBLISHED
-from nni_proxyless.export import Images, export
+from nni_proxyless.deploy.export import Images, export
 from nni_proxyless.latency import make_backend
 from nni_proxyless.latency.isolated import measure_isolated
-from nni_proxyless.weights import save_weights
+from nni_proxyless.network.catalogue import PUBLISHED
+from nni_proxyless.network.weights import save_weights
 
 
 def main() -> None:

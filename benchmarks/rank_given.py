@@ -6,8 +6,8 @@ from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_proxyless.baselines import RandomSearch
-from nni_proxyless.space import require_description
+from nni_proxyless.strategies.baselines import RandomSearch
+from nni_proxyless.supernet.space import require_description
 
 
 class RankGiven(RandomSearch):

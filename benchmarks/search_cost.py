@@ -45,13 +45,14 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
-from nni_proxyless.arch_settings import ARCH_WEIGHT_DECAY
-from nni_proxyless.evaluator import ImageClassification, make_sgd
-from nni_proxyless.freezing import WeightFreezer
-from nni_proxyless.gates import PathSample, rescale_pairs
 from nni_proxyless.latency import random_architecture
+from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.process_memory import keep_freed_memory
-from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.strategies.arch_settings import ARCH_WEIGHT_DECAY
+from nni_proxyless.supernet.freezing import WeightFreezer
+from nni_proxyless.supernet.gates import PathSample, rescale_pairs
+from nni_proxyless.training.image_classification import ImageClassification
+from nni_proxyless.training.sgd import make_sgd
 
 BATCH, SIZE = 16, 96
 OURS = ("weight", "two_path", "full")

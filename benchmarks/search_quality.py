@@ -138,8 +138,9 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     import all_budgets
     from load import SPACE, TARGETS, GroundTruth
 
-    from nni_proxyless.recipe import Recipe
-    from nni_proxyless.search import prepare, run_search
+    from nni_proxyless.search.prepare import prepare
+    from nni_proxyless.search.recipe import Recipe
+    from nni_proxyless.search.run import run_search
 
     truth = GroundTruth()
     cells = {(target, part): truth.budget(target, part) for target, part in job["cells"]}
@@ -201,10 +202,10 @@ def random_rows(seeds: int) -> list[dict[str, str]]:
     import shared_weights
     from load import SPACE, TARGETS, GroundTruth
 
-    from nni_proxyless.decode import draw_within
+    from nni_proxyless.decoding.random_networks import draw_within
+    from nni_proxyless.decoding.ranking import additive_fit, rank_values
     from nni_proxyless.latency import LatencyTable
-    from nni_proxyless.ranking import additive_fit, rank_values
-    from nni_proxyless.space_spec import SpaceSpec
+    from nni_proxyless.network.space_spec import SpaceSpec
 
     truth, spec = GroundTruth(), SpaceSpec.from_yaml(str(SPACE))
     costs = {target: LatencyTable.load(table).costs(spec) for target, table in TARGETS.items()}
@@ -324,7 +325,7 @@ def by_finalists(rows: list[dict[str, str]], counts: Iterable[int]) -> list[dict
 
 def _opinions(lines: list[dict[str, str]], truth: Any, smoothed: bool) -> dict[str, list[float]]:
     """By what finalists may be compared."""
-    from nni_proxyless.ranking import additive_fit, rank_values
+    from nni_proxyless.decoding.ranking import additive_fit, rank_values
 
     accuracies = [float(line["shared_accuracy"]) for line in lines]
     if len(lines) == 1:
@@ -458,7 +459,7 @@ def search(options: argparse.Namespace) -> None:
     """Run the searches that are not there yet."""
     from train import Training, data_file, make_data
 
-    from nni_proxyless.cli_settings import parse_settings
+    from nni_proxyless.cli.settings import parse_settings
 
     data = make_data(options.data, Training(), data_file())
     tried = parse_settings(options.set)

@@ -66,9 +66,10 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     from load import SPACE, TARGETS, GroundTruth
     from search_quality import COMMON
 
-    from nni_proxyless import judge
-    from nni_proxyless.recipe import Recipe
-    from nni_proxyless.search import prepare, run_search
+    from nni_proxyless.search import judge
+    from nni_proxyless.search.prepare import prepare
+    from nni_proxyless.search.recipe import Recipe
+    from nni_proxyless.search.run import run_search
 
     if job["variant"].endswith("of the supernet"):
         judge.reestimate_batch_norm = lambda *_: None
@@ -155,7 +156,7 @@ def limits(found: dict[tuple[str, int], list[dict[str, str]]]) -> None:
     from scipy.stats import spearmanr
     from search_quality import BUDGETS, TARGETS, random_rows
 
-    from nni_proxyless.ranking import additive_fit
+    from nni_proxyless.decoding.ranking import additive_fit
 
     truth = GroundTruth()
     cells = {

@@ -6,24 +6,19 @@ needed, and so that a trial asks NNI's manager for its parameters before torch i
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
+
+from .lazy import OldModules, lazy_names
 
 if TYPE_CHECKING:
-    from .architecture import Architecture
-    from .latency import LatencyTable
-    from .profiler import LatencyProfiler
-    from .space import MobileNetV2Space
-    from .strategy import ProxylessNAS
+    from .latency.table import LatencyTable
+    from .network.architecture import Architecture
+    from .nni_spaces.profiler import LatencyProfiler
+    from .strategies.proxyless import ProxylessNAS
+    from .supernet.space import MobileNetV2Space
 
 __version__ = "0.1.0"
-_HOMES = {
-    "Architecture": "architecture",
-    "LatencyProfiler": "profiler",
-    "LatencyTable": "latency",
-    "MobileNetV2Space": "space",
-    "ProxylessNAS": "strategy",
-}
 __all__ = [
     "Architecture",
     "LatencyProfiler",
@@ -32,12 +27,17 @@ __all__ = [
     "ProxylessNAS",
     "__version__",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Architecture": "network.architecture",
+        "LatencyProfiler": "nni_spaces.profiler",
+        "LatencyTable": "latency.table",
+        "MobileNetV2Space": "supernet.space",
+        "ProxylessNAS": "strategies.proxyless",
+    },
+)
+sys.meta_path.append(OldModules())  # last: consulted only where there is no module of that name
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """`python -m nni_proxyless` is the `nni-proxyless` command."""
 
-from .cli import main
+from .cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 
-from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
-from nni_proxyless.space_spec import SpaceSpec
-
-from .workplace import Workplace
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from nni_proxyless.latency import LatencyTable
+from nni_proxyless.network.space_spec import SpaceSpec
+from tests.helpers import REPOSITORY, Workplace, table_of
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -59,27 +55,6 @@ def tiny_spec() -> SpaceSpec:
 def tiny_table(tiny_spec: SpaceSpec) -> LatencyTable:
     """Made-up latencies that differ for all operators: the n-th takes n hundredths of a millisecond."""
     return table_of(tiny_spec)
-
-
-def table_of(spec: SpaceSpec) -> LatencyTable:
-    costs = {operator: 0.01 * number for number, operator in enumerate(spec.distinct_operators(), start=1)}
-    return made_up_table(costs, Calibration(2.0, 0.5, 8, 0.01), spec.name)
-
-
-def made_up_table(costs_ms: Mapping[Any, float], calibration: Calibration, space: str) -> LatencyTable:
-    """A table of a device that does not exist."""
-    return LatencyTable(
-        device=Device("made up", "none", 1),
-        backend="torch",
-        backend_version="0",
-        dtype="float32",
-        batch=1,
-        threads=1,
-        date="2026-01-01T00:00:00+00:00",
-        operators={entry: OperatorCost(cost, 0.0, 1) for entry, cost in costs_ms.items()},
-        calibration=calibration,
-        space=space,
-    )
 
 
 @pytest.fixture

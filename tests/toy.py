@@ -18,8 +18,7 @@ from torch.utils.data import TensorDataset
 
 from nni_proxyless.latency import Calibration, LatencyTable
 from nni_proxyless.latency.entries import Choice
-
-from .conftest import made_up_table
+from tests.helpers import made_up_table
 
 WORTH = (3.0, 2.2, 1.6, 1.2)
 COSTS: dict[str, dict[str, float]] = {

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from nni_proxyless.architecture import Architecture
 from nni_proxyless.latency import LatencyTable
-from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.space_spec import SpaceSpec
 
 FOLDER = Path(__file__).resolve().parent
 SPACE = FOLDER / "space.yml"

@@ -27,11 +27,11 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from nni_proxyless.architecture import Architecture
-from nni_proxyless.cpu_kernels import accelerate
-from nni_proxyless.image_arrays import ArrayImages, load_arrays
+from nni_proxyless.data.image_arrays import ArrayImages, load_arrays
+from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.process_memory import keep_freed_memory
-from nni_proxyless.space_spec import SpaceSpec
+from nni_proxyless.training.cpu_kernels import accelerate
 
 FOLDER = Path(__file__).resolve().parent
 SPACE = FOLDER / "space.yml"

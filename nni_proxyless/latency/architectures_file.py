@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, unknown_name
-from .sampling import FloatArray
+from .arrays import FloatArray
 
 LATENCY_COLUMN = "latency_ms"
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from .sampling import FloatArray
+from .arrays import FloatArray
 from .table import Calibration
 
 # A network is measured to 1 %; the corrections are of the order of 10 % of its latency.

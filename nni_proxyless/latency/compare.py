@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import LatencyTableError
+from .arrays import spearman
 from .entries import Choice, Entry, ModuleCall
-from .fit import spearman
 from .table import LatencyTable
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import InputError
-from ..operators import Operator
+from ..network.operators import Operator
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..architecture import Architecture
 from ..errors import InputError, RunError
-from ..space_spec import SpaceSpec
-from .backend import Backend
-from .backends import make_backend
+from ..network.architecture import Architecture
+from ..network.space_spec import SpaceSpec
+from .backends.base import Backend
+from .backends.by_name import make_backend
 from .measure import (
     CALIBRATION_NETWORKS,
     Ready,
@@ -35,7 +35,8 @@ from .measure import (
     measure_networks,
     measure_table,
 )
-from .sampling import Progress, Protocol, Samples
+from .protocol import Protocol
+from .sampling import Progress, Samples
 from .table import LatencyTable, OperatorCost
 
 _T = TypeVar("_T")

@@ -13,15 +13,17 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from ..architecture import Architecture
 from ..errors import InputError
-from ..operators import Operator, initialise
-from ..space_spec import SpaceSpec
-from .backend import Backend, Workload
+from ..network.architecture import Architecture
+from ..network.blocks import initialise
+from ..network.operators import Operator
+from ..network.space_spec import SpaceSpec
+from .backends.base import Backend, Workload
 from .calibration import fit_calibration, fit_corrections
 from .entries import Entry
 from .journal import Journal
-from .sampling import Progress, Protocol, Samples, Timeline, sample_interleaved
+from .protocol import Protocol
+from .sampling import Progress, Samples, Timeline, sample_interleaved
 from .table import LatencyTable, OperatorCost
 
 _Entry = TypeVar("_Entry", bound=Entry)

@@ -11,10 +11,10 @@ import torch
 
 from ..errors import InputError, LatencyTableError, unknown_name
 from ..files import write_text
-from ..space_spec import SpaceSpec, shipped_spaces
+from ..network.space_spec import SpaceSpec, shipped_spaces
 from .architectures_file import ArchitectureFile
+from .arrays import FloatArray
 from .costs import SpaceCosts
-from .sampling import FloatArray
 from .table import COST_KEYS, LatencyTable
 
 

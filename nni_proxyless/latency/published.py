@@ -18,8 +18,8 @@ from pathlib import Path
 
 from ..errors import InputError, LatencyTableError, unknown_name
 from ..files import read_mapping
-from ..operators import Operator
-from ..space_spec import SpaceSpec, shipped_spaces
+from ..network.operators import Operator
+from ..network.space_spec import SpaceSpec, shipped_spaces
 from .device import Device
 from .entries import Entry, ModuleCall
 from .table import LatencyTable, OperatorCost

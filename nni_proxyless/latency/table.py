@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from ..errors import InputError, LatencyTableError, MissingOperatorError
 from ..files import read_mapping, write_yaml
-from ..space_spec import SpaceSpec
+from ..network.space_spec import SpaceSpec
 from .costs import SpaceCosts
 from .device import Device
 from .entries import Choice, Entry, entry_from_dict

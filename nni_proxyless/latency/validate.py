@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from scipy.stats import kendalltau
 
-from ..architecture import Architecture
 from ..errors import InputError, LatencyTableError, MissingDependencyError
 from ..files import write_atomically, write_csv
-from ..space_spec import SpaceSpec
-from .backend import Backend
-from .backends import BACKENDS, make_backend
-from .fit import spearman
+from ..network.architecture import Architecture
+from ..network.space_spec import SpaceSpec
+from .arrays import FloatArray, spearman
+from .backends.base import Backend
+from .backends.by_name import BACKENDS, make_backend
 from .isolated import measure_networks_isolated
 from .measure import draw_architectures
-from .sampling import FloatArray, Progress
+from .sampling import Progress
 from .table import LatencyTable
 
 # More than a table's: what a table is judged by should be better than it.

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..architecture import Architecture
 from ..errors import InputError
 from ..files import read_mapping, write_csv
-from .cells import Rules, ratio_of
+from ..network.architecture import Architecture
+from .grid_points import Rules, ratio_of
 
 _ARTIFACTS = (
     "architecture.json", "history.csv", "probabilities.csv", "pruned.csv", "cost.json", "latency_table.yml",

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from .. import compatibility
-from ..compatibility import installed, release
 from ..errors import MissingDependencyError
 from ..resources import cache_folder
+from ..strategies import compatibility
+from ..strategies.compatibility import installed, release
 
 Level = Literal["ok", "warning", "error"]
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
+from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, RunError, unknown_name
 from ..files import read_mapping
-from ..recipe import Recipe
-from ..retrain_recipe import RetrainRecipe
+from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
 from .registration import register
 from .trial import TASKS
@@ -145,7 +145,7 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
         plan: The checked config.
         progress: Makes a progress bar of a title.
     """
-    from ..search import load_recipe_data
+    from ..search.prepare import load_recipe_data
 
     done = set()
     for recipe in plan.cells:

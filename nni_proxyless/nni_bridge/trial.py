@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
+from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError
 from ..files import write_atomically, write_json
-from ..recipe import Recipe
-from ..retrain_recipe import RetrainRecipe
+from ..search.recipe import Recipe
 from .channel import ManagerChannel, link_tensorboard
 from .watchdog import end_with_the_manager
 
 if TYPE_CHECKING:
-    from ..recorder import Record
-    from ..retrain import RetrainRecord
+    from ..deploy.retrain import RetrainRecord
+    from ..search.recorder import Record
 
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
 
     comes_back = os.environ.get("NNI_PLATFORM") == "local"  # from elsewhere no file does
     if isinstance(recipe, Recipe):
-        from ..search import prepare, run_search
+        from ..search.prepare import prepare
+        from ..search.run import run_search
 
         architecture = run_search(prepare(recipe), output, report, channel.parameters)
         if not comes_back:
@@ -82,7 +83,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
             final["measured_latency_ms"] = architecture.measured_latency_ms
             _log.info("architecture: %s", json.dumps(architecture.to_dict()))
     else:
-        from ..retrain import prepare_retraining, run_retraining
+        from ..deploy.retrain import prepare_retraining, run_retraining
 
         card = run_retraining(prepare_retraining(recipe), output, report, channel.parameters)
         if not comes_back:
@@ -143,6 +144,7 @@ def _help(recipe_path: Path, output: Path) -> None:
     """What a further process of a trial on several devices does: the same search, without a line to the manager."""
     recipe = Recipe.load(recipe_path, json.loads((output / _PARAMETERS).read_text(encoding="utf-8")))
 
-    from ..search import prepare, run_search
+    from ..search.prepare import prepare
+    from ..search.run import run_search
 
     run_search(prepare(recipe), output)

@@ -27,7 +27,7 @@ import requests
 from nni.tuner import Tuner
 
 from ..files import write_csv, write_json
-from .cells import Cell, Rules, Trial, find_cell, next_parameters, parse_search_space, same_parameters, summary
+from .grid_points import Cell, Rules, Trial, find_cell, next_parameters, parse_search_space, same_parameters, summary
 from .weight_search import WeightRange
 
 _log = logging.getLogger(__name__)

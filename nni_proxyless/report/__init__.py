@@ -1,8 +1,16 @@
-"""One self-contained HTML page of an experiment, its pictures, and the numbers behind them as CSV."""
+"""The report: one HTML page of an experiment's results."""
 
 from __future__ import annotations
 
-from .gather import Results, find_results
-from .page import make_report
+from typing import TYPE_CHECKING
+
+from ..lazy import lazy_names
+
+if TYPE_CHECKING:
+    from .gather import Results, find_results
+    from .page import make_report
 
 __all__ = ["Results", "find_results", "make_report"]
+__getattr__ = lazy_names(
+    __name__, {"Results": "report.gather", "find_results": "report.gather", "make_report": "report.page"}
+)

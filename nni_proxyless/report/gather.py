@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..architecture import Architecture
 from ..errors import InputError, LatencyTableError, RecipeError
 from ..files import read_mapping
 from ..latency import LatencyTable
+from ..network.architecture import Architecture
 
 Rows = list[dict[str, str]]
 

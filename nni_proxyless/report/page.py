@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_atomically, write_csv, write_text
 from ..latency import this_device
-from . import figures, tables
+from ..report import figures, tables
 from .gather import Results, Search
 
 PAGE = "report.html"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..describe import blocks
+from ..deploy.describe import blocks
 from ..errors import ProxylessError
-from ..targets import Target
+from ..search.targets import Target
 from .gather import Results, Search, Trained
 
 SAME_CLASS = 0.01  # of accuracy: networks at least as accurate as that below one's own are of its class

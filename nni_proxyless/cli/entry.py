@@ -1,0 +1,299 @@
+"""The `nni-proxyless` command: parses, calls, prints; no logic.
+
+Exit codes: 0 good, 1 a run that failed, 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..cli import latency as cli_latency
+from ..cli import network as cli_network
+from ..errors import InputError, ProxylessError, RunError
+from .settings import parse_settings
+
+_log = logging.getLogger("nni_proxyless")
+# Errors of the disk that no check beforehand can rule out.
+_OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors of the command line are one line and exit code 2, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        sys.exit(2)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    common = _Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser = _Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
+    parser.add_argument("--version", action="version", version=f"nni-proxyless {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run: Any, text: str, example: str, group: Any = commands) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = group.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {example}",
+            parents=[common],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(run=run)
+        return made
+
+    run = command(
+        "run",
+        _run,
+        "Start an NNI experiment from an nnictl config, follow it, collect its results.",
+        "nni-proxyless run experiments/quickstart/config.yml",
+    )
+    run.add_argument("config", help="an nnictl config, or the name of a shipped experiment (quickstart)")
+    run.add_argument("--port", type=int, help="port of NNI's web UI (first free one from 8080)")
+    run.add_argument("--keep", action="store_true", help="leave the manager and its web UI up")
+    run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
+
+    trial = command(
+        "trial",
+        _trial,
+        "The trial command of an nnictl config: one search, or retraining, with the parameters NNI sends.",
+        "trialCommand: nni-proxyless trial --recipe recipe.yml",
+    )
+    trial.add_argument("--recipe", type=Path, required=True, help="the recipe that the parameters override")
+    trial.add_argument("--task", choices=("search", "retrain"), default="search", help="whose recipe it is (search)")
+
+    search = command(
+        "search",
+        _search,
+        "Run one search without NNI's manager.",
+        "nni-proxyless search experiments/quickstart/recipe.yml target=cpu_onnxruntime epochs=20",
+    )
+    search.add_argument("recipe", help="a recipe, or the name of a shipped experiment (quickstart)")
+    search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
+    search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
+
+    decode = command(
+        "decode",
+        _decode,
+        "The most likely architecture within a budget, for any devices' tables, from the checkpoint of one search.",
+        "nni-proxyless decode results/quickstart/cpu_torch --table phone.yml gpu.yml --budget-ms 40 --out decoded",
+    )
+    decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
+    decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
+    decode.add_argument("--budget-ms", type=float, help="latency in milliseconds that is not to be exceeded")
+    decode.add_argument(
+        "--finalists", type=int, help="compare so many of the likeliest networks with the search's weights, on its data"
+    )
+    decode.add_argument("--out", type=Path, help="folder for an architecture file per table, named like the table")
+    decode.add_argument("--front", type=Path, help="CSV of every table's whole front, latency against likelihood")
+
+    cli_network.add_commands(commands, command)
+
+    register = command(
+        "register",
+        _register,
+        "Put the tuner LatencyBudget into NNI's registry, for plain nnictl; `run` does it by itself.",
+        "nni-proxyless register",
+    )
+    register.add_argument("--unregister", action="store_true", help="take it out again")
+
+    doctor = command(
+        "doctor",
+        _doctor,
+        "Check the installation: versions, registry, port, write access, backends, known conflicts.",
+        "nni-proxyless doctor",
+    )
+    doctor.add_argument("--port", type=int, default=8080, help="the port that NNI's web UI is meant to have (8080)")
+
+    latency = commands.add_parser(
+        "latency", help="Latency tables of devices.", description="Latency tables of devices."
+    )
+    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=_Parser)
+    cli_latency.add_commands(tables, command)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of the console script."""
+    options = build_parser().parse_args(arguments)
+    _quiet_third_parties()
+    try:
+        code = options.run(options)
+    except ProxylessError as error:
+        if options.debug:
+            raise
+        _one_line(options.command, error)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"nni-proxyless {options.command}: interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        if options.debug:
+            raise
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            where = f" {error.filename}" if error.filename else ""
+            _one_line(options.command, f"cannot write{where}: {error.strerror}; what was there before is untouched")
+            sys.exit(1)
+        # The traceback goes to the log first; the last line says what happened.
+        logging.getLogger(__name__).error("unexpected error", exc_info=True)
+        _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
+        sys.exit(1)
+    sys.exit(code)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from ..nni_bridge import collect, run
+    from ..progress import progress_bar
+    from ..resources import experiment_file
+
+    plan = run.check_config(experiment_file(options.config, "config.yml"))
+    port = run.check_port(options.port)
+    run.measure_targets(plan, progress_bar)
+    outcomes = run.run_experiment(plan, port, keep=options.keep, results=options.results)
+    rows = collect.summary_rows(outcomes)
+    results = options.results or Path("results") / plan.name
+    if rows:
+        collect.write_summary(rows, results / "summary.csv")
+        sys.stdout.write(f"\n{collect.format_table(rows)}\n")
+        compared = collect.summary_rows(collect.at_equal_latency(outcomes))
+        if len(compared) < len(rows):
+            collect.write_summary(compared, results / "comparison.csv")
+            sys.stdout.write(f"\nat equal latency\n{collect.format_table(compared)}\n")
+        sys.stdout.write(f"\nresults: {results.resolve()}\n")
+        sys.stdout.flush()
+    failed = [o for o in outcomes if o.architecture is None]
+    if failed or not outcomes:
+        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters}): {o.reason}" for o in failed)
+        raise RunError(told or "no trial was run")
+    return 0
+
+
+def _trial(options: argparse.Namespace) -> int:
+    from ..nni_bridge.trial import run_trial
+
+    run_trial(options.recipe, options.task)
+    return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    from ..resources import experiment_file
+    from ..search.recipe import Recipe
+
+    settings = parse_settings(options.settings)
+    path = experiment_file(options.recipe, "recipe.yml")
+    recipe = Recipe.load(path, settings)
+
+    from ..search.prepare import prepare
+    from ..search.run import is_main_process, run_search
+
+    output = options.output or Path("results") / path.resolve().parent.name / recipe.target
+    architecture = run_search(prepare(recipe), output)
+    if not is_main_process():
+        return 0
+    measured = architecture.measured_latency_ms
+    sys.stdout.write(
+        f"accuracy {architecture.metrics['default']:.4f}, "
+        f"predicted {architecture.predicted_latency_ms:.4g} ms, "
+        f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
+        f"results: {output.resolve()}\n"
+    )
+    return 0
+
+
+def _register(options: argparse.Namespace) -> int:
+    from ..nni_bridge import registration
+
+    done = registration.unregister() if options.unregister else registration.register()
+    sys.stdout.write(f"tuner {registration.TUNER}: {done}\n")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from ..nni_bridge import doctor
+
+    if not 0 < options.port < 65536:
+        raise InputError(f"port must be from 1 to 65535, got {options.port}")
+    findings = doctor.examine(options.port)
+    for finding in findings:
+        sys.stdout.write(f"{finding}\n")
+    sys.stdout.flush()
+    errors = sum(finding.level == "error" for finding in findings)
+    if errors:
+        raise RunError(f"{errors} thing{'s' if errors > 1 else ''} to mend before a search works")
+    return 0
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from ..decoding.checkpoint import SearchCheckpoint, write_fronts
+    from ..latency.table import LatencyTable
+
+    if options.front and not options.table:
+        raise InputError("--front needs --table: without latencies there is no front")
+    if options.finalists is not None and (not options.table or options.budget_ms is None):
+        raise InputError("--finalists needs --table and --budget-ms: accuracies know nothing of latency")
+    found = SearchCheckpoint.load(options.checkpoint)
+    tables: dict[str, LatencyTable] = {}
+    for path in options.table:
+        if path.stem in tables:
+            raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
+        tables[path.stem] = LatencyTable.load(path)
+    named: dict[str, LatencyTable | None] = {**tables} if tables else {"architecture": None}
+    if options.finalists is None:
+        decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}
+    else:
+        from ..search.judge import decode_finalists
+
+        decoded = decode_finalists(options.checkpoint, tables, options.budget_ms, options.finalists)
+    lines = []
+    for name, architecture in decoded.items():
+        latency = architecture.predicted_latency_ms
+        shown = "" if latency is None else f"{latency:.4g} ms  "
+        if "default" in architecture.metrics:
+            shown += f"accuracy {architecture.metrics['default']:.4f}  "
+        lines.append(f"{name}  {shown}{architecture.candidate_names}")
+    if options.front:
+        fronts = {name: found.front(table, options.budget_ms) for name, table in tables.items()}
+        lines += [f"{name}: {len(points)} points on the front" for name, points in fronts.items()]
+        lines.append(f"front: {write_fronts(options.front, fronts).resolve()}")
+    if options.out:
+        for name, architecture in decoded.items():
+            architecture.save(options.out / f"{name}.json")
+        lines.append(f"architectures: {options.out.resolve()}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _one_line(command: str, error: object) -> None:
+    sys.stdout.flush()
+    sys.stderr.write(f"nni-proxyless {command}: error: {' '.join(str(error).split())}\n")
+    sys.stderr.flush()
+
+
+def _quiet_third_parties() -> None:
+    """Readable logs: our lines, and third parties' warnings that a user can act on."""
+    # A handler of our own, not the root's: NNI has its own too, and would say everything twice.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.handlers = [handler]
+    _log.propagate = False
+    _log.setLevel(logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with contextlib.suppress(ImportError):
+        # gym, which NNI's ENAS needs, tells every process that imports it to use something else.
+        from gym_notices import notices
+
+        notices.notices.clear()
+    for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,172 @@
+"""`nni-proxyless retrain | export | show | report`: parses, calls, prints; no logic."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .settings import parse_settings
+
+_ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
+
+
+def add_commands(commands: Any, command: Any) -> None:
+    """Add the commands to the parser's."""
+    retrain = command(
+        "retrain",
+        _retrain,
+        "Train a found network, judged on data that no search has learnt from.",
+        "nni-proxyless retrain results/quickstart/cpu_torch epochs=60 --inherit",
+        commands,
+    )
+    retrain.add_argument("architecture", help=_ARCHITECTURE)
+    retrain.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)")
+    retrain.add_argument("--recipe", type=Path, help="a retraining's recipe (data as in the search's recipe.yml)")
+    retrain.add_argument(
+        "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with weights (weights.pt beside)"
+    )
+    retrain.add_argument("--output", type=Path, help="folder of the results (retrained, beside the architecture)")
+
+    export = command(
+        "export",
+        _export,
+        "Write a trained network as ONNX, int8 ONNX, TorchScript, torch.export and state dict; check and measure each.",
+        "nni-proxyless export results/quickstart/cpu_torch/retrained --format onnx int8 --out exported",
+        commands,
+    )
+    export.add_argument("architecture", help="folder of a search's or retraining's results, or an architecture file")
+    export.add_argument("--weights", type=Path, help="its weights (weights.pt beside)")
+    export.add_argument(
+        "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
+        help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
+    )  # fmt: skip
+    export.add_argument("--out", type=Path, help="folder of the files (exported, beside the architecture)")
+    export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
+    export.add_argument("--recipe", type=Path, help="recipe whose data check and calibrate (recipe.yml beside)")
+    export.add_argument("--images", type=int, default=256, help="images to check and calibrate with (256)")
+    export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
+
+    show = command(
+        "show",
+        _show,
+        "Show a network block by block: shape, kernel, expansion, parameters, multiply-adds, latency.",
+        "nni-proxyless show results/quickstart/cpu_torch --against mobilenet_v2",
+        commands,
+    )
+    show.add_argument("architecture", help=_ARCHITECTURE)
+    show.add_argument("--table", type=Path, help="latency table (latency_table.yml beside the architecture)")
+    show.add_argument("--against", help="another architecture: show where they differ")
+
+    report = command(
+        "report",
+        _report,
+        "Make one HTML page of an experiment: architectures, accuracy against latency, cross table, how it went.",
+        "nni-proxyless report results/quickstart",
+        commands,
+    )
+    report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, also a running one")
+    report.add_argument("--out", type=Path, help="folder of the report (report, in the folder of results)")
+
+
+def _retrain(options: argparse.Namespace) -> int:
+    from ..deploy.retrain_recipe import RetrainRecipe
+
+    settings = parse_settings(options.settings)
+    file = _architecture_file(options.architecture)
+    if options.inherit is not None:
+        if options.inherit == "" and file is None:
+            raise InputError(f"--inherit needs a file of weights: {options.architecture} is a name")
+        chosen = Path(options.inherit) if options.inherit else (file or Path()).parent / "weights.pt"
+        settings["inherit"] = str(chosen.resolve())
+    recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
+
+    from ..deploy.retrain import prepare_retraining, run_retraining
+
+    beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
+    output = options.output or beside
+    card = run_retraining(prepare_retraining(recipe), output)
+    found = card["results"]
+    test = found["test"]
+    sys.stdout.write(
+        f"best epoch {found['best_epoch']}: top-1 {found['validation']['top1']:.4f}, "
+        f"top-5 {found['validation']['top5']:.4f} on {card['data']['validation_images']} held-out images\n"
+        + (f"top-1 {test['top1']:.4f}, top-5 {test['top5']:.4f} on {test['images']} test images\n" if test else "")
+        + f"results: {output.resolve()}\n"
+    )
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ..network.architecture import Architecture
+
+    if options.images < 1:
+        raise InputError(f"--images must be a number from 1, got {options.images}")
+    file = _architecture_file(options.architecture)
+    if file is None:
+        raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")
+    architecture = Architecture.load(file)
+
+    from ..deploy.export import check_formats, export, find_tables, load_images
+
+    formats = check_formats(options.format)
+    tables = find_tables(options.table, file)
+    images = load_images(architecture, options.recipe or file.parent / "recipe.yml", options.images)
+    out = options.out or file.parent / "exported"
+    weights = options.weights or file.parent / "weights.pt"
+    done = export(architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure)
+    lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
+    for one in done:
+        line = f"{one.file}: logits differ by {one.max_difference:.2g} at most, {100 * one.agreement:.1f} % same class"
+        if one.accuracy is not None:
+            line += f", accuracy {one.accuracy:.4f}"
+        if one.measured_latency_ms is not None:
+            line += f"; {one.measured_latency_ms:.4g} ms with {one.runtime}"
+            if one.predicted_latency_ms is not None:
+                off = one.measured_latency_ms / one.predicted_latency_ms - 1
+                line += f" (predicted {one.predicted_latency_ms:.4g}, {100 * off:+.1f} %)"
+        lines.append(line)
+    sys.stdout.write("\n".join(lines) + f"\nresults: {out.resolve()}\n")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    from ..deploy.describe import describe, differences
+    from ..latency import LatencyTable
+
+    architecture = _architecture(options.architecture)
+    file = _architecture_file(options.architecture)
+    path = options.table or (file.parent / "latency_table.yml" if file is not None else None)
+    table = LatencyTable.load(path) if path is not None and (options.table or path.is_file()) else None
+    lines = describe(architecture, table)
+    if options.against:
+        lines += ["", *differences(architecture, _architecture(options.against, architecture.spec))]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from ..report import find_results, make_report
+
+    results = find_results(options.experiment)
+    page = make_report(results, options.out)
+    sys.stdout.write(f"report: {page.resolve()}\n")
+    return 0
+
+
+def _architecture_file(text: str) -> Path | None:
+    """The file that a user means: the path of one, or of its folder; none for a name."""
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path / "architecture.json"
+    return path if path.suffix == ".json" or path.exists() else None
+
+
+def _architecture(text: str, like: Any = None) -> Any:
+    from ..network.architecture import Architecture
+    from ..network.catalogue import by_name
+
+    file = _architecture_file(text)
+    return Architecture.of_space(*by_name(text, like)) if file is None else Architecture.load(file)

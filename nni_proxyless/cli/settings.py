@@ -1,0 +1,28 @@
+"""`key=value` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+
+
+def parse_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Key to value, each value read as YAML.
+
+    Raises:
+        InputError: A word is not of this form, or its value is not YAML.
+    """
+    settings = {}
+    for word in words:
+        key, found, value = word.partition("=")
+        if not found:
+            raise InputError(f"'{word}' is not of the form key=value")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as reason:
+            raise InputError(f"the value of '{word}' is not YAML") from reason
+    return settings

@@ -1,0 +1,1 @@
+"""Which network a distribution over architectures means."""

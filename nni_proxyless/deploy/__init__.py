@@ -1,0 +1,1 @@
+"""From a found network to a file on a device."""

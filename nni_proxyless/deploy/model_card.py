@@ -1,0 +1,82 @@
+"""The model card: what a network is, what it was trained on, how well it does and what that has cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from ..data.splits import DataSplits
+from ..latency import this_device
+from ..network.architecture import Architecture
+from ..process_memory import peak_memory_mib
+from .retrain_recipe import RetrainRecipe
+
+CARD_SCHEMA = "nni-proxyless/model-card@1"
+
+
+def model_card(
+    recipe: RetrainRecipe,
+    architecture: Architecture,
+    splits: DataSplits,
+    *,
+    rows: Sequence[Mapping[str, Any]],
+    best: Mapping[str, Any],
+    test: Mapping[str, Any] | None,
+    trial_parameters: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The card of a network that this process has trained, as it stands in `model_card.json`.
+
+    Args:
+        recipe: Of its training.
+        architecture: The network's.
+        splits: Its data.
+        rows: The history, a row for each epoch.
+        best: The row of the epoch whose weights are kept.
+        test: Accuracy of these on the data set's own test part, where it has one.
+        trial_parameters: What NNI sent, if it did.
+    """
+    last = rows[-1]
+    settings = recipe.to_dict(absolute=True)
+    return {
+        "schema": CARD_SCHEMA,
+        "architecture": {
+            "file": recipe.architecture,
+            "space": architecture.space_name,
+            "space_hash": architecture.space_hash,
+            "choices": dict(architecture.choices),
+            "strategy": architecture.strategy,
+            "target": architecture.target,
+            "budget_ms": architecture.budget_ms,
+            "predicted_latency_ms": architecture.predicted_latency_ms,
+            "measured_latency_ms": architecture.measured_latency_ms,
+            "parameters": architecture.parameters,
+            "multiply_adds": architecture.multiply_adds,
+        },
+        "weights": {"best": "weights.pt", "last": "weights_last.pt", "inherited_from": settings["inherit"]},
+        "data": {
+            "name": recipe.data,
+            "training_images": len(splits.training),
+            "validation_images": len(splits.held_out),
+            "classes": splits.num_classes,
+            "split_seed": recipe.split_seed,
+            "validation_was_used_for": "choosing the best epoch; neither a search nor this training learnt from it",
+        },
+        "results": {
+            "best_epoch": best["epoch"],
+            "validation": {"top1": best["default"], "top5": best["top5"]},
+            "validation_last": {"top1": last["default"], "top5": last["top5"]},
+            "test": test,
+            "train_loss": last["train_loss"],
+        },
+        "cost": {
+            "epochs": last["epoch"],
+            "seconds": last["seconds"],
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+            "machine": asdict(this_device()),
+        },
+        "recipe": settings,
+        "trial_parameters": dict(trial_parameters or {}),
+        "versions": {name: version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")},
+    }

@@ -1,0 +1,1 @@
+"""What runs a network, or counts what it needs."""

@@ -1,0 +1,65 @@
+"""What can be counted instead of measured: multiply-adds and parameters, as tables in their own unit."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..device import Device
+from ..protocol import Protocol
+from .base import Backend, Workload
+
+_ONCE = Protocol(warmup_s=0.0, settle_s=0.0, sample_s=0.0, min_rounds=1, max_rounds=1)
+
+
+class _Counted(Workload):
+    def __init__(self, count: float) -> None:
+        super().__init__(lambda: count)
+        self.count = count
+
+    def sample(self, repeats: int) -> float:
+        return self.count
+
+
+class _AnalyticBackend(Backend):
+    clocked = False
+    exact = True
+    operator_protocol = _ONCE
+    network_protocol = _ONCE
+
+    def __init__(self, threads: int = 1, batch: int = 1) -> None:
+        super().__init__(threads, batch)
+        # Neither is asked for one device, thread count or batch: they are counted for one image.
+        self.threads = self.batch = 1
+        self.dtype = "any"
+
+    @property
+    def version(self) -> str:
+        return str(torch.__version__)
+
+    @property
+    def device(self) -> Device:
+        return Device("any", "counted, not measured", None)
+
+
+class FlopsBackend(_AnalyticBackend):
+    """Multiply-adds of convolutions, matrix products and linear layers for one image: the field's FLOPs."""
+
+    name = "flops"
+    unit = "flops"
+
+    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.eval()(torch.randn(1, *input_shape))
+        return _Counted(counter.get_total_flops() / 2)  # PyTorch counts a multiply-add as two
+
+
+class ParamsBackend(_AnalyticBackend):
+    """Trainable parameters."""
+
+    name = "params"
+    unit = "params"
+
+    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        return _Counted(float(sum(parameter.numel() for parameter in module.parameters())))

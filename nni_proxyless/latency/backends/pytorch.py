@@ -1,0 +1,127 @@
+"""PyTorch eager, on the CPU or on CUDA."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from ...errors import InputError
+from ...network.blocks import example_input
+from ..device import Device
+from .base import Backend, Workload, one_of
+
+DEVICES = ("cpu", "cuda")
+
+
+class TorchBackend(Backend):
+    """PyTorch eager, fp32, channels_last, inference mode.
+
+    Args:
+        threads: Threads on the CPU.
+        batch: Images in a batch.
+        device: `cpu` or `cuda`.
+    """
+
+    name = "torch"
+
+    def __init__(self, threads: int = 1, batch: int = 1, device: str = "cpu") -> None:
+        super().__init__(threads, batch)
+        one_of(self.name, "device", device, DEVICES)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                "backend torch: device cuda, but PyTorch sees no CUDA device here; use device cpu, or measure on the "
+                "machine that has one and copy the table"
+            )
+        self.device_type = device
+
+    @property
+    def version(self) -> str:
+        return str(torch.__version__)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings, "device": self.device_type}
+
+    @property
+    def device(self) -> Device:
+        here = super().device
+        return here if self.device_type == "cpu" else replace(here, processor=torch.cuda.get_device_name())
+
+    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        # A program made by torch.export is in evaluation mode for good and refuses to be told so.
+        network = (module if isinstance(module, GraphModule) else module.eval()).to(self.device_type)
+        images = torch.randn(self.batch, *input_shape, device=self.device_type)
+        if len(input_shape) == 3:
+            network = network.to(memory_format=torch.channels_last)
+            images = example_input((input_shape[0], input_shape[1], input_shape[2]), self.batch).to(self.device_type)
+
+        def run() -> object:
+            with torch.inference_mode():
+                return network(images)
+
+        return Workload(run) if self.device_type == "cpu" else CudaWorkload(run)
+
+    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        network = load_model(path)
+        return lambda: self.prepare(network, input_shape)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with super().session():
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def load_model(path: Path) -> nn.Module:
+    """A network that was exported: TorchScript (`.pt`) or torch.export (`.pt2`).
+
+    Raises:
+        InputError: The file is neither.
+    """
+    try:
+        if path.suffix == ".pt2":
+            return torch.export.load(path).module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript announces its successor at every call
+            loaded: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            return loaded
+    except (RuntimeError, ValueError, OSError) as reason:
+        raise InputError(f"{path} is no exported model, or it is truncated: {str(reason).splitlines()[0]}") from reason
+
+
+class CudaWorkload(Workload):
+    """A network on the GPU, timed between two events on its stream.
+
+    Launches are asynchronous: `run` waits for the device, and a sample is what the device took for all repeats.
+    """
+
+    def __init__(self, launch: Callable[[], object]) -> None:
+        super().__init__(self._to_completion)
+        self._launch = launch
+
+    def _to_completion(self) -> object:
+        output = self._launch()
+        torch.cuda.synchronize()
+        return output
+
+    def sample(self, repeats: int) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(repeats):
+            self._launch()
+        end.record()
+        torch.cuda.synchronize()
+        return float(start.elapsed_time(end)) / repeats

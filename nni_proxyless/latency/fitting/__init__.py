@@ -1,0 +1,1 @@
+"""Latency tables from the latencies of whole networks."""

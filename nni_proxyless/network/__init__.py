@@ -1,0 +1,1 @@
+"""What a network is, as data and as a module."""

@@ -1,0 +1,332 @@
+"""The architecture file: schema `nni-proxyless/architecture@1`, load, save, validate, build.
+
+The file carries the description of its space, so it is built in another process, on another machine,
+without the search's checkpoint and without NNI.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArchitectureError, SpaceError
+from ..files import read_mapping, write_json
+from .operators import Operator, total_multiply_adds, total_parameters
+from .plain_network import Network
+from .space_spec import SKIP, SpaceSpec, Stage
+
+ARCHITECTURE_SCHEMA = "nni-proxyless/architecture@1"
+_KEYS = frozenset(
+    {
+        "schema", "space", "choices", "target", "strategy", "budget_ms", "predicted_latency_ms",
+        "measured_latency_ms", "parameters", "multiply_adds", "metrics", "seed", "versions", "trial_parameters",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network of a space, and where it comes from.
+
+    Attributes:
+        space_name: Name of the space.
+        space_hash: Content hash of the space; two files of one space agree in it.
+        choices: Label of each searched layer to the chosen candidate.
+        spec: The space itself; `None` for model spaces of the user's own, which only they can build.
+        target: Name of the hardware target, if any.
+        strategy: Name of the strategy that found it.
+        budget_ms: Latency budget in milliseconds, if any.
+        predicted_latency_ms: Latency by the target's table, in milliseconds.
+        measured_latency_ms: Latency measured on the built network, in milliseconds; `None` until measured.
+        metrics: What the search reported of it.
+        seed: The search's seed.
+        versions: Package name to version.
+        trial_parameters: What NNI's manager sent the trial, so that a result is never credited to another one.
+    """
+
+    space_name: str
+    space_hash: str
+    choices: Mapping[str, Any]
+    spec: SpaceSpec | None = None
+    target: str | None = None
+    strategy: str | None = None
+    budget_ms: float | None = None
+    predicted_latency_ms: float | None = None
+    measured_latency_ms: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    trial_parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_space(cls, spec: SpaceSpec, choices: Mapping[str, str], **details: Any) -> Architecture:
+        """An architecture of a described space.
+
+        Raises:
+            ArchitectureError: The choices do not fit the space.
+        """
+        try:
+            spec.choice_operators(choices)
+        except SpaceError as reason:
+            raise ArchitectureError(str(reason)) from reason
+        return cls(spec.name, spec.content_hash, dict(choices), spec, **details)
+
+    @classmethod
+    def from_blocks(
+        cls,
+        blocks: Sequence[Mapping[str, Any]],
+        *,
+        stem_width: int,
+        head_width: int,
+        name: str = "from_blocks",
+        input_size: int = 224,
+        classes: int = 1000,
+        kernels: tuple[int, ...] = (3, 5, 7),
+        expansions: tuple[int, ...] = (3, 6),
+    ) -> Architecture:
+        """Rebuild a network that is given block by block, as the published ones are.
+
+        Args:
+            blocks: The first block, then each layer: `{"op": "skip"}` or `{"op": "mbconv", "in", "out", "kernel",
+                "expansion", "stride"}`. A layer whose width differs from the one before starts a stage.
+            stem_width: Channels after the stem.
+            head_width: Channels before pooling.
+            name: Name of the resulting space.
+            input_size: Height and width of an image.
+            classes: Number of classes.
+            kernels: Candidate kernels of the resulting space.
+            expansions: Candidate expansions of the resulting space.
+
+        Raises:
+            ArchitectureError: The blocks are not those of a network of this kind.
+        """
+        first = blocks[0] if blocks else {}
+        if first.get("op") != "mbconv" or (first.get("kernel"), first.get("expansion")) != (3, 1):
+            raise ArchitectureError(f"the first block must be an mbconv of kernel 3 and expansion 1, got {first}")
+        stages: list[Stage] = []
+        names: list[list[str]] = []
+        for block in blocks[1:]:
+            if block["op"] == SKIP:
+                if not stages:
+                    raise ArchitectureError("the first layer of a stage cannot be skipped")
+                names[-1].append(SKIP)
+            else:
+                if not stages or block["out"] != stages[-1].width:
+                    stages.append(Stage(block["out"], 1, block["stride"]))
+                    names.append([])
+                names[-1].append(f"k{block['kernel']}_e{block['expansion']}")
+            stages[-1] = Stage(stages[-1].width, len(names[-1]), stages[-1].stride)
+        spec = SpaceSpec(
+            name=name,
+            input_channels=3,
+            input_size=input_size,
+            stem_width=stem_width,
+            stem_stride=2,
+            first_width=first["out"],
+            stages=tuple(stages),
+            kernels=kernels,
+            expansions=expansions,
+            skip=True,
+            head_width=head_width,
+            classes=classes,
+        )
+        flat = [candidate for stage in names for candidate in stage]
+        architecture = cls.of_space(spec, dict(zip((layer.label for layer in spec.layers), flat, strict=True)))
+        expected = [block["in"] for block in blocks if block["op"] != SKIP]
+        built = [op.input_shape[0] for op in architecture.operators()[1:-2]]
+        if expected != built:
+            raise ArchitectureError(f"the blocks' input widths {expected} do not follow from their output widths")
+        return architecture
+
+    @classmethod
+    def published(cls, name: str) -> Architecture:
+        """A network published with ProxylessNAS, at 224 x 224 with 1,000 classes; its weights are not included.
+
+        Args:
+            name: `proxyless_cpu`, `proxyless_gpu`, `proxyless_mobile` or `proxyless_mobile_14`.
+
+        Raises:
+            ArchitectureError: There is none of that name.
+        """
+        from ..network import catalogue
+
+        return cls.of_space(*catalogue.published(name))
+
+    @classmethod
+    def mobilenet_v2(cls, width_mult: float = 1.0, like: SpaceSpec | None = None) -> Architecture:
+        """MobileNetV2 (Sandler et al. 2018, table 2), the baseline.
+
+        Args:
+            width_mult: Factor on all widths.
+            like: A space whose image size, stem, stages and head it takes, for other data than ImageNet.
+
+        Raises:
+            ArchitectureError: The factor is not a positive number.
+        """
+        from ..network import catalogue
+
+        return cls.of_space(*catalogue.mobilenet_v2(width_mult, like))
+
+    def require_spec(self) -> SpaceSpec:
+        """The space's description.
+
+        Raises:
+            ArchitectureError: The architecture is of a model space that this package cannot describe.
+        """
+        if self.spec is None:
+            raise ArchitectureError(
+                f"architecture of '{self.space_name}' cannot be built from its file alone: the space is a model "
+                "class of your own; freeze that class with the file's choices instead"
+            )
+        return self.spec
+
+    @property
+    def candidate_names(self) -> str:
+        """The chosen candidates by layer, in one line: equal for equal networks of one space."""
+        return " ".join(str(self.choices[label]) for label in self.layer_labels)
+
+    @property
+    def layer_labels(self) -> list[str]:
+        """Labels of the layers, in the order they run where the space is known."""
+        return [layer.label for layer in self.spec.layers] if self.spec else sorted(self.choices)
+
+    def operators(self) -> list[Operator]:
+        """All operators in the order they run."""
+        return self.require_spec().operators(self.choices)
+
+    def build(self, pretrained: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Network:
+        """A plain network without any search code: (batch, channels, height, width) to (batch, classes).
+
+        Args:
+            pretrained: A file of weights, such as a retraining's `weights.pt`, or a state dict; freshly initialised if
+                not given.
+
+        Raises:
+            ArchitectureError: The file cannot be read, or the weights are of another architecture.
+        """
+        spec = self.require_spec()
+        blocks = [spec.first_block, *spec.choice_operators(self.choices)]
+        network = Network(spec.stem, blocks, spec.head, spec.classifier, spec.norm)
+        if pretrained is not None:
+            from .weights import load_into
+
+            load_into(network, pretrained)
+        return network
+
+    def diff(self, other: Architecture) -> list[tuple[str, str | None, str | None]]:
+        """Where two architectures differ: label, this one's candidate, the other's; none where a layer is missing."""
+        labels = dict.fromkeys((*self.layer_labels, *other.layer_labels))
+        pairs = ((label, self.choices.get(label), other.choices.get(label)) for label in labels)
+        return [(label, mine, theirs) for label, mine, theirs in pairs if mine != theirs]
+
+    @property
+    def parameters(self) -> int:
+        return total_parameters(self.operators())
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds for one image."""
+        return total_multiply_adds(self.operators())
+
+    def to_dict(self) -> dict[str, Any]:
+        known = self.spec is not None
+        return {
+            "schema": ARCHITECTURE_SCHEMA,
+            "space": {
+                "name": self.space_name,
+                "hash": self.space_hash,
+                "spec": self.spec.to_dict() if self.spec is not None else None,
+            },
+            "choices": dict(self.choices),
+            "target": self.target,
+            "strategy": self.strategy,
+            "budget_ms": self.budget_ms,
+            "predicted_latency_ms": self.predicted_latency_ms,
+            "measured_latency_ms": self.measured_latency_ms,
+            "parameters": self.parameters if known else None,
+            "multiply_adds": self.multiply_adds if known else None,
+            "metrics": dict(self.metrics),
+            "seed": self.seed,
+            "versions": dict(self.versions),
+            "trial_parameters": dict(self.trial_parameters),
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        return write_json(path, self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], space: SpaceSpec | None = None) -> Architecture:
+        """Load and check a file.
+
+        Args:
+            path: The file.
+            space: If given, the space that the architecture must belong to.
+
+        Raises:
+            ArchitectureError: The file cannot be read, is not well formed, or is of another space.
+        """
+        return cls.from_dict(read_mapping(path, "architecture", ArchitectureError), f"architecture {path}", space)
+
+    @classmethod
+    def from_dict(
+        cls, content: Mapping[str, Any], source: str = "architecture", space: SpaceSpec | None = None
+    ) -> Architecture:
+        """Check the content of a file; see `load`."""
+        if content.get("schema") != ARCHITECTURE_SCHEMA:
+            raise ArchitectureError(f"{source}: schema must be '{ARCHITECTURE_SCHEMA}', got {content.get('schema')!r}")
+        unknown = sorted(set(content) - _KEYS)
+        if unknown:
+            raise ArchitectureError(f"{source}: unknown keys {unknown} (allowed: {', '.join(sorted(_KEYS))})")
+        identity, choices = content.get("space"), content.get("choices")
+        if not isinstance(identity, Mapping) or not isinstance(identity.get("hash"), str):
+            raise ArchitectureError(f"{source}: 'space' must be a mapping with name and hash, got {identity!r}")
+        if not isinstance(choices, Mapping) or not choices:
+            raise ArchitectureError(f"{source}: 'choices' must map labels to candidates, got {choices!r}")
+        latencies = {}
+        for key in ("budget_ms", "predicted_latency_ms", "measured_latency_ms"):
+            value = content.get(key)
+            if value is not None and not (_is_number(value) and 0 < value < math.inf):
+                raise ArchitectureError(f"{source}: '{key}' must be a positive number or null, got {value!r}")
+            latencies[key] = None if value is None else float(value)
+        mappings = {}
+        for key in ("metrics", "versions", "trial_parameters"):
+            value = content.get(key, {})
+            if not isinstance(value, Mapping):
+                raise ArchitectureError(f"{source}: '{key}' must be a mapping, got {value!r}")
+            mappings[key] = dict(value)
+        name, digest = str(identity.get("name")), identity["hash"]
+        if space is not None and digest != space.content_hash:
+            raise ArchitectureError(
+                f"{source} is of space '{name}' ({digest}), not of '{space.name}' ({space.content_hash}): "
+                "use the space it was searched in"
+            )
+        details: dict[str, Any] = {
+            **latencies,
+            **mappings,
+            "target": content.get("target"),
+            "strategy": content.get("strategy"),
+            "seed": content.get("seed"),
+        }
+        described = identity.get("spec")
+        if described is None:
+            return cls(name, digest, dict(choices), **details)
+        if not isinstance(described, Mapping):
+            raise ArchitectureError(f"{source}: 'space.spec' must be a mapping or null, got {described!r}")
+        try:
+            spec = SpaceSpec.from_dict(described, f"{source}: space")
+        except SpaceError as reason:
+            raise ArchitectureError(str(reason)) from reason
+        if spec.content_hash != digest:
+            raise ArchitectureError(
+                f"{source}: the space's description has hash {spec.content_hash}, but the file says {digest}: "
+                "the file was changed by hand"
+            )
+        return cls.of_space(spec, choices, **details)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

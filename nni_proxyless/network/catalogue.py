@@ -1,0 +1,139 @@
+"""Networks that are known by name: the four published with ProxylessNAS, and MobileNetV2 as the baseline.
+
+The published ones are those of mit-han-lab/proxylessnas (MIT licence) for CPU, GPU and phone (paper, figure 5);
+MobileNetV2 is that of Sandler et al. 2018, table 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..errors import ArchitectureError, unknown_name
+from .space_spec import SpaceSpec, Stage
+
+MOBILENET_V2 = "mobilenet_v2"
+_MOBILENET_V2_STAGES = (
+    Stage(24, 2, 2), Stage(32, 3, 2), Stage(64, 4, 2), Stage(96, 3, 1), Stage(160, 3, 2), Stage(320, 1, 1),
+)  # fmt: skip
+_PUBLISHED_STRIDES = (2, 2, 2, 1, 2, 1)
+
+
+@dataclass(frozen=True)
+class _Published:
+    stem: int
+    first: int
+    widths: tuple[int, ...]
+    head: int
+    blocks: str
+
+
+# One line for each stage; a candidate is named by kernel and expansion, `-` is a skip.
+_PHONE = """
+    53 33 -  -
+    73 33 53 53
+    76 53 53 53
+    56 53 53 53
+    76 76 73 73
+    76"""
+_PUBLISHED = {
+    "proxyless_cpu": _Published(40, 24, (32, 48, 88, 104, 216, 360), 1432, """
+    36 33 33 33
+    36 33 33 53
+    36 -  -  33
+    56 33 33 33
+    56 53 53 33
+    56"""),
+    "proxyless_gpu": _Published(40, 24, (32, 56, 112, 128, 256, 432), 1728, """
+    53 -  -  -
+    73 -  -  33
+    76 -  -  53
+    56 -  33 53
+    76 76 76 56
+    76"""),
+    "proxyless_mobile": _Published(32, 16, (32, 40, 80, 96, 192, 320), 1280, _PHONE),
+    "proxyless_mobile_14": _Published(48, 24, (40, 56, 112, 136, 256, 448), 1792, _PHONE),
+}  # fmt: skip
+PUBLISHED = tuple(_PUBLISHED)
+
+
+def published(name: str) -> tuple[SpaceSpec, dict[str, str]]:
+    """The space and the choices of a published network, at 224 x 224 with 1,000 classes.
+
+    Raises:
+        ArchitectureError: There is none of that name.
+    """
+    if name not in _PUBLISHED:
+        raise ArchitectureError(unknown_name("published network", name, _PUBLISHED))
+    known = _PUBLISHED[name]
+    rows = [line.split() for line in known.blocks.strip().splitlines()]
+    spec = SpaceSpec(
+        name=name,
+        input_channels=3,
+        input_size=224,
+        stem_width=known.stem,
+        stem_stride=2,
+        first_width=known.first,
+        stages=tuple(
+            Stage(width, len(row), stride)
+            for width, row, stride in zip(known.widths, rows, _PUBLISHED_STRIDES, strict=True)
+        ),
+        kernels=(3, 5, 7),
+        expansions=(3, 6),
+        skip=True,
+        head_width=known.head,
+        classes=1000,
+    )
+    names = [_candidate(cell) for row in rows for cell in row]
+    return spec, dict(zip((layer.label for layer in spec.layers), names, strict=True))
+
+
+def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[str, str]]:
+    """The space and the choices of MobileNetV2: kernel 3 and expansion 6 everywhere.
+
+    Args:
+        width_mult: Factor on all widths.
+        like: A space whose image size, stem, stages and head it takes, for other data than ImageNet.
+
+    Raises:
+        ArchitectureError: The factor is not a positive number.
+    """
+    if not 0 < width_mult < float("inf"):
+        raise ArchitectureError(f"width_mult must be a positive number, got {width_mult!r}")
+    base = like or SpaceSpec(
+        name=MOBILENET_V2,
+        input_channels=3,
+        input_size=224,
+        stem_width=32,
+        stem_stride=2,
+        first_width=16,
+        stages=_MOBILENET_V2_STAGES,
+        kernels=(3,),
+        expansions=(6,),
+        skip=False,
+        head_width=1280,
+        classes=1000,
+    )
+    name = f"{MOBILENET_V2}_{width_mult:g}"
+    spec = replace(base, name=name, kernels=(3,), expansions=(6,), skip=False).with_changes(width_mult=width_mult)
+    return spec, {layer.label: "k3_e6" for layer in spec.layers}
+
+
+def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[str, str]]:
+    """A published network, or `mobilenet_v2` with its width after a further underscore.
+
+    Raises:
+        ArchitectureError: There is none of that name.
+    """
+    if name.startswith(MOBILENET_V2):
+        width = name.removeprefix(MOBILENET_V2).removeprefix("_") or "1"
+        try:
+            return mobilenet_v2(float(width), like)
+        except ValueError as reason:
+            if isinstance(reason, ArchitectureError):
+                raise
+            raise ArchitectureError(f"{name!r}: {width!r} is no width; write it like {MOBILENET_V2}_0.75") from reason
+    return published(name)
+
+
+def _candidate(cell: str) -> str:
+    return "skip" if cell == "-" else f"k{cell[0]}_e{cell[1]}"

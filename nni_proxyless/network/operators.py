@@ -1,0 +1,137 @@
+"""The operators of MobileNetV2-style networks: their description, their modules, their cost.
+
+An `Operator` is what a latency table has an entry for and what a layer of a network is built from: one
+description serves measuring, searching and building. Paper: ProxylessNAS (arXiv 1812.00332) section 4.1, blocks
+of MobileNetV2 (Sandler et al. 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import nn
+
+from ..errors import InputError
+from .blocks import Classifier, ConvBNReLU, MBConv, NormSettings
+
+OperatorKind = Literal["conv", "mbconv", "classifier"]
+OPERATOR_KINDS: tuple[OperatorKind, ...] = ("conv", "mbconv", "classifier")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator with all that its cost depends on.
+
+    Attributes:
+        kind: `conv` (convolution, batch-norm, ReLU6), `mbconv` (inverted residual) or `classifier`
+            (global average pooling and a linear layer).
+        input_shape: Channels, height, width of one image.
+        output_shape: Channels, height, width; `(classes, 1, 1)` for the classifier.
+        kernel: Side of the (depthwise) kernel.
+        expansion: Ratio of an mbconv's hidden width to its input width; 1 for other kinds.
+        stride: 1 or 2.
+    """
+
+    kind: OperatorKind
+    input_shape: tuple[int, int, int]
+    output_shape: tuple[int, int, int]
+    kernel: int = 1
+    expansion: int = 1
+    stride: int = 1
+
+    @property
+    def hidden_channels(self) -> int:
+        return self.input_shape[0] * self.expansion
+
+    @property
+    def residual(self) -> bool:
+        """Whether the input is added to the output: stride 1 and equal widths (MobileNetV2, section 3.3)."""
+        return self.kind == "mbconv" and self.stride == 1 and self.input_shape == self.output_shape
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters, batch-norm's scale and shift included."""
+        c_in, c_out, hidden, k = self.input_shape[0], self.output_shape[0], self.hidden_channels, self.kernel
+        if self.kind == "conv":
+            return c_in * c_out * k * k + 2 * c_out
+        if self.kind == "classifier":
+            return c_in * c_out + c_out
+        expand = c_in * hidden + 2 * hidden if self.expansion != 1 else 0
+        return expand + hidden * k * k + 2 * hidden + hidden * c_out + 2 * c_out
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of convolutions and the linear layer for one image (the field's convention)."""
+        (c_in, h_in, w_in), (c_out, h_out, w_out) = self.input_shape, self.output_shape
+        hidden, k = self.hidden_channels, self.kernel
+        if self.kind == "conv":
+            return c_in * c_out * k * k * h_out * w_out
+        if self.kind == "classifier":
+            return c_in * c_out
+        expand = c_in * hidden * h_in * w_in if self.expansion != 1 else 0
+        return expand + (hidden * k * k + hidden * c_out) * h_out * w_out
+
+    def build(self, norm: NormSettings | None = None) -> nn.Module:
+        """A freshly initialised module that maps (batch, *input_shape) to its output."""
+        norm = norm or NormSettings()
+        c_in, c_out = self.input_shape[0], self.output_shape[0]
+        if self.kind == "conv":
+            return ConvBNReLU(c_in, c_out, self.kernel, self.stride, norm)
+        if self.kind == "classifier":
+            return Classifier(c_in, c_out)
+        return MBConv(c_in, c_out, self.kernel, self.expansion, self.stride, norm)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "input": list(self.input_shape),
+            "output": list(self.output_shape),
+            "kernel": self.kernel,
+            "expansion": self.expansion,
+            "stride": self.stride,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Operator:
+        """Inverse of `to_dict`.
+
+        Raises:
+            InputError: A field is missing, of a wrong type or out of range.
+        """
+        kind = content.get("kind")
+        if kind not in OPERATOR_KINDS:
+            raise InputError(f"operator kind {kind!r} is not one of {', '.join(OPERATOR_KINDS)}")
+        shapes = {}
+        for name in ("input", "output"):
+            shape = content.get(name)
+            if not isinstance(shape, (list, tuple)) or len(shape) != 3 or not all(_is_positive(n) for n in shape):
+                raise InputError(
+                    f"operator field '{name}' must be three positive integers [channels, height, width], got {shape!r}"
+                )
+            shapes[name] = (int(shape[0]), int(shape[1]), int(shape[2]))
+        numbers = {}
+        for name in ("kernel", "expansion", "stride"):
+            number = content.get(name, 1)
+            if not _is_positive(number):
+                raise InputError(f"operator field '{name}' must be a positive integer, got {number!r}")
+            numbers[name] = int(number)
+        return cls(kind, shapes["input"], shapes["output"], **numbers)
+
+    def __str__(self) -> str:
+        source, target = ("x".join(map(str, shape)) for shape in (self.input_shape, self.output_shape))
+        details = f" k{self.kernel} e{self.expansion} s{self.stride}" if self.kind != "classifier" else ""
+        return f"{self.kind} {source} -> {target}{details}"
+
+
+def total_parameters(operators: Iterable[Operator]) -> int:
+    return sum(operator.parameters for operator in operators)
+
+
+def total_multiply_adds(operators: Iterable[Operator]) -> int:
+    return sum(operator.multiply_adds for operator in operators)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

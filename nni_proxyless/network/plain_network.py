@@ -1,0 +1,39 @@
+"""A network without search code: one operator after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from .blocks import NormSettings, initialise
+from .operators import Operator
+
+
+class Network(nn.Module):
+    """A plain network of one operator after another, without any search code inside.
+
+    `blocks` keeps a place for every layer of the space, an identity where the layer is skipped, so that a
+    decoded supernet's state dict loads by name.
+
+    Shape: (batch, channels, height, width) to (batch, classes).
+    """
+
+    def __init__(
+        self,
+        stem: Operator,
+        blocks: Iterable[Operator | None],
+        head: Operator,
+        classifier: Operator,
+        norm: NormSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.stem = stem.build(norm)
+        self.blocks = nn.Sequential(*(nn.Identity() if block is None else block.build(norm) for block in blocks))
+        self.head = head.build(norm)
+        self.classifier = classifier.build(norm)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(self.blocks(self.stem(x)))
+        return self.classifier(x)  # type: ignore[no-any-return]

@@ -1,0 +1,332 @@
+"""The description of a MobileNetV2-style search space: what a YAML in `search_spaces/` says, checked.
+
+`SpaceSpec` knows shapes, candidates and labels and never imports NNI, so that tables are measured and
+architectures are built where NNI is absent. `space.py` makes an NNI model space of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import SpaceError, unknown_name
+from ..files import read_mapping
+from ..resources import shipped_folder
+from .blocks import NormSettings
+from .fields import Fields
+from .operators import Operator
+
+SPACE_SCHEMA = "nni-proxyless/space@1"
+SKIP = "skip"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of layers of one width; the first layer has the stage's stride."""
+
+    width: int
+    depth: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A searched layer.
+
+    Attributes:
+        label: Says stage and position, both counted from 1: `stage2_layer1`.
+        candidates: Name to operator, in the order of the architecture parameters; `skip` has no operator.
+    """
+
+    label: str
+    candidates: Mapping[str, Operator | None]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.candidates)
+
+
+@dataclass(frozen=True)
+class SpaceSpec:
+    """A search space as data. All widths are before `width_mult`; paper section 4.1 and figure 4.
+
+    Attributes:
+        name: Name of the space.
+        input_channels: Channels of an image.
+        input_size: Height and width of an image.
+        stem_width: Channels after the first convolution, kernel 3.
+        stem_stride: Its stride.
+        first_width: Channels after the first block, a kernel-3 separable convolution that is not searched.
+        stages: The searched stages.
+        kernels: Candidate kernels of the depthwise convolution.
+        expansions: Candidate expansion ratios.
+        skip: Whether layers of stride 1 and equal widths may be left out (variable depth).
+        head_width: Channels before pooling.
+        classes: Number of classes.
+        width_mult: Factor on all widths, which are rounded to multiples of 8; the head never shrinks.
+        norm: Batch-norm settings.
+    """
+
+    name: str
+    input_channels: int
+    input_size: int
+    stem_width: int
+    stem_stride: int
+    first_width: int
+    stages: tuple[Stage, ...]
+    kernels: tuple[int, ...]
+    expansions: tuple[int, ...]
+    skip: bool
+    head_width: int
+    classes: int
+    width_mult: float = 1.0
+    norm: NormSettings = field(default_factory=NormSettings)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return (self.input_channels, self.input_size, self.input_size)
+
+    @cached_property
+    def _walk(self) -> tuple[Operator, Operator, tuple[Layer, ...], Operator, Operator]:
+        stem = _conv(self.input_shape, self._width(self.stem_width), 3, self.stem_stride)
+        first = _mbconv(stem.output_shape, self._width(self.first_width), 3, 1, 1)
+        shape = first.output_shape
+        layers = []
+        for number, stage in enumerate(self.stages, start=1):
+            for position in range(1, stage.depth + 1):
+                stride = stage.stride if position == 1 else 1
+                width = self._width(stage.width)
+                candidates: dict[str, Operator | None] = {
+                    f"k{kernel}_e{expansion}": _mbconv(shape, width, kernel, expansion, stride)
+                    for expansion in self.expansions
+                    for kernel in self.kernels
+                }
+                if self.skip and stride == 1 and shape[0] == width:
+                    candidates[SKIP] = None
+                layers.append(Layer(f"stage{number}_layer{position}", candidates))
+                shape = (width, _strided(shape[1], stride), _strided(shape[2], stride))
+        head_width = self._width(self.head_width) if self.width_mult > 1 else self.head_width
+        head = _conv(shape, head_width, 1, 1)
+        classifier = Operator("classifier", head.output_shape, (self.classes, 1, 1))
+        return stem, first, tuple(layers), head, classifier
+
+    @property
+    def stem(self) -> Operator:
+        return self._walk[0]
+
+    @property
+    def first_block(self) -> Operator:
+        return self._walk[1]
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self._walk[2]
+
+    @property
+    def head(self) -> Operator:
+        return self._walk[3]
+
+    @property
+    def classifier(self) -> Operator:
+        return self._walk[4]
+
+    @property
+    def fixed_operators(self) -> tuple[Operator, ...]:
+        """Operators that every network of the space has."""
+        return (self.stem, self.first_block, self.head, self.classifier)
+
+    @property
+    def num_networks(self) -> int:
+        """How many different networks the space has."""
+        return math.prod(len(layer.candidates) for layer in self.layers)
+
+    def distinct_operators(self) -> tuple[Operator, ...]:
+        """Each operator that a network of this space can contain, once, in order of first appearance."""
+        searched = (op for layer in self.layers for op in layer.candidates.values() if op is not None)
+        return tuple(dict.fromkeys((*self.fixed_operators, *searched)))
+
+    def choice_operators(self, choices: Mapping[str, str]) -> list[Operator | None]:
+        """The operators of the layers for one architecture, `None` where a layer is skipped.
+
+        Args:
+            choices: Label to candidate name, one for each layer.
+
+        Raises:
+            SpaceError: A label is missing or unknown, or a candidate does not exist.
+        """
+        labels = [layer.label for layer in self.layers]
+        missing = [label for label in labels if label not in choices]
+        surplus = [label for label in choices if label not in labels]
+        if missing or surplus:
+            raise SpaceError(
+                f"choices do not fit space '{self.name}': missing {missing or 'nothing'}, "
+                f"unknown {surplus or 'nothing'}; it has {len(labels)} layers, {labels[0]} to {labels[-1]}"
+            )
+        chosen = []
+        for layer in self.layers:
+            name = choices[layer.label]
+            if name not in layer.candidates:
+                raise SpaceError(f"layer {layer.label}: " + unknown_name("candidate", name, layer.candidates))
+            chosen.append(layer.candidates[name])
+        return chosen
+
+    def operators(self, choices: Mapping[str, str]) -> list[Operator]:
+        """All operators of one architecture in the order they run."""
+        searched = [op for op in self.choice_operators(choices) if op is not None]
+        return [self.stem, self.first_block, *searched, self.head, self.classifier]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Identifies the space by what it says, not by its name: equal for equal content anywhere."""
+        content = {key: value for key, value in self.to_dict().items() if key != "name"}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def with_changes(
+        self,
+        *,
+        classes: int | None = None,
+        width_mult: float | None = None,
+        input_size: int | None = None,
+    ) -> SpaceSpec:
+        """A copy with other classes, width multiplier or image size, checked like a file."""
+        changed = replace(
+            self,
+            classes=self.classes if classes is None else classes,
+            width_mult=self.width_mult if width_mult is None else width_mult,
+            input_size=self.input_size if input_size is None else input_size,
+        )
+        return SpaceSpec.from_dict(changed.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": SPACE_SCHEMA,
+            "name": self.name,
+            "input": {"channels": self.input_channels, "size": self.input_size},
+            "stem": {"width": self.stem_width, "stride": self.stem_stride},
+            "first_block": {"width": self.first_width},
+            "stages": [{"width": s.width, "depth": s.depth, "stride": s.stride} for s in self.stages],
+            "candidates": {
+                "kernels": list(self.kernels),
+                "expansions": list(self.expansions),
+                "skip": self.skip,
+            },
+            "head": {"width": self.head_width},
+            "classes": self.classes,
+            "width_mult": self.width_mult,
+            "batch_norm": {"eps": self.norm.eps, "momentum": self.norm.momentum},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], source: str = "space") -> SpaceSpec:
+        """Check a description and make a spec of it.
+
+        Args:
+            content: What the YAML holds.
+            source: How messages call it, usually its path.
+
+        Raises:
+            SpaceError: Something is missing, unknown, of a wrong type or out of range.
+        """
+        fields = Fields(content, source, SpaceError)
+        if content.get("schema") != SPACE_SCHEMA:
+            raise SpaceError(f"{source}: schema must be '{SPACE_SCHEMA}', got {content.get('schema')!r}")
+        fields.only(
+            "schema", "name", "input", "stem", "first_block", "stages", "candidates", "head", "classes",
+            "width_mult", "batch_norm",
+        )  # fmt: skip
+        name = content.get("name")
+        if not isinstance(name, str) or not name:
+            raise SpaceError(f"{source}: 'name' must be a non-empty text, got {name!r}")
+        image = fields.part("input", "channels", "size")
+        stem = fields.part("stem", "width", "stride")
+        first = fields.part("first_block", "width")
+        candidates = fields.part("candidates", "kernels", "expansions", "skip")
+        head = fields.part("head", "width")
+        norm = fields.part("batch_norm", "eps", "momentum", optional=True)
+        stages = content.get("stages")
+        if not isinstance(stages, list) or not stages or not all(isinstance(s, Mapping) for s in stages):
+            raise SpaceError(f"{source}: 'stages' must be a list of mappings with width, depth and stride")
+        parsed = []
+        for number, stage in enumerate(stages, start=1):
+            part = Fields(stage, f"{source}: stage {number}", SpaceError)
+            part.only("width", "depth", "stride")
+            parsed.append(Stage(part.whole("width"), part.whole("depth"), part.whole("stride", allowed=(1, 2))))
+        skip = candidates.content.get("skip", True)
+        if not isinstance(skip, bool):
+            raise SpaceError(f"{source}: candidates.skip must be true or false, got {skip!r}")
+        kernels = candidates.wholes("kernels")
+        if any(kernel % 2 == 0 for kernel in kernels):
+            raise SpaceError(f"{source}: candidates.kernels must be odd, got {list(kernels)}")
+        return cls(
+            name=name,
+            input_channels=image.whole("channels"),
+            input_size=image.whole("size"),
+            stem_width=stem.whole("width"),
+            stem_stride=stem.whole("stride", allowed=(1, 2)),
+            first_width=first.whole("width"),
+            stages=tuple(parsed),
+            kernels=kernels,
+            expansions=candidates.wholes("expansions"),
+            skip=skip,
+            head_width=head.whole("width"),
+            classes=fields.whole("classes"),
+            width_mult=fields.positive("width_mult", 1.0),
+            norm=NormSettings(norm.positive("eps", 1e-3), norm.positive("momentum", 0.1)),
+        )
+
+    @classmethod
+    def from_yaml(cls, name_or_path: str | os.PathLike[str], folder: Path | None = None) -> SpaceSpec:
+        """Load a shipped space by name, or any space by path.
+
+        Args:
+            name_or_path: For instance `mobilenetv2_imagenet`, or `my_space.yml`.
+            folder: Where a relative path starts; the working folder if not given.
+
+        Raises:
+            SpaceError: There is no such space (the message lists the shipped ones), or it is not well formed.
+        """
+        text = os.fspath(name_or_path)
+        shipped = shipped_spaces()
+        if text in shipped:
+            path = shipped[text]
+        elif Path(text).suffix in {".yml", ".yaml"} or os.sep in text:
+            path = (folder or Path()) / Path(text).expanduser()
+        else:
+            raise SpaceError(unknown_name("space", text, shipped) + ", or the path of a .yml file")
+        return cls.from_dict(read_mapping(path, "space", SpaceError), f"space {path}")
+
+    def _width(self, width: int) -> int:
+        return make_divisible(width * self.width_mult)
+
+
+def shipped_spaces() -> dict[str, Path]:
+    """Name to file of each space in `search_spaces/`."""
+    return {path.stem: path for path in sorted(shipped_folder("search_spaces").glob("*.yml"))}
+
+
+def make_divisible(width: float, divisor: int = 8) -> int:
+    """Round to the nearest multiple of `divisor`, but never down by more than 10 % (MobileNetV2's rule)."""
+    rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * width else rounded
+
+
+def _strided(size: int, stride: int) -> int:
+    return (size - 1) // stride + 1
+
+
+def _conv(shape: tuple[int, int, int], width: int, kernel: int, stride: int) -> Operator:
+    output = (width, _strided(shape[1], stride), _strided(shape[2], stride))
+    return Operator("conv", shape, output, kernel, 1, stride)
+
+
+def _mbconv(shape: tuple[int, int, int], width: int, kernel: int, expansion: int, stride: int) -> Operator:
+    output = (width, _strided(shape[1], stride), _strided(shape[2], stride))
+    return Operator("mbconv", shape, output, kernel, expansion, stride)

@@ -1,0 +1,72 @@
+"""Files of trained weights: plain state dicts, loaded without executing anything in them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArchitectureError
+from ..files import write_atomically
+
+
+def save_weights(network: nn.Module, path: Path) -> Path:
+    """Write a network's state dict, on the CPU, atomically."""
+    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    buffer = io.BytesIO()  # written by torch itself, a full disk would be an error of its own kind
+    torch.save(state, buffer)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(buffer.getvalue())
+
+    return write_atomically(path, write)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict. Nothing in the file is executed.
+
+    Raises:
+        ArchitectureError: There is no such file, or it holds no state dict.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ArchitectureError(f"there is no file of weights {file}; give a weights.pt of a search or retraining")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as reason:  # whatever an unpickler makes of a file that is something else
+        raise ArchitectureError(f"{file} holds no weights, or it is truncated; give a weights.pt") from reason
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ArchitectureError(f"{file} is no state dict of tensors; give the weights.pt of a search or retraining")
+    return dict(state)
+
+
+def load_into(network: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Any]) -> None:
+    """Load weights into a network.
+
+    Args:
+        network: Changed in place.
+        weights: A file, or a state dict.
+
+    Raises:
+        ArchitectureError: The file cannot be read, or the weights are of another architecture; the message names the
+            first that does not fit.
+    """
+    state = dict(weights) if isinstance(weights, Mapping) else read_weights(weights)
+    source = "the given weights" if isinstance(weights, Mapping) else os.fspath(weights)
+    own = network.state_dict()
+    odd = next((key for key in (*own, *state) if key not in own or key not in state), None)
+    if odd is not None:
+        where = "lack" if odd in own else "have the surplus"
+        raise ArchitectureError(f"{source} are weights of another architecture: they {where} '{odd}'")
+    for key, value in own.items():
+        if value.shape != state[key].shape:
+            raise ArchitectureError(
+                f"{source} are weights of another architecture: '{key}' is {tuple(state[key].shape)}, and this one "
+                f"needs {tuple(value.shape)}"
+            )
+    network.load_state_dict(state)

@@ -1,0 +1,1 @@
+"""NNI model spaces that are not this package's own."""

@@ -1,0 +1,112 @@
+"""`LatencyProfiler`: a latency table as an NNI ExpressionProfiler, for filters, penalties and other strategies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nni.mutable import Categorical, MutableExpression
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.profiler import ExpressionProfiler
+
+from ..errors import LatencyTableError, MissingOperatorError, SpaceError
+from ..latency.costs import SpaceCosts
+from ..latency.entries import ModuleCall
+from ..latency.table import LatencyTable
+from ..supernet.space import describe_space, layer_choices
+from .space_walk import walk
+
+
+class LatencyProfiler(ExpressionProfiler):
+    """Predicts the latency of a sample in milliseconds, or what else the table counts in its unit.
+
+    Args:
+        model_space: A `MobileNetV2Space` with a table of its operators; any space of NNI's hub or of your own with a
+            table that `measure_model_space` made of it; or any space with a table that was fitted to whole networks,
+            its layers named by the space's labels.
+        table: The table.
+
+    Attributes:
+        expression: The sum over what a sample uses, an NNI expression in the table's unit.
+
+    Raises:
+        SpaceError: The table knows operators, and the space does not describe its own.
+        LatencyTableError: A fitted table has other layers or candidates than the space.
+        MissingOperatorError: The table lacks some operators; all are listed.
+    """
+
+    expression: Any
+
+    def __init__(self, model_space: ModelSpace, table: LatencyTable) -> None:
+        super().__init__(model_space)
+        spec = describe_space(model_space)
+        if spec is not None:
+            self.expression = _of_layers(table.costs(spec), layer_choices(spec))
+        elif table.fitted_to_layers:
+            self.expression = _of_layers(table.own_costs(), _check(model_space, table))
+        elif table.input_shape is not None:
+            self.expression = _of_modules(model_space, table, table.input_shape)
+        else:
+            raise SpaceError(
+                f"LatencyProfiler: {type(model_space).__name__} does not say which operators its candidates are, and "
+                f"the table of {table.device.name} knows operators only. Make one of this space with "
+                "nni_proxyless.nni_spaces.space_latency.measure_model_space, or fit one to whole networks"
+            )
+
+
+def _of_layers(costs: SpaceCosts, choices: dict[str, Categorical]) -> Any:
+    return _sum([costs.fixed, *(_lookup(choices[label], values) for label, values in costs.layers.items())])
+
+
+def _of_modules(model_space: ModelSpace, table: LatencyTable, input_shape: tuple[int, ...]) -> Any:
+    units = walk(model_space, input_shape)
+    free = table.unit != "ms"  # what is counted may be nothing, and has no entry then
+    if not free:
+        known = {entry for entry in table.operators if isinstance(entry, ModuleCall)}
+        missing = list(dict.fromkeys(str(unit.call) for unit in units if unit.call not in known))
+        if missing:
+            raise MissingOperatorError(
+                f"the table of {table.device.name} ({table.space}) lacks {len(missing)} module(s) of "
+                f"{type(model_space).__name__}: {'; '.join(missing[:5])}. Measure it again for this space"
+            )
+    terms = []
+    for unit in units:
+        entry = table.operators.get(unit.call)
+        if entry is not None:
+            cost = table.calibration.scale * entry.cost
+            terms.append(cost if unit.used is True else MutableExpression.condition(unit.used, cost, 0.0))
+    return _sum([table.calibration.offset_ms, *terms])
+
+
+def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorical]:
+    """The space's choices by label, if they are those of a fitted table."""
+    costs = table.own_costs()
+    choices = {label: choice for label, choice in model_space.simplify().items() if isinstance(choice, Categorical)}
+    for label, names in costs.candidates.items():
+        values = [str(value) for value in choices[label].values] if label in choices else []
+        if sorted(values) != sorted(names):
+            raise LatencyTableError(
+                f"the table of {table.device.name} has layer {label} with {', '.join(names)}; "
+                f"{type(model_space).__name__} has {', '.join(values) or 'no such layer'}"
+            )
+    ordered = {}
+    for label, names in costs.candidates.items():
+        by_name = {str(value): value for value in choices[label].values}
+        ordered[label] = Categorical([by_name[name] for name in names], label=label)
+    return ordered
+
+
+def _lookup(choice: Categorical, values: tuple[float, ...]) -> MutableExpression:
+    """The value that belongs to the chosen candidate, as an expression."""
+    result: Any = values[-1]
+    for candidate, value in list(zip(choice.values, values, strict=True))[-2::-1]:
+        result = MutableExpression.condition(choice == candidate, value, result)
+    return result
+
+
+def _sum(terms: Iterable[Any]) -> Any:
+    """A sum as a balanced tree: NNI's expressions are evaluated by recursion, which a long chain would exhaust."""
+    level = list(terms)
+    while len(level) > 1:
+        level = [sum(level[i : i + 2][1:], level[i]) for i in range(0, len(level), 2)]
+    return level[0]

@@ -1,0 +1,185 @@
+"""One search from a recipe: data, supernet, NNI strategy, validation after each epoch, files.
+
+The same function serves `nni-proxyless search` and the trials of NNI's manager; they differ in where the records
+go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator.pytorch import DataLoader, Lightning
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+
+from ..data.splits import DataSplits
+from ..errors import RunError
+from ..files import write_yaml
+from ..latency import LatencyTable
+from ..network.architecture import Architecture
+from ..network.weights import save_weights
+from ..process_memory import keep_freed_memory
+from ..supernet.space import MobileNetV2Space
+from ..training.image_classification import ImageClassification
+from ..training.trainer import check_hardware, is_interrupted, make_trainer, uses_channels_last
+from .make_strategy import make_strategy
+from .parallel import PathParallelStrategy
+from .prepare import Prepared
+from .recipe import Recipe
+from .recorder import Recorder, Report
+from .warmup import shared_warmup
+
+_log = logging.getLogger(__name__)
+
+
+def run_search(
+    prepared: Prepared,
+    output: Path,
+    report: Report | None = None,
+    trial_parameters: Mapping[str, Any] | None = None,
+) -> Architecture:
+    """Search, and leave `architecture.json`, `history.csv`, table, checkpoint and TensorBoard logs in a folder.
+
+    A folder that holds the checkpoint of a search with the same recipe is one that was interrupted: it goes on at the
+    epoch it was in, with the table it had.
+
+    Args:
+        prepared: What `prepare` made.
+        output: The folder; made if missing.
+        report: Called with each epoch's record and its number, counted from 0 and from the first record, and at the end
+            with the last one and None.
+        trial_parameters: What NNI sent; kept in the architecture file.
+
+    Returns:
+        The architecture, with predicted and, where the target is this machine, measured latency.
+
+    Raises:
+        InputError: The accelerator or the budget is not to be had.
+        RunError: The training failed.
+    """
+    recipe, spec = prepared.recipe, prepared.spec
+    check_hardware(recipe)
+    output.mkdir(parents=True, exist_ok=True)
+    checkpoint = output / "checkpoint.ckpt"
+    interrupted = is_interrupted(recipe, output, ("checkpoint.ckpt", "latency_table.yml"))
+    if interrupted:
+        prepared = replace(prepared, table=LatencyTable.load(output / "latency_table.yml"))
+    elif is_main_process():
+        checkpoint.unlink(missing_ok=True)
+        write_yaml(output / "recipe.yml", recipe.to_dict(absolute=True))
+        prepared.table.save(output / "latency_table.yml")
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    keep_freed_memory()
+    pl.seed_everything(recipe.seed)
+    loaders = _loaders(recipe, prepared.splits)
+    steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
+    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
+    recorder = Recorder(prepared, strategy, output, report)
+    several = PathParallelStrategy() if recipe.devices > 1 else "auto"
+    trainer = make_trainer(recipe, output, steps_per_epoch, recorder, strategy=several)
+    module = ImageClassification(
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        decay_norm_bias=recipe.decay_norm_bias,
+        label_smoothing=recipe.label_smoothing,
+        total_steps=steps_per_epoch * recipe.epochs,
+        channels_last=uses_channels_last(recipe),
+    )
+    with contextlib.ExitStack() as stack:
+        start = checkpoint if interrupted else None
+        if interrupted:
+            _log.info("going on where the search in %s was interrupted", output)
+        elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
+            warmup = stack.enter_context(shared_warmup(_warmup_depends_on(prepared), wait=is_main_process()))
+            recorder.warmup = warmup
+            if warmup.found:
+                _log.info("%d epochs of warm-up from %s", recipe.warmup_epochs, warmup.path)
+                start = warmup.path
+        evaluator = Lightning(
+            module,
+            trainer,
+            train_dataloaders=loaders["weights"],
+            val_dataloaders=loaders["architecture"],
+            fit_kwargs={} if start is None else {"ckpt_path": str(start)},
+        )
+        space = RawFormatModelSpace.from_model(MobileNetV2Space(spec, recipe.entangle_weights), evaluator)
+        strategy(space, SequentialExecutionEngine())
+    architecture, network = recorder.decode()
+    if not is_main_process():
+        return architecture
+    if recorder.last is None:
+        raise RunError("the search ended without finishing an epoch")
+    measured = prepared.target.measure(architecture, prepared.table)
+    architecture = replace(
+        architecture,
+        measured_latency_ms=measured,
+        metrics=recorder.last.metrics(),
+        trial_parameters=dict(trial_parameters or {}),
+    )
+    save_weights(network, output / "weights.pt")
+    architecture.save(output / "architecture.json")
+    _log.info(
+        "%s: accuracy %.4f, predicted %.3f ms, measured %s",
+        prepared.target.name, recorder.last.default, recorder.last.latency_ms,
+        "on another device" if measured is None else f"{measured:.3f} ms",
+    )  # fmt: skip
+    if report:
+        report(recorder.last, None)
+    return architecture
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that was started, not one that Lightning started for another device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
+    """Steps of the learning rate's schedule: the longer part of the data sets the pace, the other begins anew."""
+    sizes = (
+        (len(splits.weights), recipe.batch_size),
+        (len(splits.architecture), recipe.arch_batch_size or recipe.batch_size),
+    )
+    steps = [math.ceil(images / recipe.devices) // batch for images, batch in sizes]
+    if recipe.strategy == "enas":
+        return sum(steps)  # first the one part, then the other, and the learning rate falls through both
+    return steps[0] if recipe.strategy == "random" else max(steps)
+
+
+def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
+    recipe = prepared.recipe
+    keys = (
+        "data", "data_dir", "arch_fraction", "held_out_fraction", "seed", "epochs", "warmup_epochs", "batch_size",
+        "arch_batch_size", "learning_rate", "momentum", "weight_decay", "decay_norm_bias", "label_smoothing",
+        "gradient_clip_val", "warmup_sampling", "entangle_weights", "accelerator", "devices", "precision",
+        "channels_last", "threads", "num_workers",
+    )  # fmt: skip
+    settings = recipe.to_dict(absolute=True)
+    return {
+        **{key: settings[key] for key in keys},
+        "space": prepared.spec.to_dict(),
+        "images": [len(prepared.splits.weights), len(prepared.splits.architecture), len(prepared.splits.held_out)],
+        "cuda": torch.cuda.is_available(),
+        "versions": [version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")],
+    }
+
+
+def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
+    common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
+    return {
+        "weights": DataLoader(splits.weights, batch_size=recipe.batch_size, **common),
+        "architecture": DataLoader(
+            splits.architecture, batch_size=recipe.arch_batch_size or recipe.batch_size, **common
+        ),
+    }

@@ -1,0 +1,85 @@
+"""Which path each weight step of a search trains (paper section 3.2.1, and what was tried beside it)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..supernet.gated import Gate
+from ..supernet.gates import PathSample
+from .arch_settings import ArchSettings
+
+
+class WeightPaths:
+    """Draws paths at random, by their probability, all in turn, or in the last epochs those of the finalists.
+
+    Args:
+        gates_by_label: All gates of the supernet.
+        arch: Says which way in which epoch.
+        seed: Of the draws, which have a generator of their own: the same paths whatever else draws numbers.
+        finalists: Gives the networks that are compared at the end of the search.
+
+    Attributes:
+        generator: That generator; architecture steps draw from it as well.
+    """
+
+    def __init__(
+        self,
+        gates_by_label: Mapping[str, Gate],
+        arch: ArchSettings,
+        seed: int,
+        finalists: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        self._gates = gates_by_label
+        self._arch = arch
+        self._seed = seed
+        self._finalists = finalists
+        self._trained_last: list[list[int]] = []  # the finalists, each with the path of every gate
+
+    def among_finalists(self, epoch: int, epochs: int | None) -> bool:
+        """Whether it is one of the last epochs, whose weight steps train the finalists alone.
+
+        Args:
+            epoch: Counted from 0.
+            epochs: Of the whole search; none or below 1 where they are not limited.
+        """
+        last = self._arch.finalist_epochs
+        return last > 0 and epochs is not None and 0 < epochs <= epoch + last
+
+    def draw(self, step: int, epoch: int, epochs: int | None) -> None:
+        """Give every gate its path of a weight step.
+
+        Args:
+            step: Weight steps of the search before this one.
+            epoch: Counted from 0.
+            epochs: Of the whole search.
+        """
+        in_warmup = epoch < self._arch.warmup_epochs
+        if self.among_finalists(epoch, epochs):
+            self._draw_finalist(step)
+        elif (self._arch.warmup_sampling if in_warmup else self._arch.weight_sampling) == "fair":
+            for number, gate in enumerate(self._gates.values()):
+                gate.draw_in_turn(step, self._seed + number)
+        else:
+            for gate in self._gates.values():
+                gate.draw_path(self.generator)
+
+    def _draw_finalist(self, step: int) -> None:
+        """The finalist whose turn it is; all have one in each round, in an order of its own.
+
+        The architecture parameters stay, so an interrupted search finds the same finalists and the same order again.
+        """
+        if not self._trained_last:
+            known = [list(gate.candidates) for gate in self._gates.values()]
+            self._trained_last = [
+                [of.index(choices[label]) for label, of in zip(self._gates, known, strict=True)]
+                for choices in self._finalists()
+            ]
+        round_number, turn = divmod(step, len(self._trained_last))
+        order = np.random.default_rng([self._seed, round_number]).permutation(len(self._trained_last))
+        for gate, path in zip(self._gates.values(), self._trained_last[int(order[turn])], strict=True):
+            gate.sample = PathSample(path)

@@ -1,0 +1,89 @@
+"""Smoothed accuracies of finalists, against the regression written out, and against what is known by construction."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from nni_proxyless.decoding.ranking import additive_fit, rank_values, with_opinions
+
+CANDIDATES = {"a": ["k3", "k5", "skip"], "b": ["k3", "k5"], "c": [[0], [1], [0, 1]]}
+ALL = [dict(zip(CANDIDATES, picks, strict=True)) for picks in itertools.product(*CANDIDATES.values())]
+
+
+def accuracies(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """What is true, additive over layers, and what is seen of it."""
+    generator = np.random.default_rng(seed)
+    worth = {label: generator.normal(0, 0.01, len(of)) for label, of in CANDIDATES.items()}
+    true = np.array([0.5 + sum(worth[la][CANDIDATES[la].index(c)] for la, c in one.items()) for one in ALL])
+    return true, true + generator.normal(0, noise, len(ALL))
+
+
+@pytest.mark.parametrize("noise", [0.1, 1.0])
+def test_it_is_bayesian_regression_on_the_candidates(noise: float) -> None:
+    """The same in the other form: a normal prior of variance 1 / layers for each candidate, the posterior's mean."""
+    _, seen = accuracies(0, 0.01)
+    columns = [(label, candidate) for label, of in CANDIDATES.items() for candidate in of]
+    design = np.array([[float(one[label] == candidate) for label, candidate in columns] for one in ALL])
+    posterior = np.linalg.solve(
+        design.T @ design / noise + np.eye(len(columns)) * len(CANDIDATES), design.T @ (seen - seen.mean()) / noise
+    )
+    expected = seen.mean() + design @ posterior
+    assert additive_fit(ALL, seen.tolist(), noise) == pytest.approx(expected.tolist(), abs=1e-8)
+
+
+def test_it_ranks_better_than_what_it_smooths() -> None:
+    gains = []
+    for seed in range(20):
+        true, seen = accuracies(seed, 0.01)
+        fitted = additive_fit(ALL, seen.tolist())
+        gains.append(spearmanr(fitted, true).statistic - spearmanr(seen, true).statistic)
+    assert np.mean(gains) > 0.05
+    assert np.mean(np.array(gains) > 0) >= 0.9
+
+
+def test_two_architectures_keep_their_order() -> None:
+    one, other = ALL[0], ALL[-1]
+    assert additive_fit([one, other], [0.4, 0.5])[1] > additive_fit([one, other], [0.4, 0.5])[0]
+    assert additive_fit([one], [0.4]) == [0.4]
+    assert len(set(additive_fit(ALL, [0.1] * len(ALL)))) == 1  # the first, which is the likeliest, wins
+
+
+def test_the_order_in_which_they_come_does_not_matter() -> None:
+    _, seen = accuracies(1, 0.01)
+    order = list(range(len(ALL)))
+    random.Random(0).shuffle(order)
+    fitted = additive_fit(ALL, seen.tolist())
+    assert additive_fit([ALL[i] for i in order], [seen[i] for i in order]) == pytest.approx([fitted[i] for i in order])
+
+
+def test_other_opinions_count_a_little() -> None:
+    """By hand: accuracies have standard deviation 0.02, the values 3; the last gains 0.5 · 0.02 · 1."""
+    assert with_opinions([0.3, 0.34], ([-8.0, -2.0], 0.5)) == pytest.approx([0.29, 0.35])
+    assert with_opinions([0.3, 0.34], ([-2.0, -8.0], 0.5)) == pytest.approx([0.31, 0.33])
+    assert with_opinions([0.3, 0.34], ([-2.0, -8.0], 0.5), ([1.0, 9.0], 1.0)) == pytest.approx([0.29, 0.35])
+    assert with_opinions([0.3, 0.34], ([-2.0, -8.0], 0.0)) == [0.3, 0.34] == with_opinions([0.3, 0.34])
+    assert with_opinions([0.3, 0.34], ([-2.0, -2.0], 0.5)) == [0.3, 0.34]  # strategies that learn nothing of paths
+    assert with_opinions([0.3], ([-2.0], 0.5)) == [0.3]
+    equal = with_opinions([0.3, 0.3, 0.3], ([-1.0, -2.0, -4.0], 0.5))
+    assert equal == [0.3, 0.3, 0.3]  # the first, which is the likeliest, wins
+
+
+def test_finalists_are_compared_by_three_opinions() -> None:
+    """By hand: two networks that share nothing keep their order when smoothed; y is mean ± s, all else is ± 1 s."""
+    pair, accuracies = [ALL[0], ALL[-1]], [0.4, 0.5]
+    low, high = additive_fit(pair, accuracies)
+    mean, s = (low + high) / 2, (high - low) / 2
+    assert rank_values(pair, accuracies, [-1.0, -2.0]) == pytest.approx([mean - 0.85 * s, mean + 0.85 * s])
+    # Multiply-adds by their logarithms, of which only the order matters where there are two.
+    assert rank_values(pair, accuracies, [-1.0, -2.0], [7e6, 6e6]) == pytest.approx([mean - 0.55 * s, mean + 0.55 * s])
+    assert rank_values(pair, accuracies, [-2.0, -1.0], [6e6, 7e6]) == pytest.approx([mean - 1.45 * s, mean + 1.45 * s])
+    # Of three, the logarithms 0, 1 and 5 times log 2 have mean 2 and deviation √(14/3).
+    three = [ALL[0], ALL[1], ALL[2]]
+    fitted = np.array(additive_fit(three, [0.4, 0.5, 0.45]))
+    expected = fitted + 0.3 * fitted.std() * (np.array([0, 1, 5]) - 2) / np.sqrt(14 / 3)
+    assert rank_values(three, [0.4, 0.5, 0.45], [-1.0] * 3, [1e6, 2e6, 32e6]) == pytest.approx(expected.tolist())

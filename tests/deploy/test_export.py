@@ -1,0 +1,153 @@
+"""Exported files give PyTorch's results, and nothing is written when they don't."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from nni_proxyless import Architecture
+from nni_proxyless.deploy import export as exporting
+from nni_proxyless.deploy.export import FILES, Images, export, find_tables, load_images
+from nni_proxyless.errors import ArchitectureError, InputError, RunError
+from nni_proxyless.latency import random_architecture
+from nni_proxyless.network.folding import fold_batch_norm
+from nni_proxyless.network.space_spec import SpaceSpec, shipped_spaces
+from nni_proxyless.network.weights import save_weights
+from tests.helpers import table_of
+
+
+def trained(spec: SpaceSpec, seed: int) -> tuple[Architecture, nn.Module]:
+    """A random architecture whose batch-norms have seen something: folding them is then no no-op."""
+    torch.manual_seed(seed)
+    architecture = random_architecture(spec, random.Random(seed))
+    network = architecture.build()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.running_mean.normal_(std=0.2)  # type: ignore[union-attr,operator]
+            module.running_var.uniform_(0.5, 2.0)  # type: ignore[union-attr,operator]
+    return architecture, network.eval()
+
+
+@pytest.mark.parametrize("space", [*shipped_spaces(), "tiny"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_format_gives_pytorchs_results(space: str, seed: int, tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    spec = tiny_spec if space == "tiny" else SpaceSpec.from_yaml(space)
+    if spec.input_size > 64:
+        spec = spec.with_changes(input_size=64)
+    architecture, network = trained(spec, seed)
+    weights = save_weights(network, tmp_path / "weights.pt")
+    images = Images.random(spec.input_shape, 4)
+    done = export(architecture, weights, tmp_path / "out", tuple(FILES), images, measure=False)
+    assert [one.format for one in done] == list(FILES)
+    for one in done:
+        assert (tmp_path / "out" / one.file).is_file()
+        assert one.format == "int8" or one.max_difference <= 1e-4
+    # Independently of the check within: the ONNX file in a session of its own.
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
+    image = torch.randn(1, *spec.input_shape)
+    (found,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(found), network(image), atol=1e-4, rtol=0)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
+        [*FILES.values(), "architecture.json", "export.json"]
+    )
+
+
+def test_batch_norm_is_folded(tiny_spec: SpaceSpec) -> None:
+    _, network = trained(tiny_spec, 0)
+    folded = fold_batch_norm(network)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    image = torch.randn(3, *tiny_spec.input_shape)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(image), network(image), atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_that_differs_is_not_written(
+    tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    architecture, network = trained(tiny_spec, 0)
+    weights = save_weights(network, tmp_path / "weights.pt")
+    out = tmp_path / "out"
+    images = Images.random(tiny_spec.input_shape, 2)
+    export(architecture, weights, out, ("onnx",), images, measure=False)
+    before = (out / "model.onnx").read_bytes()
+    _, other = trained(tiny_spec, 0)
+    nn.init.normal_(other.classifier.linear.weight)  # type: ignore[union-attr,arg-type]
+    monkeypatch.setattr(exporting, "fold_batch_norm", lambda _: fold_batch_norm(other))
+    with pytest.raises(
+        RunError, match=r"the exported model.onnx gives other results than PyTorch.*nothing was written"
+    ):
+        export(architecture, weights, out, ("onnx",), images, measure=False)
+    assert (out / "model.onnx").read_bytes() == before
+    assert not list(out.glob(".export-*"))
+
+
+def test_bad_input(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    architecture, _network = trained(tiny_spec, 0)
+    images = Images.random(tiny_spec.input_shape, 2)
+    with pytest.raises(InputError, match="unknown format 'onx'; did you mean 'onnx'"):
+        export(architecture, tmp_path / "w.pt", tmp_path / "out", ("onx",), images)
+    with pytest.raises(ArchitectureError, match="there is no file of weights"):
+        export(architecture, tmp_path / "w.pt", tmp_path / "out", ("onnx",), images)
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_images_check_and_others_calibrate(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    spec = tiny_spec.with_changes(classes=10)
+    architecture, _ = trained(spec, 0)
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump({"data": "digits", "seed": 1}))
+    found = load_images(architecture, tmp_path / "recipe.yml", 50)
+    assert found.check.shape == (50, 1, 8, 8)
+    assert found.calibration.shape == (50, 1, 8, 8)
+    assert found.labels is not None
+    assert len(found.labels.unique()) == 10
+    assert not any(torch.equal(a, b) for a in found.check[:5] for b in found.calibration)
+    noise = load_images(architecture, tmp_path / "none.yml", 50)
+    assert (noise.labels, noise.source) == (None, "random images")
+
+
+def test_tables_near_an_architecture(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    """Its own first, then the other targets', whether `run` put them side by side or each target's trials together."""
+    places = ("flat/a", "flat/b", "deep/a/seed-0", "deep/a/seed-1", "deep/b/seed-0", "deep/b/seed-1")
+    for place in places:
+        replace(table_of(tiny_spec), backend_version=place).save(tmp_path / place / "latency_table.yml")
+        (tmp_path / place / "retrained").mkdir()
+
+    def found(place: str) -> list[str]:
+        return [table.backend_version for table in find_tables([], tmp_path / place / "architecture.json")]
+
+    assert found("flat/b/retrained") == found("flat/b") == ["flat/b", "flat/a"]
+    expected = ["deep/b/seed-1", "deep/b/seed-0", "deep/a/seed-1"]
+    assert found("deep/b/seed-1/retrained") == found("deep/b/seed-1") == expected
+    assert len(find_tables([tmp_path / "flat" / "b" / "latency_table.yml"], tmp_path / "x.json")) == 1
+    assert found("elsewhere/deep") == []
+
+
+@pytest.mark.slow
+def test_latencies_of_exported_files_are_measured(tmp_path: Path) -> None:
+    from nni_proxyless.latency import make_backend, measure_table_isolated
+
+    spec = SpaceSpec.from_yaml("mobilenetv2_digits")
+    table = measure_table_isolated(spec, make_backend("onnxruntime"))
+    architecture, network = trained(spec, 0)
+    weights = save_weights(network, tmp_path / "weights.pt")
+    formats = ("onnx", "int8", "torchscript", "torch_export", "state_dict")
+    done = export(architecture, weights, tmp_path / "out", formats, Images.random(spec.input_shape, 4), tables=[table])
+    by_format = {one.format: one for one in done}
+    assert by_format["onnx"].predicted_latency_ms == pytest.approx(table.costs(spec).of(architecture.choices))
+    assert all(one.measured_latency_ms is not None and one.measured_latency_ms > 0 for one in done)
+    assert by_format["int8"].predicted_latency_ms is None  # the table is of another format
+    content = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert [one["file"] for one in content["formats"]] == [FILES[name] for name in formats]

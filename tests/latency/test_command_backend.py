@@ -1,0 +1,160 @@
+"""A user's own program as a backend: slow, noisy, wrong, hanging, silent; and measurements that are interrupted."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nni_proxyless.errors import InputError, RunError
+from nni_proxyless.latency import CommandBackend, Protocol, make_backend, measure_table
+from nni_proxyless.latency.journal import Journal, export_samples
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.search.targets import Target
+
+ONCE = Protocol(warmup_s=0, settle_s=0, sample_s=0, min_rounds=1, max_rounds=1)
+
+
+def command(text: str, **settings: Any) -> CommandBackend:
+    return CommandBackend(command=f"true {{model}}; {text}", **{"retries": 0, **settings})
+
+
+@pytest.mark.parametrize(
+    ("said", "milliseconds"),
+    [
+        ("echo 12.5", 12.5),
+        ("echo 'latency: 12.5 ms'", 12.5),
+        ("echo 'avg=1.25e1ms.'", 12.5),
+        ("echo 'warming up 99'; echo 'model2 took 12.5'", 12.5),
+        ("printf '12.5'; echo 'noise 3' >&2", 12.5),
+    ],
+)
+def test_what_is_printed_is_understood(said: str, milliseconds: float, tmp_path: Path) -> None:
+    assert command(said).run(tmp_path / "m") == pytest.approx(milliseconds)
+
+
+def test_pattern_and_unit(tmp_path: Path) -> None:
+    said = "echo 'Inference timings in us: Init: 5, Inference (avg): 4003.2'; echo done 7"
+    backend = command(said, pattern=r"Inference \(avg\): ([\d.]+)", unit="us")
+    assert backend.run(tmp_path / "m") == pytest.approx(4.0032)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("exit 3", "exit code 3; it said: nothing"),
+        ("echo no device >&2; exit 1", "exit code 1; it said: no device"),
+        ("true", "it printed nothing; it must print the latency in milliseconds"),
+        ("echo fast", "no number in its last line .*; the last line was: fast"),
+        ("echo -3", "'-3', which is no positive latency"),
+        ("echo 0.0", "'0.0', which is no positive latency"),
+        ("echo nan", "no number in its last line"),
+        ("echo 1e999", "'1e999', which is no positive latency"),
+        ("echo v1.2.3", "no number in its last line"),
+    ],
+)
+def test_what_goes_wrong_is_said(said: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=message) as error:
+        command(said).run(tmp_path / "m")
+    assert "The command was: true" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
+    mark = tmp_path / "child"
+    start = time.monotonic()
+    with pytest.raises(RunError, match=r"no answer within timeout_s = 0.5 seconds"):
+        command(f"(sleep 3; touch {mark}) & sleep 60; echo 1", timeout_s=0.5).run(tmp_path / "m")
+    assert time.monotonic() - start < 30
+    time.sleep(3.2)
+    assert not mark.exists()
+
+
+def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
+    mark = tmp_path / "tried"
+    said = f"if [ -e {mark} ]; then echo 5; else touch {mark}; exit 1; fi"
+    assert command(said, retries=1).run(tmp_path / "m") == 5.0
+    with pytest.raises(RunError, match="failed in 2 tries"):
+        command("exit 1", retries=1).run(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"command": "adb shell bench"}, r"needs a command with \{model\} in it"),
+        ({"command": None}, "needs a command"),
+        ({"command": "x {model}", "unit": "min"}, "unit must be one of us, ms, s, got 'min'"),
+        ({"command": "x {model}", "timeout_s": 0}, "timeout_s must be a positive number"),
+        ({"command": "x {model}", "retries": -1}, "retries must be a whole number from 0"),
+        ({"command": "x {model}", "pattern": "("}, "is no regular expression"),
+        ({"command": "x {model}", "pattern": r"\d+"}, "must have one group"),
+        ({"command": "x {model}", "colour": "red"}, "unknown setting 'colour'"),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_backend("command", **settings)
+
+
+def fake_device(folder: Path) -> Path:
+    """A program that takes a model file and prints a latency: a thousandth of its bytes, now and then far too much."""
+    program = folder / "device.sh"
+    program.write_text(
+        "#!/bin/sh\n"
+        f"echo x >> {folder}/calls\n"
+        f"n=$(wc -l < {folder}/calls)\n"
+        'b=$(wc -c < "$1")\n'
+        'if [ $((n % 7)) -eq 0 ]; then echo "$((b * 3))"; else echo "$b"; fi |'
+        " awk '{printf \"took %.3f ms\\n\", $1 / 1000}'\n"
+    )
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    return program
+
+
+def test_a_noisy_device_is_measured(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    from nni_proxyless.latency.backends.onnx_runtime import export_onnx
+
+    backend = CommandBackend(command=f"{fake_device(tmp_path)} {{model}}", device="fake phone")
+    protocol = Protocol(warmup_s=0, settle_s=0, sample_s=0, min_rounds=7, max_rounds=7)
+    table = measure_table(tiny_spec, backend, calibration_networks=3, protocol=protocol, network_protocol=protocol)
+    assert table.device.name == "fake phone"
+    assert table.command == backend.template
+    for operator, entry in table.operators.items():
+        size = len(export_onnx(operator.build(tiny_spec.norm), operator.input_shape, 1))
+        assert entry.cost == pytest.approx(size / 1000, rel=0.02)
+    assert table.calibration.mean_relative_error is not None
+    assert table.calibration.mean_relative_error < 0.1
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    program, journal = fake_device(tmp_path), tmp_path / "samples"
+    flag = tmp_path / "unplugged"
+    # The device is unplugged after twelve answers; asked again, it works.
+    line = f"[ $(cat {tmp_path}/calls 2>/dev/null | wc -l) -eq 12 ] && [ ! -e {flag} ] && touch {flag} && exit 1; "
+    backend = CommandBackend(command=f"{line}{program} {{model}}", retries=0)
+    settings: dict[str, Any] = {"calibration_networks": 0, "protocol": ONCE, "journal_path": journal}
+    with pytest.raises(RunError, match="exit code 1"):
+        measure_table(tiny_spec, backend, **settings)
+    assert len(journal.read_text().splitlines()) == 1 + 12
+    with journal.open("a") as file:
+        file.write('["half a li')  # what a crash leaves
+    table = measure_table(tiny_spec, backend, **settings)
+    calls = len((tmp_path / "calls").read_text().splitlines())
+    assert calls == len(table.operators) == len(tiny_spec.distinct_operators())
+    rows = export_samples([journal], tmp_path / "s.csv").read_text().splitlines()
+    assert rows[0] == "process,workload,moment_s,value"
+    assert len(rows) == 1 + calls
+    # Other settings are another measurement.
+    Journal(journal, {"something": "else"}).close()
+    assert len(journal.read_text().splitlines()) == 1
+
+
+def test_a_target_of_a_recipe_is_one_line(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    content = {"backend": "command", "command": f"{fake_device(tmp_path)} {{model}}", "device": "phone"}
+    target = Target.parse("phone", content, tmp_path)
+    backend = target.make_backend()
+    assert isinstance(backend, CommandBackend)
+    assert backend.device.name == "phone"

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.nni_bridge.collect import collect, format_table, summary_rows
+
+
+def job(name: str, status: str, **parameters: Any) -> SimpleNamespace:
+    sent = [SimpleNamespace(parameters=parameters)] if parameters else []
+    return SimpleNamespace(trialJobId=name, status=status, hyperParameters=sent)
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
+    choices = {layer.label: layer.names[0] for layer in tiny_spec.layers}
+    for number, name in enumerate(("one", "two", "three")):
+        found = Architecture.of_space(
+            tiny_spec,
+            choices,
+            target="phone",
+            strategy="proxyless",
+            predicted_latency_ms=1.5,
+            metrics={"default": 0.9 + 0.01 * number},
+        )
+        found.save(tmp_path / "environments" / "local-env" / "trials" / name / "architecture.json")
+    failed = tmp_path / "environments" / "local-env" / "trials" / "four"
+    failed.mkdir(parents=True)
+    (failed / "trial.stderr").write_text("some log\nthe reason\n")
+    return tmp_path
+
+
+def test_no_trial_overwrites_another_ones_result(home: Path, tmp_path: Path) -> None:
+    used: set[Path] = set()
+    results = tmp_path / "results"
+    jobs = [
+        job("one", "SUCCEEDED", target="phone"),
+        job("two", "SUCCEEDED", target="phone"),
+        job("three", "SUCCEEDED", target="phone", seed=3),
+        job("four", "FAILED"),
+    ]
+    outcomes = [collect(j, home, results, used) for j in jobs]
+    assert [o.folder for o in outcomes] == [
+        results / "phone",
+        results / "phone" / "two",
+        results / "phone" / "seed-3",
+        None,
+    ]
+    for outcome, accuracy in zip(outcomes, (0.9, 0.91, 0.92), strict=False):
+        assert outcome.folder is not None
+        assert Architecture.load(outcome.folder / "architecture.json").metrics["default"] == pytest.approx(accuracy)
+    assert outcomes[3].reason == "the reason"
+    rows = summary_rows(outcomes)
+    assert [row["accuracy"] for row in rows] == ["0.9000", "0.9100", "0.9200"]
+    assert {row["measured_latency_ms"] for row in rows} == {"other device"}
+    lines = format_table(rows).splitlines()
+    assert len(lines) == 4
+    assert lines[0].split() == [column for column in rows[0] if any(row[column] for row in rows)]

@@ -1,0 +1,201 @@
+"""The report of a recorded experiment: complete, and what is drawn is what was found."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nni_proxyless import Architecture
+from nni_proxyless.errors import InputError
+from nni_proxyless.report import find_results, make_report
+from nni_proxyless.report.gather import Results
+from nni_proxyless.report.tables import Point, costs, cross_table, front, own_is_fastest, points, predicted_and_measured
+from tests.helpers import REPOSITORY, read_csv
+
+RECORDED = REPOSITORY / "tests" / "recorded" / "quickstart"
+TARGETS = ["cpu_onnxruntime", "cpu_torch"]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """A copy of what the quickstart, a retraining of both networks and an export have left."""
+    return Path(shutil.copytree(RECORDED, tmp_path / "quickstart"))
+
+
+@pytest.fixture
+def results(recorded: Path) -> Results:
+    return find_results(str(recorded))
+
+
+class Page(HTMLParser):
+    """Headings, sources of pictures and all that a page would fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.sources: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for key, value in attrs:
+            if key == "id":
+                self.ids.append(str(value))
+            if key in ("src", "href"):
+                self.sources.append(str(value))
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", head[16:24])
+    return width, height
+
+
+def test_the_report_is_complete(results: Results, tmp_path: Path) -> None:
+    page = make_report(results, tmp_path / "report", measure=False)
+    text = page.read_text()
+    parsed = Page(text)
+    sections = ["architectures", "accuracy_latency", "cross_table", "progress", "predicted_measured", "cost"]
+    assert parsed.ids == sections
+    assert all(source.startswith("data:") for source in parsed.sources), "the page needs no other file and no network"
+    pictures = sorted(path.name for path in page.parent.glob("*.png"))
+    assert pictures == sorted(
+        ["architectures.png", "accuracy_latency.png", "progress.png", "predicted_measured.png"]
+        + [f"probabilities_{target}.png" for target in TARGETS]
+    )
+    assert len(parsed.sources) == len(pictures) + 1  # and the icon
+    for name in pictures:
+        width, height = png_size(page.parent / name)
+        assert 600 <= width <= 1200
+        assert height >= 350
+    assert sorted(path.stem for path in page.parent.glob("*.csv")) == sorted(sections)
+    assert "not read" not in text
+
+
+def test_what_is_drawn_is_what_was_found(results: Results, tmp_path: Path) -> None:
+    page = make_report(results, tmp_path / "report", measure=False)
+    drawn = read_csv(page.parent / "architectures.csv")
+    for target in TARGETS:
+        architecture = Architecture.load(results.folder / target / "architecture.json")
+        spec = architecture.require_spec()
+        rows = [row for row in drawn if row["target"] == target]
+        assert [row["block"] for row in rows] == ["stem", "first", *architecture.layer_labels, "head", "classifier"]
+        for row in rows[2:-2]:
+            choice = architecture.choices[row["block"]]
+            shown = "skip" if row["kind"] == "skip" else f"k{row['kernel']}_e{row['expansion']}"
+            assert shown == choice
+            assert row["stage"] == row["block"][5]
+        operators = [row for row in rows if row["kind"] != "skip"]
+        assert [int(row["width"]) for row in operators] == [op.output_shape[0] for op in architecture.operators()]
+        assert len(rows) == 4 + len(spec.layers)
+    assert any(row["kind"] == "skip" for row in drawn), "the record has a skip, or this shows nothing"
+
+
+def test_the_cross_table_is_the_tables_sums(results: Results) -> None:
+    rows = cross_table(results)
+    assert [row["found_for"] for row in rows] == TARGETS
+    for row in rows:
+        found = Architecture.load(results.folder / row["found_for"] / "architecture.json")
+        for target in TARGETS:
+            table = results.table(target)
+            assert table is not None
+            assert row[target] == pytest.approx(table.costs(found.require_spec()).of(found.choices))
+
+
+def test_the_report_says_so_where_another_network_is_faster() -> None:
+    rows = [
+        {"found_for": "a", "accuracy": 0.90, "a": 2.0, "b": 3.0},
+        {"found_for": "b", "accuracy": 0.91, "a": 1.5, "b": 1.0},
+    ]
+    first, second = own_is_fastest(rows)
+    assert first.startswith("a: its own network is NOT the fastest of its class here: it takes 2 ms")
+    assert "that of b (1.5 ms, accuracy 0.9100)" in first
+    assert second.startswith("b: its own network is the fastest, or equal")
+    rows[1]["accuracy"] = 0.88  # of another class
+    assert "is the fastest" in own_is_fastest(rows)[0]
+
+
+def test_points_and_their_front(results: Results) -> None:
+    known = points(results, {})
+    assert {(point.target, point.trained) for point in known} == {(t, b) for t in TARGETS for b in (True, False)}
+    for point in known:
+        found = Architecture.load(results.folder / point.target / "architecture.json")
+        assert point.latency_ms == found.measured_latency_ms
+    baseline = next(iter(results.trained))
+    known = points(
+        replace(results, trained=[replace(baseline, name="w", architecture=_baseline())]), {("w", "cpu_torch"): 0.3}
+    )
+    assert [(p.target, p.latency_ms) for p in known if p.kind == "mobilenet_v2_0.5"] == [("cpu_torch", 0.3)]
+
+    def at(latency: float, accuracy: float) -> Point:
+        return Point("t", "k", "n", latency, True, accuracy, True)
+
+    assert front([at(3, 0.9), at(1, 0.7), at(2, 0.6), at(1, 0.5), at(4, 0.9)]) == [at(1, 0.7), at(3, 0.9)]
+
+
+def _baseline() -> Architecture:
+    return Architecture.mobilenet_v2(0.5)
+
+
+def test_predictions_costs_and_histories_are_the_records(results: Results, tmp_path: Path) -> None:
+    rows = predicted_and_measured(results)
+    assert {row["what"] for row in rows} >= {"network", "model.onnx"}
+    for row in rows:
+        assert row["error"] == pytest.approx(row["predicted_latency_ms"] / row["measured_latency_ms"] - 1)
+    listed = costs(results)
+    assert [row["what"] for row in listed if row["what"].startswith("search")] == [f"search {t}" for t in TARGETS]
+    assert all(float(row["seconds"]) > 0 and float(row["peak_memory_mib"]) > 100 for row in listed)
+    page = make_report(results, tmp_path / "report", measure=False)
+    history = read_csv(page.parent / "progress.csv")
+    for target in TARGETS:
+        own = read_csv(results.folder / target / "history.csv")
+        assert [row["default"] for row in history if row["search"] == target] == [row["default"] for row in own]
+
+
+def test_a_running_search_is_shown_as_such(recorded: Path, tmp_path: Path) -> None:
+    (recorded / "cpu_torch" / "architecture.json").unlink()
+    results = find_results(str(recorded))
+    page = make_report(results, tmp_path / "report", measure=False)
+    text = page.read_text()
+    assert "2 searches, 1 of them running" in text
+    assert "Still searching, nothing decoded yet: cpu_torch" in text
+    assert "search cpu_torch (running)" in text
+
+
+def test_one_file_that_cannot_be_read_is_named_and_the_others_are_shown(recorded: Path, tmp_path: Path) -> None:
+    (recorded / "cpu_torch" / "architecture.json").write_text("{")
+    page = make_report(find_results(str(recorded)), tmp_path / "report", measure=False)
+    assert re.search(r"not read: .*/cpu_torch/architecture.json cannot be parsed", page.read_text())
+
+
+def test_an_experiment_by_its_id(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    trials = tmp_path / "home" / "nni-experiments" / "abc123" / "environments" / "local-env" / "trials"
+    shutil.copytree(recorded / "cpu_torch", trials / "xYz")
+    results = find_results("abc123")
+    assert (results.title, [search.name for search in results.searches]) == ("experiment abc123", ["xYz"])
+    with pytest.raises(InputError, match=r"no folder nowhere and no NNI experiment of this id \(known: abc123\)"):
+        find_results("nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds neither searches nor retrained networks"):
+        find_results(str(tmp_path / "empty"))
+
+
+def test_no_write_access_is_one_line(results: Results, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot write the report into .*; choose another folder with --out"):
+        make_report(results, tmp_path / "file" / "report", measure=False)
+
+
+def test_names_are_escaped(results: Results, tmp_path: Path) -> None:
+    evil: Any = replace(results, title="<script>alert(1)</script>")
+    text = make_report(evil, tmp_path / "report", measure=False).read_text()
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nni_proxyless.errors import LatencyTableError
+from nni_proxyless.latency import LatencyTable
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.search import targets
+from nni_proxyless.search.targets import Target
+
+
+def test_a_measured_table_is_kept_for_the_next_trial(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def measure(spec: SpaceSpec, *_args: object, **_kwargs: object) -> LatencyTable:
+        measured.append(spec)
+        return tiny_table
+
+    monkeypatch.setattr(targets, "measure_table_isolated", measure)
+    target = Target("laptop", backend="torch")
+    assert target.latency_table(tiny_spec) == tiny_table
+    assert target.latency_table(tiny_spec) == tiny_table
+    assert len(measured) == 1
+    target.latency_table(tiny_spec, remeasure=True)
+    assert len(measured) == 2
+    target.latency_table(tiny_spec.with_changes(classes=5))  # another space
+    Target("laptop", backend="torch", settings={"threads": 2}).latency_table(tiny_spec)  # other settings
+    assert len(measured) == 4
+
+
+def test_a_target_with_a_table_is_read_and_never_measured(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
+) -> None:
+    path = tiny_table.save(tmp_path / "phone.yml")
+    target = Target.parse("phone", {"table": "phone.yml"}, tmp_path)
+    assert target.latency_table(tiny_spec) == tiny_table
+    assert target.make_backend() is None
+    path.write_text("schema: something else")
+    with pytest.raises(LatencyTableError, match="schema must be"):
+        target.latency_table(tiny_spec)
+
+
+def test_targets_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    one, four, again = (
+        Target.parse("laptop", {"backend": "torch", "threads": threads}, tmp_path) for threads in (1, 4, 1)
+    )
+    assert len({one, four, again}) == 2

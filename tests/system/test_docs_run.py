@@ -1,0 +1,290 @@
+"""Every command block and every Python block of the documentation is executed, in a short form.
+
+Commands run as they are printed, in a folder that holds what a reader would have there: copies of the experiments with
+few epochs, a finished quickstart, tables, measurements, and programs that stand for a phone and a board.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from nni_proxyless import Architecture, LatencyTable
+from nni_proxyless.latency import random_architecture
+from nni_proxyless.network.space_spec import SpaceSpec
+from tests.helpers import REPOSITORY, Workplace, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.documentation]
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *sorted((REPOSITORY / "experiments").glob("*/README.md")),
+]
+PROGRAMS = ("nni-proxyless", "nnictl", "make")
+# What other tests execute, as what several pages print: there is nothing to be gained by doing it twice.
+ELSEWHERE = {
+    "make test": "this is what is running",
+    "nnictl create --config experiments/quickstart/config.yml": "tests/test_end_to_end.py, as it stands",
+    "nnictl create --config experiments/remote/config.yml": "tests/test_remote.py, with a worker behind an SSH server",
+    "nni-proxyless run experiments/baselines/config.yml": "tests/test_experiments.py, all strategies",
+}
+# The short form: fewer networks and epochs, smaller images.
+SHORTER = (
+    (r"--networks 30\b", "--networks 2"),
+    (r"--space \S+(?= --backend command)", "--space tiny.yml"),
+    (r"^(nni-proxyless retrain \S+)", r"\1 epochs=2 warmup_epochs=1"),
+    (r"^(nni-proxyless search quickstart)", r"\1 epochs=2 warmup_epochs=1"),
+)
+NEEDS_CUDA = r"--device cuda"
+
+
+@dataclass(frozen=True)
+class Block:
+    """What stands between two lines of backquotes."""
+
+    page: Path
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        if self.language or not self.text.startswith(PROGRAMS):
+            return []
+        return [line for line in self.text.splitlines() if line.startswith(PROGRAMS)]
+
+
+def blocks(page: Path) -> list[Block]:
+    return [Block(page, *found) for found in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.M | re.S)]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+WITH_COMMANDS = [page for page in PAGES if any(block.commands for block in blocks(page))]
+PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """A folder with all that the pages speak of."""
+    place = Workplace(tmp_path_factory.mktemp("docs"))
+    place.environment["PATH"] = f"{place.folder / 'bin'}:{place.environment['PATH']}"
+    try:
+        _furnish(place)
+        yield place
+    finally:
+        place.command("nnictl", "stop", "--all")
+        for process in place.processes():
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def executed() -> set[str]:
+    """Commands that need not be executed again: the workplace stays the same."""
+    return {"nni-proxyless run experiments/quickstart/config.yml"}  # `_furnish` does
+
+
+def _furnish(place: Workplace) -> None:
+    for experiment in ("quickstart", "budgets"):
+        shutil.copytree(
+            REPOSITORY / "experiments" / experiment, place.folder / "experiments" / experiment, dirs_exist_ok=True
+        )
+        place.experiment = place.folder / "experiments" / experiment
+        place.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    space = {"budget_fraction": {"_type": "choice", "_value": [0.7]}}
+    place.change("config.yml", {"searchSpace": space})
+    _write_programs(place)
+    _write_tables(place)
+    done = place.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port))
+    assert done.returncode == 0, done.stderr
+    found = place.folder / "results" / "quickstart"
+    _provide_network(place)
+    for name in ("my_device", "my_phone", "my_board"):
+        shutil.copy(found / "cpu_onnxruntime" / "latency_table.yml", place.folder / f"{name}.yml")
+
+
+def _provide_network(place: Workplace) -> None:
+    """What the Python blocks load; some of them save something of that name."""
+    found = place.folder / "results" / "quickstart"
+    shutil.copy(found / "cpu_torch" / "architecture.json", place.folder / "architecture.json")
+    shutil.copy(found / "cpu_torch" / "weights.pt", place.folder / "weights.pt")
+    shutil.copy(found / "cpu_onnxruntime" / "architecture.json", place.folder / "other.json")
+
+
+def _write_programs(place: Workplace) -> None:
+    """The scripts that docs/latency.md prints, and programs that stand for adb, ssh and scp: all run here."""
+    printed = blocks(REPOSITORY / "docs" / "latency.md")
+    (phone,) = [block.text for block in printed if block.language == "sh"]
+    (bench,) = [block.text for block in printed if "sys.argv" in block.text]
+    (place.folder / "bench.py").write_text(bench)
+    adb = """#!/bin/sh
+    # What onnxruntime_perf_test prints, from a run of the same model.
+    case "$1" in
+      push) cp "$2" pushed.onnx ;;
+      shell) echo "Session creation time cost: 0.03 s"
+             echo "Total inference requests: 50"
+             echo "Average inference time cost total: $(python3 bench.py pushed.onnx 1) ms"
+             echo "P999 Latency: 0.5 s" ;;
+      *) exit 1 ;;
+    esac
+    """
+    programs = {
+        "phone.sh": phone,
+        "bin/adb": adb,
+        "bin/scp": '#!/bin/sh\ncp "$2" "${3#pi:}"\n',
+        "bin/ssh": '#!/bin/sh\nshift\nexec "$@"\n',
+    }
+    for name, text in programs.items():
+        path = place.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("\n".join(line.removeprefix("    ") for line in text.splitlines()) + "\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def _write_tables(place: Workplace) -> None:
+    """Whole networks of the quickstart's space, measured on devices that do not exist, and tables fitted to some."""
+    spec = SpaceSpec.from_yaml("mobilenetv2_digits")
+    labels = [layer.label for layer in spec.layers]
+    draw = random.Random(0)
+    rows = [random_architecture(spec, draw).choices for _ in range(80)]
+
+    def measured(path: Path, count: int, device: int) -> Path:
+        weight = {1: (3.0, 1.0), 2: (1.0, 4.0), 3: (2.0, 2.0)}[device]
+
+        def cost(names: dict[str, str]) -> float:
+            operators = spec.operators(names)
+            work = sum(op.multiply_adds for op in operators) / 1e6
+            return weight[0] * work * draw.uniform(0.99, 1.01) + weight[1] * 0.3 * len(operators)
+
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*labels, "latency_ms"])
+            writer.writerows([[*(row[label] for label in labels), cost(row)] for row in rows[:count]])
+        return path
+
+    measured(place.folder / "measured.csv", 80, 1)
+    measured(place.folder / "ten.csv", 10, 3)
+    for name, device in {"pixel3": 1, "xeon": 2, "titan": 3, "board": 1, "phone": 3}.items():
+        source = measured(place.folder / f"{name}.csv", 80, device)
+        done = place.command(
+            "nni-proxyless", "latency", "fit", "--measurements", str(source), "--device", name,
+            "--out", str(place.folder / f"{name}.yml"),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    shutil.copy(place.folder / "measured.csv", place.folder / "candidates.csv")
+    tiny = {
+        "schema": "nni-proxyless/space@1", "name": "tiny", "input": {"channels": 1, "size": 8},
+        "stem": {"width": 8, "stride": 1}, "first_block": {"width": 8},
+        "stages": [{"width": 8, "depth": 3, "stride": 2}],
+        "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": False}, "head": {"width": 16}, "classes": 3,
+    }  # fmt: skip
+    (place.folder / "tiny.yml").write_text(yaml.safe_dump(tiny))
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
+def test_commands(page: Path, place: Workplace, executed: set[str], shared_data: Path) -> None:
+    published = shared_data / "latency" / "mobile" / "pixel1_proxylessnas.yaml"
+    shutil.copy(published, place.folder / published.name)
+    for command in [command for block in blocks(page) for command in block.commands]:
+        run(shlex.join(shlex.split(command, comments=True)), place, executed)
+
+
+def run(command: str, place: Workplace, executed: set[str]) -> None:
+    if command == "make quickstart":
+        # Under make (as here in docs-check) the last line would otherwise be of the folder that make leaves.
+        made = subprocess.run(
+            ["make", "-n", "--no-print-directory", "quickstart"],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        command = made.stdout.splitlines()[-1].removeprefix(".venv/bin/")
+        assert command.startswith("nni-proxyless run")
+    if command in ELSEWHERE or command in executed:
+        return
+    executed.add(command)
+    for pattern, shorter in SHORTER:
+        command = re.sub(pattern, shorter, command)
+    # Pages run two at a time, and a port that is free when one asks for it may be taken by the other's manager.
+    if command.startswith(("nnictl create", "nni-proxyless run")):
+        command += f" --port {place.port}"
+    start = time.monotonic()
+    done = place.command(*shlex.split(command), timeout=900)
+    print(f"{time.monotonic() - start:.0f} s: {command}")
+    if re.search(NEEDS_CUDA, command) and not torch.cuda.is_available():
+        assert done.returncode == 2, command
+        assert "CUDA" in done.stderr
+        return
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    if command.startswith("nnictl create"):
+        wait_until(lambda: place.api("check-status")["status"] == "DONE", seconds=600)
+        assert {job["status"] for job in place.api("trial-jobs")} == {"SUCCEEDED"}
+        place.command("nnictl", "stop", "--all")
+
+
+# What a reader has before the block begins: an NNI evaluator of their own.
+BEFORE = """
+import torch
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from sklearn.datasets import load_digits
+digits = load_digits()
+images = torch.nn.functional.interpolate(torch.tensor(digits.images / 16).float().unsqueeze(1), (32, 32))
+part = DataLoader(torch.utils.data.TensorDataset(images, torch.tensor(digits.target)), batch_size=128, drop_last=True)
+evaluator = Classification(
+    train_dataloaders=part, val_dataloaders=part, num_classes=10, max_epochs=1, limit_train_batches=2,
+    enable_progress_bar=False, logger=False, enable_checkpointing=False, accelerator="cpu",
+)
+"""
+
+
+@pytest.mark.parametrize("number", range(len(PYTHON)), ids=lambda i: f"{name_of(PYTHON[i].page)}-{i}")
+def test_python(number: int, place: Workplace) -> None:
+    block = PYTHON[number]
+    if "sys.argv" in block.text:
+        return  # bench.py, which the commands of the same page run
+    _provide_network(place)
+    found = Architecture.load(place.folder / "other.json")
+    table = LatencyTable.load(place.folder / "my_device.yml")
+    changes = {
+        '"mobilenetv2_imagenet"': '"mobilenetv2_digits"',
+        "=40.0": f"={0.7 * table.costs(found.require_spec()).largest}",
+        "Classification(...)": "evaluator",
+        "(3, 224, 224)": "(3, 64, 64)",
+        '"k5_e3 skip k3_e6 …"': repr(found.candidate_names),
+    }
+    text = block.text
+    for printed, shorter in changes.items():
+        text = text.replace(printed, shorter)
+    before = BEFORE if "evaluator" in text else ""
+    done = subprocess.run(
+        [sys.executable, "-c", before + text],
+        cwd=place.folder, env=place.environment, capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_blocks_are_found() -> None:
+    """Not a page less than there are: a change of how they are written would leave blocks unexecuted."""
+    assert {name_of(page) for page in WITH_COMMANDS} >= {
+        "README.md", "docs/latency.md", "docs/nni.md", "docs/retrain.md", "docs/strategies.md",
+        "experiments/budgets/README.md",
+    }  # fmt: skip
+    commands = [command for page in PAGES for block in blocks(page) for command in block.commands]
+    printed = [
+        line for page in PAGES for line in re.findall(r"^(?:nni-proxyless|nnictl|make) .*", page.read_text(), re.M)
+    ]
+    assert sorted(commands) == sorted(printed)

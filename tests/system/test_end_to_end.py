@@ -1,0 +1,199 @@
+"""Through a real NNI manager, and from a wheel in an empty environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+
+from nni_proxyless import Architecture, LatencyTable
+from tests.helpers import BIN, REPOSITORY, Workplace, heed_ctrl_c, read_csv, wait_until
+
+pytestmark = pytest.mark.slow
+KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss"}
+
+
+def test_quickstart_in_short_form(workplace: Workplace) -> None:
+    """Both targets through the manager: metrics, files, summary, TensorBoard; then nothing is left running."""
+    workplace.change("recipe.yml", {"epochs": 14, "warmup_epochs": 6})
+    done = workplace.command(
+        "nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port), "--keep"
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"NNI web UI: http://localhost:{workplace.port}" in done.stderr
+    assert "trial 0 result 14: accuracy" in done.stderr
+    assert "trial 1 result 8: accuracy" in done.stderr  # it goes on from the first one's warm-up
+
+    rows = read_csv(workplace.folder / "results" / "quickstart" / "summary.csv")
+    assert [row["target"] for row in rows] == ["cpu_torch", "cpu_onnxruntime"]
+    for row in rows:
+        assert float(row["accuracy"]) >= 0.9
+        assert Path(row["architecture"]) == Path("results") / "quickstart" / row["target"] / "architecture.json"
+        assert row["architecture"] in done.stdout
+        folder = (workplace.folder / row["architecture"]).parent
+        architecture = Architecture.load(folder / "architecture.json")
+        assert architecture.target == row["target"]
+        assert architecture.trial_parameters == {"target": row["target"]}
+        assert architecture.measured_latency_ms is not None
+        assert architecture.measured_latency_ms > 0
+        table = LatencyTable.load(folder / "latency_table.yml")
+        predicted = table.costs(architecture.require_spec()).of(architecture.choices)
+        assert architecture.predicted_latency_ms == pytest.approx(predicted)
+        assert int(row["parameters"]) == sum(p.numel() for p in architecture.build().parameters())
+        history = read_csv(folder / "history.csv")
+        # The second target's search goes on from the warm-up that the first has trained.
+        assert [int(r["epoch"]) for r in history] == list(range(1 if row is rows[0] else 7, 15))
+        assert float(history[-1]["default"]) == architecture.metrics["default"]
+
+    jobs = workplace.api("trial-jobs")
+    assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
+    experiment = workplace.api("experiment")["id"]
+    for job, epochs in zip(jobs, (14, 8), strict=True):
+        intermediate, final = workplace.metrics(job["trialJobId"])
+        assert len(intermediate) == epochs
+        assert len(final) == 1
+        assert all(set(record) == KEYS for record in intermediate + final)
+        assert all(isinstance(value, float) for record in intermediate + final for value in record.values())
+        assert final == intermediate[-1:]
+        seen = (
+            workplace.folder / "nni-experiments" / experiment / "trials" / job["trialJobId"] / "output" / "tensorboard"
+        )
+        assert any(path.name.startswith("events.out.tfevents") for path in seen.iterdir())
+        written = (
+            workplace.folder / "nni-experiments" / experiment / "environments/local-env/trials" / job["trialJobId"]
+        )
+        assert {"architecture.json", "history.csv", "latency_table.yml", "checkpoint.ckpt"} <= {
+            p.name for p in written.iterdir()
+        }
+
+    # What the web UI's TensorBoard button does.
+    answer = requests.post(
+        f"http://localhost:{workplace.port}/api/v1/nni/tensorboard",
+        json={"trials": ",".join(job["trialJobId"] for job in jobs)},
+        timeout=60,
+    )
+    assert answer.ok, answer.text
+    board = answer.json()
+    tags = wait_until(
+        lambda: requests.get(f"http://localhost:{board['port']}/data/plugin/scalars/tags", timeout=5).json()
+    )
+    assert all("val/accuracy" in run and "search/latency_ms" in run for run in tags.values())
+    assert len(tags) == 2
+
+    assert workplace.command("nnictl", "stop", experiment).returncode == 0
+    wait_until(lambda: not workplace.processes())
+
+
+def test_several_architectures_are_retrained_through_the_manager(workplace: Workplace) -> None:
+    workplace.experiment = workplace.folder / "experiments" / "retrain"
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "threads": 1})
+    done = workplace.command("nni-proxyless", "run", "experiments/retrain/config.yml", "--port", str(workplace.port))
+    assert done.returncode == 0, done.stderr
+    assert "trial 0 result 2: accuracy" in done.stderr
+    assert "measuring target" not in done.stderr
+    results = workplace.folder / "results" / "retrain"
+    rows = read_csv(results / "summary.csv")
+    assert len(rows) == 3
+    names = {"cpu_torch": "cpu_torch", "cpu_onnxruntime": "cpu_onnxruntime", "mobilenet_v2_0.5": ""}
+    for row in rows:
+        folder = (workplace.folder / row["architecture"]).parent
+        assert row["target"] == names.pop(folder.name)
+        card = json.loads((folder / "model_card.json").read_text())
+        assert row["accuracy"] == f"{card['results']['validation']['top1']:.4f}"
+        assert Path(card["trial_parameters"]["architecture"]).name.removesuffix(".json") == folder.name
+        Architecture.load(folder / "architecture.json").build(pretrained=folder / "weights.pt")
+    assert not names
+    wait_until(lambda: not workplace.processes())
+
+
+def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
+    """The config is an ordinary one: nnictl starts it, tables are measured by the trials themselves."""
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    done = workplace.command(
+        "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=600)
+    jobs = workplace.api("trial-jobs")
+    assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
+    targets = set()
+    for job, records in zip(jobs, (3, 2), strict=True):  # the second trial shares the first one's warm-up
+        intermediate, final = workplace.metrics(job["trialJobId"])
+        assert [set(record) for record in intermediate + final] == [KEYS] * records
+        targets.add(json.loads(job["hyperParameters"][0])["parameters"]["target"])
+    assert targets == {"cpu_torch", "cpu_onnxruntime"}
+    assert len(list((workplace.folder / "cache" / "tables").glob("*.yml"))) == 2
+    workplace.command("nnictl", "stop", "--all")
+
+
+def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> None:
+    workplace.change("recipe.yml", {"epochs": 1, "warmup_epochs": 0})
+    choices = {"learning_rate": {"_type": "choice", "_value": [1e30, 0.05]}}
+    workplace.change("config.yml", {"searchSpace": choices})
+    done = workplace.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port))
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("nni-proxyless run: error: trial ")
+    assert "FAILED ({'learning_rate': 1e+30})" in last
+    assert "of the architecture became nan in epoch 1, step 1" in last
+    assert "; lower the learning rate or set gradient_clip_val" in last
+    rows = read_csv(workplace.folder / "results" / "quickstart" / "summary.csv")
+    assert len(rows) == 1
+    assert (
+        workplace.folder / "results" / "quickstart" / "cpu_torch" / "learning_rate-0.05" / "architecture.json"
+    ).is_file()
+    wait_until(lambda: not workplace.processes())
+
+
+def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None:
+    import signal
+
+    workplace.change("recipe.yml", {"epochs": 200})
+    with subprocess.Popen(
+        [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
+        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, preexec_fn=heed_ctrl_c,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "trial 0 result 1:" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, lines
+    assert any("go on with: nnictl resume" in line for line in lines), lines
+    wait_until(lambda: not workplace.processes())
+
+
+def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(REPOSITORY)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"{wheel}[onnx]"], check=True, capture_output=True)
+    try:
+        subprocess.run([str(python), "-m", "pip", "check"], check=True)
+        far = tmp_path / "far" / "away"
+        far.mkdir(parents=True)
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environment["NNI_PROXYLESS_CACHE"] = str(tmp_path / "cache")
+        done = subprocess.run(
+            [str(python.parent / "nni-proxyless"), "search", "quickstart"]
+            + ["target=cpu_onnxruntime", "epochs=3", "warmup_epochs=1", "--output", "found"],
+            capture_output=True, text=True, check=False, cwd=far, env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert Architecture.load(far / "found" / "architecture.json").target == "cpu_onnxruntime"
+        where = [str(python), "-c", "import nni_proxyless; print(nni_proxyless.__file__)"]
+        assert (
+            str(tmp_path / "env") in subprocess.run(where, capture_output=True, text=True, cwd=far, check=True).stdout
+        )
+    finally:
+        shutil.rmtree(tmp_path / "env")  # several GB

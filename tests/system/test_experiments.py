@@ -1,0 +1,231 @@
+"""Experiments through a real NNI manager: strategies side by side, stop and resume, kills."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nni_proxyless import Architecture
+from nni_proxyless.search.recipe import STRATEGIES
+from tests.helpers import BIN, Workplace, heed_ctrl_c, read_csv, wait_until
+
+pytestmark = pytest.mark.slow
+# `NNI_PROXYLESS_KILLS=20` for the long form.
+KILLS = int(os.environ.get("NNI_PROXYLESS_KILLS", "3"))
+
+
+def trials_folder(workplace: Workplace, experiment: str) -> Path:
+    return workplace.folder / "nni-experiments" / experiment / "environments" / "local-env" / "trials"
+
+
+def epochs(folder: Path) -> list[int]:
+    try:
+        return [int(row["epoch"]) for row in csv.DictReader((folder / "history.csv").read_text().splitlines())]
+    except OSError:
+        return []
+
+
+def written(workplace: Workplace) -> dict[str, int]:
+    """The bytes of each trial's history and log: they grow as long as anything goes on."""
+    files = (workplace.folder / "nni-experiments").glob("*/environments/local-env/trials/*/*")
+    return {str(file): file.stat().st_size for file in files if file.name in {"history.csv", "trial.stderr"}}
+
+
+def wait_for_the_end(workplace: Workplace, succeeded: int) -> None:
+    wait_until(lambda: ended(workplace, succeeded), seconds=120, progress=lambda: written(workplace))
+
+
+def ended(workplace: Workplace, succeeded: int) -> bool:
+    """Whether that many trials have succeeded and nothing runs; NNI itself never says so of a tuner without more."""
+    statuses = [job["status"] for job in workplace.api("trial-jobs")]
+    return statuses.count("SUCCEEDED") >= succeeded and not {"RUNNING", "WAITING"} & set(statuses)
+
+
+def short(workplace: Workplace, **recipe: Any) -> None:
+    workplace.change("recipe.yml", {"share_warmup": False, "warmup_epochs": 1, "threads": 1, **recipe})
+
+
+def test_all_strategies_side_by_side(workplace: Workplace) -> None:
+    """Two trials at a time: every strategy ends, keeps the budget, and each result belongs to its parameters."""
+    workplace.experiment = workplace.folder / "experiments" / "baselines"
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    space = {
+        "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
+        "strategy": {"_type": "choice", "_value": list(STRATEGIES)},
+    }
+    tuner = {"name": "LatencyBudget", "classArgs": {"max_trials_per_cell": 1}}
+    workplace.change("config.yml", {"searchSpace": space, "tuner": tuner})
+    done = workplace.command(
+        "nni-proxyless", "run", "experiments/baselines/config.yml", "--port", str(workplace.port), "--keep", timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(workplace.folder / "results" / "baselines" / "summary.csv")
+    assert sorted(row["strategy"] for row in rows) == sorted(STRATEGIES)
+    assert all(float(row["predicted_latency_ms"]) <= float(row["budget_ms"]) for row in rows)
+
+    jobs = workplace.api("trial-jobs")
+    experiment = workplace.api("experiment")["id"]
+    handed = {
+        json.loads(job["hyperParameters"][0])["parameter_id"]: json.loads(job["hyperParameters"][0]) for job in jobs
+    }
+    assert len(jobs) == len(STRATEGIES)
+    for job in jobs:
+        (final,) = [m for m in workplace.api(f"metric-data/{job['trialJobId']}") if m["type"] == "FINAL"]
+        received = handed[int(final["parameterId"])]["parameters"]
+        folder = trials_folder(workplace, experiment) / job["trialJobId"]
+        found = Architecture.load(folder / "architecture.json")
+        assert found.trial_parameters == received
+        assert found.strategy == received["strategy"]
+        assert found.metrics == json.loads(json.loads(final["data"]))
+    # One weight of the tuner's choice for each strategy that has none of its own.
+    assert sum("latency_weight" in of["parameters"] for of in handed.values()) == len(STRATEGIES) - 2
+    journal = workplace.folder / "nni-experiments" / experiment / "checkpoint" / "latency_budget.csv"
+    assert len(wait_until(lambda: read_csv(journal))) == len(STRATEGIES)
+    workplace.command("nnictl", "stop", experiment)
+    wait_until(lambda: not workplace.processes())
+
+
+def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None:
+    """The interrupted trial goes on in its epoch, the one that had not begun is run once, nothing is repeated."""
+    short(workplace, epochs=16)
+    workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
+    assert workplace.command("nni-proxyless", "register").returncode == 0
+    config = "experiments/quickstart/config.yml"
+    port = str(workplace.port)
+    assert workplace.command("nnictl", "create", "--config", config, "--port", port).returncode == 0
+    experiment = workplace.api("experiment")["id"]
+    (job,) = wait_until(lambda: workplace.api("trial-jobs"))
+    folder = trials_folder(workplace, experiment) / job["trialJobId"]
+    wait_until(lambda: len(epochs(folder)) >= 3, seconds=120, progress=lambda: written(workplace))
+    assert workplace.command("nnictl", "stop", experiment).returncode == 0
+    wait_until(lambda: not workplace.processes())
+    before = epochs(folder)
+    assert before == list(range(1, len(before) + 1))
+    assert len(before) < 16
+
+    assert workplace.command("nnictl", "resume", experiment, "--port", port).returncode == 0
+    wait_for_the_end(workplace, 2)
+    jobs = workplace.api("trial-jobs")
+    assert [j["status"] for j in jobs] == ["SUCCEEDED", "SUCCEEDED"]
+    assert job["trialJobId"] in {j["trialJobId"] for j in jobs}
+    assert epochs(folder) == list(range(1, 17))
+    log = (folder / "trial.stderr").read_text()
+    assert f"going on where the search in {folder} was interrupted" in log
+    assert f"epoch {len(before) - 1}/16" not in log, "more than the epoch it was in was lost"
+    assert {json.loads(j["hyperParameters"][0])["parameters"]["target"] for j in jobs} == {
+        "cpu_torch",
+        "cpu_onnxruntime",
+    }
+    workplace.command("nnictl", "stop", experiment)
+    wait_until(lambda: not workplace.processes())
+
+
+def test_kills_at_random_moments(workplace: Workplace) -> None:
+    """The manager or a trial is killed again and again: no finished trial is lost or repeated, no process is left."""
+    short(workplace, epochs=12)
+    seeds = list(range(max(4, KILLS // 2)))
+    space = {
+        "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
+        "seed": {"_type": "choice", "_value": seeds},
+    }
+    workplace.change("config.yml", {"searchSpace": space, "tuner": {"name": "LatencyBudget"}, "maxTrialNumber": 200})
+    workplace.command("nni-proxyless", "register")
+    port = str(workplace.port)
+    create = ("nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", port)
+    assert workplace.command(*create).returncode == 0
+    experiment = workplace.api("experiment")["id"]
+    draw = random.Random(0)
+    finished: dict[str, float] = {}
+    killed: set[int] = set()  # seeds: a trial that crashes twice is given up
+    for number in range(KILLS):
+        time.sleep(draw.uniform(4, 16))
+        folders = trials_folder(workplace, experiment)
+        known = {path.parent.name: epochs(path.parent) for path in folders.glob("*/history.csv")}
+        if number % 2 == 0:
+            for victim in running(workplace, "manager"):
+                victim.kill()
+            wait_until(lambda: not workplace.processes(), seconds=60)  # no orphan
+            assert workplace.command("nnictl", "resume", experiment, "--port", port).returncode == 0
+        else:
+            for victim in running(workplace, "trial"):
+                seed = seed_of(folders / victim.environ()["NNI_TRIAL_JOB_ID"])
+                if seed is not None and seed not in killed:
+                    killed.add(seed)
+                    victim.kill()
+        for name, before in known.items():
+            assert epochs(folders / name)[: len(before)] == before, "a finished epoch was lost"
+        jobs = workplace.api("trial-jobs")
+        succeeded = {j["trialJobId"]: j["endTime"] for j in jobs if j["status"] == "SUCCEEDED"}
+        lost = [name for name, end in finished.items() if succeeded.get(name) != end]
+        assert not lost, "a finished trial was lost or repeated"
+        finished = succeeded
+    wait_for_the_end(workplace, len(seeds))
+    jobs = workplace.api("trial-jobs")
+    done = {j["trialJobId"]: seed_of(folders / j["trialJobId"]) for j in jobs if j["status"] == "SUCCEEDED"}
+    assert sorted(done.values()) == seeds  # type: ignore[type-var]
+    assert all(j["endTime"] == finished[j["trialJobId"]] for j in jobs if j["trialJobId"] in finished)
+    assert all(epochs(folders / name) == list(range(1, 13)) for name in done)
+    for job in jobs:
+        if job["status"] == "FAILED" and epochs(folders / job["trialJobId"]):
+            (again,) = [name for name, seed in done.items() if seed == seed_of(folders / job["trialJobId"])]
+            assert "going on where the search" in (folders / again / "trial.stderr").read_text()
+    workplace.command("nnictl", "stop", experiment)
+    wait_until(lambda: not workplace.processes())
+
+
+def seed_of(folder: Path) -> int | None:
+    try:
+        return int(json.loads((folder / "parameters.json").read_text())["seed"])
+    except OSError:
+        return None
+
+
+def running(workplace: Workplace, kind: str) -> list[psutil.Process]:
+    return [process for process in workplace.processes() if is_kind(process, kind)]
+
+
+def is_kind(process: psutil.Process, kind: str) -> bool:
+    try:
+        words = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "nni_node" in words and "main.js" in words if kind == "manager" else "nni-proxyless trial" in words
+
+
+def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
+    """`run` prints the command that goes on, and that command goes on from the checkpoint."""
+    short(workplace, epochs=8)
+    workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
+    with subprocess.Popen(
+        [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
+        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, text=True, preexec_fn=heed_ctrl_c,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "trial 0 result 2:" in line:
+                process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130, lines
+    wait_until(lambda: not workplace.processes())
+    (told,) = [line for line in lines if "go on with: " in line]
+    words = told.split("go on with: ")[1].split()
+    assert workplace.command(*words).returncode == 0
+    wait_for_the_end(workplace, 2)
+    experiment = workplace.api("experiment")["id"]
+    for job in workplace.api("trial-jobs"):
+        assert job["status"] == "SUCCEEDED"
+        assert epochs(trials_folder(workplace, experiment) / job["trialJobId"]) == list(range(1, 9))
+    workplace.command("nnictl", "stop", experiment)
+    wait_until(lambda: not workplace.processes())

@@ -1,0 +1,161 @@
+"""Imports point downwards and form no circle, and a trial asks for its parameters before torch is there."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nni_proxyless.lazy import OLD_MODULES
+from tests.helpers import REPOSITORY
+
+PACKAGE = REPOSITORY / "nni_proxyless"
+# From the lowest package to the highest: each imports only those before it. "" is what lies at the top.
+ORDER = (
+    "", "network", "data", "latency", "decoding", "supernet", "training", "nni_spaces", "strategies", "search", "deploy",
+    "report", "nni_bridge", "cli",
+)  # fmt: skip
+PURE = [
+    "supernet.gates",
+    "strategies.objective",
+    "decoding.knapsack",
+    "decoding.distribution",
+    "decoding.ranking",
+    "network.architecture",
+    "latency",
+    "latency.isolated",
+    "network.space_spec",
+    "network.operators",
+]
+
+
+def _imports() -> dict[str, set[str]]:
+    """Module below `nni_proxyless` to the modules that it imports, also in functions and for types alone."""
+    names = {path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path for path in _files()}
+    found: dict[str, set[str]] = {}
+    for name, path in names.items():
+        here = name.split(".")[:-1]
+        found[name] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            base = here[: len(here) - node.level + 1] if node.level else (node.module or "").split(".")[1:]
+            if not node.level and (node.module or "").split(".")[0] != "nni_proxyless":
+                continue
+            module = ".".join([*base, *((node.module or "").split(".") if node.level and node.module else [])])
+            for alias in node.names:
+                below = f"{module}.{alias.name}".lstrip(".")
+                found[name].add(next(m for m in (below, module, f"{module}.__init__".lstrip(".")) if m in names))
+    return found
+
+
+def _files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0] if "." in module else ""
+
+
+def test_no_two_files_import_each_other_in_a_circle() -> None:
+    # A package's lazy `__init__` names its modules for type checkers alone, so it is no part of a circle.
+    graph = {
+        name: {other for other in used if not other.endswith("__init__")}
+        for name, used in _imports().items()
+        if not name.endswith("__init__")
+    }
+    assert len(graph) > 100
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+    assert set(order) == set(graph)
+
+
+def test_packages_import_downwards_only() -> None:
+    imports = _imports()
+    assert {_package(module) for module in imports} == set(ORDER)
+    upwards = [
+        f"{name} imports {other}"
+        for name, used in imports.items()
+        if not name.endswith("__init__")
+        for other in used
+        if ORDER.index(_package(other)) > ORDER.index(_package(name)) and name != "__main__"
+    ]
+    assert not upwards
+
+
+def test_a_circle_would_be_found() -> None:
+    graph = _imports()
+    graph["errors"] = {*graph["errors"], "files"}
+    with pytest.raises(graphlib.CycleError, match="errors"):
+        list(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_files_are_short_enough_to_be_read_at_once() -> None:
+    long = {str(path.relative_to(PACKAGE)): len(path.read_text(encoding="utf-8").splitlines()) for path in _files()}
+    assert {name: lines for name, lines in long.items() if lines > 350} == {}
+
+
+@pytest.mark.parametrize("old", sorted(OLD_MODULES))
+def test_import_paths_of_version_0_1_keep_working(old: str, tmp_path: Path) -> None:
+    import importlib
+
+    module = importlib.import_module(f"nni_proxyless.{old}")
+    for home in OLD_MODULES[old]:
+        today = importlib.import_module(f"nni_proxyless.{home}")
+        own = [name for name, value in vars(today).items() if getattr(value, "__module__", "") == today.__name__]
+        for name in own:
+            assert getattr(module, name) is getattr(today, name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        module.no_such_name  # noqa: B018
+
+
+def test_modules_of_version_0_1_that_are_packages_today_keep_their_names() -> None:
+    from nni_proxyless.cli import main
+    from nni_proxyless.data import load_splits
+    from nni_proxyless.search import run_search
+    from nni_proxyless.strategies import make_strategy
+    from nni_proxyless.supernet import Gate
+    from nni_proxyless.training import seed_epoch
+
+    assert all(map(callable, (main, load_splits, run_search, make_strategy, Gate, seed_epoch)))
+
+
+def loaded(statement: str, prefix: str, tmp_path: Path) -> bool:
+    code = (
+        f"import sys; {statement}; print(any(m == {prefix!r} or m.startswith({prefix + '.'!r}) for m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    return done.stdout.strip().splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_mathematics_never_imports_nni(module: str, tmp_path: Path) -> None:
+    assert not loaded(f"import nni_proxyless.{module}", "nni", tmp_path)
+
+
+@pytest.mark.parametrize("module", ["cli.entry", "search.recipe", "nni_bridge.trial"])
+def test_what_a_trial_needs_first_does_not_import_torch(module: str, tmp_path: Path) -> None:
+    assert not loaded(f"import nni_proxyless.{module}", "torch", tmp_path)
+    assert loaded("import nni_proxyless; nni_proxyless.ProxylessNAS", "torch", tmp_path)  # the check can fail
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "nni_proxyless.strategies.proxyless",
+        "nni_proxyless.supernet.gated",
+        "nni_proxyless.strategies.penalty",
+        "nni.nas.strategy",
+    ],
+)
+def test_nnis_own_strategies_survive_our_import_in_any_order(first: str, tmp_path: Path) -> None:
+    """NNI replaces DARTS by a stub when nni.nas.oneshot is imported before nni.nas.strategy."""
+    code = (
+        f"import warnings; warnings.simplefilter('ignore'); import {first}; import nni_proxyless.strategies.proxyless;"
+        "import nni.nas.strategy as s; print(s.DARTS.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip().splitlines()[-1] == "nni.nas.oneshot.pytorch.strategy"
