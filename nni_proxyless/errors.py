@@ -1,8 +1,8 @@
 """One exception hierarchy for the whole package.
 
-`InputError` is what the user can mend: a wrong key, file, device or value. The command line prints its
-message as one line and exits with code 2. `RunError` is a run that failed although its input was good:
-exit code 1. A message says what was received, what is allowed and what to do.
+An `InputError` is an error that the user can fix: a wrong key, file, device or value. The command line prints its
+message on one line and exits with code 2. A `RunError` is a run that failed although its input was valid. Its exit
+code is 1. A message states what was received, what is allowed and what to do.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Iterable
 
 
 class ProxylessError(Exception):
-    """Base of all errors raised on purpose by nni-proxyless."""
+    """Base class of all errors that nni-proxyless raises deliberately."""
 
 
 class InputError(ProxylessError, ValueError):
-    """Bad input: a value, file or combination that the user has to change."""
+    """Invalid input: a value, file or combination that the user has to change."""
 
 
 class RecipeError(InputError):
-    """A recipe that has an unknown key, a wrong type or a value out of range."""
+    """A recipe with an unknown key, a wrong type or a value out of range."""
 
 
 class SpaceError(InputError):
@@ -28,7 +28,7 @@ class SpaceError(InputError):
 
 
 class LatencyTableError(InputError):
-    """A latency table that cannot be read or holds impossible values."""
+    """A latency table that cannot be read or contains impossible values."""
 
 
 class MissingOperatorError(LatencyTableError):
@@ -44,15 +44,15 @@ class DataError(InputError):
 
 
 class MissingDependencyError(InputError):
-    """An optional package that the chosen feature needs."""
+    """An optional package that the chosen feature needs, but that is not installed."""
 
 
 class RunError(ProxylessError, RuntimeError):
-    """A run that failed although its input was good."""
+    """A run that failed although its input was valid."""
 
 
 def unknown_name(kind: str, received: object, allowed: Iterable[str]) -> str:
-    """The message for a name that does not exist: what was received, the nearest valid one, what is allowed."""
+    """Return the error message for an unknown name: the received name, the closest valid one and all valid ones."""
     names = sorted(allowed)
     close = difflib.get_close_matches(str(received), names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""

@@ -1,4 +1,4 @@
-"""Reading and writing of the small files this package exchanges: YAML and JSON, safely and atomically."""
+"""Safe reading and atomic writing of this package's small files: text, YAML, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from .errors import InputError
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it: readers never see half a file.
+    """Write a temporary file in the folder of `path` and rename it, so that readers never see a partial file.
 
     Args:
-        path: Where the file goes; missing parent folders are made.
-        write: Called with the path of the temporary file.
+        path: Path of the file. Missing parent folders are created.
+        write: Function that writes the content to the path that it is given, that of the temporary file.
+
+    Returns:
+        Path of the file.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +33,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
     temporary = Path(name)
     try:
         write(temporary)
-        # mkstemp makes the file private; the result is an ordinary file of the user's.
+        # mkstemp makes the file readable by its owner only. The result gets the permissions of an ordinary file.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -54,7 +57,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 def write_yaml(path: str | os.PathLike[str], content: Any) -> Path:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     if any(mark in text for mark in "\x85\u2028\u2029\ufeff"):
-        # PyYAML writes these as they are and reads them as line breaks or nothing: escaped, they come back.
+        # PyYAML writes these characters unescaped, but then reads them as line breaks or drops them. So escape them.
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=False, width=120)
     return write_text(path, text)
 
@@ -68,15 +71,15 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
 
 
 def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError]) -> dict[str, Any]:
-    """Read a YAML or JSON file (JSON is YAML) that must hold a mapping.
+    """Read a YAML or JSON file that must contain a mapping.
 
     Args:
-        path: The file.
-        what: How the file is called in messages, as in "recipe".
-        error: The error class to raise.
+        path: Path of the file.
+        what: Kind of file in error messages, such as "recipe".
+        error: Class of the error to raise.
 
     Raises:
-        InputError: (as `error`) where the file is missing, cannot be parsed or holds something else.
+        InputError: The file is missing, cannot be parsed or does not contain a mapping. The error is of class `error`.
     """
     file = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines elsewhere."""
+"""Progress display for long tasks: a bar on a terminal, plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(title: str, every_s: float = 10.0) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields a function that is called with a text, steps done and steps at most.
+    """Show the progress of a task on standard error, and yield the function that updates it.
+
+    The arguments of that function are a text, the number of steps done and the maximum number of steps.
 
     Args:
-        title: Stands before the bar or the lines.
-        every_s: Seconds between two plain lines.
+        title: Title before the bar or at the start of each line.
+        every_s: Minimum time in seconds between two plain lines.
     """
     if sys.stderr.isatty():
         from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""Where the shipped spaces and experiments lie: inside the wheel, or at the top of a checkout."""
+"""Locations of files: shipped spaces and experiments (in the wheel, or at the top of a checkout), and the cache."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from .errors import InputError, unknown_name
 
 
 def shipped_folder(name: str) -> Path:
-    """The folder `search_spaces` or `experiments`, wherever this installation keeps it."""
+    """Return this installation's folder `search_spaces` or `experiments`."""
     package = Path(__file__).resolve().parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 
 
 def cache_folder() -> Path:
-    """Where measured tables are kept between trials: `$NNI_PROXYLESS_CACHE`, else `~/.cache/nni-proxyless`."""
+    """Return the folder in which latency tables and warm-ups are kept between trials.
+
+    It is `$NNI_PROXYLESS_CACHE` if that is set, otherwise `nni-proxyless` in `$XDG_CACHE_HOME` or in `~/.cache`.
+    """
     chosen = os.environ.get("NNI_PROXYLESS_CACHE")
     base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nni-proxyless"
     return base.expanduser()
 
 
 def experiment_file(name_or_path: str, file: str) -> Path:
-    """A config or recipe of the user's, or that of a shipped experiment by its name.
+    """Return the path of a config or recipe, given as a path or as the name of a shipped experiment.
 
     Args:
-        name_or_path: A path, or a name such as `quickstart`.
-        file: Which file of a shipped experiment: `config.yml` or `recipe.yml`.
+        name_or_path: Path of a file, or name of a shipped experiment such as `quickstart`.
+        file: Name of the experiment's file: `config.yml` or `recipe.yml`.
 
     Raises:
         InputError: There is neither such a file nor such an experiment.

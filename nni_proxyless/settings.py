@@ -1,37 +1,120 @@
-"""What all recipes share: a frozen dataclass whose fields are the keys of a YAML, loaded, overridden and checked.
+"""Settings that a user writes: checked by pydantic, explained in one line, described once.
 
-It imports neither NNI nor torch, so that a recipe is checked before anything slow begins.
+A setting's type, range, default and description stand in its field. From these come the checks with their messages, the
+JSON schema for editors and the tables of the documentation. This module imports neither NNI nor torch, so that a recipe
+is checked before anything slow begins.
 """
 
 from __future__ import annotations
 
 import os
-import types
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from .errors import RecipeError, unknown_name
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_core import ErrorDetails
+
+from .errors import InputError, RecipeError, unknown_name
 from .files import read_mapping
 
+_C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
+_SHOWN = 3  # errors in one message
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Base of recipes. Paths are relative to the recipe's folder.
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
-    Attributes:
-        folder: Where the recipe lies.
-    """
 
-    folder: str = field(default=".", metadata={"internal": True})
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-3` as a text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Count = Annotated[Whole, Field(ge=1)]
+WholeFrom0 = Annotated[Whole, Field(ge=0)]
+Number = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[Number, Field(gt=0)]
+NumberFrom0 = Annotated[Number, Field(ge=0)]
+PartBelow1 = Annotated[Number, Field(ge=0, lt=1)]
+ProperPart = Annotated[Number, Field(gt=0, lt=1)]
+PartUpTo1 = Annotated[Number, Field(gt=0, le=1)]
+
+
+class CheckedSettings(BaseModel):
+    """Frozen settings whose errors are one line each."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """All keys that a recipe may have."""
-        return tuple(f.name for f in fields(cls) if not f.metadata.get("internal"))
+        """All keys: those of the class itself, then those of its bases."""
+        own = [key for key in cls.model_fields if key in cls.__annotations__]
+        return (*own, *(key for key in cls.model_fields if key not in own))
+
+    @classmethod
+    def checked(cls: type[_C], values: Mapping[str, Any]) -> _C:
+        """Settings from keyword arguments.
+
+        Raises:
+            InputError: A name is unknown, a type is wrong or a value is out of range.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as reason:
+            raise InputError(cls.explain(reason, quoted=False)) from reason
+
+    @classmethod
+    def explain(cls, error: ValidationError, *, quoted: bool) -> str:
+        """What is wrong, as one line: what was received and what is allowed.
+
+        Args:
+            error: Pydantic's error.
+            quoted: Whether keys stand in quotes, as in a file.
+        """
+        found = [cls._explain_one(details, quoted) for details in error.errors(include_url=False)]
+        rest = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
+        return "; ".join(found[:_SHOWN]) + rest
+
+    @classmethod
+    def _explain_one(cls, details: ErrorDetails, quoted: bool) -> str:
+        kind, received = details["type"], details["input"]
+        if kind == "value_error":
+            return str(details["ctx"]["error"])
+        key = str(details["loc"][0])
+        if kind == "extra_forbidden":
+            return unknown_name("key" if quoted else "argument", key, cls.keys())
+        annotation = cls.model_fields[key].annotation
+        literals = _literals(annotation)
+        if literals:
+            return unknown_name(key, received, literals)
+        name = f"'{key}'" if quoted else key
+        return f"{name} must be {_allowed(annotation, cls.model_fields[key].metadata)}, got {_shown(received)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Key to value, as a file has them."""
+        values = self.model_dump()
+        return {key: values[key] for key in self.keys()}
+
+
+class Settings(CheckedSettings):
+    """Base of recipes. Relative paths start from the recipe's folder."""
+
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths start from."""
+        return self._folder
 
     @classmethod
     def load(cls: type[_S], path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> _S:
@@ -50,47 +133,17 @@ class Settings:
     @classmethod
     def from_dict(cls: type[_S], content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe") -> _S:
         """Check keys, types and ranges; see `load`."""
-        allowed, hints = cls.keys(), get_type_hints(cls)
-        values: dict[str, Any] = {"folder": str(folder or Path.cwd())}
-        for key, value in content.items():
-            if key not in allowed:
-                raise RecipeError(f"{source}: " + unknown_name("key", key, allowed))
-            values[key] = _converted(value, hints[key], f"{source}: '{key}'")
-        recipe = cls(**values)
-        recipe._check(source)
-        return recipe
-
-    def _check(self, source: str) -> None:
-        """Check ranges and combinations.
-
-        Raises:
-            RecipeError: Something is out of range; the message begins with `source`.
-        """
-
-    def check_above_0(self, source: str, *keys: str) -> None:
-        self._check_range(source, keys, "greater than 0", lambda value: 0 < value < float("inf"))
-
-    def check_from_0(self, source: str, *keys: str) -> None:
-        for key in keys:
-            value = getattr(self, key)
-            if value is not None and not 0 <= value < float("inf"):
-                raise RecipeError(f"{source}: '{key}' must not be negative, got {value}")
-
-    def check_from_0_below_1(self, source: str, *keys: str) -> None:
-        self._check_range(source, keys, "from 0 to below 1", lambda value: 0 <= value < 1)
-
-    def check_between_0_and_1(self, source: str, *keys: str) -> None:
-        self._check_range(source, keys, "between 0 and 1", lambda value: 0 < value < 1)
-
-    def _check_range(self, source: str, keys: tuple[str, ...], allowed: str, holds: Any) -> None:
-        for key in keys:
-            value = getattr(self, key)
-            if value is not None and not holds(value):
-                raise RecipeError(f"{source}: '{key}' must be {allowed}, got {value}")
+        try:
+            made = cls(**{str(key): value for key, value in content.items()})
+        except ValidationError as reason:
+            raise RecipeError(f"{source}: {cls.explain(reason, quoted=True)}") from reason
+        if folder is not None:
+            made._folder = folder
+        return made
 
     def resolve(self, path: str) -> Path:
-        """A path of the recipe's, seen from its folder."""
-        return Path(self.folder) / Path(path).expanduser()
+        """A path of the recipe, seen from the recipe's folder."""
+        return self.folder / Path(path).expanduser()
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
         """Key to value, as a recipe file has them.
@@ -98,43 +151,66 @@ class Settings:
         Args:
             absolute: Write paths in full, so that the file means the same in another folder.
         """
-        return {key: value for key, value in asdict(self).items() if key in self.keys()}
+        return super().to_dict()
 
 
-def _converted(value: Any, hint: Any, where: str) -> Any:
-    """The value as the hinted type, or a RecipeError that says what is allowed."""
-    origin = get_origin(hint)
-    if origin is Literal:
-        allowed = get_args(hint)
-        if value not in allowed:
-            raise RecipeError(f"{where}: " + unknown_name("value", value, allowed))
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _converted(value, next(arg for arg in get_args(hint) if arg is not type(None)), where)
-    if origin is dict:
-        if isinstance(value, Mapping):
-            return dict(value)
-        raise RecipeError(f"{where} must be a mapping, got {_shown(value)}")
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is float:
-        if isinstance(value, str):  # YAML 1.1 reads 1e-3 as a text
-            try:
-                return float(value)
-            except ValueError:
-                pass
-        elif is_number:
-            return float(value)
-        raise RecipeError(f"{where} must be a number, got {_shown(value)}")
-    if hint is int:
-        if is_number and float(value).is_integer():
-            return int(value)
-        raise RecipeError(f"{where} must be a whole number, got {_shown(value)}")
-    names = {str: "a text", bool: "true or false"}
-    if isinstance(value, hint):
-        return value
-    raise RecipeError(f"{where} must be {names[hint]}, got {_shown(value)}")
+def markdown_table(settings: type[CheckedSettings]) -> str:
+    """The keys of settings as a Markdown table: key, default, meaning."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    keys = settings.keys()
+    for key in keys:
+        field = settings.model_fields[key]
+        default = field.get_default(call_default_factory=True)
+        if default is None or default == {}:
+            shown = ""
+        else:
+            shown = f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        rows.append(f"| `{key}` | {shown} | {' '.join((field.description or '').split())} |")
+    return "\n".join(rows)
+
+
+def _literals(annotation: Any) -> tuple[str, ...]:
+    """The allowed texts of a `Literal`, also of an optional one."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((found for part in get_args(annotation) if (found := _literals(part))), ())
+
+
+def _allowed(annotation: Any, metadata: Iterable[Any]) -> str:
+    """A noun phrase for the values that a field takes."""
+    kind, bounds = _kind_and_bounds(annotation, metadata)
+    if kind is int:
+        return "a whole number" + (f" from {bounds['ge']}" if "ge" in bounds else "")
+    if kind is float:
+        ranges = {
+            ("gt",): "greater than {gt:g}",
+            ("ge",): "of at least {ge:g}",
+            ("ge", "lt"): "from {ge:g} to below {lt:g}",
+            ("gt", "lt"): "between {gt:g} and {lt:g}",
+            ("gt", "le"): "above {gt:g} and at most {le:g}",
+        }
+        text = ranges.get(tuple(bounds))
+        return "a number" + (f" {text.format(**bounds)}" if text else "")
+    return {str: "a text", bool: "true or false", dict: "a mapping"}.get(kind, "of another type")
+
+
+def _kind_and_bounds(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, dict[str, Any]]:
+    bounds = {
+        name: getattr(part, name)
+        for name in ("gt", "ge", "lt", "le")
+        for part in metadata
+        if getattr(part, name, None) is not None
+    }
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        spread = [part for one in more for part in (getattr(one, "metadata", None) or [one])]
+        kind, deeper = _kind_and_bounds(inner, spread)
+        return kind, {**deeper, **bounds}
+    options = [part for part in get_args(annotation) if part is not type(None)]
+    if get_origin(annotation) is not dict and options:
+        kind, deeper = _kind_and_bounds(options[0], ())
+        return kind, {**deeper, **bounds}
+    return get_origin(annotation) or annotation, bounds
 
 
 def _shown(value: Any) -> str:

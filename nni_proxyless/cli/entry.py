@@ -1,6 +1,6 @@
-"""The `nni-proxyless` command: parses, calls, prints; no logic.
+"""The `nni-proxyless` command: parses arguments, calls other modules and prints; holds no logic.
 
-Exit codes: 0 good, 1 a run that failed, 2 bad input, 130 interrupted.
+Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..errors import InputError, ProxylessError, RunError
 from .settings import parse_settings
 
 _log = logging.getLogger("nni_proxyless")
-# Errors of the disk that no check beforehand can rule out.
+# Errors while writing that cannot be ruled out by a check beforehand.
 _OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors of the command line are one line and exit code 2, like all others."""
+    """Reports an error in the arguments as one line with exit code 2, as for all other bad input."""
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+    """Make the parser of the command line."""
     common = _Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser = _Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
@@ -57,22 +57,22 @@ def build_parser() -> argparse.ArgumentParser:
     run = command(
         "run",
         _run,
-        "Start an NNI experiment from an nnictl config, follow it, collect its results.",
+        "Start an NNI experiment from an nnictl config, follow it and collect its results.",
         "nni-proxyless run experiments/quickstart/config.yml",
     )
     run.add_argument("config", help="an nnictl config, or the name of a shipped experiment (quickstart)")
     run.add_argument("--port", type=int, help="port of NNI's web UI (first free one from 8080)")
-    run.add_argument("--keep", action="store_true", help="leave the manager and its web UI up")
+    run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
     run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
 
     trial = command(
         "trial",
         _trial,
-        "The trial command of an nnictl config: one search, or retraining, with the parameters NNI sends.",
+        "The trial command of an nnictl config: one search or retraining with the parameters that NNI sends.",
         "trialCommand: nni-proxyless trial --recipe recipe.yml",
     )
     trial.add_argument("--recipe", type=Path, required=True, help="the recipe that the parameters override")
-    trial.add_argument("--task", choices=("search", "retrain"), default="search", help="whose recipe it is (search)")
+    trial.add_argument("--task", choices=("search", "retrain"), default="search", help="kind of the recipe (search)")
 
     search = command(
         "search",
@@ -92,22 +92,22 @@ def build_parser() -> argparse.ArgumentParser:
     )
     decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
     decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
-    decode.add_argument("--budget-ms", type=float, help="latency in milliseconds that is not to be exceeded")
+    decode.add_argument("--budget-ms", type=float, help="latency budget in milliseconds")
     decode.add_argument(
-        "--finalists", type=int, help="compare so many of the likeliest networks with the search's weights, on its data"
+        "--finalists", type=int, help="compare this many of the likeliest networks with the search's weights and data"
     )
-    decode.add_argument("--out", type=Path, help="folder for an architecture file per table, named like the table")
-    decode.add_argument("--front", type=Path, help="CSV of every table's whole front, latency against likelihood")
+    decode.add_argument("--out", type=Path, help="folder for the architecture files, each named like its table")
+    decode.add_argument("--front", type=Path, help="CSV file for the fronts of all tables, likelihood against latency")
 
     cli_network.add_commands(commands, command)
 
     register = command(
         "register",
         _register,
-        "Put the tuner LatencyBudget into NNI's registry, for plain nnictl; `run` does it by itself.",
+        "Add the tuner LatencyBudget to NNI's registry, for plain nnictl; `run` does it by itself.",
         "nni-proxyless register",
     )
-    register.add_argument("--unregister", action="store_true", help="take it out again")
+    register.add_argument("--unregister", action="store_true", help="remove it")
 
     doctor = command(
         "doctor",
@@ -115,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Check the installation: versions, registry, port, write access, backends, known conflicts.",
         "nni-proxyless doctor",
     )
-    doctor.add_argument("--port", type=int, default=8080, help="the port that NNI's web UI is meant to have (8080)")
+    doctor.add_argument("--port", type=int, default=8080, help="port intended for NNI's web UI (8080)")
 
     latency = commands.add_parser(
         "latency", help="Latency tables of devices.", description="Latency tables of devices."
@@ -126,7 +126,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point of the console script."""
+    """Run a command; entry point of the console script. Ends the process with the exit code of the command.
+
+    Args:
+        arguments: Words of the command line; those of the process by default.
+    """
     options = build_parser().parse_args(arguments)
     _quiet_third_parties()
     try:
@@ -146,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             where = f" {error.filename}" if error.filename else ""
             _one_line(options.command, f"cannot write{where}: {error.strerror}; what was there before is untouched")
             sys.exit(1)
-        # The traceback goes to the log first; the last line says what happened.
+        # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
         sys.exit(1)
@@ -231,7 +235,7 @@ def _doctor(options: argparse.Namespace) -> int:
     sys.stdout.flush()
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
-        raise RunError(f"{errors} thing{'s' if errors > 1 else ''} to mend before a search works")
+        raise RunError(f"{errors} problem{'s' if errors > 1 else ''} to fix before a search works")
     return 0
 
 
@@ -253,7 +257,7 @@ def _decode(options: argparse.Namespace) -> int:
     if options.finalists is None:
         decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}
     else:
-        from ..search.judge import decode_finalists
+        from ..search.shared_weights import decode_finalists
 
         decoded = decode_finalists(options.checkpoint, tables, options.budget_ms, options.finalists)
     lines = []
@@ -264,7 +268,7 @@ def _decode(options: argparse.Namespace) -> int:
             shown += f"accuracy {architecture.metrics['default']:.4f}  "
         lines.append(f"{name}  {shown}{architecture.candidate_names}")
     if options.front:
-        fronts = {name: found.front(table, options.budget_ms) for name, table in tables.items()}
+        fronts = {name: found.for_table(table).front(options.budget_ms) for name, table in tables.items()}
         lines += [f"{name}: {len(points)} points on the front" for name, points in fronts.items()]
         lines.append(f"front: {write_fronts(options.front, fronts).resolve()}")
     if options.out:
@@ -282,8 +286,8 @@ def _one_line(command: str, error: object) -> None:
 
 
 def _quiet_third_parties() -> None:
-    """Readable logs: our lines, and third parties' warnings that a user can act on."""
-    # A handler of our own, not the root's: NNI has its own too, and would say everything twice.
+    """Set up logging, and silence messages of other packages that a user cannot act on."""
+    # The handler is added to our own logger instead of the root logger: NNI's handler would print every line again.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     _log.handlers = [handler]
@@ -291,7 +295,7 @@ def _quiet_third_parties() -> None:
     _log.setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with contextlib.suppress(ImportError):
-        # gym, which NNI's ENAS needs, tells every process that imports it to use something else.
+        # gym, which NNI's ENAS needs, prints at import that it is unmaintained and should be replaced.
         from gym_notices import notices
 
         notices.notices.clear()

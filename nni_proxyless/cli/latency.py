@@ -1,68 +1,74 @@
-"""`nni-proxyless latency …`: parses, calls, prints; no logic."""
+"""The arguments of `nni-proxyless latency …`."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, LatencyTableError
+from .latency_commands import run_compare, run_fit, run_import, run_measure, run_predict, run_show, run_validate
 
-_log = logging.getLogger("nni_proxyless")
 AddCommand = Callable[..., argparse.ArgumentParser]
 
 
 def add_commands(tables: Any, command: AddCommand) -> None:
-    """Add the subcommands of `latency` to their group."""
+    """Add the subcommands of `latency`.
+
+    Args:
+        tables: Argparse group of the subcommands.
+        command: Function that adds one subcommand to the group.
+    """
     measure = command(
         "measure",
-        _measure,
-        "Measure the operators of a space, calibrate on whole networks, write a table.",
+        run_measure,
+        "Measure the operators of a space, calibrate on whole networks and write a latency table.",
         "nni-proxyless latency measure --space mobilenetv2_imagenet --backend onnxruntime --out this_machine.yml",
         tables,
     )
-    measure.add_argument("--space", required=True, help="a shipped space, or the path of a space's YAML")
+    measure.add_argument("--space", required=True, help="name of a shipped space, or path of a space file (YAML)")
     _add_backend(measure, required=True)
     measure.add_argument("--out", type=Path, required=True, help="file of the table")
-    measure.add_argument("--networks", type=int, default=12, help="whole networks to calibrate on (12; 0 for none)")
-    measure.add_argument("--samples", type=Path, help="CSV for the raw samples")
+    measure.add_argument(
+        "--networks", type=int, default=12, help="number of networks for the calibration (12; 0 for none)"
+    )
+    measure.add_argument("--samples", type=Path, help="CSV file for the raw samples")
 
     validate = command(
         "validate",
-        _validate,
-        "Measure random networks that a table has never seen, and compare with what it predicts.",
+        run_validate,
+        "Measure random networks that did not calibrate a table, and compare them with its predictions.",
         "nni-proxyless latency validate this_machine.yml --space mobilenetv2_imagenet --networks 30",
         tables,
     )
     validate.add_argument("table", type=Path, help="file of the table")
-    validate.add_argument("--space", help="a shipped space or a space's YAML (the one the table was measured for)")
-    validate.add_argument("--networks", type=int, default=30, help="how many networks (30)")
-    validate.add_argument("--seed", type=int, default=0, help="draws the networks (0)")
-    validate.add_argument("--out", type=Path, help="folder of CSV and plot (validation_<table>, beside the table)")
+    validate.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
+    validate.add_argument("--networks", type=int, default=30, help="number of networks (30)")
+    validate.add_argument("--seed", type=int, default=0, help="seed of the random networks (0)")
+    validate.add_argument(
+        "--out", type=Path, help="folder for CSV file and plot (validation_<table>, beside the table)"
+    )
     _add_backend(validate, required=False)
 
     fit = command(
         "fit",
-        _fit,
-        "Make a table from the latencies of whole networks.",
+        run_fit,
+        "Fit a table to the latencies of whole networks.",
         "nni-proxyless latency fit --measurements measured.csv --basis pixel3.yml xeon.yml --out new_phone.yml",
         tables,
     )
-    fit.add_argument("--measurements", type=Path, required=True, help="CSV: a column per layer, and latency_ms")
+    fit.add_argument("--measurements", type=Path, required=True, help="CSV file: a column per layer, and latency_ms")
     fit.add_argument("--basis", type=Path, nargs="+", default=[], help="tables of other devices, for few measurements")
-    fit.add_argument("--space", help="space of the layers, where a basis table was measured by operator")
+    fit.add_argument("--space", help="space of the layers; required if a basis table has entries for operators")
     fit.add_argument("--device", default="not named", help="name of the measured device, for the table")
     fit.add_argument("--out", type=Path, required=True, help="file of the table")
-    fit.add_argument("--suggest", type=int, default=0, metavar="N", help="propose N networks to measure next")
-    fit.add_argument("--suggestions", type=Path, help="CSV for these (<out>.suggestions.csv)")
+    fit.add_argument("--suggest", type=int, default=0, metavar="N", help="suggest N networks to measure next")
+    fit.add_argument("--suggestions", type=Path, help="CSV file for the suggested networks (<out>.suggestions.csv)")
 
     predict = command(
         "predict",
-        _predict,
-        "Predict architectures, or distributions over architectures, from CSV or JSON.",
+        run_predict,
+        "Predict the latency of architectures, or of distributions over architectures, from a CSV or JSON file.",
         "nni-proxyless latency predict pixel3.yml --architectures candidates.csv --out predicted.csv",
         tables,
     )
@@ -71,280 +77,59 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         "--architectures",
         type=Path,
         required=True,
-        help="CSV with a column per layer, or JSON: architectures, NNI samples, or label to candidate to probability",
+        help="CSV file with a column per layer, or JSON file of architectures, NNI samples or distributions",
     )
-    predict.add_argument("--space", help="a shipped space or a space's YAML (the one the table was measured for)")
-    predict.add_argument("--out", type=Path, help="CSV of the predictions (printed if not given)")
+    predict.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
+    predict.add_argument("--out", type=Path, help="CSV file for the predictions (printed if not given)")
 
     show = command(
         "show",
-        _show,
-        "Show what a table says: what it was measured on, a bar per candidate, what costs most.",
+        run_show,
+        "Show the content of a table: its device, a bar for each candidate, the most expensive entries.",
         "nni-proxyless latency show pixel3.yml --space mobilenetv2_imagenet",
         tables,
     )
     show.add_argument("table", type=Path, help="file of the table")
-    show.add_argument("--space", help="a shipped space or a space's YAML (the one the table was measured for)")
-    show.add_argument("--top", type=int, default=10, help="how many of the dearest entries (10)")
+    show.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
+    show.add_argument("--top", type=int, default=10, help="number of most expensive entries to show (10)")
 
     importing = command(
         "import",
-        _import,
+        run_import,
         "Import a table published with ProxylessNAS or once-for-all.",
         "nni-proxyless latency import mobile_trim.yaml --format proxylessnas --out pixel1.yml",
         tables,
     )
-    importing.add_argument("file", type=Path, help="the published YAML")
-    importing.add_argument("--format", required=True, help="proxylessnas or once-for-all")
-    importing.add_argument("--device", help="name of the device, for the table (the file's name)")
+    importing.add_argument("file", type=Path, help="published table (YAML)")
+    importing.add_argument("--format", required=True, help="format of the file: proxylessnas or once-for-all")
+    importing.add_argument("--device", help="name of the measured device, for the table (the file name)")
     importing.add_argument("--out", type=Path, required=True, help="file of the table")
 
     comparing = command(
         "compare",
-        _compare,
-        "Compare two tables: rank correlation by kind of operator, where they disagree most.",
+        run_compare,
+        "Compare two tables: rank correlation by kind of operator, and the largest disagreements.",
         "nni-proxyless latency compare pixel1.yml this_machine.yml",
         tables,
     )
-    comparing.add_argument("first", type=Path, help="a table")
-    comparing.add_argument("second", type=Path, help="another table")
-    comparing.add_argument("--top", type=int, default=10, help="how many disagreements (10)")
+    comparing.add_argument("first", type=Path, help="first table")
+    comparing.add_argument("second", type=Path, help="second table")
+    comparing.add_argument("--top", type=int, default=10, help="number of disagreements to show (10)")
 
 
 def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
-    which = "" if required else " (that of the table)"
+    which = "" if required else " (the backend of the table)"
     parser.add_argument("--backend", required=required, help=f"torch, onnxruntime, command, flops or params{which}")
     for name, kind, text in (
-        ("threads", int, "threads to compute with (1)"),
-        ("batch", int, "images in a batch (1)"),
+        ("threads", int, "number of threads (1)"),
+        ("batch", int, "number of images in a batch (1)"),
         ("dtype", str, "onnxruntime: float32 or int8 (float32)"),
         ("device", str, "torch: cpu or cuda (cpu); command: name of the device"),
-        ("command", str, "command: given an ONNX file in place of {model}, prints milliseconds"),
-        ("pattern", str, "command: regular expression whose group is the number (last number of the last line)"),
-        ("unit", str, "command: unit of that number, us, ms or s (ms)"),
-        ("timeout-s", float, "command: seconds until a run counts as failed (60)"),
-        ("retries", int, "command: how often a failed run is tried again (2)"),
+        ("command", str, "command: shell command that prints the latency; {model} becomes the path of an ONNX file"),
+        ("pattern", str, "command: regular expression whose only group is the latency (last number of the last line)"),
+        ("unit", str, "command: unit of the printed latency: us, ms or s (ms)"),
+        ("timeout-s", float, "command: seconds after which a run counts as failed (60)"),
+        ("retries", int, "command: number of times that a failed run is repeated (2)"),
     ):
-        # Not `command`: the parser's own name for the chosen command.
+        # The prefix avoids a clash with `command`, which the main parser uses for the chosen command.
         parser.add_argument(f"--{name}", type=kind, dest=f"backend_{name.replace('-', '_')}", help=text)
-
-
-def _make_backend(options: argparse.Namespace) -> Any:
-    from ..latency import make_backend
-
-    given = {
-        key.removeprefix("backend_"): value
-        for key, value in vars(options).items()
-        if key.startswith("backend_") and value is not None
-    }
-    if options.backend is None:
-        if given:
-            raise InputError(f"--{next(iter(given)).replace('_', '-')} needs --backend")
-        return None
-    return make_backend(options.backend, **given)
-
-
-def _measure(options: argparse.Namespace) -> int:
-    from ..latency import measure_table_isolated
-    from ..latency.isolated import journals
-    from ..latency.journal import export_samples
-    from ..network.space_spec import SpaceSpec
-    from ..progress import progress_bar
-
-    spec = SpaceSpec.from_yaml(options.space)
-    backend = _make_backend(options)
-    journal = options.out.parent / f".{options.out.name}.samples"
-    with progress_bar(f"measuring {spec.name} with {backend.name}") as step:
-        table = measure_table_isolated(
-            spec, backend, progress=step, calibration_networks=options.networks, journal_path=journal.resolve()
-        )
-    table.save(options.out)
-    if options.samples:
-        export_samples(journals(journal.resolve()), options.samples)
-    for path in journals(journal.resolve()):
-        path.unlink()
-    costs, calibration = table.costs(spec), table.calibration
-    fits = (
-        ""
-        if not calibration.networks
-        else (
-            f"; {calibration.networks} measured ones fit within {100 * (calibration.mean_relative_error or 0.0):.1f} %"
-        )
-    )
-    _say(
-        f"{len(table.operators)} operators with {backend.name} {backend.version}, {table.dtype}, "
-        f"{backend.threads} thread(s), batch {backend.batch}, on {table.device.name}: {table.device.processor}",
-        f"networks take {costs.smallest:.4g} to {costs.largest:.4g} {table.unit}{fits}",
-        f"table: {options.out.resolve()}",
-    )
-    return 0
-
-
-def _validate(options: argparse.Namespace) -> int:
-    from ..latency import LatencyTable, this_device
-    from ..latency.predict import space_of
-    from ..latency.validate import plot, table_backend, validate
-    from ..progress import progress_bar
-
-    table = LatencyTable.load(options.table)
-    spec = space_of(table, options.space)
-    if spec is None:
-        raise LatencyTableError(f"the table was measured for space {table.space!r}, which is not shipped: give --space")
-    backend = _make_backend(options) or table_backend(table)
-    elsewhere = backend.device != table.device
-    with progress_bar(f"measuring {options.networks} networks of {spec.name} with {backend.name}") as step:
-        found = validate(table, spec, options.networks, backend=backend, seed=options.seed, progress=step)
-    folder = options.out or options.table.parent / f"validation_{options.table.stem}"
-    where = f"{table.device.name}, {backend.name}"
-    rows = found.save_csv(folder / "validation.csv")
-    picture = plot(found, f"{spec.name} on {where}", folder / "validation.png") if table.unit == "ms" else None
-    if elsewhere:
-        _say(
-            f"note: the table is of {table.device.name} ({table.device.processor}), the networks were measured on "
-            f"{this_device().name if backend.clocked else backend.device.name} ({backend.device.processor}): scale and "
-            "order may differ"
-        )
-    if found.machine is not None:
-        clock = abs(found.predicted_ms / found.raw_ms - 1).mean()
-        _say(
-            f"the reference network takes {100 * (found.machine - 1):+.1f} % longer than when the table was measured; "
-            f"that is taken off below (by the clock alone the mean error is {100 * clock:.2f} %)"
-        )
-    _say(
-        f"{options.networks} networks of {spec.name} with {backend.name} {backend.version}, "
-        f"{found.measured_ms.min():.4g} to {found.measured_ms.max():.4g} {table.unit}",
-        f"error: mean {100 * found.mean_error:.2f} %, worst {100 * found.worst_error:.2f} %, "
-        f"bias {100 * found.bias:+.2f} %",
-        f"rank correlation: Spearman {found.spearman:.4f}, Kendall {found.kendall:.4f}",
-        f"networks: {rows.resolve()}",
-        *([f"plot: {picture.resolve()}"] if picture else []),
-    )
-    return 0
-
-
-def _fit(options: argparse.Namespace) -> int:
-    from ..files import write_csv
-    from ..latency.architectures_file import read_measurements
-    from ..latency.fitting.fit import Encoding, fit_table
-    from ..latency.fitting.suggest import how_many_more, learning_curve, suggest
-    from ..latency.predict import costs_of, load_tables
-    from ..network.space_spec import SpaceSpec
-
-    if options.suggest < 0:
-        raise InputError(f"--suggest must be a number from 0, got {options.suggest}")
-    measurements = read_measurements(options.measurements)
-    basis = load_tables(options.basis)
-    spec = None if options.space is None else SpaceSpec.from_yaml(options.space)
-    if spec is not None:
-        _check_space(measurements, spec)
-    costs = [costs_of(table, None if table.fitted_to_layers else spec) for table in basis]
-    fit = fit_table(
-        measurements, basis, basis_costs=costs, device=options.device, space=None if spec is None else spec.name
-    )
-    fit.table.save(options.out)
-    _say(
-        f"{fit.networks} networks, left out in turn: mean error {100 * fit.mean_relative_error:.1f} %, "
-        f"Spearman {fit.spearman:.3f}"
-    )
-    if fit.mixture:
-        shares = sorted(fit.mixture.items(), key=lambda item: -item[1])
-        _say("mixture: " + ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares if share >= 0.005))
-        _say(f"residual: {'none' if not fit.shrinkage else f'shrunk with strength {fit.shrinkage:g}'}")
-    candidates = fit.table.own_costs().candidates
-    _say(how_many_more(learning_curve(measurements, Encoding(candidates), costs)))
-    for warning in fit.warnings:
-        _say(f"warning: {warning}")
-    _say(f"table: {options.out.resolve()}")
-    if options.suggest:
-        proposed = suggest(dict(candidates), options.suggest, measurements)
-        path = options.suggestions or options.out.with_suffix(".suggestions.csv")
-        write_csv(path, list(proposed[0]), proposed)
-        _say(f"networks to measure next: {path.resolve()}")
-    return 0
-
-
-def _check_space(measurements: Any, spec: Any) -> None:
-    from ..latency.architectures_file import check_layers
-
-    check_layers(measurements.layers, {layer.label: layer.names for layer in spec.layers}, f"space '{spec.name}'")
-
-
-def _predict(options: argparse.Namespace) -> int:
-    from ..latency import LatencyTable
-    from ..latency.architectures_file import read_architectures
-    from ..latency.predict import costs_of, predict, space_of, write_predictions
-
-    table = LatencyTable.load(options.table)
-    costs = costs_of(
-        table, None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
-    )
-    architectures = read_architectures(options.architectures)
-    predicted = predict(costs, architectures)
-    if options.out:
-        write_predictions(options.out, architectures, predicted, table)
-        _say(
-            f"{len(predicted)} predicted, {predicted.min():.4g} to {predicted.max():.4g} {table.unit}",
-            f"predictions: {options.out.resolve()}",
-        )
-    else:
-        _say(*(f"{value:.6g} {table.unit}" for value in predicted))
-    return 0
-
-
-def _show(options: argparse.Namespace) -> int:
-    from ..latency import LatencyTable
-    from ..latency.predict import costs_of, space_of
-    from ..latency.show import dearest, describe, layer_bars
-
-    table = LatencyTable.load(options.table)
-    spec = None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
-    lines = describe(table)
-    if spec is not None or table.fitted_to_layers:
-        lines += ["", *layer_bars(costs_of(table, spec))]
-    _say(*lines, "", "costs most", *dearest(table, options.top))
-    return 0
-
-
-def _import(options: argparse.Namespace) -> int:
-    from ..latency.published import import_table
-
-    found = import_table(options.file, options.format, device=options.device)
-    found.table.save(options.out)
-    _say(f"{found.known} of {len(found.table.operators)} entries are operators of ours")
-    if found.by_name:
-        _say(f"kept by name only (other operators, squeeze-and-excite, h-swish): {len(found.by_name)}")
-    for space, (count, lacking) in found.lacks.items():
-        listed = "" if not lacking or len(lacking) == count else f", such as {lacking[0]}"
-        _say(f"space {space}: " + (f"lacks {len(lacking)} of {count} operators{listed}" if lacking else "complete"))
-    _say(
-        "lacks as well: processor, backend, number format, threads, date, calibration on whole networks",
-        f"table: {options.out.resolve()}",
-    )
-    return 0
-
-
-def _compare(options: argparse.Namespace) -> int:
-    from ..latency import LatencyTable
-    from ..latency.compare import compare
-
-    first, second = LatencyTable.load(options.first), LatencyTable.load(options.second)
-    found = compare(first, second)
-    _say(
-        f"first:  {first.device.name}, {first.backend} ({first.unit}); {found.only_first} entries the second lacks",
-        f"second: {second.device.name}, {second.backend} ({second.unit}); {found.only_second} entries the first lacks",
-        "",
-        f"{'operators':24}  {'number':>6}  {'Spearman':>8}  second / first",
-        *(f"{k.kind:24}  {k.operators:6}  {k.spearman:8.3f}  {k.ratio:.4g}" for k in found.kinds),
-        "",
-        "they disagree most on (second over first, 1 where typical)",
-        *(
-            f"{d.factor:8.2f}  {d.entry}  ({d.first:.4g} and {d.second:.4g})"
-            for d in found.disagreements[: options.top]
-        ),
-    )
-    return 0
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`nni-proxyless retrain | export | show | report`: parses, calls, prints; no logic."""
+"""`nni-proxyless retrain | export | show | report`: parses arguments, calls other modules, prints; holds no logic."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import results_folder
 from ..errors import InputError
 from .settings import parse_settings
 
@@ -14,19 +15,24 @@ _ARCHITECTURE = "an architecture file or its folder, a published network (proxyl
 
 
 def add_commands(commands: Any, command: Any) -> None:
-    """Add the commands to the parser's."""
+    """Add the commands to the parser.
+
+    Args:
+        commands: Subparsers of the main parser.
+        command: Function of `build_parser` that adds a command.
+    """
     retrain = command(
         "retrain",
         _retrain,
-        "Train a found network, judged on data that no search has learnt from.",
+        "Train a found network, and validate it on data that no search has learnt from.",
         "nni-proxyless retrain results/quickstart/cpu_torch epochs=60 --inherit",
         commands,
     )
     retrain.add_argument("architecture", help=_ARCHITECTURE)
     retrain.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)")
-    retrain.add_argument("--recipe", type=Path, help="a retraining's recipe (data as in the search's recipe.yml)")
+    retrain.add_argument("--recipe", type=Path, help="recipe of the retraining (data of the search's recipe.yml)")
     retrain.add_argument(
-        "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with weights (weights.pt beside)"
+        "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
     )
     retrain.add_argument("--output", type=Path, help="folder of the results (retrained, beside the architecture)")
 
@@ -38,15 +44,15 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     export.add_argument("architecture", help="folder of a search's or retraining's results, or an architecture file")
-    export.add_argument("--weights", type=Path, help="its weights (weights.pt beside)")
+    export.add_argument("--weights", type=Path, help="its weights (weights.pt beside it)")
     export.add_argument(
         "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
         help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
     )  # fmt: skip
     export.add_argument("--out", type=Path, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
-    export.add_argument("--recipe", type=Path, help="recipe whose data check and calibrate (recipe.yml beside)")
-    export.add_argument("--images", type=int, default=256, help="images to check and calibrate with (256)")
+    export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
+    export.add_argument("--images", type=int, default=256, help="number of images to check and calibrate with (256)")
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
 
     show = command(
@@ -63,11 +69,11 @@ def add_commands(commands: Any, command: Any) -> None:
     report = command(
         "report",
         _report,
-        "Make one HTML page of an experiment: architectures, accuracy against latency, cross table, how it went.",
+        "Make an HTML page of an experiment: architectures, accuracy against latency, cross table, search history.",
         "nni-proxyless report results/quickstart",
         commands,
     )
-    report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, also a running one")
+    report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, which may be running")
     report.add_argument("--out", type=Path, help="folder of the report (report, in the folder of results)")
 
 
@@ -79,7 +85,7 @@ def _retrain(options: argparse.Namespace) -> int:
     if options.inherit is not None:
         if options.inherit == "" and file is None:
             raise InputError(f"--inherit needs a file of weights: {options.architecture} is a name")
-        chosen = Path(options.inherit) if options.inherit else (file or Path()).parent / "weights.pt"
+        chosen = Path(options.inherit) if options.inherit else (file or Path()).parent / results_folder.WEIGHTS
         settings["inherit"] = str(chosen.resolve())
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
@@ -113,9 +119,9 @@ def _export(options: argparse.Namespace) -> int:
 
     formats = check_formats(options.format)
     tables = find_tables(options.table, file)
-    images = load_images(architecture, options.recipe or file.parent / "recipe.yml", options.images)
+    images = load_images(architecture, options.recipe or file.parent / results_folder.RECIPE, options.images)
     out = options.out or file.parent / "exported"
-    weights = options.weights or file.parent / "weights.pt"
+    weights = options.weights or file.parent / results_folder.WEIGHTS
     done = export(architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure)
     lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
     for one in done:
@@ -138,7 +144,7 @@ def _show(options: argparse.Namespace) -> int:
 
     architecture = _architecture(options.architecture)
     file = _architecture_file(options.architecture)
-    path = options.table or (file.parent / "latency_table.yml" if file is not None else None)
+    path = options.table or (file.parent / results_folder.LATENCY_TABLE if file is not None else None)
     table = LatencyTable.load(path) if path is not None and (options.table or path.is_file()) else None
     lines = describe(architecture, table)
     if options.against:
@@ -157,10 +163,10 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _architecture_file(text: str) -> Path | None:
-    """The file that a user means: the path of one, or of its folder; none for a name."""
+    """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
     path = Path(text).expanduser()
     if path.is_dir():
-        return path / "architecture.json"
+        return path / results_folder.ARCHITECTURE
     return path if path.suffix == ".json" or path.exists() else None
 
 

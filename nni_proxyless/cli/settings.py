@@ -1,4 +1,4 @@
-"""`key=value` on the command line."""
+"""Parses settings of the form `key=value` on the command line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..errors import InputError
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Key to value, each value read as YAML.
+    """Parse words of the form `key=value`; each value is read as YAML.
 
     Raises:
-        InputError: A word is not of this form, or its value is not YAML.
+        InputError: A word does not have this form, or its value is not valid YAML.
     """
     settings = {}
     for word in words:

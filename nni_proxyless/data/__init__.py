@@ -1,4 +1,4 @@
-"""Data sets and their split."""
+"""Data sets and their split into parts."""
 
 from ..lazy import names_of_modules
 

@@ -1,6 +1,6 @@
-"""Small images in memory, from one `.npz` file: no decoding, and a batch is augmented as one.
+"""Small images in memory, read from one `.npz` file. They need no decoding, and whole batches are augmented at once.
 
-Reading CIFAR's images one by one takes longer than training a small network on them.
+Reading CIFAR's images one by one would take longer than training a small network on them.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from torch.utils.data import Dataset
 
 from ..errors import DataError
 
-PADDING = 1 / 8  # of the height: what a shift may leave out, as for CIFAR
+PADDING = 1 / 8  # largest shift of an image, as a fraction of its height; for CIFAR the usual 4 of 32 pixels
 
 
 class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images as uint8 in memory; normalised, and augmented if wanted, as they are read.
+    """Data set of uint8 images in memory, which are normalised, and optionally augmented, when they are read.
 
     Args:
-        images: uint8, shape (count, channels, height, width).
-        labels: int64, shape (count,).
-        mean: Of each channel, between 0 and 1.
-        std: Of each channel.
-        augment: Whether each image is shifted by up to an eighth of its height and flipped at random.
+        images: Images as uint8, shape (count, channels, height, width).
+        labels: Labels as int64, shape (count,).
+        mean: Mean of each channel, for pixel values between 0 and 1, shape (channels,).
+        std: Standard deviation of each channel on the same scale, shape (channels,).
+        augment: Whether each image is randomly flipped and shifted by up to an eighth of its height.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, augment: bool) -> None:
@@ -45,11 +45,11 @@ class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
         return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Several at once; what PyTorch's loader asks for where there is such a method."""
+        """Return several images and their labels at once. PyTorch's data loader calls this method if it exists."""
         return list(zip(*self.batch(indices), strict=True))
 
     def batch(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Images, float32 of shape (len(indices), channels, height, width), and labels."""
+        """Return images, float32 of shape (len(indices), channels, height, width), and their labels."""
         chosen = torch.as_tensor(indices)
         images = self.images[chosen]
         if self._augment:
@@ -70,14 +70,18 @@ def _shifted_and_flipped(images: Tensor) -> Tensor:
 
 
 def load_arrays(path: Path) -> tuple[ArrayImages, ArrayImages, ArrayImages | None]:
-    """The images of a file: to train on with and without augmentation, and those to test on, if there are any.
+    """Load the images of a file.
 
     Args:
-        path: An `.npz` with `images`, uint8 of shape (count, height, width) or (count, height, width, channels), and
-            `labels`, whole numbers from 0; `test_images` and `test_labels` where there is a test part.
+        path: Path of an `.npz` file. It contains `images`, uint8 of shape (count, height, width) or (count, height,
+            width, channels), and `labels`, integers from 0. If there is a test set, the file also contains
+            `test_images` and `test_labels`.
+
+    Returns:
+        Training images with augmentation, the same images without augmentation, and the test images or `None`.
 
     Raises:
-        DataError: The file does not hold that.
+        DataError: The file cannot be read or does not contain these arrays.
     """
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -1,4 +1,4 @@
-"""The data sets by name, before they are split."""
+"""Loading of data sets by name, before they are split."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ class DataSource:
     """A training set before it is split.
 
     Attributes:
-        train: With augmentation, where the images are natural ones.
-        plain: The same images in the same order, without.
+        train: Training images with augmentation, except that `digits` has none.
+        plain: The same images in the same order, without augmentation.
         labels: Class of each image.
         num_classes: Number of classes.
-        test: The data set's own test part, which no split touches, where it has one.
-        natural: Whether the images are photographs, which crops, flips and mixtures leave what they are.
+        test: The data set's own test set, which is never split; `None` if there is none.
     """
 
     train: ImageDataset
@@ -42,11 +41,10 @@ class DataSource:
     labels: Sequence[int]
     num_classes: int
     test: ImageDataset | None = None
-    natural: bool = True
 
 
 def _digits(input_shape: tuple[int, int, int], _data_dir: Path | None, _download: bool) -> DataSource:
-    """scikit-learn's 1,797 handwritten digits, 8 x 8, resized; embedded in the package."""
+    """scikit-learn's 1,797 handwritten digits, resized from 8 x 8. They are part of scikit-learn's package."""
     from sklearn.datasets import load_digits
 
     channels, height, width = input_shape
@@ -56,7 +54,7 @@ def _digits(input_shape: tuple[int, int, int], _data_dir: Path | None, _download
     images = ((images - images.mean()) / images.std()).repeat(1, channels, 1, 1)
     labels = digits.target.tolist()
     tensors = cast(ImageDataset, TensorDataset(images, torch.tensor(labels)))
-    return DataSource(tensors, tensors, labels, 10, natural=False)
+    return DataSource(tensors, tensors, labels, 10)
 
 
 def _cifar(class_name: str) -> Callable[[tuple[int, int, int], Path | None, bool], DataSource]:
@@ -86,7 +84,7 @@ def _cifar(class_name: str) -> Callable[[tuple[int, int, int], Path | None, bool
 
 
 def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _download: bool) -> DataSource:
-    """ImageNet's layout: `<data_dir>/train/<class>/<image>`, and `val` in the same way where there is a test part."""
+    """Images in ImageNet's layout: `<data_dir>/train/<class>/<image>`, and optionally `val` in the same layout."""
     from torchvision import datasets
     from torchvision.transforms import v2
 
@@ -99,7 +97,7 @@ def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _down
     if size > 64:
         augment = [v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]
         centre = [v2.Resize(round(size / 0.875), antialias=True), v2.CenterCrop(size)]
-    else:  # small images lose too much to a resized crop
+    else:  # random resized crops discard too much of a small image
         centre = [v2.Resize((size, size), antialias=True)]
         augment = [*centre, v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()]
     try:
@@ -118,7 +116,7 @@ def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _down
 
 
 def _arrays(input_shape: tuple[int, int, int], data_dir: Path | None, _download: bool) -> DataSource:
-    """Images in memory: `data_dir` is an `.npz` file, see `image_arrays`."""
+    """Images in memory. `data_dir` is the path of an `.npz` file; see `image_arrays`."""
     if data_dir is None:
         raise DataError("data set arrays needs data_dir, the .npz file of its images and labels")
     if not data_dir.is_file():

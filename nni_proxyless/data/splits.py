@@ -1,8 +1,8 @@
-"""Data sets, and the one seeded split into weight-training, architecture-training and held-out parts.
+"""The seeded split of a data set into a weight-training, an architecture-training and a held-out part.
 
-The paper takes the architecture part from the training set so that the test set is never searched on
-(section 4.3); so do we, and a third part, which neither weights nor architecture ever learn from, judges the
-decoded networks.
+The paper takes the architecture part from the training set, so that the search never sees the test set (section 4.3).
+This package does the same, and holds out a third part on which decoded networks are evaluated. Neither weights nor
+architecture are trained on the third part.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from .sources import SOURCES, ImageDataset
 
 @dataclass(frozen=True)
 class DataSplits:
-    """The three parts; no image is in two of them.
+    """The three disjoint parts `weights`, `architecture` and `held_out` of a data set, and other views of them.
 
     Attributes:
-        weights: Trains the weights.
-        architecture: Trains the architecture.
-        finalists: The images of `architecture` without augmentation: compares networks at the end of a search.
-        held_out: Judges decoded networks; without augmentation.
-        statistics: The images of `weights` without augmentation: re-estimates batch-norm statistics.
+        weights: Images that train the weights.
+        architecture: Images that train the architecture.
+        finalists: Images of `architecture` without augmentation, for comparing networks at the end of a search.
+        held_out: Images without augmentation, for evaluating decoded networks.
+        statistics: Images of `weights` without augmentation, for re-estimating batch-norm statistics.
         num_classes: Number of classes.
-        training: `weights` and `architecture` together: trains a network that has been found.
-        test: The data set's own test part, where it has one.
-        natural: Whether the images are photographs.
+        training: Images of `weights` and `architecture` together, for training the network that a search has found.
+        test: The data set's own test set; `None` if there is none.
     """
 
     weights: Subset[tuple[Tensor, Any]]
@@ -44,7 +43,6 @@ class DataSplits:
     num_classes: int
     training: Subset[tuple[Tensor, Any]]
     test: ImageDataset | None
-    natural: bool
 
 
 def load_splits(
@@ -60,16 +58,16 @@ def load_splits(
     """Load a data set and split it.
 
     Args:
-        name: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
-        input_shape: Channels, height and width that the network takes.
-        data_dir: Folder of the files, of `arrays` the `.npz` file; `digits` needs none.
+        name: Name of the data set: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
+        input_shape: Channels, height and width of the network's input.
+        data_dir: Folder of the data set's files; for `arrays`, the path of the `.npz` file. `digits` needs none.
         download: Whether torchvision may download CIFAR.
-        arch_fraction: Part of the images that trains the architecture.
-        held_out_fraction: Part that is held out.
-        seed: Of the split; equal for equal seeds, whatever else the search does.
+        arch_fraction: Fraction of the images that trains the architecture.
+        held_out_fraction: Fraction of the images that is held out.
+        seed: Seed of the split. The split depends on no other random numbers of the search.
 
     Raises:
-        DataError: There is no such data set, its folder is missing or empty, or it is too small to be split.
+        DataError: There is no such data set, its files are missing or do not fit, or it is too small to be split.
     """
     if name not in SOURCES:
         raise DataError(unknown_name("data set", name, SOURCES))
@@ -84,17 +82,25 @@ def load_splits(
         num_classes=source.num_classes,
         training=Subset(source.train, sorted([*weights, *architecture])),
         test=source.test,
-        natural=source.natural,
     )
 
 
 def split_indices(
     labels: Sequence[int], arch_fraction: float, held_out_fraction: float, seed: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Seeded, stratified split into weight-training, architecture-training and held-out indices.
+    """Split a data set at random, stratified by class.
+
+    Args:
+        labels: Class of each image.
+        arch_fraction: Fraction of the images that trains the architecture.
+        held_out_fraction: Fraction of the images that is held out.
+        seed: Seed of the split.
+
+    Returns:
+        Sorted indices of the weight-training, the architecture-training and the held-out part.
 
     Raises:
-        DataError: A class has too few images for three parts.
+        DataError: The fractions leave no images for weight training, or a class has too few images for three parts.
     """
     from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""What a search had come to, read from its checkpoint: for decoding anywhere, with any table, without NNI."""
+"""What a search had come to, read from its checkpoint: it is decoded anywhere, with any table, without NNI."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from .. import results_folder
 from ..errors import InputError
 from ..files import write_csv
-from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
-from .distribution import most_likely
-from .knapsack import FrontPoint, front, most_likely_within
+from .distribution import ArchitectureDistribution
+from .knapsack import FrontPoint
 
 CHECKPOINT_KEY = "nni_proxyless"
 CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
@@ -26,35 +25,33 @@ CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
 
 @dataclass(frozen=True)
 class SearchCheckpoint:
-    """The distribution over architectures that a search had come to.
+    """What a search had come to, read from its checkpoint.
 
     Attributes:
         spec: The space.
-        probs: Label to path probabilities, shape (num_candidates,), float64; 0 where a path was pruned.
-        candidates: Label to candidate names, in the same order.
+        distribution: The distribution over architectures that the search had learnt.
     """
 
     spec: SpaceSpec
-    probs: Mapping[str, Tensor]
-    candidates: Mapping[str, tuple[str, ...]]
+    distribution: ArchitectureDistribution
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SearchCheckpoint:
-        """Read a `checkpoint.ckpt`, or that of a folder of results. Nothing in the file is executed.
+        """Read a `checkpoint.ckpt`, or the one in a folder of results. Nothing in the file is executed.
 
         Raises:
-            InputError: There is no such file, it is no checkpoint of a search, or of a space that does not describe
-                itself.
+            InputError: There is no such file, it is no checkpoint of a search, or the space of the search does not
+                describe its operators.
         """
         path = Path(path)
-        path = path / "checkpoint.ckpt" if path.is_dir() else path
+        path = path / results_folder.CHECKPOINT if path.is_dir() else path
         if not path.is_file():
             raise InputError(
                 f"there is no checkpoint {path}; give a checkpoint.ckpt or the folder of a search's results"
             )
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as reason:  # whatever an unpickler makes of a file that is something else
+        except Exception as reason:  # an unpickler raises errors of many kinds for a file that is something else
             raise InputError(
                 f"{path} is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search"
             ) from reason
@@ -66,49 +63,37 @@ class SearchCheckpoint:
                 f"{path} is of a space that does not describe its operators; decode it in Python with "
                 "strategy.export_architecture(table=…)"
             )
-        return cls(
-            SpaceSpec.from_dict(state["space"]),
-            {label: torch.softmax(alpha.double(), 0) for label, alpha in state["alpha"].items()},
-            {label: tuple(names) for label, names in state["candidates"].items()},
-        )
+        probs = {label: torch.softmax(alpha.double(), 0) for label, alpha in state["alpha"].items()}
+        candidates = {label: tuple(names) for label, names in state["candidates"].items()}
+        return cls(SpaceSpec.from_dict(state["space"]), ArchitectureDistribution(candidates, probs))
+
+    def for_table(self, table: LatencyTable) -> ArchitectureDistribution:
+        """The distribution with the costs of a table.
+
+        Raises:
+            InputError: The table is not in milliseconds.
+            MissingOperatorError: The table lacks operators of the space.
+        """
+        if table.unit != "ms":
+            raise InputError(f"decoding needs a table in ms, got one in {table.unit}")
+        return self.distribution.with_costs(table.costs(self.spec))
 
     def decode(self, table: LatencyTable | None = None, budget_ms: float | None = None, **details: Any) -> Architecture:
-        """The most likely architecture, within a budget by a table.
+        """The most likely architecture, within a budget if one is given.
 
         Args:
-            table: Of any device.
-            budget_ms: In milliseconds; needs a table.
+            table: Latency table of any device.
+            budget_ms: Largest allowed latency in milliseconds; needs a table.
             **details: Further fields of `Architecture`.
 
         Raises:
             InputError: There is a budget without a table, or no architecture is within it.
             MissingOperatorError: The table lacks operators of the space.
         """
-        if table is None:
-            if budget_ms is not None:
-                raise InputError(f"a budget of {budget_ms:g} ms needs a table")
-            choices = most_likely(self.probs, self.candidates)
-            return Architecture.of_space(self.spec, choices, **details)
-        costs = self.costs(table)
-        within = most_likely_within(self.probs, costs, costs.largest if budget_ms is None else budget_ms)
-        return Architecture.of_space(
-            self.spec, within, budget_ms=budget_ms, predicted_latency_ms=costs.of(within), **details
-        )
-
-    def front(self, table: LatencyTable, budget_ms: float | None = None) -> list[FrontPoint]:
-        """For every latency the most likely architecture within it; see `decode.front`."""
-        return front(self.probs, self.costs(table), budget_ms=budget_ms)
-
-    def costs(self, table: LatencyTable) -> SpaceCosts:
-        """A table applied to the space.
-
-        Raises:
-            InputError: The table is not in milliseconds.
-            MissingOperatorError: It lacks operators of the space.
-        """
-        if table.unit != "ms":
-            raise InputError(f"decoding needs a table in ms, got one in {table.unit}")
-        return table.costs(self.spec)
+        distribution = self.distribution if table is None else self.for_table(table)
+        choices = distribution.most_likely(budget_ms)
+        predicted = None if distribution.costs is None else distribution.costs.of(choices)
+        return Architecture.of_space(self.spec, choices, budget_ms=budget_ms, predicted_latency_ms=predicted, **details)
 
 
 def write_fronts(path: Path, fronts: Mapping[str, list[FrontPoint]]) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,6 @@ from torch import Tensor
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
 
-_Candidate = TypeVar("_Candidate")
 _MAX_STATES = 200_000
 
 
@@ -28,12 +27,12 @@ class FrontPoint:
         log_likelihood: log Π_layers p of its candidates.
     """
 
-    choices: dict[str, str]
+    choices: dict[str, Any]
     latency_ms: float
     log_likelihood: float
 
 
-def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> dict[str, str]:
+def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> dict[str, Any]:
     """The most likely architecture whose latency by the table is at most the budget: a multiple-choice knapsack.
 
     Layer by layer, of all partial architectures only those are kept that no other one beats in both latency and
@@ -58,7 +57,7 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms
 
 def likeliest_within(
     probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float, count: int
-) -> list[dict[str, str]]:
+) -> list[dict[str, Any]]:
     """The `count` most likely architectures within the budget, the likeliest first; exact as `most_likely_within`.
 
     Of the partial architectures those are kept that fewer than `count` others beat in both latency and likelihood, and
@@ -140,12 +139,14 @@ class _Pass:
         for layer_ms, log_p, least in zip(layers_ms, logs, ahead, strict=True):
             latency = (latency[:, None] + layer_ms).ravel()  # (states * num_candidates,)
             score = (score[:, None] + log_p).ravel()
-            kept = _front(latency, score, room - least, budget_ms / _MAX_STATES, fronts)
+            if np.count_nonzero(latency <= room - least) > _MAX_STATES:
+                latency = _rounded_up(latency, budget_ms / _MAX_STATES)
+            kept = _fronts(latency, score, room - least, fronts)
             self._steps.append((kept // len(layer_ms), kept % len(layer_ms)))
             latency, score = latency[kept], score[kept]
         self.latency, self.score = latency, score
 
-    def choices(self, state: int) -> dict[str, str]:
+    def choices(self, state: int) -> dict[str, Any]:
         """The architecture of one of the last states."""
         picks = []
         for (parents, chosen), kept in zip(reversed(self._steps), reversed(self._open), strict=True):
@@ -155,27 +156,28 @@ class _Pass:
         return {label: candidates[label][pick] for label, pick in zip(self._costs.layers, reversed(picks), strict=True)}
 
 
-def _front(
-    latency: npt.NDArray[np.float64], score: npt.NDArray[np.float64], room: float, step: float, fronts: int
-) -> npt.NDArray[np.int64]:
-    """Indices of the states within `room` of the first `fronts` fronts, by rising latency.
+def _rounded_up(latency: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.float64]:
+    """Latencies rounded up to whole steps, so that an answer is never over its budget."""
+    return np.asarray(np.ceil(latency / step) * step)
 
-    A state of the first front is one that no other beats; of the second, one that only those of the first beat.
+
+def _fronts(
+    latency: npt.NDArray[np.float64], score: npt.NDArray[np.float64], room: float, count: int
+) -> npt.NDArray[np.int64]:
+    """Indices of the states within `room` that lie on the first `count` fronts, by rising latency.
+
+    A state of the first front is beaten by no other one; a state of the second front only by states of the first.
     """
-    kept = np.lexsort((-score, latency))
-    kept = kept[latency[kept] <= room]
-    if len(kept) > _MAX_STATES:
-        latency[kept] = np.ceil(latency[kept] / step) * step
-        kept = kept[latency[kept] <= room]
-        kept = kept[np.lexsort((-score[kept], latency[kept]))]
-    found = np.zeros(len(kept), dtype=bool)
-    left = np.arange(len(kept))
-    for _ in range(fronts):
+    order = np.lexsort((-score, latency))
+    order = order[latency[order] <= room]
+    found = np.zeros(len(order), dtype=bool)
+    left = np.arange(len(order))
+    for _ in range(count):
         if len(left) == 0:
             break
-        values = score[kept[left]]
+        values = score[order[left]]
         better = np.append(True, values[1:] > np.maximum.accumulate(values)[:-1])
         found[left[better]] = True
         left = left[~better]
-    front: npt.NDArray[np.int64] = kept[found]
-    return front
+    kept: npt.NDArray[np.int64] = order[found]
+    return kept

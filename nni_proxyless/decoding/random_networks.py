@@ -1,9 +1,9 @@
-"""Random networks within a budget."""
+"""Random architectures within a budget."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..latency.costs import SpaceCosts
@@ -12,25 +12,28 @@ _MAX_DRAWS = 20_000
 
 
 def draw_within(
-    candidates: Mapping[str, tuple[Any, ...]],
+    candidates: Mapping[str, Sequence[Any]],
     costs: SpaceCosts | None,
     budget_ms: float | None,
     count: int,
     generator: random.Random,
 ) -> list[dict[str, Any]]:
-    """Random networks within a budget, all candidates equally likely as far as the budget allows.
+    """Different random architectures within a budget; all candidates are equally likely as far as the budget allows.
 
-    Drawn and dropped when too slow; where hardly any is fast enough, candidates are drawn with probabilities that fall
-    with their cost, the more the longer it takes.
+    An architecture that is too slow is dropped. Where hardly any is fast enough, candidates are drawn with
+    probabilities that fall with their cost. The longer the search for one takes, the faster they fall.
 
     Args:
         candidates: Label to candidates.
-        costs: The table applied to the space; none where there is no budget.
-        budget_ms: In milliseconds.
-        count: How many; fewer where the space has not that many.
-        generator: Draws them.
+        costs: A latency table applied to the space; `None` where there is no budget.
+        budget_ms: Largest allowed latency in milliseconds.
+        count: Number of architectures; fewer are returned where the space does not have so many.
+        generator: Source of the random draws.
+
+    Returns:
+        Label to candidate, for each architecture.
     """
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for draw in range(_MAX_DRAWS):
         tilt = 0.0 if budget_ms is None else max(0, draw - _MAX_DRAWS // 4) / (_MAX_DRAWS / 40)
         choices = {}
@@ -43,12 +46,10 @@ def draw_within(
                 ]
             choices[label] = generator.choices(of, weights)[0]
         if costs is None or budget_ms is None or costs.of(choices) <= budget_ms:
-            found.setdefault(tuple(choices.values()), choices)
+            found.setdefault(str(choices), choices)
         if len(found) == count:
             break
-    if not found and costs is not None:  # the budget is that of the very fastest
-        fastest = {
-            label: of[min(range(len(of)), key=costs.layers[label].__getitem__)] for label, of in candidates.items()
-        }
-        found[tuple(fastest.values())] = fastest
+    if not found and costs is not None:  # the budget is the latency of the fastest network
+        cheapest = {label: min(range(len(of)), key=costs.layers[label].__getitem__) for label, of in candidates.items()}
+        found[""] = {label: of[cheapest[label]] for label, of in candidates.items()}
     return list(found.values())

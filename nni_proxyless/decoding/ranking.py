@@ -16,21 +16,20 @@ MULTIPLY_ADDS_WEIGHT = 0.3
 def additive_fit(
     architectures: Sequence[Mapping[str, Any]], accuracies: Sequence[float], noise: float = NOISE
 ) -> list[float]:
-    """Accuracies with the weights of a supernet, smoothed by what the architectures have in common.
+    """Smooth accuracies with shared weights over architectures that have candidates in common.
 
-    Such an accuracy says little of a single architecture, but each candidate of a layer is judged by all architectures
-    that have it. So the model is accuracy = mean + Σ_layers u(layer, candidate) + ε with independent normal u of
-    equal variance σ² / layers and ε of variance `noise` · σ²; its expected value without ε is kernel ridge
+    Such an accuracy says little of a single architecture. Each candidate of a layer, however, is measured by all
+    architectures that contain it. So the model is accuracy = mean + Σ_layers u(layer, candidate) + ε, with independent
+    normal u of equal variance σ² / layers and ε of variance `noise` · σ². Its expected value without ε is kernel ridge
     regression, K (K + noise I)⁻¹ (y - ȳ) + ȳ, where K is the part of layers in which two architectures agree.
-    `benchmarks/README.md` has what it is worth.
 
     Args:
-        architectures: Label to candidate, for each.
-        accuracies: Of each.
+        architectures: Label to candidate, for each architecture.
+        accuracies: Accuracy of each architecture.
         noise: Variance of ε in units of the variance that architectures explain, above 0.
 
     Returns:
-        The fitted accuracies, in the same order; where two architectures are compared, their order stays.
+        The fitted accuracies, in the same order. Two architectures keep their order.
     """
     labels = list(architectures[0])
     agree = [
@@ -41,23 +40,24 @@ def additive_fit(
     y = np.asarray(accuracies, dtype=np.float64)
     mean = y.mean()
     fitted = mean + kernel @ np.linalg.solve(kernel + noise * np.eye(len(y)), y - mean)
-    return [float(value) for value in np.round(fitted, 9)]  # what should be equal is
+    return [float(value) for value in np.round(fitted, 9)]  # equal accuracies stay equal
 
 
-def with_opinions(accuracies: Sequence[float], *opinions: tuple[Sequence[float], float]) -> list[float]:
-    """Accuracies, and where they leave the choice open, what else is known of the architectures.
+def add_weighted_criteria(accuracies: Sequence[float], *criteria: tuple[Sequence[float], float]) -> list[float]:
+    """Raise or lower accuracies by other criteria, each in units of standard deviations.
 
     Args:
-        accuracies: Of each architecture, smoothed.
-        *opinions: Values of each architecture, the higher the better, and a weight: how many standard deviations of
-            accuracy one standard deviation of these values counts as. Values that are all the same count nothing.
+        accuracies: Smoothed accuracy of each architecture.
+        *criteria: Pairs of values, one for each architecture and the higher the better, and a weight: the number of
+            standard deviations of accuracy that one standard deviation of the values counts as. Values that are all
+            equal change nothing.
 
     Returns:
-        Accuracies that have been raised or lowered, in the same order; their mean stays.
+        The changed accuracies, in the same order. Their mean stays the same.
     """
     y = np.asarray(accuracies, dtype=np.float64)
     ranked = y
-    for values, weight in opinions:
+    for values, weight in criteria:
         x = np.asarray(values, dtype=np.float64)
         spread = x.std()
         if spread > 1e-9:
@@ -71,20 +71,21 @@ def rank_values(
     log_likelihoods: Sequence[float],
     multiply_adds: Sequence[float] | None = None,
 ) -> list[float]:
-    """What finalists are compared by, the highest being the best: three opinions whose errors have little in common.
+    """Values by which finalists are compared; the highest is the best.
 
-    Their `additive_fit`, to which two others are added (`with_opinions`). The architecture parameters have learnt from
-    many batches throughout the search, accuracies with shared weights are of its last moment. And shared weights tell
-    small networks from large ones less than trainings do: of networks that are as fast, those that compute more are
-    better than they say. `benchmarks/README.md` has what each is worth.
+    The value is the smoothed accuracy (`additive_fit`), changed by two further criteria whose errors have little in
+    common with those of accuracies. The architecture parameters have learnt from many batches throughout the search,
+    while accuracies with shared weights are of its last moment. And among equally fast networks, shared weights
+    underrate those with more multiply-adds. `benchmarks/search_quality` shows what each criterion is worth.
 
     Args:
-        architectures: Label to candidate, for each.
-        accuracies: Of each, with the supernet's weights.
-        log_likelihoods: Of each, in nats.
-        multiply_adds: Of each, above 0; none where they are unknown, or where nothing keeps the latencies together.
+        architectures: Label to candidate, for each architecture.
+        accuracies: Accuracy of each architecture with the supernet's weights, or another score; the higher the better.
+        log_likelihoods: Log of each architecture's probability, in nats.
+        multiply_adds: Multiply-adds of each architecture, above 0. `None` where they are unknown, or where no budget
+            keeps the latencies of the architectures close together.
     """
-    opinions = [(log_likelihoods, LIKELIHOOD_WEIGHT)]
+    criteria = [(log_likelihoods, LIKELIHOOD_WEIGHT)]
     if multiply_adds is not None:
-        opinions.append(([math.log(number) for number in multiply_adds], MULTIPLY_ADDS_WEIGHT))
-    return with_opinions(additive_fit(architectures, accuracies), *opinions)
+        criteria.append(([math.log(number) for number in multiply_adds], MULTIPLY_ADDS_WEIGHT))
+    return add_weighted_criteria(additive_fit(architectures, accuracies), *criteria)

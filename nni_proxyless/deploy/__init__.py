@@ -1,1 +1,1 @@
-"""From a found network to a file on a device."""
+"""From a found network to a file on a device: retraining, export and description of networks."""

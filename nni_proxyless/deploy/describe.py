@@ -1,4 +1,4 @@
-"""An architecture as data for people: its blocks one by one, as a table of text, and what differs from another one."""
+"""Describes architectures for people: the blocks of a network, as data and as text, and differences between two."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class Block:
 
     Attributes:
         name: `stem`, `first`, the label of a searched layer, `head` or `classifier`.
-        stage: Number of the searched stage from 1; 0 for what every network has.
-        operator: What runs; none where the layer is skipped.
-        latency_ms: By a table, in milliseconds, calibrated; none without one.
+        stage: Number of the searched stage, counted from 1; 0 for the blocks that every network has.
+        operator: Operator of the block; `None` if the layer is skipped.
+        latency_ms: Calibrated cost by a latency table, in the table's unit, usually milliseconds. `None` without a
+            table, and for stage 0 if the table is fitted to layers.
     """
 
     name: str
@@ -32,14 +33,14 @@ class Block:
 
 
 def blocks(architecture: Architecture, table: LatencyTable | None = None) -> list[Block]:
-    """The network from its image to its classes; a layer's place stays where it is skipped.
+    """List the blocks of a network from the stem to the classifier; skipped layers are listed as well.
 
     Args:
-        architecture: Of a space that describes itself.
-        table: Gives each block's latency.
+        architecture: Architecture of a space with a description (`Architecture.spec`).
+        table: Latency table for the latency of each block.
 
     Raises:
-        ArchitectureError: The space does not describe itself.
+        ArchitectureError: The architecture's space has no description.
         MissingOperatorError: The table lacks operators of the space.
     """
     spec = architecture.require_spec()
@@ -54,7 +55,7 @@ def blocks(architecture: Architecture, table: LatencyTable | None = None) -> lis
 
 
 def _latency(table: LatencyTable, block: Block, architecture: Architecture) -> float | None:
-    if table.fitted_to_layers:  # it knows what candidates add, not what operators take
+    if table.fitted_to_layers:  # such a table has costs of candidates, but none of operators
         if block.stage == 0:
             return None
         costs = table.costs(architecture.require_spec())
@@ -64,7 +65,16 @@ def _latency(table: LatencyTable, block: Block, architecture: Architecture) -> f
 
 
 def describe(architecture: Architecture, table: LatencyTable | None = None) -> list[str]:
-    """The network as a table of text: block, output, kernel, expansion, parameters, multiply-adds, latency."""
+    """Describe a network as lines of a text table, with a row for each block and the sums at the end.
+
+    Args:
+        architecture: Architecture of a space with a description (`Architecture.spec`).
+        table: Latency table; adds each block's latency and its share of the network's latency.
+
+    Raises:
+        ArchitectureError: The architecture's space has no description.
+        MissingOperatorError: The table lacks operators of the space.
+    """
     listed = blocks(architecture, table)
     total = None if table is None else table.costs(architecture.require_spec()).of(architecture.choices)
     unit = None if table is None else table.unit
@@ -97,7 +107,7 @@ def describe(architecture: Architecture, table: LatencyTable | None = None) -> l
 
 
 def differences(first: Architecture, second: Architecture) -> list[str]:
-    """Where two architectures differ, layer by layer, and in size."""
+    """Describe where two architectures differ: layer by layer, and in parameters and multiply-adds."""
     rows = [["layer", "this", "other"]]
     rows += [[label, mine or "no such layer", theirs or "no such layer"] for label, mine, theirs in first.diff(second)]
     lines = _aligned(rows) if len(rows) > 1 else ["the two choose the same candidates"]

@@ -1,7 +1,7 @@
-"""From trained weights to a file that runs on the device: ONNX, int8 ONNX, TorchScript, torch.export, state dict.
+"""Exports trained networks to files that run on a device: ONNX, int8 ONNX, TorchScript, torch.export, state dict.
 
-Batch-norm is folded into the convolutions before it. What was written is run and compared with PyTorch before it gets
-its name, and its latency is measured beside the predicted one.
+Each batch norm is folded into the convolution before it, except in the state dict. Each file is run and its results are
+compared with PyTorch's before it gets its final name. Then its latency is measured and reported with the predicted one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import results_folder
 from ..errors import InputError, RunError, unknown_name
 from ..files import write_json
 from ..latency import Backend, LatencyTable, make_backend, this_device
@@ -31,30 +32,31 @@ from ..network.weights import save_weights
 
 _log = logging.getLogger(__name__)
 EXPORT_SCHEMA = "nni-proxyless/export@1"
-TOLERANCE = 1e-4  # of logits, fp32
+TOLERANCE = 1e-4  # largest allowed difference of an fp32 logit
 FILES = {
     "onnx": "model.onnx",
     "int8": "model_int8.onnx",
     "torchscript": "model.pt",
     "torch_export": "model.pt2",
-    "state_dict": "weights.pt",
+    "state_dict": results_folder.WEIGHTS,
 }
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One file, how well it agrees with PyTorch, and how fast it is.
+    """One exported file, its agreement with PyTorch and its latency.
 
     Attributes:
-        format: Its format.
-        file: Its name.
-        max_difference: Largest absolute difference of a logit from PyTorch's.
-        agreement: Part of the images whose class is the same as PyTorch's.
-        accuracy: Top-1 accuracy on these images, where they have labels.
-        runtime: What measured it.
-        predicted_latency_ms: By the table of that runtime, in milliseconds, where there is one.
-        measured_latency_ms: Measured on this machine, at the level that the table was measured at.
-        clock_latency_ms: The same by the clock alone.
+        format: Name of the format, one of the keys of `FILES`.
+        file: Name of the file.
+        max_difference: Largest absolute difference between a logit and PyTorch's.
+        agreement: Fraction of the images that get the same class as in PyTorch.
+        accuracy: Top-1 accuracy on these images, between 0 and 1; `None` if they have no labels.
+        runtime: Description of the runtime that the latency was measured with.
+        predicted_latency_ms: Latency in milliseconds by the table of that runtime; `None` if there is no such table.
+        measured_latency_ms: Latency in milliseconds on this machine, corrected for machine slowdown: since the table
+            was measured, if a comparable table is given.
+        clock_latency_ms: Median latency in milliseconds without this correction.
     """
 
     format: str
@@ -70,13 +72,13 @@ class Exported:
 
 @dataclass(frozen=True)
 class Images:
-    """What an export is checked and calibrated with.
+    """Images to check and calibrate an export with.
 
     Attributes:
-        check: Images that the exported model is run on, (images, channels, height, width).
-        labels: Their classes, where they are real ones.
-        calibration: Images that int8 takes its scales from.
-        source: Where they come from.
+        check: Images that the exported model is run on, of shape (images, channels, height, width).
+        labels: Classes of the `check` images, of shape (images,); `None` if they are not classes of the network.
+        calibration: Images that the scales of int8 quantisation are calibrated on.
+        source: Description of the images' source.
     """
 
     check: Tensor
@@ -86,22 +88,22 @@ class Images:
 
     @classmethod
     def random(cls, shape: tuple[int, int, int], count: int = 32) -> Images:
-        """Noise: enough to compare two models, not to calibrate one."""
+        """Random noise images, `count` of each kind. They suffice to compare two models, but not to calibrate one."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(2 * count, *shape, generator=generator)
         return cls(noise[:count], None, noise[count:], "random images")
 
 
 def load_images(architecture: Architecture, recipe: Path, count: int) -> Images:
-    """Real images, of the data that a recipe names: those held out to check, others to calibrate.
+    """Load images of a recipe's data set: held-out images to check with, training images to calibrate with.
 
     Args:
-        architecture: Says their shape.
-        recipe: The `recipe.yml` of a search or a retraining; without such a file the images are random.
-        count: How many of each at most.
+        architecture: Architecture of the network, which determines the shape of the images.
+        recipe: Path of the `recipe.yml` of a search or a retraining; without such a file the images are random.
+        count: Maximum number of images of each kind.
 
     Raises:
-        InputError: The recipe or its data are at fault.
+        InputError: The recipe or its data are invalid.
     """
     spec = architecture.require_spec()
     if not recipe.is_file():
@@ -123,20 +125,26 @@ def load_images(architecture: Architecture, recipe: Path, count: int) -> Images:
 
 
 def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]:
-    """The tables to predict with: those given, else those of the results that an architecture is among.
+    """Load the latency tables to predict with: the given ones, or those found near an architecture file.
+
+    Tables are files called `latency_table.yml`. They are searched in the architecture's folder, one folder up, and in
+    the sibling folders of the folder where one was found (in subfolders if none was). If the trials of each target have
+    a folder of their own, the tables of the other targets' trials of the same name are found as well.
 
     Args:
-        paths: Files of tables.
-        architecture: An architecture file: `latency_table.yml` beside it, or a folder up, and in sibling folders; where
-            trials of each target lie in folders of their own, also that of another target's trial of the same name.
+        paths: Paths of the tables; if empty, tables are searched near the architecture.
+        architecture: Path of the architecture file.
+
+    Returns:
+        The tables; of those that were searched, the architecture's own table comes first.
 
     Raises:
-        LatencyTableError: A file is no table.
+        LatencyTableError: A file is not a valid latency table.
     """
     if paths:
         return [LatencyTable.load(path) for path in paths]
     folder = architecture.resolve().parent
-    places = (folder.glob("latency_table.yml"), folder.parent.glob("latency_table.yml"))
+    places = (folder.glob(results_folder.LATENCY_TABLE), folder.parent.glob(results_folder.LATENCY_TABLE))
     near = [path for place in places for path in place]
     base = near[0].parent.parent if near else folder
     around = sorted(base.glob("*/latency_table.yml"))
@@ -146,15 +154,15 @@ def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]
 
 
 def _spread(available: int, count: int) -> list[int]:
-    """At most `count` indices, spread evenly: data sets are often sorted by class."""
+    """At most `count` indices, spread evenly because data sets are often sorted by class."""
     return sorted({i * available // count for i in range(count)} if count < available else range(available))
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """The formats, each once.
+    """Return the formats without duplicates.
 
     Raises:
-        InputError: One does not exist, or needs a package that is not installed.
+        InputError: A format does not exist, or needs a package that is not installed.
     """
     for name in formats:
         if name not in FILES:
@@ -174,20 +182,23 @@ def export(
     tables: Sequence[LatencyTable] = (),
     measure: bool = True,
 ) -> list[Exported]:
-    """Write a network in several formats, each of them checked, and `export.json`, which says how they did.
+    """Write a network in several formats, check each file, and write the results of the checks to `export.json`.
 
     Args:
-        architecture: The network's architecture.
-        weights: Its weights, as a search or retraining leaves them.
-        out: Folder of the files; a file gets its name when it has passed its check.
-        formats: Of `FILES`.
-        images: What they are checked and calibrated with.
-        tables: Latency tables to predict with; each format takes the one of its runtime.
-        measure: Whether latency is measured.
+        architecture: Architecture of the network.
+        weights: Path of its weights, as written by a search or a retraining.
+        out: Folder of the files. The files are moved there when all of them have passed the check.
+        formats: Names of the formats, keys of `FILES`.
+        images: Images to check and calibrate with.
+        tables: Latency tables to predict with; each format uses the table of its runtime.
+        measure: Whether latencies are measured, and predicted where a table is available.
+
+    Returns:
+        The results of the checks and measurements, in the order of `formats`.
 
     Raises:
-        InputError: A format does not exist, or the weights are of another architecture.
-        RunError: An exported model gives other results than PyTorch.
+        InputError: A format does not exist, or the weights belong to another architecture.
+        RunError: The results of an exported model differ from PyTorch's by more than `TOLERANCE`; int8 is exempt.
     """
     formats = check_formats(formats)
     network = architecture.build(pretrained=weights).eval()
@@ -205,11 +216,11 @@ def export(
             results.append(_checked(name, found, expected, images.labels))
         for name in formats:
             (Path(folder) / FILES[name]).replace(out / FILES[name])
-    architecture.save(out / "architecture.json")
+    architecture.save(out / results_folder.ARCHITECTURE)
     if measure:
         results = [_measured(result, architecture, out, tables) for result in results]
     write_json(
-        out / "export.json",
+        out / results_folder.EXPORT,
         {
             "schema": EXPORT_SCHEMA,
             "target": architecture.target,
@@ -240,12 +251,12 @@ def _measured(result: Exported, architecture: Architecture, out: Path, tables: S
     runtime, dtype = _RUNTIMES[result.format]
     table = next((t for t in tables if (t.backend, t.dtype) == (runtime, dtype) and t.device_type is None), None)
     if result.format in ("torchscript", "torch_export"):
-        table = None  # compiled or folded, they are not what a table of PyTorch eager speaks of
+        table = None  # compiled or folded networks do not run like those of a table of PyTorch eager
     settings: dict[str, Any] = {"threads": (table.threads if table else None) or 1}
     settings["batch"] = (table.batch if table else None) or 1
     backend: Backend = make_backend(runtime, **settings, **({"dtype": dtype} if runtime == "onnxruntime" else {}))
     level = None if table is None else comparable_level(table, backend, spec)
-    if result.format == "state_dict":  # a plain network, built from its architecture
+    if result.format == "state_dict":  # no model file: the network is built from its architecture
         samples = measure_networks_isolated([architecture], backend, reference_ms=level)[0]
     else:
         samples = measure_file_isolated(out / result.file, architecture, backend, reference_ms=level)
@@ -284,7 +295,7 @@ def _write_torchscript(
     folded: nn.Module, _network: nn.Module, _found: Architecture, images: Images, path: Path
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript announces its successor at every call
+        warnings.simplefilter("ignore")  # torch.jit warns at each call that it is superseded
         torch.jit.save(torch.jit.trace(folded, images.check[:1]), str(path))  # type: ignore[no-untyped-call]
 
 

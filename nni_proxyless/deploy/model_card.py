@@ -1,4 +1,4 @@
-"""The model card: what a network is, what it was trained on, how well it does and what that has cost."""
+"""The model card: a network's architecture, training data, accuracy, training cost and recipe."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from .. import results_folder
 from ..data.splits import DataSplits
 from ..latency import this_device
 from ..network.architecture import Architecture
@@ -26,16 +27,16 @@ def model_card(
     test: Mapping[str, Any] | None,
     trial_parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The card of a network that this process has trained, as it stands in `model_card.json`.
+    """Make the content of `model_card.json` for a network that this process has trained.
 
     Args:
-        recipe: Of its training.
-        architecture: The network's.
-        splits: Its data.
-        rows: The history, a row for each epoch.
-        best: The row of the epoch whose weights are kept.
-        test: Accuracy of these on the data set's own test part, where it has one.
-        trial_parameters: What NNI sent, if it did.
+        recipe: Recipe of the retraining.
+        architecture: Architecture of the network.
+        splits: Data that the network was trained and validated on.
+        rows: Training history, with a row for each epoch.
+        best: Row of the epoch whose weights are kept.
+        test: Accuracy of these weights on the data set's own test part; `None` if it has none.
+        trial_parameters: Parameters that NNI sent, if the retraining was a trial.
     """
     last = rows[-1]
     settings = recipe.to_dict(absolute=True)
@@ -54,7 +55,11 @@ def model_card(
             "parameters": architecture.parameters,
             "multiply_adds": architecture.multiply_adds,
         },
-        "weights": {"best": "weights.pt", "last": "weights_last.pt", "inherited_from": settings["inherit"]},
+        "weights": {
+            "best": results_folder.WEIGHTS,
+            "last": results_folder.WEIGHTS_LAST,
+            "inherited_from": settings["inherit"],
+        },
         "data": {
             "name": recipe.data,
             "training_images": len(splits.training),

@@ -1,7 +1,8 @@
-"""Training a found network: data that no search has learnt from judges it, and a model card says all of it.
+"""Retrains a found network, validates it on data that no search has learnt from, and writes a model card.
 
-SGD with Nesterov momentum, a cosine after a straight rise of the learning rate, label smoothing, no decay of norms and
-biases, an exponential moving average of the weights, and for photographs mixup and cutmix.
+The training uses SGD with Nesterov momentum, a linear warm-up of the learning rate followed by a cosine decay, label
+smoothing, no weight decay of normalisation parameters and biases, and an exponential moving average of the weights.
+Mixup and cutmix are off by default.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from .. import results_folder
 from ..data.splits import DataSplits, load_splits
 from ..errors import DataError, RunError
 from ..files import write_atomically, write_csv, write_json, write_yaml
@@ -36,18 +38,18 @@ from .model_card import model_card
 from .retrain_recipe import RetrainRecipe
 
 _log = logging.getLogger(__name__)
-EMA_WINDOW = 0.05  # of all steps, where the recipe does not say
+EMA_WINDOW = 0.05  # default time constant of the moving average, as a fraction of all steps
 MAX_EMA_DECAY = 0.9999
 
 
 @dataclass(frozen=True)
 class RetrainRecord:
-    """What is known after an epoch; sent to NNI with exactly these keys.
+    """Metrics of one epoch; exactly these keys are sent to NNI.
 
     Attributes:
-        default: Top-1 accuracy on the validation part, between 0 and 1.
-        top5: Top-5 accuracy there.
-        train_loss: Mean loss of the epoch's steps.
+        default: Top-1 accuracy on the held-out images, between 0 and 1.
+        top5: Top-5 accuracy on the held-out images, between 0 and 1.
+        train_loss: Mean loss of the epoch's training steps.
     """
 
     default: float
@@ -63,13 +65,13 @@ Report = Callable[[RetrainRecord, int | None], None]
 
 @dataclass(frozen=True)
 class PreparedRetraining:
-    """A retraining whose input has been checked and loaded.
+    """The checked and loaded input of a retraining.
 
     Attributes:
-        recipe: All settings.
-        architecture: The network's architecture, with as many classes as the data have.
-        splits: The data.
-        inherited: The weights that it begins with, if any.
+        recipe: Settings of the retraining.
+        architecture: Architecture of the network, with the number of classes of the data.
+        splits: Data to train and validate on.
+        inherited: State dict of the initial weights; `None` to train from scratch.
     """
 
     recipe: RetrainRecipe
@@ -79,16 +81,16 @@ class PreparedRetraining:
 
 
 def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
-    """Load and check everything a retraining needs.
+    """Load and check the input of a retraining.
 
     Raises:
-        InputError: The architecture, its weights or the data are at fault.
+        InputError: The architecture, its weights or the data are invalid.
     """
     architecture = load_architecture(recipe)
     spec = architecture.require_spec()
     splits = load_recipe_splits(recipe, spec)
     if spec.classes != splits.num_classes:
-        _log.info("the architecture is of %d classes; it gets the data's %d", spec.classes, splits.num_classes)
+        _log.info("the architecture has %d classes; using the data's %d", spec.classes, splits.num_classes)
         changed = spec.with_changes(classes=splits.num_classes)
         architecture = replace(architecture, spec=changed, space_hash=changed.content_hash)
     if len(splits.training) < recipe.batch_size:
@@ -104,7 +106,7 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
 
 
 def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
-    """The data of a recipe, split as the search has split them.
+    """Load the data of a recipe, split as in the search.
 
     Raises:
         DataError: The data set does not exist, its folder is missing or empty, or it is too small.
@@ -121,10 +123,10 @@ def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
 
 
 def load_architecture(recipe: RetrainRecipe) -> Architecture:
-    """The architecture that a recipe names: a file's, or one known by its name.
+    """Load the architecture of a recipe: from a file, or by the name of a published network or baseline.
 
     Raises:
-        ArchitectureError: There is no such file or name, or the file is not one.
+        ArchitectureError: There is no such file or name, or the file is not an architecture file.
         SpaceError: The recipe's space does not exist.
     """
     if recipe.architecture_file is not None:
@@ -139,34 +141,36 @@ def run_retraining(
     report: Report | None = None,
     trial_parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Train, and leave weights, model card, history, checkpoint and TensorBoard logs in a folder.
+    """Train a network, and write weights, model card, history, checkpoint and TensorBoard logs to a folder.
 
-    A folder that holds the checkpoint of a retraining with the same recipe is one that was interrupted: it goes on at
-    the epoch it was in.
+    If the folder holds the checkpoint of a retraining with the same recipe, that retraining was interrupted. It then
+    continues with the epoch in which it was interrupted.
 
     Args:
-        prepared: What `prepare_retraining` made.
-        output: The folder; made if missing. `weights.pt` is the best epoch's, `weights_last.pt` the last one's.
-        report: Called with each epoch's record and its number from 0, and at the end with the best one and None.
-        trial_parameters: What NNI sent; kept in the model card.
+        prepared: Result of `prepare_retraining`.
+        output: Folder of the results; it is made if missing. `weights.pt` holds the weights of the best epoch,
+            `weights_last.pt` those of the last one.
+        report: Function that is called with each epoch's record and index, counted from 0, and at the end with the best
+            record and `None`.
+        trial_parameters: Parameters that NNI sent; they are stored in the model card.
 
     Returns:
-        The model card, as it stands in `model_card.json`.
+        The content of `model_card.json`.
 
     Raises:
-        InputError: The accelerator is not to be had.
+        InputError: The accelerator is not available.
         RunError: The training failed.
     """
     recipe, architecture = prepared.recipe, prepared.architecture
     check_hardware(recipe)
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / "checkpoint.ckpt"
-    interrupted = is_interrupted(recipe, output, ("checkpoint.ckpt", "weights.pt"))
+    checkpoint = output / results_folder.CHECKPOINT
+    interrupted = is_interrupted(recipe, output, (results_folder.CHECKPOINT, results_folder.WEIGHTS))
     if interrupted:
         _log.info("going on where the retraining in %s was interrupted", output)
     else:
         checkpoint.unlink(missing_ok=True)
-        write_yaml(output / "recipe.yml", recipe.to_dict(absolute=True))
+        write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
@@ -182,18 +186,18 @@ def run_retraining(
     trainer.fit(module, loader, ckpt_path=str(checkpoint) if interrupted else None)
     if not epochs.rows:
         raise RunError("the retraining ended without finishing an epoch")
-    save_weights(epochs.judged(module), output / "weights_last.pt")
+    save_weights(epochs.judged(module), output / results_folder.WEIGHTS_LAST)
     card = model_card(
         recipe,
         architecture,
         prepared.splits,
         rows=epochs.rows,
         best=epochs.best,
-        test=_test(prepared, output / "weights.pt"),
+        test=_test(prepared, output / results_folder.WEIGHTS),
         trial_parameters=trial_parameters,
     )
-    write_json(output / "model_card.json", card)
-    architecture.save(output / "architecture.json")
+    write_json(output / results_folder.MODEL_CARD, card)
+    architecture.save(output / results_folder.ARCHITECTURE)
     best = epochs.best_record
     _log.info("best in epoch %d: top-1 %.4f, top-5 %.4f", epochs.best["epoch"], best.default, best.top5)
     if report:
@@ -202,7 +206,7 @@ def run_retraining(
 
 
 class Retraining(ImageClassification):
-    """The training of one network: mixtures of images where the recipe wants them."""
+    """Lightning module that trains one network, with mixup and cutmix where the recipe sets them."""
 
     def __init__(self, recipe: RetrainRecipe, steps_per_epoch: int, classes: int) -> None:
         super().__init__(
@@ -228,18 +232,18 @@ class Retraining(ImageClassification):
 
 
 def ema_decay(recipe: RetrainRecipe, total_steps: int) -> float:
-    """The recipe's decay, or the one whose average reaches back over a twentieth of the training."""
+    """Decay of the moving average in each step: the recipe's, or by default one derived from `EMA_WINDOW`."""
     if recipe.ema_decay is not None:
         return recipe.ema_decay
     return min(MAX_EMA_DECAY, max(0.0, 1.0 - 1.0 / (EMA_WINDOW * total_steps)))
 
 
 class _Epochs(pl.Callback):
-    """After each epoch: validate, keep the best weights, write history and checkpoint.
+    """Lightning callback that validates after each epoch, keeps the best weights, and writes history and checkpoint.
 
     Attributes:
-        rows: The history.
-        best: Its row of the best validation accuracy; of equals the first.
+        rows: Training history, with a row for each epoch.
+        best: Row with the best validation accuracy; the first one if several are equal.
     """
 
     def __init__(self, prepared: PreparedRetraining, output: Path, steps: int, report: Report | None) -> None:
@@ -263,17 +267,17 @@ class _Epochs(pl.Callback):
         return RetrainRecord(**{key: self.best[key] for key in ("default", "top5", "train_loss")})
 
     def judged(self, module: Any) -> nn.Module:
-        """The network that is validated and kept: the moving average, where there is one."""
+        """The network that is validated and saved: the moving average of the weights, if there is one."""
         network = module.model if self._average is None else self._average.module
         assert isinstance(network, nn.Module)
         return network
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints hold of it."""
+        """The callback's state in checkpoints."""
         return {"rows": self.rows, "average": None if self._average is None else self._average.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the history of an interrupted retraining."""
+        """Restore the state of an interrupted retraining."""
         self.rows = list(state["rows"])
         self._started -= self.rows[-1]["seconds"]
         self._restored = state["average"]
@@ -302,7 +306,7 @@ class _Epochs(pl.Callback):
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not self._losses:
-            return  # Lightning's round through the epoch that a checkpoint was made after
+            return  # after a resume, Lightning first ends the checkpoint's epoch once more, without a step
         network = self.judged(module)
         top1, top5 = accuracies(network, self._validation, (1, 5))
         module.train()
@@ -311,9 +315,9 @@ class _Epochs(pl.Callback):
         seconds = round(time.monotonic() - self._started, 2)
         self.rows.append({"epoch": epoch, **record.metrics(), "seconds": seconds})
         if self.best is self.rows[-1]:
-            save_weights(network, self._output / "weights.pt")
-        write_csv(self._output / "history.csv", list(self.rows[0]), self.rows)
-        write_atomically(self._output / "checkpoint.ckpt", trainer.save_checkpoint)
+            save_weights(network, self._output / results_folder.WEIGHTS)
+        write_csv(self._output / results_folder.HISTORY, list(self.rows[0]), self.rows)
+        write_atomically(self._output / results_folder.CHECKPOINT, trainer.save_checkpoint)
         for name, value in {"val/top1": top1, "val/top5": top5, "train/loss": record.train_loss}.items():
             trainer.logger.experiment.add_scalar(name, value, epoch)
         trainer.logger.experiment.flush()
@@ -326,7 +330,7 @@ class _Epochs(pl.Callback):
 
 
 def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
-    """Accuracy of the best epoch on the data set's own test part, where it has one."""
+    """Accuracy of the best epoch's weights on the data set's own test part; `None` if it has none."""
     images = prepared.splits.test
     if images is None:
         return None

@@ -1,126 +1,151 @@
-"""The recipe of a retraining: every setting, its default, and the checks on it. It imports neither NNI nor torch."""
+"""The recipe of a retraining: all settings, their defaults and their checks. Imports neither NNI nor torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import model_validator
+
+from .. import results_folder
 from ..errors import RecipeError
 from ..files import read_mapping
-from ..settings import Settings
+from ..settings import Count, NumberFrom0, PartBelow1, Positive, ProperPart, Settings, WholeFrom0
 
-# What a retraining takes from the recipe of the search, so that it uses the same data, split the same way.
+# Keys that a retraining copies from the recipe of the search, so that it uses the same data with the same split.
 _OF_THE_SEARCH = ("space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction")
 
 
-@dataclass(frozen=True)
 class RetrainRecipe(Settings):
-    """All settings of one retraining. Paths are relative to the recipe's folder.
+    """All settings of one retraining. Relative paths start from the recipe's folder."""
 
-    Attributes:
-        architecture: An architecture file, a published network such as `proxyless_mobile`, or `mobilenet_v2_0.75`.
-        space: Space whose image size, stem, stages and head `mobilenet_v2_0.75` takes; ImageNet's by default.
-        inherit: File of weights to begin with, such as the `weights.pt` of a search; none trains from scratch.
-        data: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
-        data_dir: Folder of the data's files, of `arrays` the `.npz` file; `digits` needs none.
-        download: Whether torchvision may download CIFAR.
-        arch_fraction: Of the search: where its held-out part lies depends on it. Its images train the weights here.
-        held_out_fraction: Part that no search has learnt from; validates.
-        split_seed: Seed of the search, which drew the parts.
-        epochs: Epochs in all.
-        warmup_epochs: Epochs in which the learning rate rises from 0.
-        batch_size: Images in a batch.
-        learning_rate: At the start of the cosine.
-        momentum: Of SGD (Nesterov).
-        weight_decay: L2 penalty on the weights.
-        decay_norm_bias: Whether it holds for norms and biases too.
-        label_smoothing: Of the cross-entropy.
-        ema_decay: Of the moving average of the weights that is validated and kept; 0 for none; from the number of steps
-            by default.
-        mixup_alpha: Of mixup (Zhang et al. 2018); 0 for none.
-        cutmix_alpha: Of cutmix (Yun et al. 2019); 0 for none. With both, each batch draws one of them.
-        gradient_clip_val: Clips the gradients; none by default.
-        seed: Of the initial weights and the order of images.
-        threads: Threads that torch trains with; its own choice by default.
-        num_workers: Processes that load data.
-        accelerator: Lightning's accelerator.
-        precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`.
-        channels_last: Memory format; by default on the CPU only.
-    """
+    architecture: str = results_folder.ARCHITECTURE
+    """Architecture file, or name of a published network or of MobileNetV2 with a width multiplier, such as
+    `proxyless_mobile` or `mobilenet_v2_0.75`."""
 
-    architecture: str = "architecture.json"
     space: str | None = None
+    """Space that gives a network such as `mobilenet_v2_0.75` its image size, stem, stages and head; those for
+    ImageNet by default."""
+
     inherit: str | None = None
+    """File with the initial weights, such as the `weights.pt` of a search; without one, the network is trained from
+    scratch."""
+
     data: str = "digits"
+    """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`."""
+
     data_dir: str | None = None
+    """Folder of the data set, or the `.npz` file of `arrays`; not needed for `digits`."""
+
     download: bool = False
-    arch_fraction: float = 0.2
-    held_out_fraction: float = 0.2
-    split_seed: int = 0
-    epochs: int = 60
-    warmup_epochs: int = 3
-    batch_size: int = 64
-    learning_rate: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 4e-5
+    """Whether torchvision may download CIFAR."""
+
+    arch_fraction: ProperPart = 0.2
+    """Fraction of the images that trained the architecture in the search. It must equal the search's, because the
+    split depends on it. In the retraining, these images train the weights."""
+
+    held_out_fraction: ProperPart = 0.2
+    """Fraction of the images to validate on; no search has learnt from them."""
+
+    split_seed: WholeFrom0 = 0
+    """Seed of the split; it must equal the `seed` of the search."""
+
+    epochs: Count = 60
+    """Number of epochs, including the warm-up."""
+
+    warmup_epochs: WholeFrom0 = 3
+    """Number of epochs at the start in which the learning rate rises from 0."""
+
+    batch_size: Count = 64
+    """Number of images in a batch."""
+
+    learning_rate: Positive = 0.05
+    """Learning rate after the warm-up, at the start of the cosine decay."""
+
+    momentum: PartBelow1 = 0.9
+    """Nesterov momentum of SGD."""
+
+    weight_decay: NumberFrom0 = 4e-5
+    """L2 penalty on the weights."""
+
     decay_norm_bias: bool = False
-    label_smoothing: float = 0.1
-    ema_decay: float | None = None
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    gradient_clip_val: float | None = None
-    seed: int = 0
-    threads: int | None = None
-    num_workers: int = 0
+    """Whether the weight decay also applies to normalisation parameters and biases."""
+
+    label_smoothing: PartBelow1 = 0.1
+    """Label smoothing of the cross-entropy."""
+
+    ema_decay: PartBelow1 | None = None
+    """Decay of the moving average of the weights that is validated and saved; 0 turns it off. By default it is
+    derived from the number of steps."""
+
+    mixup_alpha: NumberFrom0 = 0.0
+    """Parameter α of mixup (Zhang et al. 2018); 0 turns it off."""
+
+    cutmix_alpha: NumberFrom0 = 0.0
+    """Parameter α of cutmix (Yun et al. 2019); 0 turns it off. With both, each batch gets one at random."""
+
+    gradient_clip_val: Positive | None = None
+    """Largest norm of the gradients, to which they are clipped; by default they are not clipped."""
+
+    seed: WholeFrom0 = 0
+    """Seed of the initial weights and of the order of images."""
+
+    threads: Count | None = None
+    """Number of threads that torch trains with; torch's own choice by default."""
+
+    num_workers: WholeFrom0 = 0
+    """Number of processes that load data; 0 loads it in the training process."""
+
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """Lightning's accelerator."""
+
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning's precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`."""
+
     channels_last: bool | None = None
+    """Whether tensors use the memory format channels-last; by default only on the CPU."""
 
     @property
     def devices(self) -> int:
-        """Retraining runs on one device."""
+        """Number of devices; a retraining always runs on one."""
         return 1
 
     @classmethod
     def for_architecture(cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None) -> RetrainRecipe:
-        """The recipe for an architecture: a file's, else what the search says that found it, else the defaults.
+        """Make the recipe for an architecture.
+
+        The settings come from the recipe file if one is given, else from the `recipe.yml` beside the architecture (only
+        the data and their split), else from the defaults.
 
         Args:
-            architecture: An architecture file, the folder it lies in, or a name.
-            settings: Key to value; these come before all others.
-            recipe: A recipe's YAML.
+            architecture: Architecture file, its folder, or the name of a network.
+            settings: Settings that override all others.
+            recipe: Path of a recipe file.
 
         Raises:
-            RecipeError: A key is unknown, a type is wrong or a value out of range.
+            RecipeError: A key is unknown, a value has the wrong type or is out of range, or a file cannot be read.
         """
         path = Path(architecture).expanduser()
-        path = path / "architecture.json" if path.is_dir() else path
+        path = path / results_folder.ARCHITECTURE if path.is_dir() else path
         named = {**settings, "architecture": str(path.resolve()) if path.exists() else architecture}
         if recipe is not None:
             return cls.load(recipe, named)
-        beside = path.parent / "recipe.yml"
+        beside = path.parent / results_folder.RECIPE
         if path.is_file() and beside.is_file():
             return cls.from_dict({**of_search(beside), **named}, beside.resolve().parent, f"recipe {beside}")
         return cls.from_dict(named)
 
-    def _check(self, source: str) -> None:
-        self.check_above_0(source, "learning_rate", "gradient_clip_val", "epochs", "batch_size", "threads")
-        self.check_from_0(
-            source, "weight_decay", "warmup_epochs", "seed", "split_seed", "num_workers", "mixup_alpha", "cutmix_alpha"
-        )
-        self.check_from_0_below_1(source, "momentum", "label_smoothing", "ema_decay")
-        self.check_between_0_and_1(source, "arch_fraction", "held_out_fraction")
+    @model_validator(mode="after")
+    def _check_recipe(self) -> RetrainRecipe:
         if self.arch_fraction + self.held_out_fraction >= 1:
-            raise RecipeError(
-                f"{source}: arch_fraction + held_out_fraction must leave images to train on, "
+            raise ValueError(
+                "arch_fraction + held_out_fraction must leave images to train on, "
                 f"got {self.arch_fraction} + {self.held_out_fraction}"
             )
         if self.warmup_epochs >= self.epochs:
-            raise RecipeError(
-                f"{source}: 'warmup_epochs' must be fewer than 'epochs', got {self.warmup_epochs} of {self.epochs}"
-            )
+            raise ValueError(f"'warmup_epochs' must be fewer than 'epochs', got {self.warmup_epochs} of {self.epochs}")
+        return self
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
         content = super().to_dict(absolute=absolute)
@@ -136,13 +161,13 @@ class RetrainRecipe(Settings):
 
     @property
     def architecture_file(self) -> Path | None:
-        """The architecture's file, where it is not a name."""
+        """Path of the architecture file; `None` if `architecture` is the name of a network."""
         path = self.resolve(self.architecture)
         return path if path.suffix == ".json" or path.exists() else None
 
 
 def of_search(path: Path) -> dict[str, Any]:
-    """What a retraining takes from the `recipe.yml` of a search's (or an earlier retraining's) results.
+    """Read the settings that a retraining copies from the `recipe.yml` of a search or of an earlier retraining.
 
     Raises:
         RecipeError: The file cannot be read.

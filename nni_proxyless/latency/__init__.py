@@ -1,4 +1,4 @@
-"""Latency as a measured quantity: operators, tables, measuring backends. Never imports NNI."""
+"""Latency measurement and prediction: measuring backends, latency tables, predictions. Never imports NNI."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from .device import Device, this_device
     from .entries import Choice, ModuleCall
     from .isolated import measure_isolated, measure_networks_isolated, measure_table_isolated
-    from .measure import draw_architectures, measure_networks, measure_table, random_architecture
+    from .measure import measure_networks, measure_table
     from .protocol import Protocol
+    from .random_architectures import draw_architectures, random_architecture
     from .sampling import Samples, sample_interleaved
     from .table import Calibration, LatencyTable, OperatorCost
 
@@ -68,7 +69,7 @@ __getattr__ = lazy_names(
         "SpaceCosts": "latency.costs",
         "TorchBackend": "latency.backends.pytorch",
         "Workload": "latency.backends.base",
-        "draw_architectures": "latency.measure",
+        "draw_architectures": "latency.random_architectures",
         "fit_calibration": "latency.calibration",
         "make_backend": "latency.backends.by_name",
         "measure_isolated": "latency.isolated",
@@ -76,7 +77,7 @@ __getattr__ = lazy_names(
         "measure_networks_isolated": "latency.isolated",
         "measure_table": "latency.measure",
         "measure_table_isolated": "latency.isolated",
-        "random_architecture": "latency.measure",
+        "random_architecture": "latency.random_architectures",
         "sample_interleaved": "latency.sampling",
         "this_device": "latency.device",
     },

@@ -1,4 +1,7 @@
-"""Files of architectures: CSV with a column per layer, JSON of choices, of distributions, of `Architecture`s."""
+"""Files of architectures and of their measured latencies.
+
+CSV files have one column per layer. JSON files hold architecture files, NNI samples or distributions.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ LATENCY_COLUMN = "latency_ms"
 
 @dataclass(frozen=True)
 class Measurements:
-    """Whole networks and their latency.
+    """Measured latencies of whole networks.
 
     Attributes:
-        layers: Label to the chosen candidate of each of the `n` networks, shape (n,) of texts.
-        latency_ms: Measured latency in milliseconds, shape (n,).
+        layers: Names of the chosen candidates of the `n` networks, shape (n,), by layer label.
+        latency_ms: Measured latencies in milliseconds, shape (n,).
     """
 
     layers: Mapping[str, np.ndarray[Any, Any]]
@@ -36,25 +39,30 @@ class Measurements:
 
     @property
     def candidates(self) -> dict[str, tuple[str, ...]]:
-        """Label to the candidates that occur."""
+        """Sorted names of the candidates that occur in each layer, by layer label."""
         return {label: tuple(sorted(set(column.tolist()))) for label, column in self.layers.items()}
 
     def rows(self, index: Sequence[int] | np.ndarray[Any, Any]) -> Measurements:
-        """Some of the networks."""
+        """Select networks by their row numbers."""
         chosen = np.asarray(index)
         return Measurements({k: column[chosen] for k, column in self.layers.items()}, self.latency_ms[chosen])
 
 
 def read_columns(path: Path, what: str) -> pd.DataFrame:
-    """A CSV of texts, every cell of it filled.
+    """Read a CSV file whose cells are all non-empty strings.
+
+    Args:
+        path: Path of the file.
+        what: Description of the content, for error messages.
 
     Raises:
-        InputError: It cannot be read, has no rows, two columns of one name, or an empty cell; the message says where.
+        InputError: The file cannot be read, has no rows, a column without a name, two columns of the same name or an
+            empty cell. The message gives the place.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
         header = next(iter(text.splitlines()), "")
-        # Without a header row of its own, pandas would rename the second of two columns of one name.
+        # The header is read as an ordinary row, because pandas would rename the second of two equally named columns.
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
     except (OSError, UnicodeDecodeError) as reason:
         raise InputError(f"cannot read {what} {path}: {getattr(reason, 'strerror', None) or reason}") from reason
@@ -81,10 +89,11 @@ def read_columns(path: Path, what: str) -> pd.DataFrame:
 
 
 def read_measurements(path: Path) -> Measurements:
-    """A CSV with one column per layer, candidates as texts, and `latency_ms`.
+    """Read a CSV file with one column of candidate names per layer, and the column `latency_ms`.
 
     Raises:
-        InputError: A cell is missing, a latency is not a positive number, or there is no layer.
+        InputError: The file cannot be read, a cell is empty, a latency is not a positive number, there is no column for
+            a layer, or a column has a different value in every row.
     """
     frame = read_columns(path, "measurements")
     if LATENCY_COLUMN not in frame:
@@ -105,19 +114,21 @@ def read_measurements(path: Path) -> Measurements:
     for label, column in layers.items():
         if len(column) > 2 and len(set(column.tolist())) == len(column):
             raise InputError(
-                f"measurements {path}: column '{label}' has another value in each row; if it is a name and no layer, "
-                "leave it out"
+                f"measurements {path}: column '{label}' has a different value in each row; if it is a name and not a "
+                "layer, remove it"
             )
     return Measurements(layers, latency_ms)
 
 
 @dataclass(frozen=True)
 class ArchitectureFile:
-    """What a file says of architectures.
+    """Content of a file of `n` architectures or of `n` distributions over architectures.
 
     Attributes:
-        columns: Label to the candidate of each architecture.
-        distributions: Instead of columns, where the file holds distributions: label to candidate to probability.
+        columns: Names of the architectures' candidates, shape (n,), by layer label. Empty if the file has
+            distributions.
+        distributions: Distributions, each a probability by layer label and candidate name. Empty if the file has
+            architectures.
     """
 
     columns: Mapping[str, np.ndarray[Any, Any]]
@@ -128,13 +139,16 @@ class ArchitectureFile:
 
 
 def read_architectures(path: Path) -> ArchitectureFile:
-    """Architectures from a CSV, or from JSON.
+    """Read architectures or distributions from a CSV or JSON file.
 
-    JSON holds one of these, or a list of them: an `Architecture` file, an NNI sample (label to candidate), or a
-    distribution (label to candidate to probability).
+    A CSV file has one column of candidate names per layer. A JSON file holds one of the following, or a list of them:
+
+    * the content of an `Architecture` file,
+    * an NNI sample, which maps layer labels to candidate names,
+    * a distribution, which maps layer labels to the probability of each candidate.
 
     Raises:
-        InputError: The file cannot be read, or is none of that.
+        InputError: The file cannot be read or has another content.
     """
     if path.suffix.lower() != ".json":
         frame = read_columns(path, "architectures")
@@ -170,10 +184,15 @@ def _distribution(sample: Mapping[str, Mapping[str, Any]], path: Path) -> dict[s
 
 
 def check_layers(layers: Mapping[str, np.ndarray[Any, Any]], candidates: Mapping[str, Sequence[str]], of: str) -> None:
-    """Check that columns are the layers of a space, and their texts its candidates.
+    """Check that the columns are the layers of a space, and that their values are candidates of these layers.
+
+    Args:
+        layers: Names of the chosen candidates, shape (n,), by layer label.
+        candidates: Allowed candidate names, by layer label.
+        of: Description of the space, for error messages.
 
     Raises:
-        InputError: One is missing or unknown.
+        InputError: A layer is missing or unknown, or a candidate is unknown.
     """
     missing, surplus = [k for k in candidates if k not in layers], [k for k in layers if k not in candidates]
     if missing or surplus:

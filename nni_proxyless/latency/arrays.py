@@ -1,4 +1,4 @@
-"""Array types, and the rank correlation of two arrays."""
+"""The array type of the latency package, and the rank correlation of two arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def spearman(predicted: FloatArray, measured: FloatArray) -> float:
-    """Rank correlation; 0 where one of both is constant."""
+    """Spearman rank correlation of two arrays; 0 if either array is constant."""
     if np.ptp(predicted) == 0 or np.ptp(measured) == 0:
         return 0.0
     return float(spearmanr(predicted, measured)[0])

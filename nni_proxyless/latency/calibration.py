@@ -1,41 +1,56 @@
-"""From operators measured alone to the latency of a network.
+"""Calibration: from the latencies of operators measured alone to the latency of a network.
 
-With ONNX Runtime an operator alone is not what it is inside a network. Alone, its input and output are converted from
-and to the blocked layout that convolutions compute in, which a network does at its two ends only; and its weights stay
-in the fastest cache, from which a network's next layers drive them out. Both are told from whole networks:
-`fit_corrections`. What is left is a scale, and an offset where networks call for one: `fit_calibration`.
+With ONNX Runtime, an operator that runs alone differs from the same operator inside a network in two ways:
+
+* Its input and output are converted from and to the blocked memory layout that convolutions use. A network converts
+  only its first input and its last output.
+* Its weights stay in the fastest cache. In a network, the following layers evict them.
+
+`fit_corrections` estimates both effects from measured networks. `fit_calibration` then fits a scale, and an offset if
+the measured networks justify one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from ..network.operators import Operator
+from ..network.space_spec import SpaceSpec
 from .arrays import FloatArray
-from .table import Calibration
+from .table import Calibration, LatencyTable
 
-# A network is measured to 1 %; the corrections are of the order of 10 % of its latency.
+# Relative measurement error of a network, and prior size of a correction relative to a network's latency.
 _NOISE, _SIZE = 0.01, 0.1
 CORRECTIONS_FROM = 8
+# Backends and number formats with which an operator measured alone needs corrections (calibration.py): they convert the
+# memory layout of its input and output. PyTorch does not, and its predictions were worse with corrections. Corrections
+# have not been tried for int8.
+_CORRECTED = (("onnxruntime", "float32"),)
+_MIN_SHARE = 0.2  # smallest corrected cost of an operator, as a share of its measured cost
 
 
 def fit_corrections(
     sums_ms: Sequence[float], amounts: npt.ArrayLike, measured_ms: Sequence[float]
 ) -> tuple[float, ...]:
-    """What each unit of some amounts costs inside a network, beyond the operators alone.
+    """Estimate how much latency some quantities add inside a network, beyond the operators measured alone.
 
-    measured ≈ scale · (sum + amounts · corrections), by least squares of relative errors with a Gaussian prior on the
-    corrections (ridge regression): each is 0 ± 10 % of the mean latency, a measured network is right to 1 %.
+    The model is measured ≈ scale · (sum + amounts · corrections). It is fitted by least squares of relative errors with
+    a Gaussian prior on the corrections (ridge regression). The prior standard deviation of a correction's mean
+    contribution is 10 % of the mean latency, and the relative error of a measured latency is 1 %.
 
     Args:
-        sums_ms: Plain sums of operators of each network, in milliseconds, shape (networks,).
-        amounts: What each network has of each, shape (networks, amounts), such as parameters.
+        sums_ms: Plain sum of the operators' latencies of each network, in milliseconds, shape (networks,).
+        amounts: Quantities of each network, such as its number of parameters, shape (networks, quantities).
         measured_ms: Measured latencies of the same networks, in milliseconds, shape (networks,).
 
     Returns:
-        Milliseconds for each unit of each amount, negative ones included; zeros for fewer than 8 networks.
+        Milliseconds per unit of each quantity, possibly negative. All are 0 for fewer than 8 networks, or if the fitted
+        scale is not positive.
     """
     x, y, amount = np.asarray(sums_ms, float), np.asarray(measured_ms, float), np.asarray(amounts, float)
     none: tuple[float, ...] = (0.0,) * int(amount.shape[1])
@@ -49,9 +64,9 @@ def fit_corrections(
 
 
 def _ridge(columns: FloatArray, y: FloatArray) -> FloatArray:
-    """Minimise Σ ((columns · w - y) / y)², all of w but the first with the prior."""
+    """Minimise Σ ((columns · w - y) / y)² over w, with the prior on every component of w except the first."""
     typical = np.maximum(columns.mean(axis=0), 1e-12)
-    ratios = columns / typical * (y.mean() / y)[:, None]  # all 1 for networks that are alike in everything
+    ratios = columns / typical * (y.mean() / y)[:, None]  # all 1 if all networks are identical
     strength = np.diag([0.0] + [(_NOISE / _SIZE) ** 2] * (columns.shape[1] - 1))
     parts = np.linalg.solve(ratios.T @ ratios + strength, ratios.sum(axis=0))
     solution: FloatArray = parts * y.mean() / typical
@@ -61,15 +76,16 @@ def _ridge(columns: FloatArray, y: FloatArray) -> FloatArray:
 def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> Calibration:
     """Fit measured ≈ scale · sum + offset by least squares of relative errors.
 
-    The offset is kept only if it predicts networks that were left out of the fit better than the scale alone does:
-    with few networks an offset often fits noise, and would mislead at the fast end of the space.
+    The offset is kept only if it reduces the leave-one-out error by more than 10 % against the scale alone. With few
+    networks an offset often fits noise, and would then mispredict the fastest networks of the space. An offset also
+    requires at least 4 networks, a positive scale and positive predictions for all of them.
 
     Args:
-        sums_ms: Plain sums of operators of each network, in milliseconds.
-        measured_ms: Measured latencies of the same networks, in milliseconds.
+        sums_ms: Plain sum of the operators' latencies of each network, in milliseconds, shape (networks,).
+        measured_ms: Measured latencies of the same networks, in milliseconds, shape (networks,).
 
     Returns:
-        The fit, with its mean relative error on the networks it was fitted to.
+        The calibration, with its mean relative error on the networks to which it was fitted.
     """
     x, y = np.asarray(sums_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
     scale, offset = _fit(x, y, with_offset=False)
@@ -90,10 +106,56 @@ def _fit(x: FloatArray, y: FloatArray, with_offset: bool) -> tuple[float, float]
 
 
 def _left_out_error(x: FloatArray, y: FloatArray, with_offset: bool) -> float:
-    """Mean relative error of each network under the fit to all others."""
+    """Leave-one-out error: mean relative error of each network predicted by the fit to all others."""
     errors = []
     for i in range(len(x)):
         others = np.arange(len(x)) != i
         scale, offset = _fit(x[others], y[others], with_offset)
         errors.append(abs(scale * x[i] + offset - y[i]) / y[i])
     return float(np.mean(errors))
+
+
+def calibrate(table: LatencyTable, spec: SpaceSpec, measured_ms: Mapping[str, float]) -> LatencyTable:
+    """Correct the operators of a table for their behaviour inside networks, and fit its calibration to whole networks.
+
+    Args:
+        table: Uncalibrated table.
+        spec: Search space of the networks.
+        measured_ms: Measured latency of each network in milliseconds, by its `Architecture.candidate_names`.
+
+    Returns:
+        Corrected and calibrated table.
+    """
+    labels = [layer.label for layer in spec.layers]
+    networks = [spec.operators(dict(zip(labels, names.split(), strict=True))) for names in measured_ms]
+    measured = list(measured_ms.values())
+    amounts = [np.sum([_amounts(op) for op in operators], axis=0) for operators in networks]
+    corrections: tuple[float, ...] = (0.0, 0.0)
+    if (table.backend, table.dtype) in _CORRECTED:
+        sums = [table.sum(operators) for operators in networks]
+        corrections = fit_corrections(sums, np.array(amounts), measured)
+    table = replace(
+        table,
+        operators={
+            op: replace(cost, cost=max(cost.cost + float(np.dot(corrections, _amounts(op))), _MIN_SHARE * cost.cost))
+            if isinstance(op, Operator)
+            else cost
+            for op, cost in table.operators.items()
+        },
+    )
+    calibration = fit_calibration([table.sum(operators) for operators in networks], measured)
+    return replace(
+        table,
+        calibration=replace(
+            calibration,
+            architectures=tuple(measured_ms),
+            ms_per_million_values=corrections[0],
+            ms_per_million_parameters=corrections[1],
+        ),
+    )
+
+
+def _amounts(operator: Operator) -> tuple[float, float]:
+    """Millions of input and output values of an operator for one image, and millions of its parameters."""
+    values = math.prod(operator.input_shape) + math.prod(operator.output_shape)
+    return values / 1e6, operator.parameters / 1e6

@@ -1,4 +1,4 @@
-"""Two tables of the same operators, side by side."""
+"""Comparison of two latency tables that share operators."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .table import LatencyTable
 
 @dataclass(frozen=True)
 class KindComparison:
-    """How two tables agree on one kind of operator.
+    """Agreement of two tables on one kind of operator.
 
     Attributes:
-        kind: Kind and kernel, as in `mbconv k5`, or `all`.
-        operators: How many both have.
-        spearman: Rank correlation of their costs; 0 for fewer than two.
-        ratio: Median of the second table's cost over the first's.
+        kind: Kind and kernel size, such as `mbconv k5`, or `all`.
+        operators: Number of operators of this kind that both tables have.
+        spearman: Rank correlation of the two tables' costs; 0 for fewer than two operators.
+        ratio: Median ratio of the second table's cost to the first's.
     """
 
     kind: str
@@ -31,7 +31,14 @@ class KindComparison:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """An operator, and by what factor the second table differs from what the first leads one to expect."""
+    """An entry on which two tables disagree.
+
+    Attributes:
+        entry: Entry that both tables have.
+        first: Cost of the entry in the first table.
+        second: Cost of the entry in the second table.
+        factor: Ratio of the second cost to the first, divided by the median ratio of all common entries.
+    """
 
     entry: Entry
     first: float
@@ -41,13 +48,14 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two tables compared.
+    """Result of comparing two tables.
 
     Attributes:
-        kinds: By kind of operator; the last is all of them.
-        disagreements: All common entries, the largest disagreement first.
-        only_first: Entries that the second table lacks.
-        only_second: Entries that the first table lacks.
+        kinds: Agreement on each kind of operator; the last element covers all kinds.
+        disagreements: All common entries, with the largest disagreement first.
+        only_first: Number of entries of the first table that were not compared: the second table lacks them, or one of
+            the two costs is 0.
+        only_second: Number of entries of the second table that were not compared, for the same reasons.
     """
 
     kinds: tuple[KindComparison, ...]
@@ -60,14 +68,14 @@ def compare(first: LatencyTable, second: LatencyTable) -> Comparison:
     """Compare the entries that both tables have.
 
     Args:
-        first: A table.
-        second: Another one, of whatever device; only its order and proportions matter.
+        first: First table.
+        second: Second table, of any device and in any unit. Only the order and the ratios of the costs are compared.
 
     Raises:
-        LatencyTableError: They have no entry in common.
+        LatencyTableError: The tables have no entry in common.
     """
     common = [entry for entry in first.operators if entry in second.operators]
-    # What a candidate adds may be 0 in a fitted table; there is no ratio to that.
+    # The cost of a candidate may be 0 in a fitted table, and a ratio to 0 is undefined.
     common = [e for e in common if first.operators[e].cost > 0 and second.operators[e].cost > 0]
     if not common:
         raise LatencyTableError(

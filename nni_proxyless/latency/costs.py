@@ -1,7 +1,8 @@
-"""A table applied to a space: what each candidate of each layer adds, and the sums that follow.
+"""A latency table applied to a search space: the cost of each candidate of each layer, and the cost of networks.
 
-E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in the path probabilities and ∂E/∂p_i = F(o_i) (paper section
-3.3.1, eq. 5 and 6). One traversal serves a choice, a distribution and the two ends.
+The expected latency E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in the path probabilities, and
+∂E/∂p_i = F(o_i) (paper section 3.3.1, eq. 5 and 6). A single traversal of the layers computes the cost of an
+architecture, of a distribution over architectures, and of the cheapest and the most expensive network.
 """
 
 from __future__ import annotations
@@ -23,32 +24,32 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class SpaceCosts:
-    """What each candidate of each layer adds, in the table's unit (ms, FLOPs, parameters).
+    """Cost of each candidate of each layer, in the table's unit (ms, FLOPs or parameters).
 
     Attributes:
-        fixed: What every network has, calibration offset included.
-        candidates: Label to candidate names.
-        layers: Label to the cost of each candidate, in the same order; a skip costs 0.
-        unit: The table's unit.
+        fixed: Cost that every network of the space has, including the calibration offset.
+        candidates: Candidate names of each layer, by layer label.
+        layers: Costs of each layer's candidates, by layer label, in the order of `candidates`. A skip costs 0.
+        unit: Unit of the table.
     """
 
     fixed: float
-    candidates: Mapping[str, tuple[str, ...]]
+    candidates: Mapping[str, Sequence[Any]]
     layers: Mapping[str, tuple[float, ...]]
     unit: str = "ms"
 
     def _total(self, layer_cost: Callable[[str, tuple[float, ...]], _T]) -> _T | float:
-        """The one traversal: `layer_cost` weighs a layer's costs by a choice or by a distribution."""
+        """Sum the fixed cost and `layer_cost(label, costs)` of every layer. All sums below use this traversal."""
         total: Any = self.fixed
         for label, costs in self.layers.items():
             total = total + layer_cost(label, costs)
         return total  # type: ignore[no-any-return]
 
     def of(self, choices: Mapping[str, str]) -> float:
-        """Cost of one architecture.
+        """Compute the cost of one architecture.
 
         Args:
-            choices: Label to candidate name.
+            choices: Name of the chosen candidate, by layer label.
 
         Raises:
             InputError: A label is missing or a candidate does not exist.
@@ -56,13 +57,14 @@ class SpaceCosts:
         return float(self._total(lambda label, costs: costs[self._position(label, choices.get(label))]))
 
     def of_many(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
-        """Cost of many architectures at once.
+        """Compute the costs of many architectures at once.
 
         Args:
-            columns: Label to candidate names, one for each of the `n` architectures; other keys are ignored.
+            columns: Names of the chosen candidates of the `n` architectures, shape (n,), by layer label. Keys that are
+                not layer labels are ignored.
 
         Returns:
-            Costs, shape (n,).
+            Costs of the architectures, shape (n,).
 
         Raises:
             InputError: A label is missing or a candidate does not exist.
@@ -78,10 +80,10 @@ class SpaceCosts:
         return np.asarray(self._total(of_layer), dtype=np.float64)
 
     def expected(self, probs: Mapping[str, Tensor]) -> Tensor:
-        """E[cost] = fixed + Σ_layers Σ_i p_i F(o_i), differentiable (paper eq. 5 and 6).
+        """Compute E[cost] = fixed + Σ_layers Σ_i p_i F(o_i), differentiable in the probabilities (paper eq. 5 and 6).
 
         Args:
-            probs: Label to path probabilities, shape (num_candidates,).
+            probs: Path probabilities of each layer, shape (num_candidates,), by layer label.
         """
 
         def of_layer(label: str, costs: tuple[float, ...]) -> Tensor:
@@ -97,17 +99,22 @@ class SpaceCosts:
 
     @property
     def largest(self) -> float:
-        """Cost of the dearest network."""
+        """Cost of the most expensive network."""
         return float(self._total(lambda _, costs: max(costs)))
 
     @cached_property
     def _positions(self) -> dict[str, dict[Any, int]]:
-        return {label: {name: i for i, name in enumerate(names)} for label, names in self.candidates.items()}
+        return {label: {_key(name): i for i, name in enumerate(names)} for label, names in self.candidates.items()}
 
     def _position(self, label: str, candidate: object) -> int:
         positions = self._positions[label]
         if candidate is None:
             raise InputError(f"the architecture lacks layer {label}")
-        if candidate not in positions:
-            raise InputError(f"layer {label}: " + unknown_name("candidate", candidate, positions))
-        return positions[candidate]
+        if _key(candidate) not in positions:
+            raise InputError(f"layer {label}: " + unknown_name("candidate", candidate, map(str, positions)))
+        return positions[_key(candidate)]
+
+
+def _key(candidate: Any) -> Any:
+    """Convert a candidate to a dictionary key: an InputChoice names its chosen inputs by a list, which has no hash."""
+    return tuple(candidate) if isinstance(candidate, list) else candidate

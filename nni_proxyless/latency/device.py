@@ -1,4 +1,4 @@
-"""What a latency was measured on."""
+"""Description of the device on which latencies are measured."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Device:
-    """The machine that ran the measurement.
+    """The device that was measured.
 
     Attributes:
-        name: Host name.
-        processor: Model of the processor (or accelerator).
-        cores: Cores this process may use; `None` for a device that nobody asked.
+        name: Host name, or a name given by the user.
+        processor: Model of the processor or accelerator.
+        cores: Number of cores that the measuring process may use; `None` if unknown.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Device:
 
 
 def this_device() -> Device:
-    """Describe the machine at hand."""
+    """Describe the machine that runs this process."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return Device(platform.node() or "unknown", _processor(), cores)

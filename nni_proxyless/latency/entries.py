@@ -1,9 +1,10 @@
-"""What a table can have an entry for.
+"""The three kinds of entries of a latency table.
 
-* `Operator`: an operator with all that its cost depends on, measured alone (`operators.py`).
-* `Choice`: a candidate of a layer, known by its names only: what whole-network latencies can tell (`fit.py`).
-* `ModuleCall`: a module of a model space that is not ours, such as NNI's hub (`profiler.py`), or an operator of a
-  published table that our spaces do not have (`published.py`).
+* `Operator`: an operator with everything that its cost depends on, measured alone (`network/operators.py`).
+* `Choice`: a candidate of a layer, identified only by the names of the layer and of the candidate. Fits to the
+  latencies of whole networks have such entries (`fitting/fit.py`).
+* `ModuleCall`: a module of a model space that this package does not define, such as one of NNI's hub
+  (`nni_spaces/profiler.py`), or an operator of a published table that the shipped spaces do not have (`published.py`).
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class Choice:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Choice:
-        """Inverse of `to_dict`.
+        """Create the choice from the dictionary that `to_dict` returns.
 
         Raises:
-            InputError: A name is missing or no text.
+            InputError: A name is missing or is not a non-empty string.
         """
         return cls(_text(content, "layer"), _text(content, "candidate"))
 
@@ -49,8 +50,8 @@ class ModuleCall:
     """A module applied to inputs of given shapes.
 
     Attributes:
-        module: What identifies it: type and settings, as PyTorch prints them, or the name a publisher gave it.
-        inputs: Shapes of its inputs for one image, without the batch dimension.
+        module: Identifier of the module: its type and settings as PyTorch prints them, or its published name.
+        inputs: Shapes of the module's inputs for one image, without the batch dimension.
     """
 
     module: str
@@ -61,10 +62,10 @@ class ModuleCall:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> ModuleCall:
-        """Inverse of `to_dict`.
+        """Create the module call from the dictionary that `to_dict` returns.
 
         Raises:
-            InputError: A field is missing or of a wrong type.
+            InputError: A field is missing or has the wrong type.
         """
         shapes = content.get("inputs")
         good = isinstance(shapes, list) and all(
@@ -84,10 +85,10 @@ Entry: TypeAlias = Operator | Choice | ModuleCall
 
 
 def entry_from_dict(content: Mapping[str, Any]) -> Entry:
-    """The entry that a row of a file describes, by its `kind`.
+    """Create the entry that a row of a table file describes; the row's `kind` selects the class.
 
     Raises:
-        InputError: The kind is unknown, or a field is missing, of a wrong type or out of range.
+        InputError: The kind is unknown, or a field is missing, has the wrong type or is out of range.
     """
     kind = content.get("kind")
     if kind == "choice":

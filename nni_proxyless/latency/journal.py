@@ -1,4 +1,4 @@
-"""Samples on disk as they are taken, so that an interrupted measurement goes on where it stopped."""
+"""Journal of a measurement: samples are stored as they are taken, so that an interrupted measurement can resume."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _log = logging.getLogger(__name__)
 
 
 class Journal:
-    """A file of lines: first what is measured, then one line for each sample.
+    """A text file whose first line describes the measurement; every following line is one sample.
 
-    A file that measured something else, or with other settings, is begun anew; a line that a crash cut short is
-    dropped.
+    If the file belongs to a different measurement or to different settings, it is overwritten. A line that a crash left
+    incomplete is dropped.
 
     Args:
-        path: The file.
-        header: What is measured and how; compared with the file's.
+        path: Path of the file.
+        header: Description of the measurement and its settings. It is compared with the first line of an existing file.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -32,23 +32,29 @@ class Journal:
             found, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
             if found == wanted:
                 self._samples = [sample for line in lines if (sample := _parse(line)) is not None]
-                _log.info("going on with %d samples of %s", len(self._samples), path)
+                _log.info("resuming with %d samples from %s", len(self._samples), path)
             else:
-                _log.info("%s holds samples of another measurement: beginning anew", path)
+                _log.info("%s holds samples of another measurement: starting over", path)
         write_text(path, "".join(f"{line}\n" for line in [wanted, *map(json.dumps, self._samples)]))
         self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def samples(self) -> Iterator[tuple[str, float, float]]:
-        """Name of the workload, moment in seconds since the epoch, and value, as taken before."""
+        """Iterate over the samples found in the file: workload name, time in seconds since the epoch, and value."""
         return iter(self._samples)
 
     def write(self, name: str, moment: float, value: float) -> None:
-        """Add a sample; it is on disk when this returns."""
+        """Add a sample and flush it to the file.
+
+        Args:
+            name: Name of the workload.
+            moment: Time of the sample, in seconds since the epoch.
+            value: Measured cost, in the backend's unit.
+        """
         self._file.write(json.dumps([name, moment, value]) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file. The file is not deleted."""
         self._file.close()
 
 
@@ -61,9 +67,9 @@ def _parse(line: str) -> tuple[str, float, float] | None:
 
 
 def export_samples(journals: Sequence[Path], path: Path) -> Path:
-    """Write the samples of journals, one of each process, as CSV.
+    """Write the samples of several journals, one per process, to a CSV file.
 
-    Columns: `process`, `workload`, `moment_s` since the epoch, `value` in the backend's unit.
+    The columns are `process`, `workload`, `moment_s` (seconds since the epoch) and `value` (in the backend's unit).
     """
     rows = []
     for process, journal in enumerate(journals, start=1):

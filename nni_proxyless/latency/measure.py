@@ -1,16 +1,14 @@
-"""Measuring: operators alone and interleaved, then a few whole networks that calibrate the sum."""
+"""Measurement of latency tables: each operator alone, then a few whole networks that calibrate the sum."""
 
 from __future__ import annotations
 
 import datetime
-import math
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
 from torch import nn
 
 from ..errors import InputError
@@ -19,20 +17,17 @@ from ..network.blocks import initialise
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
 from .backends.base import Backend, Workload
-from .calibration import fit_calibration, fit_corrections
+from .calibration import calibrate
 from .entries import Entry
 from .journal import Journal
 from .protocol import Protocol
+from .random_architectures import calibration_architectures, random_architecture
 from .sampling import Progress, Samples, Timeline, sample_interleaved
 from .table import LatencyTable, OperatorCost
 
 _Entry = TypeVar("_Entry", bound=Entry)
 Ready = Callable[[], None]
 CALIBRATION_NETWORKS = 12
-# What converts an operator's input and output only where the operator runs alone (calibration.py). PyTorch does not,
-# and was predicted worse with corrections; for int8 they have not been tried.
-_CONVERTING = (("onnxruntime", "float32"),)
-_LEAST_LEFT = 0.2  # of an operator's own measurement, whatever is taken off
 _EMPTY_CALL = "empty call"
 
 
@@ -44,17 +39,18 @@ def measure_networks(
     progress: Progress | None = None,
     ready: Ready | None = None,
 ) -> list[Samples]:
-    """Cost of whole networks of one space, measured in one interleaved run.
+    """Measure whole networks of one space in one interleaved run.
 
     Args:
-        architectures: The networks, built freshly.
-        backend: What runs them.
-        protocol: How long; the backend's own for networks if not given.
-        progress: Called with a text, rounds done and rounds at most.
-        ready: Called when all is made; measuring begins when it returns.
+        architectures: Architectures of one space; each is built with fresh weights.
+        backend: Backend that runs the networks.
+        protocol: Measuring protocol. Defaults to the backend's protocol for networks.
+        progress: Callback that receives a text, the number of workloads finished in the current round and the number of
+            workloads in the current round.
+        ready: Callback called once the networks are built. The measurement starts when it returns.
 
     Returns:
-        The samples of each, in the same order.
+        Samples of each network, in the same order.
     """
     spec = architectures[0].require_spec()
     loaders = {str(i): backend.loader(a.build(), spec.input_shape) for i, a in enumerate(architectures)}
@@ -64,17 +60,17 @@ def measure_networks(
 def measure_file(
     path: Path, spec: SpaceSpec, backend: Backend, *, progress: Progress | None = None, ready: Ready | None = None
 ) -> Samples:
-    """Cost of a network that was exported to a file, beside the reference network of its space.
+    """Measure a network that was exported to a file, interleaved with the reference network of its space.
 
     Args:
-        path: The exported model.
-        spec: The space that the network is of.
-        backend: What runs it.
-        progress: Called with a text, rounds done and rounds at most.
-        ready: Called when all is made; measuring begins when it returns.
+        path: Path of the exported model.
+        spec: Search space of the network.
+        backend: Backend that runs the model.
+        progress: Progress callback; see `measure_networks`.
+        ready: Callback called once the model is loaded. The measurement starts when it returns.
 
     Raises:
-        InputError: The backend does not run such a file.
+        InputError: The backend cannot run this file format.
     """
     loaders = {"0": backend.file_loader(path, spec.input_shape)}
     return _sample_networks(loaders, spec, backend, None, progress, ready)[0]
@@ -112,42 +108,70 @@ def measure_table(
     network_protocol: Protocol | None = None,
     progress: Progress | None = None,
     journal_path: Path | None = None,
-    networks: Sequence[str] | None = None,
-    measured_ms: dict[str, float] | None = None,
-    ready: Ready | None = None,
 ) -> LatencyTable:
-    """Measure each distinct operator of a space alone, then calibrate on whole networks.
+    """Measure each distinct operator of a space alone, then calibrate the table on whole networks.
 
     Args:
-        spec: The space.
-        backend: What runs the operators.
-        calibration_networks: Whole networks, the smallest and the largest of the space among them; 0 for none. What
-            is counted exactly needs none.
-        seed: Draws the other networks.
-        protocol: How long to measure operators; the backend's own if not given.
-        network_protocol: How long to measure the whole networks; the backend's own if not given.
-        progress: Called with a text, steps done and steps at most.
-        journal_path: Where samples are kept as they are taken. A measurement that was interrupted goes on from
-            there; the file stays, for whoever wants the raw samples.
-        networks: The `Architecture.candidate_names` to calibrate on, instead of drawing some.
-        measured_ms: Is given the latency of each calibration network, for a caller who calibrates: the table is not.
-        ready: Called when all that can be made beforehand is; measuring begins when it returns.
+        spec: Search space.
+        backend: Backend that runs the operators and networks.
+        calibration_networks: Number of whole networks for the calibration, including the smallest and the largest one
+            of the space; 0 for no calibration. Backends that count exactly are never calibrated.
+        seed: Seed of the random calibration networks.
+        protocol: Measuring protocol of the operators. Defaults to the backend's protocol for operators.
+        network_protocol: Measuring protocol of the calibration networks. Defaults to the backend's protocol for them.
+        progress: Progress callback; see `measure_networks`.
+        journal_path: Path of the file that stores each sample as it is taken. An interrupted measurement resumes from
+            it. The file is kept, so that the raw samples remain available.
 
     Returns:
-        The calibrated table; its entries are operators, its calibration says how well the sum fits networks.
+        Table with operators as entries. Its calibration states how well the sum of operators fits whole networks.
 
     Raises:
-        InputError: The number of calibration networks is negative, or more than the space has.
+        InputError: The number of calibration networks is negative, or greater than the number of networks in the space.
         RunError: The backend failed.
     """
     count = calibration_count(spec, backend, calibration_networks)
-    if networks is None:
-        architectures = calibration_architectures(spec, count, seed)
-    else:
-        labels = [layer.label for layer in spec.layers]
-        architectures = [
-            Architecture.of_space(spec, dict(zip(labels, names.split(), strict=True))) for names in networks
-        ]
+    table, medians = measure_uncalibrated(
+        spec,
+        backend,
+        calibration_architectures(spec, count, seed),
+        protocol=protocol,
+        network_protocol=network_protocol,
+        progress=progress,
+        journal_path=journal_path,
+    )
+    return calibrate(table, spec, medians) if medians else table
+
+
+def measure_uncalibrated(
+    spec: SpaceSpec,
+    backend: Backend,
+    architectures: Sequence[Architecture],
+    *,
+    protocol: Protocol | None = None,
+    network_protocol: Protocol | None = None,
+    progress: Progress | None = None,
+    journal_path: Path | None = None,
+    ready: Ready | None = None,
+) -> tuple[LatencyTable, dict[str, float]]:
+    """Measure each distinct operator of a space alone, then some whole networks; `calibrate` joins the two.
+
+    Args:
+        spec: Search space.
+        backend: Backend that runs the operators and networks.
+        architectures: Networks to measure; none for operators alone.
+        protocol: Measuring protocol of the operators; see `measure_table`.
+        network_protocol: Measuring protocol of the networks; see `measure_table`.
+        progress: Progress callback; see `measure_networks`.
+        journal_path: Path of the file that stores each sample; see `measure_table`.
+        ready: Callback called once the operators and networks are built. The measurement starts when it returns.
+
+    Returns:
+        The uncalibrated table, and the latency of each network in milliseconds by its `Architecture.candidate_names`.
+
+    Raises:
+        RunError: The backend failed.
+    """
     settings = {
         "space": spec.content_hash,
         "backend": backend.settings,
@@ -157,43 +181,41 @@ def measure_table(
         "protocols": [str(protocol), str(network_protocol)],
     }
     journal = Journal(journal_path, settings) if journal_path else None
+    timeline = Timeline(journal)
     try:
-        common: dict[str, Any] = {
-            "clocked": backend.clocked,
-            "timeline": Timeline(journal),
-            "progress": progress,
-        }
         with backend.session():
-            common["reference"] = _reference(spec, backend)
+            reference = _reference(spec, backend)
             modules = {op: (_operator_module(op, spec), op.input_shape) for op in spec.distinct_operators()}
             loaders = {
                 f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures
             }
-            table = measure_modules(modules, backend, spec.name, protocol=protocol, ready=ready, **common)
-            if count == 0:
-                return table
+            table = measure_modules(
+                modules, backend, spec.name,
+                protocol=protocol, ready=ready, reference=reference, timeline=timeline, progress=progress,
+            )  # fmt: skip
+            if not architectures:
+                return table, {}
             taken = sample_interleaved(
                 loaders,
                 network_protocol or backend.calibration_protocol,
                 stage="networks",
-                **common,
+                reference=reference,
+                clocked=backend.clocked,
+                timeline=timeline,
+                progress=progress,
             )
     finally:
         if journal:
             journal.close()
     medians = {name.removeprefix("network "): samples.median for name, samples in taken.items()}
-    table = replace(table, reference_ms=next(iter(taken.values())).reference)
-    if measured_ms is not None:
-        measured_ms.update(medians)
-        return table
-    return calibrate(table, spec, medians)
+    return replace(table, reference_ms=next(iter(taken.values())).reference), medians
 
 
 def calibration_count(spec: SpaceSpec, backend: Backend, networks: int) -> int:
-    """How many networks to calibrate on: those asked for, or none where sums are exact.
+    """Return the number of calibration networks: `networks`, or 0 if the backend counts exactly.
 
     Raises:
-        InputError: The number is negative, or more than the space has.
+        InputError: The number is negative, or greater than the number of networks in the space.
     """
     count = 0 if backend.exact else networks
     if count < 0 or count > spec.num_networks:
@@ -211,27 +233,39 @@ def measure_modules(
     *,
     protocol: Protocol | None = None,
     ready: Ready | None = None,
-    **common: Any,
+    reference: Workload | None = None,
+    timeline: Timeline | None = None,
+    progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure modules one at a time and interleaved: an uncalibrated table.
+    """Measure modules, each alone and interleaved with the others, and return an uncalibrated table.
 
     Args:
-        modules: A module and its input shape, without the batch dimension, for each entry of the table.
-        backend: What runs them.
-        space: How the table calls the space they are from.
-        protocol: How long; the backend's own if not given.
-        ready: Called when all is made; measuring begins when it returns.
-        **common: Passed to `sample_interleaved`.
+        modules: Module and its input shape without the batch dimension, by the entry of the table.
+        backend: Backend that runs the modules.
+        space: Name of the modules' space in the table.
+        protocol: Measuring protocol. Defaults to the backend's protocol for operators.
+        ready: Callback called once the modules are prepared. The measurement starts when it returns.
+        reference: Workload that tracks the slowdown of the machine.
+        timeline: Samples taken so far, which an interrupted measurement resumes from.
+        progress: Progress callback; see `measure_networks`.
 
     Returns:
-        A table of those entries that cost anything: an activation has no parameters, a reshape no multiply-adds.
+        Table without the entries that cost nothing. For example, an activation has no parameters and a reshape has no
+        multiply-adds.
     """
     workloads = {str(i): backend.loader(*what) for i, what in enumerate(modules.values())}
     if backend.clocked:
         workloads[_EMPTY_CALL] = backend.loader(nn.Identity(), (1, 1, 1))
     if ready:
         ready()
-    taken = sample_interleaved(workloads, protocol or backend.operator_protocol, **common)
+    taken = sample_interleaved(
+        workloads,
+        protocol or backend.operator_protocol,
+        reference=reference,
+        clocked=backend.clocked,
+        timeline=timeline,
+        progress=progress,
+    )
     overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
     return LatencyTable(
         device=backend.device,
@@ -253,107 +287,18 @@ def measure_modules(
     )
 
 
-def calibrate(table: LatencyTable, spec: SpaceSpec, measured_ms: Mapping[str, float]) -> LatencyTable:
-    """Correct a table's operators for what differs inside a network, and fit its calibration to whole networks.
-
-    Args:
-        table: The table.
-        spec: The space.
-        measured_ms: Latency of each network in milliseconds, by its `Architecture.candidate_names`.
-    """
-    labels = [layer.label for layer in spec.layers]
-    networks = [spec.operators(dict(zip(labels, names.split(), strict=True))) for names in measured_ms]
-    measured = list(measured_ms.values())
-    amounts = [np.sum([_amounts(op) for op in operators], axis=0) for operators in networks]
-    corrections: tuple[float, ...] = (0.0, 0.0)
-    if (table.backend, table.dtype) in _CONVERTING:
-        sums = [table.sum(operators) for operators in networks]
-        corrections = fit_corrections(sums, np.array(amounts), measured)
-    table = replace(
-        table,
-        operators={
-            op: replace(cost, cost=max(cost.cost + float(np.dot(corrections, _amounts(op))), _LEAST_LEFT * cost.cost))
-            if isinstance(op, Operator)
-            else cost
-            for op, cost in table.operators.items()
-        },
-    )
-    calibration = fit_calibration([table.sum(operators) for operators in networks], measured)
-    return replace(
-        table,
-        calibration=replace(
-            calibration,
-            architectures=tuple(measured_ms),
-            ms_per_million_values=corrections[0],
-            ms_per_million_parameters=corrections[1],
-        ),
-    )
-
-
-def _amounts(operator: Operator) -> tuple[float, float]:
-    """Millions of values that go into an operator and come out of it for one image, and of its parameters."""
-    values = math.prod(operator.input_shape) + math.prod(operator.output_shape)
-    return values / 1e6, operator.parameters / 1e6
-
-
 def _entry(samples: Samples, overhead: float) -> OperatorCost:
-    """A table's entry: the median less what the call of the backend costs."""
-    # A tiny operator can be as cheap as the call; it still costs something.
+    """Return the cost of an entry: the median without the overhead of calling the backend."""
+    # The measured latency of a tiny operator may not exceed the overhead, but the operator's cost must be positive.
     return OperatorCost(max(samples.median - overhead, 0.01 * samples.median), samples.spread, len(samples.raw))
 
 
 def _reference(spec: SpaceSpec, backend: Backend) -> Workload | None:
-    """The network that tells how slow the machine is: always the same one of a space."""
+    """Prepare the reference network, which tracks the slowdown of the machine. Each space always has the same one."""
     if not backend.clocked:
         return None
     architecture = random_architecture(spec, random.Random("reference"))
     return backend.prepare(architecture.build(), spec.input_shape)
-
-
-def random_architecture(spec: SpaceSpec, generator: random.Random) -> Architecture:
-    """One architecture, each candidate of a layer equally likely."""
-    return Architecture.of_space(spec, {layer.label: generator.choice(layer.names) for layer in spec.layers})
-
-
-def draw_architectures(
-    spec: SpaceSpec, count: int, generator: random.Random, known: Collection[str] = ()
-) -> list[Architecture]:
-    """Different random architectures, none of them among the known ones.
-
-    Args:
-        spec: The space.
-        count: How many.
-        generator: Draws them.
-        known: `Architecture.candidate_names` of those to leave out.
-
-    Raises:
-        InputError: The space has not that many left.
-    """
-    if count > spec.num_networks - len(set(known)):
-        raise InputError(
-            f"{count} networks were asked for, but space '{spec.name}' has {spec.num_networks} in all, "
-            f"{len(set(known))} of which are taken"
-        )
-    drawn: dict[str, Architecture] = {}
-    while len(drawn) < count:
-        architecture = random_architecture(spec, generator)
-        if architecture.candidate_names not in known:
-            drawn[architecture.candidate_names] = architecture
-    return list(drawn.values())
-
-
-def calibration_architectures(spec: SpaceSpec, count: int, seed: int) -> list[Architecture]:
-    """The networks that calibrate a table: the smallest and the largest by multiply-adds, then random ones."""
-    ends = {}
-    for pick in (min, max):
-        choices = {}
-        for layer in spec.layers:
-            sizes = {name: operator.multiply_adds if operator else 0 for name, operator in layer.candidates.items()}
-            choices[layer.label] = pick(sizes, key=sizes.__getitem__)
-        architecture = Architecture.of_space(spec, choices)
-        ends[architecture.candidate_names] = architecture
-    left = max(0, count - len(ends))
-    return (list(ends.values()) + draw_architectures(spec, left, random.Random(f"calibration {seed}"), ends))[:count]
 
 
 def _operator_module(operator: Operator, spec: SpaceSpec) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Predicting: many architectures at once, and distributions over architectures."""
+"""Cost predictions for many architectures at once, and for distributions over architectures."""
 
 from __future__ import annotations
 
@@ -19,10 +19,17 @@ from .table import COST_KEYS, LatencyTable
 
 
 def space_of(table: LatencyTable, space: str | None) -> SpaceSpec | None:
-    """The space that a table is to be applied to: the one asked for, or the shipped one it was measured for.
+    """Return the space to which a table is applied.
+
+    Args:
+        table: Latency table.
+        space: Name of a shipped space or path of a space file. Defaults to the space for which the table was measured.
+
+    Returns:
+        The space, or `None` if `space` is not given and the table's own space is not a shipped one.
 
     Raises:
-        SpaceError: There is no such space.
+        SpaceError: The space does not exist.
     """
     if space is not None:
         return SpaceSpec.from_yaml(space)
@@ -30,11 +37,11 @@ def space_of(table: LatencyTable, space: str | None) -> SpaceSpec | None:
 
 
 def costs_of(table: LatencyTable, spec: SpaceSpec | None) -> SpaceCosts:
-    """The table applied to a space, or to the layers it names itself.
+    """Apply a table to a space, or, without a space, to the layers that a fitted table names.
 
     Raises:
-        LatencyTableError: The table knows operators, and the space is not known.
-        MissingOperatorError: The table lacks operators of the space; all are listed.
+        LatencyTableError: No space is given, and the table has entries for operators instead of layers.
+        MissingOperatorError: The table lacks operators of the space. The message lists all of them.
     """
     if spec is not None:
         return table.costs(spec)
@@ -42,17 +49,17 @@ def costs_of(table: LatencyTable, spec: SpaceSpec | None) -> SpaceCosts:
 
 
 def predict(costs: SpaceCosts, architectures: ArchitectureFile) -> FloatArray:
-    """Cost of each architecture, or expected cost of each distribution, in the table's unit.
+    """Compute the cost of each architecture, or the expected cost of each distribution, in the table's unit.
 
     Args:
-        costs: The table applied to a space.
-        architectures: `n` of them.
+        costs: Table applied to a space.
+        architectures: `n` architectures or distributions.
 
     Returns:
-        Shape (n,).
+        Costs, shape (n,).
 
     Raises:
-        InputError: A layer or candidate is missing or unknown.
+        InputError: A layer is missing, or a candidate is unknown.
     """
     if not architectures.distributions:
         return costs.of_many(architectures.columns)
@@ -60,11 +67,11 @@ def predict(costs: SpaceCosts, architectures: ArchitectureFile) -> FloatArray:
 
 
 def expected(costs: SpaceCosts, distribution: Mapping[str, Mapping[str, float]]) -> float:
-    """E[cost] where layers draw their candidates independently (paper eq. 5 and 6).
+    """Compute E[cost] if every layer draws its candidate independently (paper eq. 5 and 6).
 
     Args:
-        costs: The table applied to a space.
-        distribution: Label to candidate to probability; candidates left out have none.
+        costs: Table applied to a space.
+        distribution: Probability by layer label and candidate name. Omitted candidates have probability 0.
 
     Raises:
         InputError: A layer is missing, or a candidate is unknown.
@@ -81,10 +88,16 @@ def expected(costs: SpaceCosts, distribution: Mapping[str, Mapping[str, float]])
 
 
 def write_predictions(path: Path, architectures: ArchitectureFile, predicted: FloatArray, table: LatencyTable) -> Path:
-    """A CSV with a row for each architecture, in order: its columns and what is predicted, `latency_ms`.
+    """Write a CSV file with one row per architecture: the columns of the input file, then the predicted cost.
 
-    A column of that name in the input (measured latencies, say) becomes `measured_latency_ms`. Tables of another unit
-    name their column by it.
+    The column of the predicted cost is named after the table's unit: `latency_ms`, `flops` or `params`. A column with
+    the same name in the input, such as measured latencies in `latency_ms`, gets the prefix `measured_`.
+
+    Args:
+        path: Path of the CSV file.
+        architectures: Architectures or distributions for which costs were predicted.
+        predicted: Predicted costs in the table's unit, shape (n,).
+        table: Table that made the predictions.
     """
     name = COST_KEYS[table.unit]
     columns = {("measured_" + key if key == name else key): column for key, column in architectures.columns.items()}
@@ -93,10 +106,10 @@ def write_predictions(path: Path, architectures: ArchitectureFile, predicted: Fl
 
 
 def load_tables(paths: list[Path]) -> list[LatencyTable]:
-    """Several tables; an error names the file.
+    """Load several tables of the same unit.
 
     Raises:
-        LatencyTableError: One is no table.
+        LatencyTableError: A file is not a valid table (the message names the file), or the tables have different units.
     """
     tables = [LatencyTable.load(path) for path in paths]
     units = {table.unit for table in tables}

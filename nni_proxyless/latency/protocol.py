@@ -1,4 +1,4 @@
-"""How long operators and networks are measured."""
+"""Measuring protocols: how long operators and networks are measured."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How long to measure.
+    """Durations and number of samples of a measurement.
 
     Attributes:
-        warmup_s: Each workload runs untimed for about this long before the first round, in seconds.
-        settle_s: It runs untimed for about this long, but at least once, before each sample, in seconds: others ran in
-            between, and a device runs its network all the time.
-        sample_s: A timed sample repeats a short run until about this long, in seconds.
-        min_rounds: Rounds over all workloads before the spread is looked at.
-        max_rounds: Rounds at most.
-        max_relative_spread: Enough when the standard error of every median is below this part of it.
-        samples_per_turn: Samples in a row when a workload's turn comes.
-        reference_every_s: The reference is sampled about this often, in seconds.
+        warmup_s: Approximate duration of the untimed warm-up of each workload before its first sample, in seconds.
+        settle_s: Approximate duration of the untimed runs before each sample, in seconds. The workload always runs at
+            least once untimed. Other workloads ran in between, whereas a device runs its network all the time.
+        sample_s: Approximate duration of one timed sample, in seconds. A shorter run is repeated to fill it.
+        min_rounds: Number of rounds over all workloads before sampling may stop.
+        max_rounds: Largest number of rounds.
+        max_relative_spread: Largest standard error of a median, as a fraction of the median. Sampling stops when every
+            workload is within it.
+        samples_per_turn: Number of consecutive samples that a workload takes in each round.
+        reference_every_s: Shortest interval between two samples of the reference within a round, in seconds. With 0,
+            the reference is sampled before every sample of a workload.
     """
 
     warmup_s: float = 0.005
@@ -38,8 +40,8 @@ class Protocol:
 OPERATOR_PROTOCOL = Protocol()
 
 
-# Networks need longer to settle than operators: interleaved with eleven others and run once before each sample, they
-# were 6 % (PyTorch) to 14 % (ONNX Runtime) slower than alone.
+# Networks need more settling time than operators. With eleven other networks interleaved and one untimed run before
+# each sample, networks were 6 % (PyTorch) to 14 % (ONNX Runtime) slower than when measured alone.
 NETWORK_PROTOCOL = Protocol(
     settle_s=0.01,
     sample_s=0.015,
@@ -51,5 +53,6 @@ NETWORK_PROTOCOL = Protocol(
 )
 
 
-# Errors of a dozen networks average out in the two numbers that they are fitted by.
+# Two rounds are enough for calibration: it fits only a few parameters to a dozen networks, so the errors of single
+# networks average out.
 CALIBRATION_PROTOCOL = replace(NETWORK_PROTOCOL, max_rounds=2)

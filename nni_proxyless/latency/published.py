@@ -1,11 +1,12 @@
-"""Import of published tables: the one of ProxylessNAS (Pixel 1) and those of once-for-all.
+"""Import of published latency tables: the table of ProxylessNAS (Pixel 1) and those of once-for-all.
 
-Both are YAML: the name of an operator with its shapes to `mean`, `count` and `var` or `std`, in milliseconds:
+Both formats are YAML. They map the name of an operator, which includes its shapes, to `mean`, `count` and `var` or
+`std`, in milliseconds:
 
     expanded_conv-input:112x112x16-output:56x56x24-expand:3-kernel:3-stride:2-idskip:0: {mean: 6.24, ...}
 
-In once-for-all's, `expand` is the number of hidden channels, and squeeze-and-excite (`se`) and h-swish (`hs`) are
-flags. Entries that no operator of ours is the same as are kept under their published name.
+In the once-for-all format, `expand` is the number of hidden channels, and squeeze-and-excite (`se`) and h-swish (`hs`)
+are flags. Entries without an equivalent `Operator` in this package keep their published name.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ _SHAPE = re.compile(r"input:(\d+(?:x\d+)*)")
 
 @dataclass(frozen=True)
 class Imported:
-    """An imported table and what it lacks.
+    """An imported table, and how completely it covers the shipped spaces.
 
     Attributes:
-        table: The table.
-        known: Entries that are operators of ours.
-        by_name: Entries kept under their published name only.
-        lacks: Shipped space to the number of its operators and those that the table lacks.
+        table: Imported table.
+        known: Number of entries that were converted to an `Operator`.
+        by_name: Published names of the entries that were not converted.
+        lacks: Number of operators and the operators that the table lacks, by shipped space.
     """
 
     table: LatencyTable
@@ -55,13 +56,13 @@ def import_table(path: Path, form: str, *, device: str | None = None) -> Importe
     """Read a published table.
 
     Args:
-        path: The file.
-        form: `proxylessnas` or `once-for-all`.
-        device: Name of the device; the file's name if not given.
+        path: Path of the published YAML file.
+        form: Format of the file, `proxylessnas` or `once-for-all`.
+        device: Name of the measured device. Defaults to the file name without its extension.
 
     Raises:
-        InputError: There is no such format.
-        LatencyTableError: The file cannot be read, or an entry is not of that format.
+        InputError: The format is unknown.
+        LatencyTableError: The file cannot be read, or an entry does not have the given format.
     """
     if form not in FORMATS:
         raise InputError(unknown_name("format", form, FORMATS))
@@ -77,7 +78,7 @@ def import_table(path: Path, form: str, *, device: str | None = None) -> Importe
         else:
             key = operator
         if key in operators:
-            raise LatencyTableError(f"published table {path}: {name} stands twice, as {key}")
+            raise LatencyTableError(f"published table {path}: {name} is a duplicate of entry {key}")
         operators[key] = cost
     if len(by_name) == len(operators):
         raise LatencyTableError(f"published table {path} has no entry that is an operator of the format {form}")
@@ -113,11 +114,12 @@ def _cost(entry: object, where: str) -> OperatorCost:
 
 
 def _operator(name: str, form: str) -> Operator | None:
-    """The operator of ours that a published name stands for, or none."""
+    """Convert a published name to an `Operator`; return `None` if this package has no equivalent operator."""
     if match := _CONV.fullmatch(name):
         shapes = [int(n) for n in match.groups()[1:]]
         source, target = _chw(shapes[:3]), _chw(shapes[3:])
-        # The first convolution is 3 x 3 and the last 1 x 1 in both papers. In once-for-all both end in h-swish.
+        # In both papers the first convolution is 3 x 3 and the last one 1 x 1. In once-for-all both have an h-swish
+        # activation, which an `Operator` cannot express.
         kernel, stride = (3, -(-source[1] // target[1])) if match.group(1) == "Conv" else (1, 1)
         return Operator("conv", source, target, kernel, 1, stride) if form == "proxylessnas" else None
     if match := _LOGITS.fullmatch(name):

@@ -1,13 +1,14 @@
-"""Taking samples: interleaved, warmed up, until the spread is small, with the machine's own slowness taken off.
+"""Sampling of workloads: interleaved, warmed up, repeated until the spread is small, and corrected for slowdowns.
 
-A shared machine runs everything 5 to 15 % slower for seconds at a time. Measured against a reference network that
-runs in between, the latency of another one varies by 0.6 % from one five seconds to the next where its plain median
-varies by 2.3 to 3 % (docs/latency.md). So each sample is divided by how much slower than undisturbed the reference
-was at that moment; undisturbed is the reference's tenth percentile.
+A shared machine slows everything down by 5 to 15 % for seconds at a time. The plain median latency of a network varies
+by 2.3 to 3 % from one five-second window to the next. Relative to a reference network that runs in between, it varies
+by only 0.6 % (docs/latency.md). Each sample is therefore divided by the slowdown of the reference at that moment. The
+slowdown is the cost of the reference divided by the tenth percentile of its costs, which stands for an undisturbed
+machine.
 
-Where a network's memory lies matters as much: of sixteen networks alive at once those prepared first were up to 20 %
-faster than the others, for as long as the process lived. So operators and networks are prepared when their turn comes
-and freed after it: each gets the memory that the one before had.
+The location of a network's memory matters as much. With sixteen networks alive at once, those prepared first were up to
+20 % faster than the others for the whole life of the process. Operators and networks are therefore prepared when their
+turn comes and freed afterwards, so that each one gets the memory of the one before it.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ REFERENCE = "reference"
 
 @dataclass(frozen=True)
 class Samples:
-    """What one run cost, one value per round, in the order taken.
+    """Measured costs of one run of a workload, in the order in which they were taken.
 
     Attributes:
-        raw: As the clock (or the command) said, in the backend's unit, usually milliseconds.
-        slowdown: How much slower than undisturbed the machine was at that moment; all 1 without a reference.
-        reference: What the reference costs undisturbed, in this process; `None` without a reference.
+        raw: Costs as reported by the clock or the command, in the backend's unit, usually milliseconds.
+        slowdown: Slowdown of the machine at each sample, relative to the undisturbed machine (1 means undisturbed).
+            Empty without a reference.
+        reference: Cost of the reference on the undisturbed machine, in this process; `None` without a reference.
     """
 
     raw: tuple[float, ...]
@@ -48,7 +50,7 @@ class Samples:
 
     @property
     def values(self) -> FloatArray:
-        """The samples less the machine's slowness, shape (rounds,)."""
+        """The samples divided by the slowdown, shape (num_samples,)."""
         raw = np.asarray(self.raw, dtype=np.float64)
         return raw / np.asarray(self.slowdown, dtype=np.float64) if self.slowdown else raw
 
@@ -58,11 +60,11 @@ class Samples:
 
     @property
     def ratio(self) -> float:
-        """The median in units of the reference; the median itself without one."""
+        """The median divided by the cost of the reference; the plain median without a reference."""
         return self.median / (self.reference or 1.0)
 
     def at_level(self, reference: float | None) -> Samples:
-        """The same samples for a machine on which the reference costs `reference`."""
+        """Rescale the samples to a machine on which the reference costs `reference`."""
         if reference is None or self.reference is None:
             return self
         factor = self.reference / reference
@@ -70,16 +72,16 @@ class Samples:
 
     @property
     def spread(self) -> float:
-        """Standard error of the median: 1.2533 σ / √n, with σ taken from the interquartile range."""
+        """Standard error of the median: 1.2533 σ / √n, with σ estimated from the interquartile range."""
         low, high = np.percentile(self.values, (25, 75))
         return float(1.2533 * (high - low) / 1.349 / np.sqrt(len(self.raw)))
 
 
 class Timeline:
-    """Samples of several workloads with the moment of each, and of the reference among them.
+    """Time-stamped samples of several workloads and of the reference.
 
     Args:
-        journal: Where samples are kept as they are taken; those it holds already count.
+        journal: Journal that stores each sample as it is taken. Samples that it already holds are reused.
     """
 
     def __init__(self, journal: Journal | None = None) -> None:
@@ -117,21 +119,22 @@ def sample_interleaved(
     stage: str = "",
     progress: Progress | None = None,
 ) -> dict[str, Samples]:
-    """Sample several workloads round by round in changing order, so that a slow moment hits all of them alike.
+    """Sample several workloads round by round in random order, so that a slow period affects all of them alike.
 
     Args:
-        workloads: What makes each workload, by name. It is called when the workload's turn comes, and what it made is
-            let go afterwards.
-        protocol: How long.
-        reference: Sampled in between; tells how slow the machine is at each moment.
-        clocked: Whether this process runs the workloads: only then are they warmed up and repeated.
-        timeline: Where samples go. One of an interrupted measurement is continued where it stopped.
-        stage: Tells the reference's samples among these workloads from those among others of the same timeline: among
-            operators it runs in other company than among networks.
-        progress: Called with a text, workloads done and workloads of this round.
+        workloads: Function that prepares each workload, by the workload's name. The function is called when the
+            workload's turn comes, and the workload is freed afterwards.
+        protocol: Measuring protocol.
+        reference: Workload that is sampled in between to track the slowdown of the machine.
+        clocked: Whether this process runs and times the workloads. Only then are they warmed up and repeated.
+        timeline: Timeline that receives the samples. The timeline of an interrupted measurement is continued.
+        stage: Name of this part of the measurement. It separates the reference's samples of several parts that share a
+            timeline, because the reference runs differently among operators than among networks.
+        progress: Callback that receives a text, the number of workloads finished in the current round and the number
+            of workloads in the current round.
 
     Returns:
-        The samples of each workload, by name.
+        Samples of each workload, by the workload's name.
     """
     timeline = timeline or Timeline()
     plans: dict[str, tuple[int, int]] = {}
@@ -172,7 +175,7 @@ def sample_interleaved(
 
 
 def _plan(workload: Workload, protocol: Protocol, clocked: bool) -> tuple[int, int]:
-    """How often a workload runs to settle before a sample, and for a sample."""
+    """Return the number of untimed runs before a sample and the number of timed runs in a sample."""
     if not clocked:
         return 0, 1
     seconds = _time_once(workload, protocol.warmup_s)
@@ -187,7 +190,7 @@ def _sample(workload: Workload, plan: tuple[int, int]) -> float:
 
 
 def _time_once(workload: Workload, warmup_s: float) -> float:
-    """Seconds that one run takes, roughly, after a warm-up."""
+    """Warm the workload up and return the approximate duration of one run in seconds."""
     workload.run()
     start, runs = time.perf_counter(), 0
     while runs < 2 or time.perf_counter() - start < warmup_s:

@@ -1,4 +1,4 @@
-"""A table as text: what each layer's candidates cost, and what costs most."""
+"""Text views of a latency table: its origin, the costs of each layer's candidates, its most expensive entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _BAR = 30
 
 
 def describe(table: LatencyTable) -> list[str]:
-    """What it was measured on, and how well it predicts."""
+    """Describe the device, the backend, the entries and the calibration of a table, one line each."""
     device, calibration = table.device, table.calibration
     cores = "" if device.cores is None else f", {device.cores} cores"
     settings = [table.dtype] + [
@@ -33,7 +33,7 @@ def describe(table: LatencyTable) -> list[str]:
 
 
 def layer_bars(costs: SpaceCosts) -> list[str]:
-    """A bar for each candidate of each layer, all to one scale."""
+    """Draw a bar for each candidate of each layer. All bars have the same scale."""
     longest = max((cost for layer in costs.layers.values() for cost in layer), default=0.0) or 1.0
     width = max(len(name) for names in costs.candidates.values() for name in names)
     lines = [f"every network  {costs.fixed:.4g} {costs.unit}"]
@@ -46,8 +46,8 @@ def layer_bars(costs: SpaceCosts) -> list[str]:
     return lines
 
 
-def dearest(table: LatencyTable, count: int = 10) -> list[str]:
-    """The entries that cost most, with their part of the sum of all."""
+def most_expensive(table: LatencyTable, count: int = 10) -> list[str]:
+    """List the `count` most expensive entries, each with its share of the sum of all entries."""
     total = sum(cost.cost for cost in table.operators.values())
     ranked = sorted(table.operators.items(), key=lambda item: -item[1].cost)[:count]
     return [f"{cost.cost:10.4g} {table.unit}  {100 * cost.cost / total:4.1f} %  {entry}" for entry, cost in ranked]

@@ -1,7 +1,7 @@
-"""The latency table: schema `nni-proxyless/latency-table@1`, load, save, validate, apply to a space.
+"""The latency table: its file format (schema `nni-proxyless/latency-table@1`), its checks, its use for a search space.
 
-A table gives F(o), the latency of each operator (or FLOPs, or parameters, in their own unit); `costs.py` sums them
-up. A missing operator is an error, never a zero.
+A table gives F(o), the latency of each operator, or its FLOPs or parameters in their own unit. `costs.py` sums these
+costs over networks. A missing operator raises an error and never counts as 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .entries import Choice, Entry, entry_from_dict
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
 _CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
 Unit = Literal["ms", "flops", "params"]
-# Unit to the key under which a file holds an entry's cost, so that the name carries the unit.
+# Key of an entry's cost in a file, by unit. The key names the unit.
 COST_KEYS: dict[str, str] = {"ms": "latency_ms", "flops": "flops", "params": "params"}
 
 
@@ -32,9 +32,10 @@ class OperatorCost:
     """The cost of one entry in the table's unit.
 
     Attributes:
-        cost: Median, the cost of calling the backend taken off. In a file its key carries the unit: `latency_ms`.
-        spread: Standard error of that median, in the same unit; `spread_ms` in a file. 0 for what is counted.
-        runs: Number of timed samples.
+        cost: Median cost without the overhead of calling the backend. Its key in a file names the unit: `latency_ms`,
+            `flops` or `params`.
+        spread: Standard error of the median, in the same unit (`spread_ms` in a file); 0 for counted costs.
+        runs: Number of samples.
     """
 
     cost: float
@@ -44,18 +45,20 @@ class OperatorCost:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the sum of operators becomes the latency of a network: scale · Σ + offset.
+    """Prediction of a network's latency from the sum of its operators' costs: scale · Σ + offset.
 
     Attributes:
-        scale: Factor on the sum of operators.
-        offset_ms: Milliseconds added once for each network.
-        networks: Number of whole networks it was fitted to; 0 where the table is not calibrated.
-        mean_relative_error: Mean of |predicted - measured| / measured: over those networks where operators were
-            measured, over networks left out in cross-validation where the whole table was fitted.
-        architectures: Those networks, each the names of its candidates by layer, so that none of them validates.
-        ms_per_million_values: What the entries of operators contain for each million of values that go in and out, on
-            top of the measurement of the operator alone; negative where conversions were taken off.
-        ms_per_million_parameters: The same for each million of parameters.
+        scale: Factor on the sum of the operators' costs.
+        offset_ms: Latency added once per network, in milliseconds.
+        networks: Number of whole networks to which the calibration was fitted; 0 if the table is not calibrated.
+        mean_relative_error: Mean of |predicted - measured| / measured. If operators were measured, the mean is over the
+            networks of the fit. If the whole table was fitted, it is over the networks left out in cross-validation.
+        architectures: Networks of the fit, each as the names of its candidates in layer order. Validation excludes
+            them.
+        ms_per_million_values: Correction included in the operators' costs, in milliseconds per million input and output
+            values of one image. It was added to the latency of the operator measured alone, and is negative where
+            conversions of the memory layout were subtracted.
+        ms_per_million_parameters: Correction included in the operators' costs, in milliseconds per million parameters.
     """
 
     scale: float = 1.0
@@ -72,24 +75,26 @@ class LatencyTable:
     """Costs of operators on one device with one backend.
 
     Attributes:
-        device: What was measured on.
-        backend: Name of the measuring backend; `fit` and `published` for tables that were not measured by operator.
-        backend_version: Its version.
+        device: Measured device.
+        backend: Name of the measuring backend; `fit` for a table fitted to whole networks, `published` for an imported
+            table.
+        backend_version: Version of the backend.
         dtype: Number format of the network.
-        batch: Images in a batch; `None` where it is not known.
-        threads: Threads used; `None` where it is not known.
-        date: When, in ISO format with time zone.
-        operators: The entries.
-        calibration: From sums to networks.
-        call_overhead_ms: What calling the backend costs; taken off each entry.
-        reference_ms: Latency of the reference network (`measure.py`) when the table was measured; tells, measured
-            again, how the machine has changed since.
-        space: Name of the space it was measured for; other spaces with the same operators may use it.
-        unit: `ms`, `flops` (multiply-adds, as the field counts them) or `params`.
-        command: The user's program, where that is the backend.
-        device_type: `cuda` where the torch backend ran on a GPU.
-        input_shape: Shape of one input, where the space is a model space of NNI's hub or of the user's own.
-        source: Where the table comes from, if it was not measured here.
+        batch: Number of images in a batch; `None` if unknown.
+        threads: Number of threads; `None` if unknown.
+        date: Date and time of the measurement or the fit, in ISO format with time zone, or a note that it is unknown.
+        operators: Cost of each entry.
+        calibration: Prediction of a network's latency from the sum of the entries' costs.
+        call_overhead_ms: Overhead of calling the backend, in milliseconds. It is already subtracted from every entry.
+        reference_ms: Latency of the reference network (`measure.py`) when the table was measured, in milliseconds. A
+            later measurement of the same network shows how the machine has changed since.
+        space: Name of the space for which the table was measured. Other spaces with the same operators can use it.
+        unit: Unit of the costs: `ms`, `flops` (multiply-adds, by the convention of the field) or `params`.
+        command: Shell command of the user that measured the table, if the backend is `command`.
+        device_type: `cuda` if the torch backend ran on a GPU, otherwise `None`.
+        input_shape: Shape of one input without the batch dimension, if the space is an NNI model space from outside
+            this package.
+        source: Origin of the table, if it was not measured here.
     """
 
     device: Device
@@ -111,10 +116,10 @@ class LatencyTable:
     source: str | None = None
 
     def sum(self, operators: Iterable[Entry]) -> float:
-        """Plain sum of entries in the table's unit, not calibrated.
+        """Sum the costs of entries in the table's unit, without calibration.
 
         Raises:
-            MissingOperatorError: The table lacks some of them; all are listed.
+            MissingOperatorError: The table lacks some of the entries. The message lists all of them.
         """
         wanted = list(operators)
         missing = [op for op in dict.fromkeys(wanted) if op not in self.operators]
@@ -127,10 +132,10 @@ class LatencyTable:
         return math.fsum(self.operators[op].cost for op in wanted)
 
     def costs(self, spec: SpaceSpec) -> SpaceCosts:
-        """The table applied to a space.
+        """Apply the table to a space.
 
         Raises:
-            MissingOperatorError: The table lacks operators of the space; all are listed.
+            MissingOperatorError: The table lacks operators or candidates of the space. The message lists all of them.
         """
         scale, offset = self.calibration.scale, self.calibration.offset_ms
         if self.fitted_to_layers:
@@ -153,18 +158,19 @@ class LatencyTable:
 
     @property
     def fitted_to_layers(self) -> bool:
-        """Whether the entries are candidates of named layers, as `fit` makes them."""
+        """Whether the table has entries for candidates of named layers, as tables fitted to whole networks do."""
         return any(isinstance(entry, Choice) for entry in self.operators)
 
     def own_costs(self) -> SpaceCosts:
-        """A fitted table applied to the layers that it names itself.
+        """Apply a fitted table to the layers that its own entries name.
 
         Raises:
-            LatencyTableError: The table was measured by operator, and is applied to a space by `costs`.
+            LatencyTableError: The table has entries for operators instead of layers. Use `costs` with a space.
         """
         if not self.fitted_to_layers:
             raise LatencyTableError(
-                f"the table of {self.device.name} ({self.backend}) knows operators, not layers: give its --space"
+                f"the table of {self.device.name} ({self.backend}) has entries for operators, not for layers: give "
+                "its --space"
             )
         layers: dict[str, dict[str, float]] = {}
         for entry, cost in self.operators.items():
@@ -215,16 +221,16 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> LatencyTable:
-        """Load and check a file.
+        """Load a table from a file and check it.
 
         Raises:
-            LatencyTableError: The file cannot be read, is of another schema, or holds impossible latencies.
+            LatencyTableError: The file cannot be read, has another schema, or contains invalid values.
         """
         return cls.from_dict(read_mapping(path, "latency table", LatencyTableError), f"latency table {path}")
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "latency table") -> LatencyTable:
-        """Check the content of a file; see `load`."""
+        """Create a table from the content of a file; see `load`. Error messages call the file `source`."""
         if content.get("schema") != LATENCY_TABLE_SCHEMA:
             raise LatencyTableError(f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {content.get('schema')!r}")
         unit = content.get("unit")
@@ -244,9 +250,9 @@ class LatencyTable:
             except InputError as reason:
                 raise LatencyTableError(f"{where}: {reason}") from reason
             if entry in operators:
-                raise LatencyTableError(f"{where} stands twice: {entry}")
+                raise LatencyTableError(f"{where} is a duplicate: {entry}")
             cost = _finite(row.get(key), f"{where} ({entry}): {key}")
-            # What a candidate adds to its layer's cheapest may be nothing; an operator always costs something.
+            # A candidate's cost is relative to the cheapest one of its layer and may be 0. An operator's cost may not.
             if cost < 0 or (cost == 0 and not isinstance(entry, Choice)):
                 raise LatencyTableError(f"{where} ({entry}): {key} must be greater than 0, got {cost}")
             spread = _finite(row.get("spread_ms", 0.0), f"{where}: spread_ms")
@@ -261,7 +267,7 @@ class LatencyTable:
             raise LatencyTableError(f"{source}: calibration.scale must be greater than 0, got {scale}")
         architectures = calibration.get("architectures", [])
         if not isinstance(architectures, list) or not all(isinstance(text, str) for text in architectures):
-            raise LatencyTableError(f"{source}: calibration.architectures must be a list of texts")
+            raise LatencyTableError(f"{source}: calibration.architectures must be a list of strings")
         reference = content.get("reference_ms")
         space, command, origin = content.get("space"), backend.get("command"), content.get("source")
         return cls(

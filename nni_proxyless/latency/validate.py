@@ -1,4 +1,4 @@
-"""How well a table predicts whole networks that it has never seen."""
+"""Validation of a latency table on networks that were not used to calibrate it."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ from .arrays import FloatArray, spearman
 from .backends.base import Backend
 from .backends.by_name import BACKENDS, make_backend
 from .isolated import measure_networks_isolated
-from .measure import draw_architectures
+from .random_architectures import draw_architectures
 from .sampling import Progress
 from .table import LatencyTable
 
-# More than a table's: what a table is judged by should be better than it.
+# More processes than for a table, because the measurement that judges a table should be more accurate than the table.
 PROCESSES = 5
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Predicted against measured latencies of `n` networks.
+    """Predicted and measured latencies of `n` networks.
+
+    Latencies are in milliseconds, or in the table's unit if the table holds FLOPs or parameters.
 
     Attributes:
-        architectures: The networks.
-        predicted_ms: By the table, shape (n,).
-        measured_ms: Medians with the machine's slowness taken off (`sampling.py`), shape (n,). Measured on the
-            table's own device, the slowness is that against the time when the table was measured.
-        raw_ms: Medians by the clock, shape (n,).
-        machine: What the reference network takes now, disturbances included, over what it took when the table was
-            measured; `None` where that cannot be said.
+        architectures: Measured networks.
+        predicted_ms: Latencies predicted by the table, shape (n,).
+        measured_ms: Median latencies corrected for the slowdown of the machine (`sampling.py`), shape (n,). If
+            `comparable_level` finds the measurement comparable with the table's, the slowdown is relative to the time
+            when the table was measured. Otherwise it is relative to the undisturbed machine of today.
+        raw_ms: Median latencies without that correction, shape (n,).
+        machine: Latency of the reference network during the validation, including disturbances, divided by its latency
+            when the table was measured; `None` if the two are not comparable.
     """
 
     architectures: Sequence[Architecture]
@@ -62,7 +65,7 @@ class Validation:
 
     @property
     def bias(self) -> float:
-        """Mean of the relative errors; above 0 where the table predicts too much."""
+        """Mean of the relative errors; positive if the table overestimates."""
         return float(np.mean(self.relative_errors))
 
     @property
@@ -76,7 +79,11 @@ class Validation:
         return float(kendalltau(self.predicted_ms, self.measured_ms)[0])
 
     def save_csv(self, path: Path) -> Path:
-        """A row for each network: its candidates by layer, `predicted_latency_ms`, `measured_latency_ms`."""
+        """Write a CSV file with one row per network.
+
+        The columns are the candidate of each layer, `predicted_latency_ms`, `measured_latency_ms` and
+        `clock_latency_ms` (the latency without the correction for slowdowns).
+        """
         rows: list[dict[str, Any]] = [
             {
                 **architecture.choices,
@@ -100,18 +107,22 @@ def validate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Validation:
-    """Measure random networks that did not calibrate the table, in one interleaved run of a fresh process.
+    """Measure random networks that did not calibrate the table, and compare them with the table's predictions.
+
+    The networks are measured interleaved, in several fresh processes (`measure_networks_isolated`).
 
     Args:
-        table: The table.
-        spec: The space.
-        networks: How many networks.
-        backend: What runs them; the one that the table names if not given.
-        seed: Draws the networks.
-        progress: Passed on to the measurement.
+        table: Table to validate.
+        spec: Search space of the networks.
+        networks: Number of networks, at least 2.
+        backend: Backend that runs the networks. Defaults to the backend that measured the table.
+        seed: Seed of the random networks.
+        progress: Progress callback of the measurement; see `measure_networks_isolated`.
 
     Raises:
-        InputError: The space has not that many networks left, or the table's backend needs to be given.
+        InputError: `networks` is less than 2, the space has too few networks left, or `table_backend` cannot recreate
+            the table's backend.
+        LatencyTableError: The backend measures in another unit than the table's.
         MissingOperatorError: The table lacks operators of the space.
         RunError: The measurement failed.
     """
@@ -138,15 +149,16 @@ def validate(
 
 
 def comparable_level(table: LatencyTable, backend: Backend, spec: SpaceSpec) -> float | None:
-    """What the reference network took when a table was measured, if a measurement here is comparable with it.
+    """Return the table's latency of the reference network, if a new measurement is comparable with the table's.
 
     Args:
-        table: The table.
-        backend: What is to measure.
-        spec: The space whose networks are to be measured.
+        table: Latency table.
+        backend: Backend of the new measurement.
+        spec: Space whose networks are to be measured.
 
     Returns:
-        Milliseconds; none if the table was measured on another device, in another way or for another space.
+        Latency of the reference network in milliseconds when the table was measured. `None` if the table was measured
+        on another device, with another backend or other settings, or for another space, or if it has no reference.
     """
     same = (backend.device, backend.name, backend.version, backend.dtype, backend.batch, backend.threads) == (
         table.device, table.backend, table.backend_version, table.dtype, table.batch, table.threads,
@@ -155,22 +167,22 @@ def comparable_level(table: LatencyTable, backend: Backend, spec: SpaceSpec) -> 
 
 
 def table_backend(table: LatencyTable) -> Backend:
-    """The backend that a table was measured with.
+    """Create the backend with which a table was measured.
 
-    A command that stands in a file is never run unasked: the file may come from anybody.
+    A shell command stored in a table is never run automatically, because the file may come from an untrusted source.
 
     Raises:
-        InputError: The table does not say how it was measured here, or by a command.
+        InputError: The table was measured by a command, or its backend cannot run networks.
         MissingDependencyError: The backend needs a package that is not installed.
     """
     if table.backend == "command":
         raise InputError(
-            "the table was measured with a command of its maker's, which is not run unasked; to run it, give "
+            "the table was measured with its author's command, which is not run automatically; to run it, give "
             f"--backend command --command '{table.command}'"
         )
     if table.backend not in BACKENDS:
         raise InputError(
-            f"the table's backend is '{table.backend}', which cannot run a network; say what shall with --backend "
+            f"the table's backend is '{table.backend}', which cannot run a network; choose one that can with --backend "
             f"({', '.join(BACKENDS)})"
         )
     settings: dict[str, Any] = {"threads": table.threads or 1, "batch": table.batch or 1}
@@ -182,7 +194,7 @@ def table_backend(table: LatencyTable) -> Backend:
 
 
 def plot(validation: Validation, title: str, path: Path) -> Path:
-    """Scatter of measured over predicted latencies with the identity line.
+    """Write a scatter plot of measured against predicted latencies, with the identity line, as a PNG file.
 
     Raises:
         MissingDependencyError: Matplotlib is not installed.

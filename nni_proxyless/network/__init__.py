@@ -1,1 +1,1 @@
-"""What a network is, as data and as a module."""
+"""Networks and search spaces, as plain data and as PyTorch modules."""

@@ -1,7 +1,7 @@
-"""The architecture file: schema `nni-proxyless/architecture@1`, load, save, validate, build.
+"""The architecture file (schema `nni-proxyless/architecture@1`): load, save, validate and build.
 
-The file carries the description of its space, so it is built in another process, on another machine,
-without the search's checkpoint and without NNI.
+The file contains the description of its search space. So the network can be built in another process or on another
+machine, without the search's checkpoint and without NNI.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ _KEYS = frozenset(
 
 @dataclass(frozen=True)
 class Architecture:
-    """One network of a space, and where it comes from.
+    """One network of a search space, and its origin.
 
     Attributes:
         space_name: Name of the space.
-        space_hash: Content hash of the space; two files of one space agree in it.
-        choices: Label of each searched layer to the chosen candidate.
-        spec: The space itself; `None` for model spaces of the user's own, which only they can build.
+        space_hash: Content hash of the space. Files of the same space have the same hash.
+        choices: Mapping from the label of each searched layer to the chosen candidate.
+        spec: Description of the space. `None` if the space is a model class of the user's own, which this package
+            cannot build.
         target: Name of the hardware target, if any.
-        strategy: Name of the strategy that found it.
+        strategy: Name of the strategy that found the network.
         budget_ms: Latency budget in milliseconds, if any.
-        predicted_latency_ms: Latency by the target's table, in milliseconds.
-        measured_latency_ms: Latency measured on the built network, in milliseconds; `None` until measured.
-        metrics: What the search reported of it.
-        seed: The search's seed.
-        versions: Package name to version.
-        trial_parameters: What NNI's manager sent the trial, so that a result is never credited to another one.
+        predicted_latency_ms: Latency in milliseconds, predicted from the target's latency table.
+        measured_latency_ms: Latency in milliseconds, measured on the built network; `None` until it is measured.
+        metrics: Metrics that the search reported for the network.
+        seed: Random seed of the search.
+        versions: Mapping from package names to versions.
+        trial_parameters: Parameters that the trial received from NNI's manager, so that its result is never credited
+            to another trial.
     """
 
     space_name: str
@@ -64,7 +66,7 @@ class Architecture:
 
     @classmethod
     def of_space(cls, spec: SpaceSpec, choices: Mapping[str, str], **details: Any) -> Architecture:
-        """An architecture of a described space.
+        """Create an architecture of a described space.
 
         Raises:
             ArchitectureError: The choices do not fit the space.
@@ -88,21 +90,22 @@ class Architecture:
         kernels: tuple[int, ...] = (3, 5, 7),
         expansions: tuple[int, ...] = (3, 6),
     ) -> Architecture:
-        """Rebuild a network that is given block by block, as the published ones are.
+        """Rebuild a network from a list of its blocks, the form in which the published networks are given.
 
         Args:
-            blocks: The first block, then each layer: `{"op": "skip"}` or `{"op": "mbconv", "in", "out", "kernel",
-                "expansion", "stride"}`. A layer whose width differs from the one before starts a stage.
+            blocks: The first block, followed by all layers. Each entry is `{"op": "skip"}` or `{"op": "mbconv", "in",
+                "out", "kernel", "expansion", "stride"}`. A layer whose output width differs from the previous layer's
+                starts a new stage.
             stem_width: Channels after the stem.
             head_width: Channels before pooling.
             name: Name of the resulting space.
             input_size: Height and width of an image.
             classes: Number of classes.
-            kernels: Candidate kernels of the resulting space.
-            expansions: Candidate expansions of the resulting space.
+            kernels: Candidate kernel sizes of the resulting space.
+            expansions: Candidate expansion ratios of the resulting space.
 
         Raises:
-            ArchitectureError: The blocks are not those of a network of this kind.
+            ArchitectureError: The blocks do not describe a network of this kind.
         """
         first = blocks[0] if blocks else {}
         if first.get("op") != "mbconv" or (first.get("kernel"), first.get("expansion")) != (3, 1):
@@ -144,13 +147,15 @@ class Architecture:
 
     @classmethod
     def published(cls, name: str) -> Architecture:
-        """A network published with ProxylessNAS, at 224 x 224 with 1,000 classes; its weights are not included.
+        """Return a network published with ProxylessNAS, for images of 224 x 224 and 1,000 classes.
+
+        The trained weights are not included.
 
         Args:
             name: `proxyless_cpu`, `proxyless_gpu`, `proxyless_mobile` or `proxyless_mobile_14`.
 
         Raises:
-            ArchitectureError: There is none of that name.
+            ArchitectureError: There is no published network of that name.
         """
         from ..network import catalogue
 
@@ -158,24 +163,25 @@ class Architecture:
 
     @classmethod
     def mobilenet_v2(cls, width_mult: float = 1.0, like: SpaceSpec | None = None) -> Architecture:
-        """MobileNetV2 (Sandler et al. 2018, table 2), the baseline.
+        """Return MobileNetV2 (Sandler et al. 2018, table 2), the baseline.
 
         Args:
             width_mult: Factor on all widths.
-            like: A space whose image size, stem, stages and head it takes, for other data than ImageNet.
+            like: Space that provides image size, classes, stem, stages and head, for data other than ImageNet. By
+                default, these are MobileNetV2's own.
 
         Raises:
-            ArchitectureError: The factor is not a positive number.
+            ArchitectureError: `width_mult` is not a positive number.
         """
         from ..network import catalogue
 
         return cls.of_space(*catalogue.mobilenet_v2(width_mult, like))
 
     def require_spec(self) -> SpaceSpec:
-        """The space's description.
+        """Return the description of the space.
 
         Raises:
-            ArchitectureError: The architecture is of a model space that this package cannot describe.
+            ArchitectureError: The architecture belongs to a model space that this package cannot describe.
         """
         if self.spec is None:
             raise ArchitectureError(
@@ -186,27 +192,27 @@ class Architecture:
 
     @property
     def candidate_names(self) -> str:
-        """The chosen candidates by layer, in one line: equal for equal networks of one space."""
+        """The chosen candidates of all layers in one line. Equal networks of a space have equal lines."""
         return " ".join(str(self.choices[label]) for label in self.layer_labels)
 
     @property
     def layer_labels(self) -> list[str]:
-        """Labels of the layers, in the order they run where the space is known."""
+        """Labels of the layers, in execution order if the space is described, otherwise in sorted order."""
         return [layer.label for layer in self.spec.layers] if self.spec else sorted(self.choices)
 
     def operators(self) -> list[Operator]:
-        """All operators in the order they run."""
+        """All operators, in execution order."""
         return self.require_spec().operators(self.choices)
 
     def build(self, pretrained: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> Network:
-        """A plain network without any search code: (batch, channels, height, width) to (batch, classes).
+        """Build a plain network without any search code: (batch, channels, height, width) to (batch, classes).
 
         Args:
-            pretrained: A file of weights, such as a retraining's `weights.pt`, or a state dict; freshly initialised if
-                not given.
+            pretrained: Weights to load: a state dict, or the path of a weights file such as a retraining's
+                `weights.pt`. By default, the network is freshly initialised.
 
         Raises:
-            ArchitectureError: The file cannot be read, or the weights are of another architecture.
+            ArchitectureError: The file cannot be read, or the weights belong to another architecture.
         """
         spec = self.require_spec()
         blocks = [spec.first_block, *spec.choice_operators(self.choices)]
@@ -218,7 +224,12 @@ class Architecture:
         return network
 
     def diff(self, other: Architecture) -> list[tuple[str, str | None, str | None]]:
-        """Where two architectures differ: label, this one's candidate, the other's; none where a layer is missing."""
+        """List the layers in which two architectures differ.
+
+        Returns:
+            For each such layer its label, the candidate of this architecture and the candidate of the other one. A
+            candidate is `None` if that architecture has no such layer.
+        """
         labels = dict.fromkeys((*self.layer_labels, *other.layer_labels))
         pairs = ((label, self.choices.get(label), other.choices.get(label)) for label in labels)
         return [(label, mine, theirs) for label, mine, theirs in pairs if mine != theirs]
@@ -260,14 +271,14 @@ class Architecture:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], space: SpaceSpec | None = None) -> Architecture:
-        """Load and check a file.
+        """Load an architecture file and validate it.
 
         Args:
-            path: The file.
-            space: If given, the space that the architecture must belong to.
+            path: Path of the file.
+            space: Space that the architecture must belong to. By default, any space is accepted.
 
         Raises:
-            ArchitectureError: The file cannot be read, is not well formed, or is of another space.
+            ArchitectureError: The file cannot be read, is malformed, or belongs to another space.
         """
         return cls.from_dict(read_mapping(path, "architecture", ArchitectureError), f"architecture {path}", space)
 
@@ -275,7 +286,7 @@ class Architecture:
     def from_dict(
         cls, content: Mapping[str, Any], source: str = "architecture", space: SpaceSpec | None = None
     ) -> Architecture:
-        """Check the content of a file; see `load`."""
+        """Create an architecture from the content of a file and validate it; see `load`."""
         if content.get("schema") != ARCHITECTURE_SCHEMA:
             raise ArchitectureError(f"{source}: schema must be '{ARCHITECTURE_SCHEMA}', got {content.get('schema')!r}")
         unknown = sorted(set(content) - _KEYS)

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class NormSettings:
-    """Batch-norm settings; the paper trains with eps 1e-3 and momentum 0.1."""
+    """Batch-norm settings. The defaults are the paper's: eps 1e-3 and momentum 0.1."""
 
     eps: float = 1e-3
     momentum: float = 0.1
 
 
 class ConvBNReLU(nn.Module):
-    """Convolution, batch-norm, ReLU6."""
+    """Convolution, batch-norm and ReLU6."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, norm: NormSettings) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class ConvBNReLU(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual: pointwise expansion (left out at expansion 1), depthwise, pointwise-linear."""
+    """Inverted residual block: pointwise expansion (absent at expansion 1), depthwise, pointwise-linear convolution."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, expansion: int, stride: int, norm: NormSettings) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class MBConv(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Global average pooling and a linear layer."""
+    """Global average pooling followed by a linear layer."""
 
     def __init__(self, c_in: int, classes: int) -> None:
         super().__init__()
@@ -67,8 +67,9 @@ class Classifier(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """He normal (fan out) for convolutions and a small normal for linear layers, as in the paper's code.
+    """Initialise a network in place, as the paper's code does.
 
+    Convolutions are drawn from He's normal distribution (fan out), linear layers from a narrow normal distribution.
     Residual blocks start as identities: their last batch-norm scales by 0 (Goyal et al. 2017, section 5.1).
     """
     for module in network.modules():
@@ -82,5 +83,5 @@ def initialise(network: nn.Module) -> None:
 
 
 def example_input(shape: tuple[int, int, int], batch: int = 1) -> Tensor:
-    """Random images in the memory format that these networks are fast in, (batch, channels, height, width)."""
+    """Random images of shape (batch, channels, height, width), in channels_last, in which these networks are fast."""
     return torch.randn(batch, *shape).contiguous(memory_format=torch.channels_last)

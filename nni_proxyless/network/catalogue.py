@@ -1,7 +1,7 @@
-"""Networks that are known by name: the four published with ProxylessNAS, and MobileNetV2 as the baseline.
+"""Networks that have a name: the four networks published with ProxylessNAS, and MobileNetV2 as the baseline.
 
-The published ones are those of mit-han-lab/proxylessnas (MIT licence) for CPU, GPU and phone (paper, figure 5);
-MobileNetV2 is that of Sandler et al. 2018, table 2.
+The published networks come from mit-han-lab/proxylessnas (MIT licence). They were found for CPU, GPU and phone (paper,
+figure 5). MobileNetV2 follows Sandler et al. 2018, table 2.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Published:
     blocks: str
 
 
-# One line for each stage; a candidate is named by kernel and expansion, `-` is a skip.
+# One line for each stage. `53` is a candidate with kernel 5 and expansion ratio 3, `-` is a skipped layer.
 _PHONE = """
     53 33 -  -
     73 33 53 53
@@ -57,10 +57,10 @@ PUBLISHED = tuple(_PUBLISHED)
 
 
 def published(name: str) -> tuple[SpaceSpec, dict[str, str]]:
-    """The space and the choices of a published network, at 224 x 224 with 1,000 classes.
+    """Return the space and the choices of a published network, for images of 224 x 224 and 1,000 classes.
 
     Raises:
-        ArchitectureError: There is none of that name.
+        ArchitectureError: There is no published network of that name.
     """
     if name not in _PUBLISHED:
         raise ArchitectureError(unknown_name("published network", name, _PUBLISHED))
@@ -88,14 +88,15 @@ def published(name: str) -> tuple[SpaceSpec, dict[str, str]]:
 
 
 def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[str, str]]:
-    """The space and the choices of MobileNetV2: kernel 3 and expansion 6 everywhere.
+    """Return the space and the choices of MobileNetV2: kernel 3 and expansion ratio 6 in all layers.
 
     Args:
         width_mult: Factor on all widths.
-        like: A space whose image size, stem, stages and head it takes, for other data than ImageNet.
+        like: Space that provides image size, classes, stem, stages and head, for data other than ImageNet. By default,
+            these are MobileNetV2's own.
 
     Raises:
-        ArchitectureError: The factor is not a positive number.
+        ArchitectureError: `width_mult` is not a positive number.
     """
     if not 0 < width_mult < float("inf"):
         raise ArchitectureError(f"width_mult must be a positive number, got {width_mult!r}")
@@ -119,10 +120,15 @@ def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tupl
 
 
 def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[str, str]]:
-    """A published network, or `mobilenet_v2` with its width after a further underscore.
+    """Return the space and the choices of a named network.
+
+    Args:
+        name: Name of a published network, `mobilenet_v2`, or `mobilenet_v2` with a width multiplier after a further
+            underscore, such as `mobilenet_v2_0.75`.
+        like: Space that provides image size, classes, stem, stages and head of MobileNetV2; see `mobilenet_v2`.
 
     Raises:
-        ArchitectureError: There is none of that name.
+        ArchitectureError: There is no network of that name.
     """
     if name.startswith(MOBILENET_V2):
         width = name.removeprefix(MOBILENET_V2).removeprefix("_") or "1"

@@ -1,4 +1,4 @@
-"""Typed access to what a file holds, with messages that say where a value is wrong."""
+"""Typed access to the content of a file, with error messages that locate the wrong value."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from ..errors import InputError, unknown_name
 
 
 class Fields:
-    """Typed access to a mapping, with messages that say where a value is wrong."""
+    """Typed access to a mapping, with error messages that locate the wrong value.
+
+    Args:
+        content: Content of the file, or of a part of it.
+        source: Name of the file or part in error messages.
+        error: Class of the errors that the methods raise.
+    """
 
     def __init__(self, content: Mapping[str, Any], source: str, error: type[InputError]) -> None:
         self.content = content

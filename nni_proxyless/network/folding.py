@@ -1,4 +1,4 @@
-"""Batch-norm folded into the convolutions before it, as a device runs it."""
+"""Folding of batch-norm into the preceding convolutions, the form in which devices run a network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PAIRS = {ConvBNReLU: (("conv", "bn"),), MBConv: (("conv_pw", "bn1"), ("conv_dw"
 
 @torch.no_grad()
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose batch-norms are folded into the convolutions before them.
+    """Return a copy in evaluation mode whose batch-norms are folded into the preceding convolutions.
 
-    Those of other blocks than this project's stay as they are.
+    Only the batch-norms of this package's blocks are folded. All others stay unchanged.
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():

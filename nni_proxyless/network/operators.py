@@ -1,8 +1,8 @@
-"""The operators of MobileNetV2-style networks: their description, their modules, their cost.
+"""The operators of MobileNetV2-style networks: their description, their size and cost, and how they are built.
 
-An `Operator` is what a latency table has an entry for and what a layer of a network is built from: one
-description serves measuring, searching and building. Paper: ProxylessNAS (arXiv 1812.00332) section 4.1, blocks
-of MobileNetV2 (Sandler et al. 2018).
+A latency table has one entry for each `Operator`, and a network is built from the same operators. So one description
+serves measuring, searching and building. The paper describes the operators in section 4.1 (ProxylessNAS,
+arXiv 1812.00332); the blocks are those of MobileNetV2 (Sandler et al. 2018).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ OPERATOR_KINDS: tuple[OperatorKind, ...] = ("conv", "mbconv", "classifier")
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator with all that its cost depends on.
+    """One operator with all properties that its cost depends on.
 
     Attributes:
         kind: `conv` (convolution, batch-norm, ReLU6), `mbconv` (inverted residual) or `classifier`
             (global average pooling and a linear layer).
-        input_shape: Channels, height, width of one image.
-        output_shape: Channels, height, width; `(classes, 1, 1)` for the classifier.
-        kernel: Side of the (depthwise) kernel.
+        input_shape: Channels, height and width of the input for one image.
+        output_shape: Channels, height and width of the output for one image; `(classes, 1, 1)` for a classifier.
+        kernel: Height and width of the kernel (of an mbconv: of the depthwise kernel).
         expansion: Ratio of an mbconv's hidden width to its input width; 1 for other kinds.
-        stride: 1 or 2.
+        stride: Stride, 1 or 2.
     """
 
     kind: OperatorKind
@@ -47,12 +47,12 @@ class Operator:
 
     @property
     def residual(self) -> bool:
-        """Whether the input is added to the output: stride 1 and equal widths (MobileNetV2, section 3.3)."""
+        """Whether the block adds its input to its output: stride 1 and equal widths (MobileNetV2, section 3.3)."""
         return self.kind == "mbconv" and self.stride == 1 and self.input_shape == self.output_shape
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters, batch-norm's scale and shift included."""
+        """Number of trainable parameters, including batch-norm's scale and shift."""
         c_in, c_out, hidden, k = self.input_shape[0], self.output_shape[0], self.hidden_channels, self.kernel
         if self.kind == "conv":
             return c_in * c_out * k * k + 2 * c_out
@@ -63,7 +63,7 @@ class Operator:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of convolutions and the linear layer for one image (the field's convention)."""
+        """Multiply-adds for one image, counting convolutions and linear layers only (the field's convention)."""
         (c_in, h_in, w_in), (c_out, h_out, w_out) = self.input_shape, self.output_shape
         hidden, k = self.hidden_channels, self.kernel
         if self.kind == "conv":
@@ -74,7 +74,10 @@ class Operator:
         return expand + (hidden * k * k + hidden * c_out) * h_out * w_out
 
     def build(self, norm: NormSettings | None = None) -> nn.Module:
-        """A freshly initialised module that maps (batch, *input_shape) to its output."""
+        """Build a freshly initialised module that maps (batch, *input_shape) to (batch, *output_shape).
+
+        The output of a classifier has the shape (batch, classes).
+        """
         norm = norm or NormSettings()
         c_in, c_out = self.input_shape[0], self.output_shape[0]
         if self.kind == "conv":
@@ -95,10 +98,10 @@ class Operator:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Operator:
-        """Inverse of `to_dict`.
+        """Create an operator from the output of `to_dict`.
 
         Raises:
-            InputError: A field is missing, of a wrong type or out of range.
+            InputError: A field is missing, has a wrong type or is out of range.
         """
         kind = content.get("kind")
         if kind not in OPERATOR_KINDS:

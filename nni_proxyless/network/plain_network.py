@@ -1,4 +1,4 @@
-"""A network without search code: one operator after another."""
+"""A plain network without search code: a sequence of operators."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .operators import Operator
 
 
 class Network(nn.Module):
-    """A plain network of one operator after another, without any search code inside.
+    """A plain network: a sequence of operators, without any search code.
 
-    `blocks` keeps a place for every layer of the space, an identity where the layer is skipped, so that a
-    decoded supernet's state dict loads by name.
+    `blocks` has one entry for every layer of the space, and an identity for a skipped layer. So parameter names agree
+    with the supernet's, and the state dict of a decoded network loads by name.
 
     Shape: (batch, channels, height, width) to (batch, classes).
     """

@@ -1,7 +1,7 @@
-"""The description of a MobileNetV2-style search space: what a YAML in `search_spaces/` says, checked.
+"""The description of a MobileNetV2-style search space: the validated content of a YAML file in `search_spaces/`.
 
-`SpaceSpec` knows shapes, candidates and labels and never imports NNI, so that tables are measured and
-architectures are built where NNI is absent. `space.py` makes an NNI model space of it.
+`SpaceSpec` knows shapes, candidates and labels. It never imports NNI, so latency tables can be measured and
+architectures can be built without NNI. `supernet/space.py` turns a `SpaceSpec` into an NNI model space.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SKIP = "skip"
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of layers of one width; the first layer has the stage's stride."""
+    """A sequence of `depth` layers of the same width. The first layer has the stage's stride, the others stride 1."""
 
     width: int
     depth: int
@@ -41,8 +41,9 @@ class Layer:
     """A searched layer.
 
     Attributes:
-        label: Says stage and position, both counted from 1: `stage2_layer1`.
-        candidates: Name to operator, in the order of the architecture parameters; `skip` has no operator.
+        label: Stage and position of the layer, both counted from 1, such as `stage2_layer1`.
+        candidates: Mapping from candidate names to operators, in the order of the architecture parameters. The
+            operator of `skip` is `None`.
     """
 
     label: str
@@ -55,22 +56,25 @@ class Layer:
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """A search space as data. All widths are before `width_mult`; paper section 4.1 and figure 4.
+    """A search space as data (paper section 4.1 and figure 4).
+
+    `width_mult` is applied when the operators are made. All width attributes are the values before that.
 
     Attributes:
         name: Name of the space.
         input_channels: Channels of an image.
         input_size: Height and width of an image.
-        stem_width: Channels after the first convolution, kernel 3.
-        stem_stride: Its stride.
-        first_width: Channels after the first block, a kernel-3 separable convolution that is not searched.
-        stages: The searched stages.
-        kernels: Candidate kernels of the depthwise convolution.
+        stem_width: Channels after the stem, a convolution with kernel 3.
+        stem_stride: Stride of the stem.
+        first_width: Channels after the first block, a separable convolution with kernel 3 that is not searched.
+        stages: Searched stages.
+        kernels: Candidate kernel sizes of the depthwise convolution.
         expansions: Candidate expansion ratios.
-        skip: Whether layers of stride 1 and equal widths may be left out (variable depth).
+        skip: Whether layers with stride 1 and equal input and output widths may be skipped (variable depth).
         head_width: Channels before pooling.
         classes: Number of classes.
-        width_mult: Factor on all widths, which are rounded to multiples of 8; the head never shrinks.
+        width_mult: Factor on all widths. The results are rounded to multiples of 8. A factor below 1 leaves the head
+            unchanged.
         norm: Batch-norm settings.
     """
 
@@ -139,24 +143,24 @@ class SpaceSpec:
 
     @property
     def fixed_operators(self) -> tuple[Operator, ...]:
-        """Operators that every network of the space has."""
+        """Operators that are part of every network of the space."""
         return (self.stem, self.first_block, self.head, self.classifier)
 
     @property
     def num_networks(self) -> int:
-        """How many different networks the space has."""
+        """Number of different networks in the space."""
         return math.prod(len(layer.candidates) for layer in self.layers)
 
     def distinct_operators(self) -> tuple[Operator, ...]:
-        """Each operator that a network of this space can contain, once, in order of first appearance."""
+        """All different operators that a network of this space can contain, in order of first appearance."""
         searched = (op for layer in self.layers for op in layer.candidates.values() if op is not None)
         return tuple(dict.fromkeys((*self.fixed_operators, *searched)))
 
     def choice_operators(self, choices: Mapping[str, str]) -> list[Operator | None]:
-        """The operators of the layers for one architecture, `None` where a layer is skipped.
+        """Return the operators of the searched layers of one architecture, with `None` for a skipped layer.
 
         Args:
-            choices: Label to candidate name, one for each layer.
+            choices: Mapping from the label of each layer to the name of its candidate.
 
         Raises:
             SpaceError: A label is missing or unknown, or a candidate does not exist.
@@ -178,13 +182,13 @@ class SpaceSpec:
         return chosen
 
     def operators(self, choices: Mapping[str, str]) -> list[Operator]:
-        """All operators of one architecture in the order they run."""
+        """All operators of one architecture, in execution order."""
         searched = [op for op in self.choice_operators(choices) if op is not None]
         return [self.stem, self.first_block, *searched, self.head, self.classifier]
 
     @cached_property
     def content_hash(self) -> str:
-        """Identifies the space by what it says, not by its name: equal for equal content anywhere."""
+        """Hash of the description without its name. Spaces with the same content have the same hash everywhere."""
         content = {key: value for key, value in self.to_dict().items() if key != "name"}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -196,7 +200,7 @@ class SpaceSpec:
         width_mult: float | None = None,
         input_size: int | None = None,
     ) -> SpaceSpec:
-        """A copy with other classes, width multiplier or image size, checked like a file."""
+        """Return a copy with another number of classes, width multiplier or image size, validated like a file."""
         changed = replace(
             self,
             classes=self.classes if classes is None else classes,
@@ -226,14 +230,14 @@ class SpaceSpec:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], source: str = "space") -> SpaceSpec:
-        """Check a description and make a spec of it.
+        """Validate a description and create a spec from it.
 
         Args:
-            content: What the YAML holds.
-            source: How messages call it, usually its path.
+            content: Content of the YAML file.
+            source: Name of the description in error messages, usually the path of its file.
 
         Raises:
-            SpaceError: Something is missing, unknown, of a wrong type or out of range.
+            SpaceError: A field is missing, unknown, of a wrong type or out of range.
         """
         fields = Fields(content, source, SpaceError)
         if content.get("schema") != SPACE_SCHEMA:
@@ -284,14 +288,14 @@ class SpaceSpec:
 
     @classmethod
     def from_yaml(cls, name_or_path: str | os.PathLike[str], folder: Path | None = None) -> SpaceSpec:
-        """Load a shipped space by name, or any space by path.
+        """Load a shipped space by its name, or any space by the path of its file.
 
         Args:
-            name_or_path: For instance `mobilenetv2_imagenet`, or `my_space.yml`.
-            folder: Where a relative path starts; the working folder if not given.
+            name_or_path: Name such as `mobilenetv2_imagenet`, or path such as `my_space.yml`.
+            folder: Folder that a relative path is relative to. The default is the working folder.
 
         Raises:
-            SpaceError: There is no such space (the message lists the shipped ones), or it is not well formed.
+            SpaceError: There is no such space (the message lists the shipped ones), or its file is malformed.
         """
         text = os.fspath(name_or_path)
         shipped = shipped_spaces()
@@ -308,12 +312,12 @@ class SpaceSpec:
 
 
 def shipped_spaces() -> dict[str, Path]:
-    """Name to file of each space in `search_spaces/`."""
+    """Mapping from the name of each space in `search_spaces/` to its file."""
     return {path.stem: path for path in sorted(shipped_folder("search_spaces").glob("*.yml"))}
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:
-    """Round to the nearest multiple of `divisor`, but never down by more than 10 % (MobileNetV2's rule)."""
+    """Round to the nearest multiple of `divisor`, but not down by more than 10 % (MobileNetV2's rule)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * width else rounded
 

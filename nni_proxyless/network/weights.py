@@ -1,4 +1,4 @@
-"""Files of trained weights: plain state dicts, loaded without executing anything in them."""
+"""Files of trained weights: plain state dicts. Loading a file never executes code from it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..files import write_atomically
 
 
 def save_weights(network: nn.Module, path: Path) -> Path:
-    """Write a network's state dict, on the CPU, atomically."""
+    """Write a network's state dict atomically, with all tensors on the CPU."""
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
-    buffer = io.BytesIO()  # written by torch itself, a full disk would be an error of its own kind
+    buffer = io.BytesIO()  # if torch wrote the file itself, a full disk would raise an error other than OSError
     torch.save(state, buffer)
 
     def write(temporary: Path) -> None:
@@ -28,17 +28,17 @@ def save_weights(network: nn.Module, path: Path) -> Path:
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict. Nothing in the file is executed.
+    """Read a state dict. Code in the file is never executed.
 
     Raises:
-        ArchitectureError: There is no such file, or it holds no state dict.
+        ArchitectureError: There is no such file, or it does not contain a state dict.
     """
     file = Path(path)
     if not file.is_file():
         raise ArchitectureError(f"there is no file of weights {file}; give a weights.pt of a search or retraining")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as reason:  # whatever an unpickler makes of a file that is something else
+    except Exception as reason:  # a file of another format can make the unpickler raise almost any error
         raise ArchitectureError(f"{file} holds no weights, or it is truncated; give a weights.pt") from reason
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ArchitectureError(f"{file} is no state dict of tensors; give the weights.pt of a search or retraining")
@@ -49,19 +49,19 @@ def load_into(network: nn.Module, weights: str | os.PathLike[str] | Mapping[str,
     """Load weights into a network.
 
     Args:
-        network: Changed in place.
-        weights: A file, or a state dict.
+        network: Network that receives the weights; changed in place.
+        weights: Path of a weights file, or a state dict.
 
     Raises:
-        ArchitectureError: The file cannot be read, or the weights are of another architecture; the message names the
-            first that does not fit.
+        ArchitectureError: The file cannot be read, or the weights belong to another architecture. The message names
+            the first entry that does not fit.
     """
     state = dict(weights) if isinstance(weights, Mapping) else read_weights(weights)
     source = "the given weights" if isinstance(weights, Mapping) else os.fspath(weights)
     own = network.state_dict()
     odd = next((key for key in (*own, *state) if key not in own or key not in state), None)
     if odd is not None:
-        where = "lack" if odd in own else "have the surplus"
+        where = "lack" if odd in own else "also contain"
         raise ArchitectureError(f"{source} are weights of another architecture: they {where} '{odd}'")
     for key, value in own.items():
         if value.shape != state[key].shape:

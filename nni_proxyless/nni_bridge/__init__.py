@@ -1,1 +1,1 @@
-"""The bridge to NNI's experiment manager: trials, and running an nnictl config."""
+"""The bridge to NNI's experiment manager: the trial command, the tuner, and running an nnictl config."""

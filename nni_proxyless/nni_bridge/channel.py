@@ -1,7 +1,8 @@
-"""A trial's line to NNI's manager, kept apart from what a one-shot strategy does to it.
+"""The connection of a trial to NNI's manager.
 
-NNI's SequentialExecutionEngine replaces the trial's command channel while a strategy runs, and overwrites the
-parameter record for good. So both are taken before, and metrics are sent on the kept ones.
+NNI's SequentialExecutionEngine replaces the trial's command channel while a one-shot strategy runs, and overwrites the
+trial's parameter record permanently. Therefore the channel and the record are saved before the strategy runs, and
+metrics are sent through the saved ones.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from ..errors import RunError
 
 
 class ManagerChannel:
-    """Asks the manager for parameters at once, then reports to it.
+    """Requests the trial's parameters when it is created, and sends metrics to the manager afterwards.
 
-    Create it before torch is imported: NNI hands parameters out in the order of requests (see docs/nni.md).
+    Create it before torch is imported: NNI hands out parameters in the order of the requests (see docs/nni.md).
 
     Attributes:
-        parameters: What the manager sent.
+        parameters: Parameters that the manager sent.
+
+    Raises:
+        RunError: The manager has no parameters for this trial.
     """
 
     def __init__(self) -> None:
@@ -39,19 +43,27 @@ class ManagerChannel:
         self._trial_id = os.environ["NNI_TRIAL_JOB_ID"]
 
     def intermediate(self, metrics: Mapping[str, float], number: int) -> None:
-        """Send an intermediate result; they are numbered from 0 without gaps, also by a trial that was interrupted."""
+        """Send an intermediate result.
+
+        Args:
+            metrics: Metrics of one epoch.
+            number: Index of the result, counted from 0 without gaps; a resumed trial continues the count.
+        """
         self._channel.send_metric("PERIODICAL", self._parameter_id, self._trial_id, number, dict(metrics))
 
     def final(self, metrics: Mapping[str, Any]) -> None:
-        """Send the one final result."""
+        """Send the final result; each trial sends exactly one."""
         self._channel.send_metric("FINAL", self._parameter_id, self._trial_id, 0, dict(metrics))
 
 
 def link_tensorboard(output: Path) -> None:
-    """Make the logs visible to the TensorBoard button of NNI's web UI, where the trial runs locally.
+    """Link a local trial's logs to the folder that the TensorBoard button of NNI's web UI reads.
 
-    NNI 3.0 looks into `<experiment>/trials/<trial>/output/tensorboard`, but local trials write below
-    `<experiment>/environments/local-env/trials/<trial>`.
+    NNI 3.0 reads `<experiment>/trials/<trial>/output/tensorboard`, but local trials write below
+    `<experiment>/environments/local-env/trials/<trial>`. Trials of other training services are left alone.
+
+    Args:
+        output: Output folder of the trial.
     """
     trial = output.resolve()
     if os.environ.get("NNI_PLATFORM") != "local" or trial.parent.name != "trials":

@@ -1,9 +1,8 @@
-"""What an experiment came to: each trial's outcome, its files in one place, and the summary."""
+"""Collects the results of an experiment: the outcome and the files of each trial, and the summary."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,29 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import results_folder
 from ..errors import InputError
 from ..files import read_mapping, write_csv
 from ..network.architecture import Architecture
-from .grid_points import Rules, ratio_of
-
-_ARTIFACTS = (
-    "architecture.json", "history.csv", "probabilities.csv", "pruned.csv", "cost.json", "latency_table.yml",
-    "recipe.yml", "weights.pt", "weights_last.pt", "model_card.json", "checkpoint.ckpt",
-)  # fmt: skip
+from .grid_points import Rules, distance_to_budget
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial came to.
+    """The outcome of one trial.
 
     Attributes:
-        trial_id: NNI's id.
-        parameters: What NNI sent it.
-        status: NNI's status.
-        folder: Where its results were collected, if it succeeded.
-        architecture: What it found (or trained), if it succeeded.
-        card: The model card of a retraining, if it was one.
-        reason: Last line of its stderr, if it failed.
+        trial_id: NNI's id of the trial.
+        parameters: Parameters that the trial received.
+        status: NNI's status of the trial, such as `SUCCEEDED`.
+        folder: Folder with the collected results; `None` if the trial has none.
+        architecture: Architecture that the trial found or trained; `None` if the trial has no results.
+        card: Model card of a retraining; `None` for a search.
+        reason: Why there are no results: the last line of the trial's stderr, or the file that is missing.
     """
 
     trial_id: str
@@ -46,41 +41,43 @@ class Outcome:
 
 
 def parameters_of(job: Any) -> dict[str, Any]:
-    """What NNI sent a trial job; empty as long as it has sent nothing."""
+    """Parameters that NNI sent to a trial job; empty until it has sent them."""
     return dict(job.hyperParameters[0].parameters) if job.hyperParameters else {}
 
 
 def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
-    """Copy what a trial of the local service left into the folder of results.
+    """Collect the result files of a trial of the local training service in the results folder.
 
     Args:
         job: NNI's TrialJob.
-        home: The experiment's folder.
-        results: Below it, `<target>/` and what else NNI varied.
-        used: Folders of the experiment's earlier trials, to which this one is added: of two trials with the same
-            parameters, the later one goes into a folder below, named by its id.
+        home: Folder of the experiment.
+        results: Results folder. The trial gets the folder `<target>` in it, or `<architecture>` for a retraining, and
+            below that a folder named after the other parameters, if there are any.
+        used: Folders of the experiment's earlier trials. If the trial's folder is among them, the trial gets a
+            subfolder named after its id. The trial's folder is added to the set.
     """
     parameters = parameters_of(job)
     output = home / "environments" / "local-env" / "trials" / job.trialJobId
     if job.status != "SUCCEEDED":
         return Outcome(job.trialJobId, parameters, job.status, reason=_last_line(output / "trial.stderr"))
-    source = output / "architecture.json"
+    source = output / results_folder.ARCHITECTURE
     if not source.is_file():
         return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
     architecture = Architecture.load(source)
-    card = _card(output / "model_card.json")
-    # What the trial received: with several at a time, NNI's record of the job may be that of another one.
+    card = _card(output / results_folder.MODEL_CARD)
+    # The trial records the parameters that it received. When several trials run at once, the parameters in NNI's record
+    # of the job may belong to another trial.
     parameters = dict((architecture.trial_parameters if card is None else card["trial_parameters"]) or parameters)
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
         folder = folder / str(job.trialJobId)
     used.add(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in _ARTIFACTS:
+    for name in results_folder.COLLECTED:
         if (output / name).is_file():
             temporary = folder / f".{name}"
             temporary.unlink(missing_ok=True)
-            try:  # checkpoints can be large; all of these files are replaced, never changed
+            try:  # checkpoints can be large, and a link is safe because these files are replaced, never modified
                 os.link(output / name, temporary)
             except OSError:
                 shutil.copyfile(output / name, temporary)
@@ -93,7 +90,7 @@ def _card(path: Path) -> dict[str, Any] | None:
 
 
 def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
-    """`<target>`, or the name of the architecture that was trained, and below it what else NNI varied."""
+    """`<target>`, or the name of the architecture that was trained, and below it the other parameters."""
     rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key not in ("target", "architecture")]
     trained = parameters.get("architecture")
     folder = Path(str(architecture.target)) if trained is None else Path(Path(str(trained)).name.removesuffix(".json"))
@@ -115,7 +112,7 @@ COLUMNS = (
 
 
 def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
-    """One row for each trial that succeeded; the keys are `COLUMNS`."""
+    """One row for each trial with results; the keys are `COLUMNS`."""
     rows = []
     for outcome in outcomes:
         found, folder = outcome.architecture, outcome.folder
@@ -132,7 +129,7 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
                 "measured_latency_ms": _number(measured, "" if found.target is None else "other device"),
                 "expected_over_budget": "" if ratio is None else f"{ratio:.3f}",
                 "parameters": str(found.parameters),
-                "architecture": str(folder / "architecture.json"),
+                "architecture": str(folder / results_folder.ARCHITECTURE),
             }
         )
     return rows
@@ -150,33 +147,35 @@ def _accuracy(outcome: Outcome) -> float:
 
 
 def at_equal_latency(outcomes: list[Outcome], weight_key: str = Rules().weight_key) -> list[Outcome]:
-    """Of trials that differ in nothing but the latency weight, the one whose expected latency is nearest to the budget.
+    """Select one of all trials that differ only in the latency weight: the one nearest to the budget.
 
     Args:
-        outcomes: All trials of an experiment.
-        weight_key: The parameter that holds the weight.
+        outcomes: Outcomes of all trials of an experiment.
+        weight_key: Name of the parameter that holds the latency weight.
+
+    Returns:
+        For each combination of the other parameters, the outcome whose expected latency is nearest to the budget.
     """
-    cells: dict[str, list[Outcome]] = {}
+    runs: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.architecture is not None:
-            cell = {key: value for key, value in outcome.parameters.items() if key != weight_key}
-            cells.setdefault(json.dumps(cell, sort_keys=True, default=str), []).append(outcome)
+            others = {key: value for key, value in outcome.parameters.items() if key != weight_key}
+            runs.setdefault(json.dumps(others, sort_keys=True, default=str), []).append(outcome)
 
-    def away(outcome: Outcome) -> float:
+    def distance(outcome: Outcome) -> float:
         assert outcome.architecture is not None
-        ratio = ratio_of(outcome.parameters, outcome.architecture.metrics)
-        return math.inf if ratio is None else abs(math.log(ratio))
+        return distance_to_budget(outcome.parameters, outcome.architecture.metrics)
 
-    return [min(listed, key=away) for listed in cells.values()]
+    return [min(listed, key=distance) for listed in runs.values()]
 
 
 def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
-    """The summary as CSV."""
+    """Write the summary as CSV."""
     return write_csv(path, COLUMNS, rows)
 
 
 def format_table(rows: list[dict[str, str]]) -> str:
-    """The summary as aligned text, without columns that say nothing."""
+    """Format the summary as aligned text, without the columns that are empty in all rows."""
     shown = [column for column in COLUMNS if any(row[column] for row in rows)]
     table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
     widths = {column: max(len(row[column]) for row in table) for column in shown}

@@ -1,9 +1,8 @@
-"""`nni-proxyless doctor`: whether this installation works, line by line, each with its mend."""
+"""`nni-proxyless doctor`: checks the installation and prints one line for each finding, with its fix."""
 
 from __future__ import annotations
 
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,35 +15,39 @@ from ..errors import MissingDependencyError
 from ..resources import cache_folder
 from ..strategies import compatibility
 from ..strategies.compatibility import installed, release
+from .ports import port_is_free
 
 Level = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """The result of one check.
 
     Attributes:
-        level: `ok`; `warning`, something optional is missing; `error`, searches do not work.
-        what: What was looked at.
-        found: What was found.
-        mend: What to do about it; empty if nothing.
+        level: `ok`; `warning` if something optional is missing; `error` if searches do not work.
+        what: Name of the thing that was checked.
+        found: Description of what the check found.
+        fix: Command or setting that fixes the problem; empty if there is none.
     """
 
     level: Level
     what: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level:<7}  {self.what}: {self.found}" + (f" -> {self.mend}" if self.mend else "")
+        return f"{self.level:<7}  {self.what}: {self.found}" + (f" -> {self.fix}" if self.fix else "")
 
 
 def examine(port: int = 8080) -> list[Finding]:
-    """All findings, in the order they are best mended in.
+    """Run all checks. A check that fails itself becomes a finding of level `error`.
 
     Args:
-        port: The port that NNI's web UI is meant to have.
+        port: Port intended for NNI's web UI.
+
+    Returns:
+        The findings, in the order in which problems are best fixed.
     """
     findings: list[Finding] = []
     for check in _CHECKS:
@@ -102,17 +105,17 @@ def _backends() -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield Finding("ok", "backend torch", f"cpu, cuda ({torch.cuda.get_device_name(0)})")
     else:
-        yield Finding("ok", "backend torch", "cpu; no CUDA device is seen")
+        yield Finding("ok", "backend torch", "cpu; PyTorch sees no CUDA device")
 
 
 def _enas() -> Iterator[Finding]:
     tianshou, gym = installed("tianshou"), installed("gym")
-    mend = "pip install 'nni-proxyless[enas]'"
+    fix = "pip install 'nni-proxyless[enas]'"
     if tianshou is None or gym is None:
-        yield Finding("warning", "strategy enas", "tianshou or gym is not installed", mend)
+        yield Finding("warning", "strategy enas", "tianshou or gym is not installed", fix)
     elif (release(tianshou)[:2], release(gym)[:2]) != ((0, 5), (0, 26)):
         found = f"tianshou {tianshou} with gym {gym}; NNI needs 0.5.0 with 0.26.2"
-        yield Finding("error", "strategy enas", found, mend)
+        yield Finding("error", "strategy enas", found, fix)
     else:
         yield Finding("ok", "strategy enas", f"tianshou {tianshou}, gym {gym}")
 
@@ -136,7 +139,7 @@ def _commands() -> Iterator[Finding]:
         if path is None:
             yield Finding("warning", name, "not on PATH; trials started by nnictl would not find it", activate)
         elif Path(path).parent != here:
-            yield Finding("warning", name, f"{path} is of another environment than {sys.executable}", activate)
+            yield Finding("warning", name, f"{path} belongs to another environment than {sys.executable}", activate)
         else:
             yield Finding("ok", name, path)
 
@@ -169,28 +172,21 @@ def _folders() -> Iterator[Finding]:
                 pass
             yield Finding("ok", what, f"{folder} can be written")
         except OSError as reason:
-            mend = {
-                "NNI's settings": "set NNI_CONFIG_DIR to a folder that can be written",
+            fix = {
+                "NNI's settings": "set NNI_CONFIG_DIR to a writable folder",
                 "experiments": "set experimentWorkingDirectory in the config",
-                "tables and warm-ups": "set NNI_PROXYLESS_CACHE to a folder that can be written",
+                "tables and warm-ups": "set NNI_PROXYLESS_CACHE to a writable folder",
             }[what]
-            yield Finding("error", what, f"{folder} cannot be written ({reason.strerror or reason})", mend)
+            yield Finding("error", what, f"{folder} cannot be written ({reason.strerror or reason})", fix)
 
 
 def _port(port: int) -> Iterator[Finding]:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            yield Finding(
-                "warning",
-                f"port {port}",
-                "is busy",
-                "nnictl create --port N; nni-proxyless run takes the next free",
-            )
-            return
-    yield Finding("ok", f"port {port}", "is free")
+    if port_is_free(port):
+        yield Finding("ok", f"port {port}", "is free")
+    else:
+        yield Finding(
+            "warning", f"port {port}", "is busy", "nnictl create --port N; nni-proxyless run takes the next free port"
+        )
 
 
 _CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (

@@ -1,4 +1,7 @@
-"""The cells of a search space that the tuner `LatencyBudget` works through, and what is known of each. No NNI here."""
+"""The grid points of the tuner `LatencyBudget`: their trials, and which trial each needs next. Imports nothing of NNI.
+
+A grid point is one combination of the search space's values, without the latency weight.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ from .weight_search import WeightRange, best_ratio, next_weight
 
 RATIO_KEY = "expected_over_budget"
 EXPECTED_KEY = "expected_latency_ms"
-MAX_CELLS = 10_000
+MAX_GRID_POINTS = 10_000
 
 
 @dataclass
 class Trial:
-    """One set of parameters that was handed out.
+    """One set of parameters that the tuner has given to NNI.
 
     Attributes:
-        parameters: What the trial receives.
+        parameters: Parameters that the trial receives.
         state: `running`, `done` or `failed`.
-        crashes: How often it has ended without a result.
-        metrics: Its final result.
+        crashes: Number of times that the trial ended without a result.
+        metrics: Final result of the trial; `None` until there is one.
     """
 
     parameters: dict[str, Any]
@@ -34,13 +37,13 @@ class Trial:
 
 
 @dataclass
-class Cell:
-    """One combination of the search space's values.
+class GridPoint:
+    """One combination of the search space's values. The state file of the tuner has these attributes as keys.
 
     Attributes:
-        values: Key to value, without the weight.
-        tuned: Whether its weight has to be found.
-        trials: In the order they were handed out.
+        values: Parameter names and values, without the latency weight.
+        tuned: Whether the latency weight has to be found.
+        trials: Trials of the grid point, in the order in which they were given to NNI.
     """
 
     values: dict[str, Any]
@@ -58,14 +61,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Rules:
-    """How cells are worked through; the tuner's arguments.
+    """The tuner's arguments.
 
     Attributes:
-        tolerance: A cell is done when expected latency is within this part of the budget.
-        max_trials_per_cell: Trials of a cell at most, those that crashed left out.
-        weight_key: The parameter that holds the weight.
-        weights: Where weights are looked for.
-        one_trial: Strategies that need no weight.
+        tolerance: Largest relative deviation of the expected latency from the budget at which a grid point is done.
+        max_trials_per_cell: Maximum number of trials with a result at one grid point.
+        weight_key: Name of the parameter that holds the latency weight.
+        weights: Range in which the latency weight is searched.
+        one_trial: Strategies that need no latency weight, and therefore one trial.
     """
 
     tolerance: float = 0.05
@@ -75,11 +78,12 @@ class Rules:
     one_trial: tuple[str, ...] = ("proxyless", "random")
 
 
-def parse_search_space(space: Mapping[str, Any], rules: Rules) -> list[Cell]:
-    """All cells of a search space of `choice`s, the last key changing fastest.
+def parse_search_space(space: Mapping[str, Any], rules: Rules) -> list[GridPoint]:
+    """Make all grid points of a search space of `choice`s, with the last key changing fastest.
 
     Raises:
-        ValueError: It is not a mapping of choices, is too large or holds the weight; the message says what is allowed.
+        ValueError: The space is not a mapping of choices, has too many grid points or contains the latency weight. The
+            message says what is allowed.
     """
     if not isinstance(space, Mapping) or not space:
         raise ValueError(f"LatencyBudget: the search space must be a mapping of choices, got {space!r}")
@@ -97,17 +101,23 @@ def parse_search_space(space: Mapping[str, Any], rules: Rules) -> list[Cell]:
             f"LatencyBudget finds {rules.weight_key} itself; take it out of the search space, or use GridSearch"
         )
     number = math.prod(map(len, choices.values()))
-    if number > MAX_CELLS:
-        raise ValueError(f"LatencyBudget: the search space has {number} cells; at most {MAX_CELLS} are allowed")
-    cells = []
-    for values in itertools.product(*choices.values()):
-        cell = dict(zip(choices, values, strict=True))
-        cells.append(Cell(cell, needs_weight(cell, rules)))
-    return cells
+    if number > MAX_GRID_POINTS:
+        raise ValueError(
+            f"LatencyBudget: the search space has {number} grid points; at most {MAX_GRID_POINTS} are allowed"
+        )
+    points = []
+    for combination in itertools.product(*choices.values()):
+        values = dict(zip(choices, combination, strict=True))
+        points.append(GridPoint(values, needs_weight(values, rules)))
+    return points
 
 
 def needs_weight(values: Mapping[str, Any], rules: Rules) -> bool:
-    """Whether a cell's weight has to be found, which some strategies and the objective `budget` do by themselves."""
+    """Whether the tuner has to find the latency weight of a grid point.
+
+    No weight is needed with the objective `budget`. The strategies in `rules.one_trial` need none either, unless the
+    objective is `add_linear` or `mul_log`; `random` ignores these two objectives.
+    """
     if values.get("objective") == "budget":
         return False
     if values.get("strategy", "proxyless") in rules.one_trial:
@@ -116,7 +126,7 @@ def needs_weight(values: Mapping[str, Any], rules: Rules) -> bool:
 
 
 def ratio_of(values: Mapping[str, Any], metrics: Mapping[str, Any]) -> float | None:
-    """Expected latency over the budget, if the metrics and the cell say so."""
+    """Ratio of expected latency to budget; `None` if the metrics and the values do not determine it."""
     ratio = metrics.get(RATIO_KEY)
     if ratio is None and values.get("budget_ms") and metrics.get(EXPECTED_KEY) is not None:
         ratio = float(metrics[EXPECTED_KEY]) / float(values["budget_ms"])
@@ -125,68 +135,81 @@ def ratio_of(values: Mapping[str, Any], metrics: Mapping[str, Any]) -> float | N
     return float(ratio)
 
 
-def tried(cell: Cell, rules: Rules) -> list[tuple[float, float]]:
-    """Weight and ratio of each of a cell's trials that has a result."""
+def distance_to_budget(values: Mapping[str, Any], metrics: Mapping[str, Any]) -> float:
+    """|log(expected latency / budget)|; infinite if the ratio is not known."""
+    ratio = ratio_of(values, metrics)
+    return math.inf if ratio is None else abs(math.log(ratio))
+
+
+def tried(point: GridPoint, rules: Rules) -> list[tuple[float, float]]:
+    """Weight and ratio of expected latency to budget of each finished trial that has both."""
     pairs = []
-    for trial in cell.done:
-        ratio = ratio_of(cell.values, trial.metrics or {})
+    for trial in point.done:
+        ratio = ratio_of(point.values, trial.metrics or {})
         weight = trial.parameters.get(rules.weight_key)
         if ratio is not None and isinstance(weight, (int, float)) and weight > 0:
             pairs.append((float(weight), ratio))
     return pairs
 
 
-def next_parameters(cell: Cell, cells: Sequence[Cell], rules: Rules) -> dict[str, Any] | None:
-    """What a cell needs next, or none: it is done, waits for a trial, or cannot be mended.
+def next_parameters(point: GridPoint, points: Sequence[GridPoint], rules: Rules) -> dict[str, Any] | None:
+    """Choose the parameters of a grid point's next trial.
 
     Args:
-        cell: The cell.
-        cells: All cells; neighbours tell where to begin.
-        rules: How cells are worked through.
+        point: The grid point.
+        points: All grid points; the search for the weight starts from that of the nearest one.
+        rules: The tuner's arguments.
+
+    Returns:
+        The parameters, or `None` if the grid point is done, waits for a running trial or is given up.
     """
-    if cell.running:
+    if point.running:
         return None
-    last = cell.trials[-1] if cell.trials else None
+    last = point.trials[-1] if point.trials else None
     if last is not None and last.state == "failed":
         return dict(last.parameters) if last.crashes == 1 else None
-    if not cell.tuned:
-        return None if cell.done else dict(cell.values)
-    if len(cell.done) >= rules.max_trials_per_cell:
+    if not point.tuned:
+        return None if point.done else dict(point.values)
+    if len(point.done) >= rules.max_trials_per_cell:
         return None
-    pairs = tried(cell, rules)
-    if len(pairs) < len(cell.done):
-        return None  # a result without latency: there is nothing to go by
-    weight = next_weight(pairs, rules.tolerance, rules.weights, _start(cell, cells, rules))
+    pairs = tried(point, rules)
+    if len(pairs) < len(point.done):
+        return None  # without the latency of every result, no direction for the weight is known
+    weight = next_weight(pairs, rules.tolerance, rules.weights, _start(point, points, rules))
     if weight is None or any(math.isclose(weight, known) for known, _ in pairs):
         return None
-    return {**cell.values, rules.weight_key: weight}
+    return {**point.values, rules.weight_key: weight}
 
 
-def _start(cell: Cell, cells: Sequence[Cell], rules: Rules) -> float | None:
-    """The weight found for the cell that differs least: in the seed alone, then in the budget, by its logarithm."""
+def _start(point: GridPoint, points: Sequence[GridPoint], rules: Rules) -> float | None:
+    """The best weight of the nearest grid point that has one, to start the search from.
 
-    def distance(other: Cell) -> tuple[int, float] | None:
-        different = [key for key in cell.values if cell.values[key] != other.values.get(key)]
-        if other is cell or not other.tuned or not set(different) <= {"seed", "budget_ms", "budget_fraction"}:
+    Only grid points that differ in nothing but seed and budget count. Those with the same budget are nearest, followed
+    by the others in order of the logarithmic difference of their budgets.
+    """
+
+    def distance(other: GridPoint) -> tuple[int, float] | None:
+        different = [key for key in point.values if point.values[key] != other.values.get(key)]
+        if other is point or not other.tuned or not set(different) <= {"seed", "budget_ms", "budget_fraction"}:
             return None
         far = 0.0
         for key in ("budget_ms", "budget_fraction"):
             if key in different:
-                far += abs(math.log(float(cell.values[key]) / float(other.values[key])))
+                far += abs(math.log(float(point.values[key]) / float(other.values[key])))
         return int(far > 0), far
 
     ranked = []
-    for other in cells:
+    for other in points:
         apart, found = distance(other), best_ratio(tried(other, rules))
         if apart is not None and found is not None:
             ranked.append((apart, found[0]))
     return min(ranked)[1] if ranked else None
 
 
-def find_cell(cells: Sequence[Cell], parameters: Mapping[str, Any], rules: Rules) -> Cell | None:
-    """The cell that parameters belong to, whatever their weight."""
+def find_grid_point(points: Sequence[GridPoint], parameters: Mapping[str, Any], rules: Rules) -> GridPoint | None:
+    """The grid point that parameters belong to, whatever their latency weight; `None` if there is none."""
     values = _key({key: value for key, value in parameters.items() if key != rules.weight_key})
-    return next((cell for cell in cells if _key(cell.values) == values), None)
+    return next((point for point in points if _key(point.values) == values), None)
 
 
 def same_parameters(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -197,42 +220,37 @@ def _key(parameters: Mapping[str, Any]) -> str:
     return json.dumps(parameters, sort_keys=True, default=str)
 
 
-def summary(cells: Sequence[Cell], rules: Rules) -> list[dict[str, Any]]:
-    """A row for each cell: its values, the trial that counts, and how it ended."""
+def summary(points: Sequence[GridPoint], rules: Rules) -> list[dict[str, Any]]:
+    """One row for each grid point: its values, the metrics of its chosen trial, and the outcome."""
     rows = []
-    for cell in cells:
-        trial = chosen(cell, rules)
+    for point in points:
+        trial = chosen(point, rules)
         metrics = (trial.metrics or {}) if trial else {}
-        ratio = ratio_of(cell.values, metrics)
+        ratio = ratio_of(point.values, metrics)
         if trial is None:
-            outcome = "failed" if any(t.state == "failed" for t in cell.trials) else "no result"
-        elif not cell.tuned:
+            outcome = "failed" if any(t.state == "failed" for t in point.trials) else "no result"
+        elif not point.tuned:
             outcome = "one trial"
         else:
             met = ratio is not None and abs(ratio - 1.0) <= rules.tolerance
-            outcome = "met" if met else f"nearest of {len(cell.done)}"
+            outcome = "met" if met else f"nearest of {len(point.done)}"
         rows.append(
             {
-                **cell.values,
+                **point.values,
                 rules.weight_key: trial.parameters.get(rules.weight_key, "") if trial else "",
                 "accuracy": metrics.get("default", ""),
                 "latency_ms": metrics.get("latency_ms", ""),
                 "expected_over_budget": "" if ratio is None else ratio,
-                "trials": len(cell.trials),
+                "trials": len(point.trials),
                 "outcome": outcome,
             }
         )
     return rows
 
 
-def chosen(cell: Cell, rules: Rules) -> Trial | None:
-    """The trial that stands for a cell: the one whose expected latency is nearest to the budget."""
-    done = cell.done
-    if not cell.tuned or not done:
+def chosen(point: GridPoint, rules: Rules) -> Trial | None:
+    """The trial that represents a grid point: of several, the one whose expected latency is nearest to the budget."""
+    done = point.done
+    if not point.tuned or not done:
         return done[-1] if done else None
-
-    def away(trial: Trial) -> float:
-        ratio = ratio_of(cell.values, trial.metrics or {})
-        return math.inf if ratio is None else abs(math.log(ratio))
-
-    return min(done, key=away)
+    return min(done, key=lambda trial: distance_to_budget(point.values, trial.metrics or {}))

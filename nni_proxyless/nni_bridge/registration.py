@@ -1,4 +1,7 @@
-"""The tuner `LatencyBudget` in NNI's registry of algorithms (`$NNI_CONFIG_DIR/registered_algorithms.yml`)."""
+"""Registers the tuner `LatencyBudget` in NNI's registry of algorithms.
+
+The registry is the file `$NNI_CONFIG_DIR/registered_algorithms.yml`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,12 @@ from typing import Literal
 from ..errors import RunError
 
 TUNER = "LatencyBudget"
-_NOT_WRITABLE = "NNI's registry cannot be written: {}; set NNI_CONFIG_DIR to a folder that can"
+_NOT_WRITABLE = "NNI's registry cannot be written: {}; set NNI_CONFIG_DIR to a writable folder"
 CLASS = "nni_proxyless.nni_bridge.tuner.LatencyBudget"
 
 
 def registered_class() -> str | None:
-    """The class that NNI's registry has under the tuner's name, if any."""
+    """The class registered under the tuner's name in NNI's registry; `None` if there is none."""
     from nni.tools.package_utils import get_algo_meta
 
     meta = get_algo_meta(TUNER)
@@ -20,7 +23,7 @@ def registered_class() -> str | None:
 
 
 def register() -> Literal["registered", "already registered"]:
-    """Put the tuner into NNI's registry; does nothing if it is there.
+    """Add the tuner to NNI's registry, replacing an entry of the same name that names another class.
 
     Raises:
         RunError: The registry cannot be written.
@@ -49,7 +52,7 @@ def register() -> Literal["registered", "already registered"]:
 
 
 def unregister() -> Literal["unregistered", "was not registered"]:
-    """Take the tuner out of NNI's registry; does nothing if it is not there.
+    """Remove the tuner from NNI's registry, if it is registered.
 
     Raises:
         RunError: The registry cannot be written.

@@ -1,4 +1,4 @@
-"""`nni-proxyless run`: start an nnictl config through NNI, follow it, collect its results."""
+"""`nni-proxyless run`: starts an nnictl config through NNI, follows the experiment and collects its results."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import shlex
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -22,12 +21,13 @@ from ..errors import InputError, RunError, unknown_name
 from ..files import read_mapping
 from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
+from .ports import port_is_free
 from .registration import register
 from .trial import TASKS
 
 _log = logging.getLogger(__name__)
-MAX_CELLS = 1000
-GRACE_S = 8.0
+MAX_COMBINATIONS_CHECKED = 1000
+GRACE_S = 8.0  # waiting time for another trial when the tuner has reported that it has none left
 _ENDED = {"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 
 
@@ -37,15 +37,15 @@ class Plan:
 
     Attributes:
         config: Path of the config.
-        recipe_path: Path of the recipe its trial command names.
-        cells: The recipes that its search space makes of it; of a large space, each value in one of them. Of a config
-            whose trials retrain, those of the retrainings.
-        trials: How many trials there will be at most.
+        recipe_path: Path of the recipe that the trial command names.
+        recipes: Recipes with the parameters of the search space, one for each combination. If there are more than
+            `MAX_COMBINATIONS_CHECKED` combinations, only as many as are needed to include each value.
+        trials: Expected number of trials: the number of combinations, limited by the config's `maxTrialNumber`.
     """
 
     config: Path
     recipe_path: Path
-    cells: tuple[Recipe | RetrainRecipe, ...]
+    recipes: tuple[Recipe | RetrainRecipe, ...]
     trials: int
 
     @property
@@ -57,7 +57,7 @@ def check_config(path: Path) -> Plan:
     """Check a config, its recipe and its search space before anything is started.
 
     Raises:
-        InputError: Something is wrong in one of the three; the message says where.
+        InputError: One of the three is invalid; the message says where.
     """
     content = read_mapping(path, "config", InputError)
     command = content.get("trialCommand")
@@ -77,12 +77,12 @@ def check_config(path: Path) -> Plan:
     task = words[words.index("--task") + 1] if "--task" in words[:-1] else "search"
     if task not in TASKS:
         raise InputError(f"config {path}: " + unknown_name("task", task, TASKS))
-    cells = []
+    recipes = []
     for chosen in _combinations(values):
         recipe = TASKS[task].load(recipe_path, chosen)
         if isinstance(recipe, Recipe):
             recipe.chosen_target()
-        cells.append(recipe)
+        recipes.append(recipe)
     service = content.get("trainingService")
     platform = service.get("platform") if isinstance(service, Mapping) else None
     if platform != "local":
@@ -92,12 +92,16 @@ def check_config(path: Path) -> Plan:
         )
     most = content.get("maxTrialNumber")
     combinations = math.prod(map(len, values.values()))
-    return Plan(path, recipe_path, tuple(cells), min(combinations, most) if isinstance(most, int) else combinations)
+    return Plan(path, recipe_path, tuple(recipes), min(combinations, most) if isinstance(most, int) else combinations)
 
 
 def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """All combinations; in a large space each value once, the others at their first."""
-    if math.prod(map(len, values.values())) <= MAX_CELLS:
+    """All combinations of the values.
+
+    If there are more than `MAX_COMBINATIONS_CHECKED`, only the combination of all first values is returned, and those
+    that differ from it in one value.
+    """
+    if math.prod(map(len, values.values())) <= MAX_COMBINATIONS_CHECKED:
         return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
     first = {key: listed[0] for key, listed in values.items()}
     return [first, *({**first, key: value} for key, listed in values.items() for value in listed[1:])]
@@ -109,46 +113,38 @@ def _values(path: Path, key: str, described: object) -> list[Any]:
         if isinstance(values, list) and values:
             return values
     if isinstance(described, Mapping) and isinstance(described.get("_value"), list) and "_type" in described:
-        return list(described["_value"][:1])  # a range: its bounds are numbers, one stands for all
+        return list(described["_value"][:1])  # a range such as uniform: its lower bound stands for all values
     raise InputError(f"config {path}: searchSpace.{key} must be like {{_type: choice, _value: […]}}, got {described!r}")
 
 
 def check_port(port: int | None) -> int:
-    """The port to use: the given one, or the first free one from 8080.
+    """Choose the port of NNI's web UI: the given one, or the first free one from 8080.
 
     Raises:
-        InputError: The given one is busy.
+        InputError: The given port is busy or out of range.
     """
     if port is not None:
         if not 0 < port < 65536:
             raise InputError(f"port must be from 1 to 65535, got {port}")
-        if not _is_free(port):
+        if not port_is_free(port):
             raise InputError(f"port {port} is busy; choose another with --port, or stop what uses it")
         return port
-    return next(candidate for candidate in range(8080, 65536) if _is_free(candidate))
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return False
-    return True
+    return next(candidate for candidate in range(8080, 65536) if port_is_free(candidate))
 
 
 def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
-    """Measure the table of each target that the plan's searches need, once, on a machine that does nothing else.
+    """Measure the latency table of each target that the plan's searches need.
+
+    Each table is measured once, before any trial runs, so that trials do not disturb the measurement.
 
     Args:
-        plan: The checked config.
-        progress: Makes a progress bar of a title.
+        plan: Checked config.
+        progress: Function that takes a title and returns a progress bar, such as `progress_bar`.
     """
     from ..search.prepare import load_recipe_data
 
     done = set()
-    for recipe in plan.cells:
+    for recipe in plan.recipes:
         if not isinstance(recipe, Recipe):
             continue
         spec, _ = load_recipe_data(recipe)
@@ -168,22 +164,22 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
 
 
 def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path | None = None) -> list[Outcome]:
-    """Start a config through NNI's manager, follow it to its end, collect what its trials found.
+    """Start a config through NNI's manager, follow the experiment to its end and collect the results of its trials.
 
     Args:
-        plan: The checked config.
+        plan: Checked config.
         port: Port of NNI's web UI.
-        keep: Leave the manager and its web UI up afterwards.
-        results: Where results are collected; `results/<folder of the config>` if not given.
+        keep: Whether the manager and its web UI keep running afterwards.
+        results: Folder in which results are collected; `results/<folder of the config>` by default.
 
     Returns:
-        The outcome of each trial, in the order they were started.
+        The outcome of each trial, in the order in which the trials were started.
 
     Raises:
         InputError: NNI does not accept the config.
-        RunError: The experiment failed as a whole.
+        RunError: The manager did not start or stopped answering, or the experiment failed as a whole.
     """
-    # The manager hands its environment to the trials, whose command is `nni-proxyless`.
+    # Trials inherit the manager's environment, and their command `nni-proxyless` must be on PATH.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     import requests
     from nni.experiment import Experiment, RunMode
@@ -226,14 +222,14 @@ def _jobs(experiment: Any) -> list[Any]:
 
 
 class _Follower:
-    """Shows how an experiment goes: a bar over all epochs on a terminal, a line for each epoch elsewhere."""
+    """Shows the progress of an experiment: a bar over all epochs on a terminal, one line for each epoch elsewhere."""
 
     def __init__(self, plan: Plan) -> None:
         self._bar: Any = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            epochs = sum(recipe.epochs for recipe in plan.cells) / len(plan.cells)
+            epochs = sum(recipe.epochs for recipe in plan.recipes) / len(plan.recipes)
             self._bar = tqdm(total=round(plan.trials * epochs), desc="searching", unit="epoch")
 
     def __enter__(self) -> _Follower:
@@ -244,14 +240,14 @@ class _Follower:
             self._bar.close()
 
     def line(self, text: str) -> None:
-        """Something worth a line on a terminal too."""
+        """Print a line; on a terminal, above the bar."""
         if self._bar is None:
             _log.info(text)
         else:
             self._bar.write(text, file=sys.stderr)
 
     def epoch(self, text: str) -> None:
-        """One more epoch of some trial."""
+        """Count one epoch of any trial, and show its result."""
         if self._bar is None:
             _log.info(text)
         else:
@@ -260,7 +256,11 @@ class _Follower:
 
 
 def _follow(experiment: Any, follower: _Follower) -> None:
-    """Show each new intermediate result and each change of a trial's status, until all is done."""
+    """Show each new intermediate result and each change of a trial's status, until the experiment has ended.
+
+    Raises:
+        RunError: The experiment failed.
+    """
     shown: dict[str, int] = {}
     statuses: dict[str, str] = {}
     idle_since: float | None = None
@@ -283,7 +283,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
         if status == "ERROR":
             errors = experiment.get_experiment_profile().get("errors") or []
             raise RunError(f"NNI's experiment {experiment.id} failed: {errors}; see nnictl log stderr {experiment.id}")
-        # A tuner without more trials never makes NNI say DONE. It may still send one when it hears of a crash.
+        # NNI never reports DONE when the tuner has no more trials. The tuner may still send one after a crash.
         waits = status in {"NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL"} and all(s in _ENDED for s in statuses.values())
         idle_since = (idle_since or time.monotonic()) if waits else None
         if idle_since is not None and time.monotonic() - idle_since > GRACE_S:
@@ -292,7 +292,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
 
 
 def _result(found: Mapping[str, Any]) -> str:
-    """An intermediate result of a search or of a retraining in one line."""
+    """Format an intermediate result of a search or of a retraining as one line."""
     text = f"accuracy {found['default']:.4f}, "
     if "latency_ms" in found:
         text += (

@@ -1,4 +1,4 @@
-"""The trial command: one search with the parameters of NNI's manager."""
+"""The trial command: runs one search or retraining with the parameters that NNI's manager sends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
+from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError
 from ..files import write_atomically, write_json
@@ -22,7 +23,7 @@ from .watchdog import end_with_the_manager
 
 if TYPE_CHECKING:
     from ..deploy.retrain import RetrainRecord
-    from ..search.recorder import Record
+    from ..search.epoch_callback import Record
 
 
 _log = logging.getLogger(__name__)
@@ -30,24 +31,18 @@ Task = Literal["search", "retrain"]
 TASKS: dict[str, type[Recipe] | type[RetrainRecipe]] = {"search": Recipe, "retrain": RetrainRecipe}
 _PARAMETERS = "parameters.json"
 _ALIVE = "alive.lock"
-_NEEDED = ("recipe.yml", "checkpoint.ckpt")
-# A table of a search, weights of a retraining; the records, which no epoch writes again where the last one was over.
-# The checkpoint comes last: a copy that was cut off is none.
-_INTERRUPTED = (
-    "latency_table.yml", "weights.pt", "history.csv", "probabilities.csv", "pruned.csv", "finalists.csv", "cost.json",
-    *_NEEDED,
-)  # fmt: skip
 
 
 def run_trial(recipe_path: Path, task: Task = "search") -> None:
-    """Ask for parameters, search or train, report.
+    """Request parameters from NNI's manager, run the search or retraining, and report its results to the manager.
 
     Args:
-        recipe_path: The recipe that the parameters override.
-        task: `search`, or `retrain`: whose recipe it is.
+        recipe_path: Path of the recipe; the parameters override its settings.
+        task: Kind of the recipe: `search` or `retrain`.
 
     Raises:
-        InputError: It runs outside of NNI, or recipe and parameters are not good.
+        InputError: The command was not started by NNI, or the recipe or the parameters are invalid.
+        RunError: The manager has no parameters, or the training failed.
     """
     if "NNI_TRIAL_JOB_ID" not in os.environ:
         raise InputError(f"'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}")
@@ -59,7 +54,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     channel = ManagerChannel()  # before torch is imported
     recipe = TASKS[task].load(recipe_path, channel.parameters)
     alive = filelock.FileLock(output / _ALIVE)
-    alive.acquire()  # until this process ends, however it does
+    alive.acquire()  # released when this process ends, even if it is killed
     adopt_interrupted(output, channel.parameters)
     write_json(output / _PARAMETERS, channel.parameters)
     (output / "tensorboard").mkdir(parents=True, exist_ok=True)
@@ -72,7 +67,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
         else:
             channel.intermediate(record.metrics(), number)
 
-    comes_back = os.environ.get("NNI_PLATFORM") == "local"  # from elsewhere no file does
+    comes_back = os.environ.get("NNI_PLATFORM") == "local"  # other training services return no files
     if isinstance(recipe, Recipe):
         from ..search.prepare import prepare
         from ..search.run import run_search
@@ -92,36 +87,37 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
 
 
 def adopt_interrupted(output: Path, parameters: Mapping[str, Any]) -> Path | None:
-    """Take over what a trial with the same parameters had come to when it crashed, on a service with a shared folder.
+    """Copy the checkpoint of a crashed trial with the same parameters, so that this trial continues from it.
 
-    NNI gives a trial that is tried once more a folder of its own, so it would begin anew.
+    When the tuner repeats a crashed trial, NNI gives the repetition a new folder. Without the copy, it would start from
+    the first epoch. This works only where the folders of all trials are on the same file system.
 
     Args:
-        output: This trial's folder; those of the others lie beside it.
-        parameters: What the manager sent.
+        output: Folder of this trial; the folders of the other trials are beside it.
+        parameters: Parameters that the manager sent.
 
     Returns:
-        The folder whose checkpoint was copied, if there is one.
+        The folder whose files were copied, or `None` if there is none.
     """
-    if (output / "checkpoint.ckpt").exists():
-        return None  # resumed: its own
+    if (output / results_folder.CHECKPOINT).exists():
+        return None  # this trial was resumed and has its own checkpoint
     found = [
         folder
         for path in output.parent.glob(f"*/{_PARAMETERS}")
         if (folder := path.parent) != output
-        and all((folder / name).is_file() for name in _NEEDED)
-        and not (folder / "architecture.json").exists()
+        and all((folder / name).is_file() for name in results_folder.NEEDED_TO_RESUME)
+        and not (folder / results_folder.ARCHITECTURE).exists()
         and _same(path, parameters)
         and _is_dead(folder)
     ]
     if not found:
         return None
-    newest = max(found, key=lambda folder: (folder / "checkpoint.ckpt").stat().st_mtime)
-    for name in _INTERRUPTED:
+    newest = max(found, key=lambda folder: (folder / results_folder.CHECKPOINT).stat().st_mtime)
+    for name in results_folder.IN_PROGRESS:
         if not (newest / name).is_file():
             continue
         write_atomically(output / name, partial(shutil.copyfile, newest / name))
-    _log.info("a trial with the same parameters has crashed in %s", newest)
+    _log.info("continuing the trial with the same parameters that crashed in %s", newest)
     return newest
 
 
@@ -141,7 +137,7 @@ def _is_dead(folder: Path) -> bool:
 
 
 def _help(recipe_path: Path, output: Path) -> None:
-    """What a further process of a trial on several devices does: the same search, without a line to the manager."""
+    """Run an additional process of a trial that uses several devices: the same search, without the manager."""
     recipe = Recipe.load(recipe_path, json.loads((output / _PARAMETERS).read_text(encoding="utf-8")))
 
     from ..search.prepare import prepare

@@ -1,4 +1,4 @@
-"""The tuner `LatencyBudget`: works through target × strategy × budget × seed, strategies compared at the same latency.
+"""The NNI tuner `LatencyBudget`, which compares search strategies at equal latency.
 
 ```yaml
 tuner:
@@ -6,8 +6,10 @@ tuner:
   classArgs: {tolerance: 0.05, max_trials_per_cell: 6}
 ```
 
-A strategy with the objective `budget` needs one trial for each cell. For others the latency weight is found by
-bisection on its logarithm, warm-started from neighbouring budgets.
+The tuner tries all combinations of the search space's values, such as target, strategy, budget and seed. Each
+combination is a grid point. A strategy that keeps the budget by itself needs one trial for each grid point. For the
+other strategies the tuner finds the latency weight by bisection on its logarithm, starting from the weight of a
+neighbouring grid point.
 """
 
 from __future__ import annotations
@@ -27,31 +29,43 @@ import requests
 from nni.tuner import Tuner
 
 from ..files import write_csv, write_json
-from .grid_points import Cell, Rules, Trial, find_cell, next_parameters, parse_search_space, same_parameters, summary
+from .grid_points import (
+    GridPoint,
+    Rules,
+    Trial,
+    find_grid_point,
+    next_parameters,
+    parse_search_space,
+    same_parameters,
+    summary,
+)
 from .weight_search import WeightRange
 
 _log = logging.getLogger(__name__)
 _JOURNAL = "latency_budget.json"
 _SUMMARY = "latency_budget.csv"
 _CRASHED = {"FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
-# A crash is told on another thread than the request for the trial that comes after it.
+# Seconds to wait for the report of a crash: NNI may request the next trial, on another thread, before it reports one.
 _PATIENCE_S = 5.0
 
 
 class LatencyBudget(Tuner):
-    """NNI tuner; see the module. Arguments are `classArgs` of an nnictl config.
+    """NNI tuner that compares strategies at equal latency; see the module's docstring.
+
+    The arguments are the `classArgs` of an nnictl config.
 
     Args:
-        tolerance: A cell is done when the expected latency is within this part of its budget.
-        max_trials_per_cell: Trials at most in which a cell's weight is looked for.
-        weight_key: The parameter that holds the weight.
-        initial_weight: The weight to begin with where no neighbour has one.
-        min_weight: The smallest weight.
-        max_weight: The largest.
-        one_trial_strategies: Strategies that need no weight.
+        tolerance: Largest relative deviation of the expected latency from the budget at which a grid point is done.
+        max_trials_per_cell: Maximum number of trials in which the weight of one grid point ("cell") is searched, not
+            counting those that crashed.
+        weight_key: Name of the parameter that holds the latency weight.
+        initial_weight: First weight to try if no neighbouring grid point has one.
+        min_weight: Smallest weight to try.
+        max_weight: Largest weight to try.
+        one_trial_strategies: Strategies that need no latency weight; `proxyless` and `random` by default.
 
     Raises:
-        ValueError: An argument is of a wrong type or out of range; the message says what is allowed.
+        ValueError: An argument has the wrong type or is out of range; the message says what is allowed.
     """
 
     def __init__(
@@ -89,30 +103,33 @@ class LatencyBudget(Tuner):
             )
         super().__init__()
         self._rules = rules
-        self._cells: list[Cell] = []
+        self._points: list[GridPoint] = []
         self._trials: dict[int, Trial] = {}
         self._unused_ids: list[int] = []
         self._send: Callable[[int, dict[str, Any]], None] | None = None
         self._told = False
         self._before_resume: list[Trial] = []
-        # NNI calls trial_end on one thread and all else on another.
+        # NNI calls trial_end on one thread and all other methods on another.
         self._changed = threading.Condition()
 
     def update_search_space(self, search_space: Mapping[str, Any]) -> None:
-        """Take a search space; of one that is changed in between, cells that stay keep what is known of them."""
+        """Set the search space. If it replaces another one, the grid points in both keep their trials."""
         with self._changed:
-            cells = parse_search_space(search_space, self._rules)
-            for cell in cells:
-                before = find_cell(self._cells, cell.values, self._rules)
+            points = parse_search_space(search_space, self._rules)
+            for point in points:
+                before = find_grid_point(self._points, point.values, self._rules)
                 if before is not None:
-                    cell.trials = before.trials
-            self._cells = cells
+                    point.trials = before.trials
+            self._points = points
             self._told = False
             self._keep()
             self._use_left_over()
 
     def generate_multiple_parameters(self, parameter_id_list: list[int], **kwargs: Any) -> list[dict[str, Any]]:
-        """Parameters for as many trials as can be said now; the others are sent when results have come in."""
+        """Return parameters for as many trials as can be decided now.
+
+        The other requests are answered through NNI's `st_callback` as soon as results make a decision possible.
+        """
         with self._changed:
             self._send = kwargs.get("st_callback")
             self._ask_the_manager()
@@ -128,18 +145,18 @@ class LatencyBudget(Tuner):
             return handed
 
     def generate_parameters(self, parameter_id: int, **kwargs: Any) -> dict[str, Any]:
-        """As NNI defines it, for one trial.
+        """Return parameters for one trial, as NNI's interface requires.
 
         Raises:
-            nni.NoMoreTrialError: Nothing is left, or nothing can be said before a running trial has ended.
+            nni.NoMoreTrialError: No trial is left, or none can be chosen before a running trial has ended.
         """
         found = self.generate_multiple_parameters([parameter_id], **kwargs)
         if not found:
-            raise nni.NoMoreTrialError("nothing is left, or nothing can be said before a running trial has ended")
+            raise nni.NoMoreTrialError("no trial is left, or none can be chosen before a running trial has ended")
         return found[0]
 
     def receive_trial_result(self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any) -> None:
-        """Take a result; one that comes twice, late or for parameters of another search space does no harm."""
+        """Record a result. Results that come twice, late or for another search space do no harm."""
         with self._changed:
             self._record(parameters, value)
             self._keep()
@@ -148,7 +165,7 @@ class LatencyBudget(Tuner):
             self._changed.notify_all()
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
-        """A trial that ended without a result is tried once more with the same parameters."""
+        """Record the end of a trial. One without a result is repeated once with the same parameters."""
         with self._changed:
             trial = self._trials.get(parameter_id)
             if trial is not None and trial.state == "running" and not success:
@@ -156,7 +173,7 @@ class LatencyBudget(Tuner):
                 trial.crashes += 1
                 _log.warning(
                     "LatencyBudget: trial %s ended without a result%s", trial.parameters,
-                    "; it is tried once more" if trial.crashes == 1 else " again; its cell is given up",
+                    "; it is tried once more" if trial.crashes == 1 else " again; its grid point is given up",
                 )  # fmt: skip
             self._keep()
             self._use_left_over()
@@ -164,7 +181,7 @@ class LatencyBudget(Tuner):
             self._changed.notify_all()
 
     def import_data(self, data: list[Any]) -> None:
-        """Take results of earlier experiments, and, after `nnictl resume`, of this one."""
+        """Record results of earlier experiments or, after `nnictl resume`, of this one."""
         with self._changed:
             for record in data:
                 self._record(record.get("parameter"), record.get("value"))
@@ -173,64 +190,68 @@ class LatencyBudget(Tuner):
             self._tell()
 
     def load_checkpoint(self) -> None:
-        """What this experiment knew before it was stopped; NNI starts its interrupted trials again by itself."""
+        """Restore the state from before the experiment was stopped. NNI restarts interrupted trials by itself."""
         path = self._folder()
         if path is None or not (path / _JOURNAL).is_file():
             return
         known = json.loads((path / _JOURNAL).read_text(encoding="utf-8"))
         with self._changed:
-            self._cells = [
-                Cell(entry["values"], entry["tuned"], [Trial(**trial) for trial in entry["trials"]]) for entry in known
+            self._points = [
+                GridPoint(entry["values"], entry["tuned"], [Trial(**trial) for trial in entry["trials"]])
+                for entry in known
             ]
-            self._before_resume = [t for cell in self._cells for t in cell.trials if t.state == "running"]
-        _log.info("LatencyBudget: going on with %d cells", len(self._cells))
+            self._before_resume = [t for point in self._points for t in point.trials if t.state == "running"]
+        _log.info("LatencyBudget: resuming with %d grid points", len(self._points))
 
     def save_checkpoint(self) -> None:
-        """Written at each change already: the manager may be killed at any moment."""
+        """Do nothing. The state is written at each change, because the manager may be killed at any moment."""
 
     def _ask_the_manager(self) -> None:
-        """What NNI does not tell of trials from before a resume: that they crashed, or were never started."""
+        """Ask the manager which trials from before a resume crashed or never started: NNI does not report these."""
         jobs = manager_jobs() if self._before_resume else None
         if jobs is None:
             return
         for trial in list(self._before_resume):
             statuses = [status for parameters, status in jobs if same_parameters(parameters, trial.parameters)]
             if trial.state == "running" and not statuses:
-                for cell in self._cells:  # it was still waiting when the manager was killed
-                    cell.trials = [other for other in cell.trials if other is not trial]
+                for point in self._points:  # the trial was still waiting when the manager was killed
+                    point.trials = [other for other in point.trials if other is not trial]
             elif trial.state == "running" and not set(statuses) - _CRASHED:
                 trial.state = "failed"
-                trial.crashes = len(statuses)  # no more than before if the second one was still waiting
+                trial.crashes = len(statuses)  # a repetition that never started has no job, so it is not counted
             if trial.state != "running" or not statuses:
                 self._before_resume.remove(trial)
 
     def _next(self, parameter_id: int) -> dict[str, Any] | None:
-        """The first cell that needs a trial gets one. Waits a little for a crash that has not been told yet."""
+        """Start a trial at the first grid point that needs one, and return its parameters; `None` if none does.
+
+        While trials are running, this waits up to `_PATIENCE_S` seconds for results or crashes that need a next trial.
+        """
         end = time.monotonic() + _PATIENCE_S
         while True:
-            for cell in self._cells:
-                parameters = next_parameters(cell, self._cells, self._rules)
+            for point in self._points:
+                parameters = next_parameters(point, self._points, self._rules)
                 if parameters is None:
                     continue
-                last = cell.trials[-1] if cell.trials else None
+                last = point.trials[-1] if point.trials else None
                 if last is not None and last.state == "failed":
                     last.state = "running"
                     trial = last
                 else:
                     trial = Trial(parameters)
-                    cell.trials.append(trial)
+                    point.trials.append(trial)
                 self._trials[parameter_id] = trial
                 return dict(parameters)
             left = end - time.monotonic()
-            if left <= 0 or not any(cell.running for cell in self._cells):
+            if left <= 0 or not any(point.running for point in self._points):
                 return None
             self._changed.wait(left)
 
     def _use_left_over(self) -> None:
-        """Send trials for requests that could not be met when they were made."""
+        """Answer requests for trials that could not be answered when NNI made them."""
         while self._unused_ids and self._send is not None:
             parameters = None
-            if any(next_parameters(cell, self._cells, self._rules) is not None for cell in self._cells):
+            if any(next_parameters(point, self._points, self._rules) is not None for point in self._points):
                 parameters = self._next(self._unused_ids[0])
             if parameters is None:
                 return
@@ -240,30 +261,30 @@ class LatencyBudget(Tuner):
 
     def _record(self, parameters: Any, value: Any) -> None:
         metrics = {"default": value} if isinstance(value, (int, float)) else value
-        cell = find_cell(self._cells, parameters, self._rules) if isinstance(parameters, Mapping) else None
-        if cell is None or not isinstance(metrics, Mapping):
-            _log.info("LatencyBudget: a result of no cell of this search space is left out: %s", parameters)
+        point = find_grid_point(self._points, parameters, self._rules) if isinstance(parameters, Mapping) else None
+        if point is None or not isinstance(metrics, Mapping):
+            _log.info("LatencyBudget: ignoring a result that belongs to no grid point: %s", parameters)
             return
-        trial = next((t for t in cell.trials if same_parameters(t.parameters, parameters)), None)
+        trial = next((t for t in point.trials if same_parameters(t.parameters, parameters)), None)
         if trial is None:
             trial = Trial(dict(parameters))
-            cell.trials.append(trial)
+            point.trials.append(trial)
         trial.state = "done"
         trial.metrics = {str(k): float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
 
     def _tell(self) -> None:
-        """Log the summary, once, when nothing is left."""
-        left = any(c.running or next_parameters(c, self._cells, self._rules) is not None for c in self._cells)
-        if self._told or left or not any(cell.trials for cell in self._cells):
+        """Log and write the summary once, when no trial is left."""
+        left = any(p.running or next_parameters(p, self._points, self._rules) is not None for p in self._points)
+        if self._told or left or not any(point.trials for point in self._points):
             return
         self._told = True
-        rows = summary(self._cells, self._rules)
+        rows = summary(self._points, self._rules)
         columns = list(dict.fromkeys(key for row in rows for key in row))
         shown = [[_shown(row.get(column, "")) for column in columns] for row in rows]
         widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
         table = [columns, *shown]
         lines = ["  ".join(word.ljust(n) for word, n in zip(line, widths, strict=True)).rstrip() for line in table]
-        _log.info("LatencyBudget: nothing is left\n%s", "\n".join(lines))
+        _log.info("LatencyBudget: no trial is left\n%s", "\n".join(lines))
         folder = self._folder()
         if folder is not None:
             write_csv(folder / _SUMMARY, columns, rows)
@@ -271,7 +292,7 @@ class LatencyBudget(Tuner):
     def _keep(self) -> None:
         folder = self._folder()
         if folder is not None:
-            write_json(folder / _JOURNAL, [asdict(cell) for cell in self._cells])
+            write_json(folder / _JOURNAL, [asdict(point) for point in self._points])
 
     def _folder(self) -> Path | None:
         path = os.environ.get("NNI_CHECKPOINT_DIRECTORY")
@@ -279,7 +300,7 @@ class LatencyBudget(Tuner):
 
 
 def manager_jobs() -> list[tuple[dict[str, Any], str]] | None:
-    """Parameters and status of each trial job, as NNI's manager knows them; none where it does not answer."""
+    """Parameters and status of each of the manager's trial jobs; `None` if the manager does not answer."""
     channel = os.environ.get("NNI_TUNER_COMMAND_CHANNEL", "")
     if not channel.startswith("ws://"):
         return None
@@ -288,7 +309,7 @@ def manager_jobs() -> list[tuple[dict[str, Any], str]] | None:
         jobs = answer.json()
         return [(json.loads(of)["parameters"], job["status"]) for job in jobs for of in job["hyperParameters"][:1]]
     except (requests.RequestException, ValueError, KeyError, TypeError) as reason:
-        _log.warning("LatencyBudget: NNI's manager does not say which trials it has: %s", reason)
+        _log.warning("LatencyBudget: cannot get the list of trials from NNI's manager: %s", reason)
         return None
 
 

@@ -1,8 +1,8 @@
-"""A trial ends with its manager.
+"""Ends a trial when NNI's manager is gone.
 
-A manager that is killed leaves its trials running, and `nnictl resume` starts each of them again with the same folder:
-two processes would write the same checkpoint. So a trial of the local service watches the manager it descends from.
-What it loses is the epoch it is in.
+If the manager is killed, its trials keep running, and `nnictl resume` starts each of them again in the same folder. Two
+processes would then write the same checkpoint. To prevent this, a trial of the local service watches the manager, which
+is one of its ancestor processes, and ends itself. It loses only the epoch in progress.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import time
 import psutil
 
 _log = logging.getLogger(__name__)
-EXIT_CODE = 75  # of sysexits.h: try again later
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again later
 
 
 def end_with_the_manager(every_s: float = 1.0) -> bool:
-    """Watch the manager from a thread; when it is gone, end this process at once.
+    """Watch the manager from a thread, and end this process as soon as the manager is gone.
 
     Args:
-        every_s: How often to look, in seconds.
+        every_s: Interval between two checks, in seconds.
 
     Returns:
-        Whether there is a manager to watch: none on another machine than the trial's.
+        Whether there is a manager to watch. There is none if the manager runs on another machine than the trial.
     """
     manager = next((process for process in psutil.Process().parents() if _is_manager(process)), None)
     if manager is None:
@@ -34,7 +34,7 @@ def end_with_the_manager(every_s: float = 1.0) -> bool:
     def watch() -> None:
         while _runs(manager):
             time.sleep(every_s)
-        _log.error("NNI's manager (process %d) is gone; the trial ends and goes on when it is resumed", manager.pid)
+        _log.error("NNI's manager (process %d) is gone; the trial ends and continues when it is resumed", manager.pid)
         os._exit(EXIT_CODE)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()
@@ -44,7 +44,7 @@ def end_with_the_manager(every_s: float = 1.0) -> bool:
 def _runs(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:  # it went between two looks
+    except psutil.Error:  # the process ended between the two calls
         return False
 
 

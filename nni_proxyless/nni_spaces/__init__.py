@@ -1,1 +1,1 @@
-"""NNI model spaces that are not this package's own."""
+"""Latency of NNI model spaces that this package does not define, such as those of NNI's hub."""

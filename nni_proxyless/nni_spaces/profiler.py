@@ -1,4 +1,4 @@
-"""`LatencyProfiler`: a latency table as an NNI ExpressionProfiler, for filters, penalties and other strategies."""
+"""`LatencyProfiler`: a latency table as an NNI ExpressionProfiler, for NNI's filters, penalties and strategies."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ from .space_walk import walk
 
 
 class LatencyProfiler(ExpressionProfiler):
-    """Predicts the latency of a sample in milliseconds, or what else the table counts in its unit.
+    """Predicts the cost of a sample of a model space in the table's unit, usually milliseconds.
+
+    Three combinations of a space and a table are possible:
+
+    * A `MobileNetV2Space` with a table of its operators.
+    * Any space with a table fitted to whole networks, if the table's layers are named by the space's labels.
+    * Any space with a table that `measure_model_space` measured for it.
 
     Args:
-        model_space: A `MobileNetV2Space` with a table of its operators; any space of NNI's hub or of your own with a
-            table that `measure_model_space` made of it; or any space with a table that was fitted to whole networks,
-            its layers named by the space's labels.
-        table: The table.
+        model_space: NNI model space.
+        table: Latency table that fits the space.
 
     Attributes:
-        expression: The sum over what a sample uses, an NNI expression in the table's unit.
+        expression: Cost of a sample in the table's unit, as an NNI expression.
 
     Raises:
-        SpaceError: The table knows operators, and the space does not describe its own.
+        SpaceError: The table has entries for operators, and the space does not state its operators.
         LatencyTableError: A fitted table has other layers or candidates than the space.
-        MissingOperatorError: The table lacks some operators; all are listed.
+        MissingOperatorError: The table lacks some operators or modules. The message lists all operators, or the first
+            five modules.
     """
 
     expression: Any
@@ -49,7 +54,7 @@ class LatencyProfiler(ExpressionProfiler):
         else:
             raise SpaceError(
                 f"LatencyProfiler: {type(model_space).__name__} does not say which operators its candidates are, and "
-                f"the table of {table.device.name} knows operators only. Make one of this space with "
+                f"the table of {table.device.name} has entries for operators only. Measure a table for this space with "
                 "nni_proxyless.nni_spaces.space_latency.measure_model_space, or fit one to whole networks"
             )
 
@@ -60,7 +65,7 @@ def _of_layers(costs: SpaceCosts, choices: dict[str, Categorical]) -> Any:
 
 def _of_modules(model_space: ModelSpace, table: LatencyTable, input_shape: tuple[int, ...]) -> Any:
     units = walk(model_space, input_shape)
-    free = table.unit != "ms"  # what is counted may be nothing, and has no entry then
+    free = table.unit != "ms"  # a module with a count of 0 has no entry
     if not free:
         known = {entry for entry in table.operators if isinstance(entry, ModuleCall)}
         missing = list(dict.fromkeys(str(unit.call) for unit in units if unit.call not in known))
@@ -79,7 +84,14 @@ def _of_modules(model_space: ModelSpace, table: LatencyTable, input_shape: tuple
 
 
 def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorical]:
-    """The space's choices by label, if they are those of a fitted table."""
+    """Check that a space has the layers and candidates of a fitted table.
+
+    Returns:
+        Choices of the space by label, with the candidates in the table's order.
+
+    Raises:
+        LatencyTableError: The space lacks a layer of the table, or a layer has other candidates.
+    """
     costs = table.own_costs()
     choices = {label: choice for label, choice in model_space.simplify().items() if isinstance(choice, Categorical)}
     for label, names in costs.candidates.items():
@@ -97,7 +109,7 @@ def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorica
 
 
 def _lookup(choice: Categorical, values: tuple[float, ...]) -> MutableExpression:
-    """The value that belongs to the chosen candidate, as an expression."""
+    """Build an NNI expression that returns the value of the chosen candidate."""
     result: Any = values[-1]
     for candidate, value in list(zip(choice.values, values, strict=True))[-2::-1]:
         result = MutableExpression.condition(choice == candidate, value, result)
@@ -105,7 +117,10 @@ def _lookup(choice: Categorical, values: tuple[float, ...]) -> MutableExpression
 
 
 def _sum(terms: Iterable[Any]) -> Any:
-    """A sum as a balanced tree: NNI's expressions are evaluated by recursion, which a long chain would exhaust."""
+    """Sum terms as a balanced tree.
+
+    NNI evaluates expressions recursively, and a long chain of additions would exceed the recursion limit.
+    """
     level = list(terms)
     while len(level) > 1:
         level = [sum(level[i : i + 2][1:], level[i]) for i in range(0, len(level), 2)]

@@ -1,4 +1,4 @@
-"""Latency tables of NNI's hub spaces and of users' own: measured by the units of `space_walk.py`."""
+"""Measurement of latency tables for NNI's hub spaces and users' own spaces, by the units of `space_walk.py`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .space_walk import walk
 
 
 def space_name(model_space: ModelSpace) -> str:
-    """How tables call a model space: its class."""
+    """Name of a model space in tables: the full name of its class."""
     return f"{type(model_space).__module__}.{type(model_space).__qualname__}"
 
 
@@ -36,49 +36,58 @@ def measure_model_space(
     network_protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> LatencyTable:
-    """Measure the modules of any NNI model space, then calibrate on whole networks.
+    """Measure the modules of any NNI model space, then calibrate the table on whole networks.
 
     Args:
-        model_space: NNI's hub's, or your own; its choices may be LayerChoices, Repeats and choices of values.
+        model_space: NNI model space, from NNI's hub or the user's own. Its choices may be LayerChoices, Repeats and
+            choices of values.
         input_shape: Shape of one input, without the batch dimension.
-        backend: What runs the modules.
-        calibration_networks: Random networks to calibrate on; 0 for none. What is counted exactly needs none.
-        seed: Draws them.
-        protocol: How long to measure modules; the backend's own if not given.
-        network_protocol: How long to measure the whole networks; the backend's own if not given.
-        progress: Called with a text, steps done and steps at most.
+        backend: Backend that runs the modules and networks.
+        calibration_networks: Number of random networks for the calibration; 0 for no calibration. Backends that count
+            exactly are never calibrated.
+        seed: Seed of the random networks.
+        protocol: Measuring protocol of the modules. Defaults to the backend's protocol for operators.
+        network_protocol: Measuring protocol of the networks. Defaults to the backend's protocol for calibration
+            networks.
+        progress: Callback that receives a text, the number of workloads finished in the current round and the number of
+            workloads in the current round.
 
     Returns:
-        A table for `LatencyProfiler(model_space, table)`.
+        Table for `LatencyProfiler(model_space, table)`.
 
     Raises:
         InputError: The number of calibration networks is negative.
-        SpaceError: NNI's shape inference does not get through the space.
+        SpaceError: NNI's shape inference fails on the space, or a unit has too many variants and no submodules.
         RunError: The backend failed.
     """
     if calibration_networks < 0:
         raise InputError(f"calibration networks must be a number from 0, got {calibration_networks}")
-    generator = np.random.RandomState(seed)  # what NNI draws with
+    generator = np.random.RandomState(seed)  # the type of generator that NNI requires
     modules = {unit.call: (unit.module, unit.call.inputs[0]) for unit in walk(model_space, input_shape)}
     with backend.session():
-        common: dict[str, Any] = {
-            "reference": _network(model_space, np.random.RandomState(12345), backend, input_shape)[1]()
-            if backend.clocked
-            else None,
-            "clocked": backend.clocked,
-            "timeline": Timeline(),
-            "progress": progress,
-        }
+        reference = None
+        if backend.clocked:
+            reference = _network(model_space, np.random.RandomState(12345), backend, input_shape)[1]()
+        timeline = Timeline()
         table = replace(
-            measure_modules(modules, backend, space_name(model_space), protocol=protocol, **common),
+            measure_modules(
+                modules, backend, space_name(model_space),
+                protocol=protocol, reference=reference, timeline=timeline, progress=progress,
+            ),
             input_shape=tuple(input_shape),
-        )
+        )  # fmt: skip
         if calibration_networks == 0 or backend.exact:
             return table
         drawn = [_network(model_space, generator, backend, input_shape) for _ in range(calibration_networks)]
         networks = {f"network {i}": load for i, (_, load) in enumerate(drawn)}
         measured = sample_interleaved(
-            networks, network_protocol or backend.calibration_protocol, stage="networks", **common
+            networks,
+            network_protocol or backend.calibration_protocol,
+            stage="networks",
+            reference=reference,
+            clocked=backend.clocked,
+            timeline=timeline,
+            progress=progress,
         )
     profiler = LatencyProfiler(model_space, table)
     sums = [float(profiler.profile(sample)) for sample, _ in drawn]
@@ -88,7 +97,7 @@ def measure_model_space(
 def _network(
     model_space: ModelSpace, generator: np.random.RandomState, backend: Backend, input_shape: tuple[int, ...]
 ) -> tuple[dict[str, Any], Any]:
-    """A random sample of a space, and the network that it is."""
+    """Draw a random sample of a space; return the sample and a function that makes its network ready to run."""
     sample: dict[str, Any] = {}
     frozen = model_space.random(sample, random_state=generator)
     with torch.no_grad():

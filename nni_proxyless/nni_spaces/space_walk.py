@@ -1,9 +1,10 @@
-"""Any NNI model space as a sum of modules: what a latency table needs to know of NNI's hub and of users' own spaces.
+"""Decomposition of any NNI model space into modules that a latency table can measure.
 
-The space is walked with NNI's own shape inference, which carries choices in shapes along. A module that holds no
-further choice of layers is one unit: it is measured whole, once for each combination of its own choices and those of
-its input's shape; one with too many of them is taken apart. Of a `LayerChoice` the chosen candidate counts, of a
-`Repeat` the blocks up to the chosen depth.
+The space may be one of NNI's hub or the user's own. Its modules are visited with the shapes that NNI's shape inference
+finds; a shape may depend on choices. A module that contains no further choice of layers is a unit. A unit is measured
+whole, once for each variant, which is a combination of its own choices and of the choices in the shapes of its inputs.
+A unit with too many variants is split into its submodules. The latency of a `LayerChoice` is that of the chosen
+candidate, and the latency of a `Repeat` is that of the blocks up to the chosen depth.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ MAX_COMBINATIONS = 500
 
 @dataclass(frozen=True)
 class Unit:
-    """One way that a unit can come out.
+    """One variant of a unit.
 
     Attributes:
-        call: The frozen module and the shapes of its inputs: what is measured.
-        module: The frozen module.
-        used: Whether a sample of the space uses it: an NNI expression, or always.
+        call: Entry of the latency table: the frozen module and the shapes of its inputs.
+        module: Frozen module.
+        used: NNI expression that tells whether a sample of the space uses this variant; `True` if every sample does.
     """
 
     call: ModuleCall
@@ -43,17 +44,17 @@ class Unit:
 
 
 def walk(model_space: ModelSpace, input_shape: tuple[int, ...]) -> list[Unit]:
-    """The units of a space, each in all the ways it can come out.
+    """List all variants of all units of a space.
 
     Args:
         model_space: Any NNI model space.
         input_shape: Shape of one input, without the batch dimension.
 
     Raises:
-        SpaceError: NNI's shape inference does not get through the space, or a unit has too many combinations.
+        SpaceError: NNI's shape inference fails on the space, or a unit has too many variants and no submodules.
     """
     training = model_space.training
-    model_space.eval()  # a batch-norm in training refuses a single pixel
+    model_space.eval()  # in training mode, batch norm raises an error if a channel has a single value
     try:
         with torch.no_grad():
             shapes = submodule_input_output_shapes(model_space, ShapeTensor(torch.randn(1, *input_shape), True))
@@ -72,19 +73,19 @@ def _walk(name: str, module: nn.Module, shapes: dict[str, Any], used: Any) -> It
 
     if isinstance(module, LayerChoice):
         for candidate in module.choice.values:
-            yield from _walk(below(str(candidate)), module[candidate], shapes, _both(used, module.choice == candidate))
+            yield from _walk(below(str(candidate)), module[candidate], shapes, _and(used, module.choice == candidate))
     elif isinstance(module, Repeat):
         for depth, block in enumerate(module.blocks, start=1):
             deep = True if isinstance(module.depth_choice, int) else module.depth_choice >= depth
-            yield from _walk(below(f"blocks.{depth - 1}"), block, shapes, _both(used, deep))
+            yield from _walk(below(f"blocks.{depth - 1}"), block, shapes, _and(used, deep))
     elif isinstance(module, InputChoice):
-        return  # chooses and adds: as good as nothing beside a convolution
+        return  # selects and adds tensors, at negligible cost beside a convolution
     elif (
         name in shapes
         and _is_unit(module)
-        and (_ways(module, shapes[name][0]) <= MAX_COMBINATIONS or not any(True for _ in module.children()))
+        and (_num_variants(module, shapes[name][0]) <= MAX_COMBINATIONS or not any(True for _ in module.children()))
     ):
-        yield from _combinations(name, module, shapes[name][0], used)
+        yield from _variants(name, module, shapes[name][0], used)
     else:
         for child, part in module.named_children():
             yield from _walk(below(child), part, shapes, used)
@@ -99,7 +100,7 @@ def _is_unit(module: nn.Module) -> bool:
 
 
 class _Holder(MutableModule):
-    """Lets a module that is not mutable itself, but holds mutables, be frozen."""
+    """Wrapper that makes it possible to freeze a module that contains mutables but is not mutable itself."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -110,19 +111,19 @@ def _choices(module: nn.Module, inputs: tuple[Any, ...]) -> MutableList:
     return MutableList([_Holder(module), *(shape for shape in inputs if hasattr(shape, "numel"))])
 
 
-def _ways(module: nn.Module, inputs: tuple[Any, ...]) -> int:
-    """In how many ways a module and the shapes of its inputs can come out."""
+def _num_variants(module: nn.Module, inputs: tuple[Any, ...]) -> int:
+    """Number of variants of a module and the shapes of its inputs."""
     mutables = _choices(module, inputs).simplify().values()
     return math.prod(len(m.values) if isinstance(m, Categorical) else MAX_COMBINATIONS + 1 for m in mutables)
 
 
-def _combinations(name: str, module: nn.Module, inputs: tuple[Any, ...], used: Any) -> Iterator[Unit]:
+def _variants(name: str, module: nn.Module, inputs: tuple[Any, ...], used: Any) -> Iterator[Unit]:
     everything = _choices(module, inputs)
     mutables: dict[str, LabeledMutable] = everything.simplify()
-    ways = _ways(module, inputs)
-    if ways > MAX_COMBINATIONS:
+    count = _num_variants(module, inputs)
+    if count > MAX_COMBINATIONS:
         raise SpaceError(
-            f"module '{name}' ({type(module).__name__}) can come out in {ways} ways or more; at most "
+            f"module '{name}' ({type(module).__name__}) has {count} variants or more; at most "
             f"{MAX_COMBINATIONS} are measured: make its choices LayerChoices of smaller modules"
         )
     sample: dict[str, Any] = {}
@@ -130,10 +131,10 @@ def _combinations(name: str, module: nn.Module, inputs: tuple[Any, ...], used: A
         fits = functools.reduce(operator.and_, (mutables[k] == value for k, value in sample.items()), True)
         made = frozen.module if isinstance(frozen, _Holder) else frozen
         call = ModuleCall(repr(made), tuple(tuple(int(n) for n in size[1:]) for size in sizes))
-        yield Unit(call, made, _both(used, fits))
+        yield Unit(call, made, _and(used, fits))
 
 
-def _both(first: Any, second: Any) -> Any:
+def _and(first: Any, second: Any) -> Any:
     if first is True:
         return second
     return first if second is True else first & second

@@ -1,4 +1,4 @@
-"""The report: one HTML page of an experiment's results."""
+"""The report: one HTML page that shows the results of an experiment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a report, as PNG. Colours are those that most people with weak colour vision can tell apart."""
+"""The figures of a report, as PNG. Most people with a colour vision deficiency can tell their colours apart."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KERNEL_COLOURS = {1: "#999999", 3: "#56B4E9", 5: "#009E73", 7: "#E69F00"}
 OTHER_KERNEL = "#CC79A7"
 KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _MARKERS = "os^Dv<>P"
-WIDTH = 12.0  # inches; at 100 dots an inch 1200 pixels
+WIDTH = 12.0  # inches, which are 1200 pixels at 100 dots per inch
 
 
 def require_matplotlib() -> None:
-    """Check that Matplotlib is there.
+    """Check that Matplotlib is installed.
 
     Raises:
-        MissingDependencyError: It is not; the message says how to install it.
+        MissingDependencyError: Matplotlib is not installed. The message says how to install it.
     """
     try:
         import matplotlib  # noqa: F401
@@ -32,16 +32,16 @@ def require_matplotlib() -> None:
 
 
 def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
-    """Networks one above the other, block by block, as in the paper's figure 5.
+    """Draw networks one below the other, block by block, as in the paper's figure 5.
 
     Args:
-        drawn: For each network its title and the rows of `tables.drawn_blocks`.
+        drawn: Title and rows (see `tables.drawn_blocks`) of each network.
     """
     from matplotlib.patches import Patch, Rectangle
 
     figure = _figure(WIDTH, 0.9 + 2.1 * len(drawn))
     all_axes = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
-    # All to one scale, also where no network takes the largest expansion of the paper's space.
+    # Block heights are relative to the largest expansion ratio, which is at least 6, the largest of the paper's space.
     largest = max(6, *(int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"))
     kernels = sorted({int(r["kernel"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"})
     for axes, (title, rows) in zip(all_axes, drawn, strict=True):
@@ -76,7 +76,12 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
 
 
 def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) -> bytes:
-    """One plot for each target: every strategy's networks, the baselines, and the front."""
+    """Plot the accuracy and latency of all networks for each target, with the Pareto front.
+
+    Args:
+        points: Networks that searches have found, and baselines.
+        targets: Names of the targets, one plot each.
+    """
     columns = min(2, len(targets))
     rows = math.ceil(len(targets) / columns)
     figure = _figure(WIDTH, 4.6 * rows)
@@ -96,12 +101,13 @@ def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) ->
                         marker=_MARKERS[number % len(_MARKERS)], edgecolors=colour,
                         facecolors=colour if trained else "none", label=f"{kind}{', retrained' if trained else ''}",
                     )  # fmt: skip
-        # Accuracies with a supernet's weights and retrained ones are not to be compared: each has its front.
+        # Accuracies with a supernet's weights are not comparable with those of retrained networks, so each kind has its
+        # own front.
         for trained, style in ((True, "-"), (False, ":")):
             best = front([point for point in here if point.trained == trained])
             if len(best) > 1:
                 axes.plot([p.latency_ms for p in best], [100 * p.accuracy for p in best], style, color="0.5", zorder=0)
-        axes.set(xlabel="latency [ms], measured where it could be", ylabel="top-1 accuracy [%]")
+        axes.set(xlabel="latency [ms], measured if possible", ylabel="top-1 accuracy [%]")
         axes.set_title(target, fontsize=11)
         axes.grid(color="0.92")
         axes.legend(fontsize=8, frameon=False)
@@ -109,7 +115,7 @@ def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) ->
 
 
 def progress(results: Results) -> bytes:
-    """How the searches went: expected latency against the budget, entropy, accuracy, by epoch."""
+    """Plot the expected latency relative to the budget, the entropy and the accuracy of each search over its epochs."""
     figure = _figure(WIDTH, 3.9)
     latency, entropy, accuracy = figure.subplots(1, 3)
     for number, search in enumerate(results.searches):
@@ -147,7 +153,7 @@ def _scale(search: Search) -> tuple[float, str]:
 
 
 def heat_map(search: Search) -> bytes:
-    """Probabilities of each layer's candidates over the epochs; a column of panels, one for each layer."""
+    """Draw the probabilities of each layer's candidates over the epochs, in one panel for each layer."""
     layers: dict[str, dict[str, list[float]]] = {}
     for row in search.probabilities:
         layers.setdefault(row["layer"], {}).setdefault(row["candidate"], []).append(float(row["probability"]))
@@ -178,7 +184,11 @@ def heat_map(search: Search) -> bytes:
 
 
 def predicted_against_measured(rows: Sequence[Row]) -> bytes:
-    """Predicted over measured latency of what was measured, with the line where they are equal."""
+    """Plot predicted against measured latencies, with the line on which they are equal.
+
+    Args:
+        rows: Rows of `tables.predicted_and_measured`.
+    """
     figure = _figure(6.5, 5.2)
     axes = figure.subplots()
     values = [float(row[key]) for row in rows for key in ("predicted_latency_ms", "measured_latency_ms")]

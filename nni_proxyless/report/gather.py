@@ -1,4 +1,4 @@
-"""What a report is made of, read from a folder of results or the trials of an NNI experiment, also a running one."""
+"""Reading the results that a report shows, from a folder or from an NNI experiment, which may still be running."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .. import results_folder
 from ..errors import InputError, LatencyTableError, RecipeError
 from ..files import read_mapping
 from ..latency import LatencyTable
@@ -20,17 +21,17 @@ Rows = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Search:
-    """One search, finished or not.
+    """One search, which may still be running.
 
     Attributes:
-        name: Where it lies below the results.
-        folder: Its folder.
-        recipe: Its settings.
-        history: A row for each epoch.
-        probabilities: Epoch, layer, candidate, probability.
-        cost: What it has cost; empty for results of versions before there was `cost.json`.
-        architecture: What it found; none while it runs.
-        table: Its latency table.
+        name: Path of the search's folder, relative to the results.
+        folder: Folder of the search.
+        recipe: Settings of the search.
+        history: One row of metrics for each epoch.
+        probabilities: One row for each epoch, layer and candidate, with the candidate's probability.
+        cost: Time, memory and steps of the search; empty if there is no `cost.json`, as in results of early versions.
+        architecture: Network that the search found; `None` while the search runs.
+        table: Latency table of the search; `None` if it cannot be read.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Search:
 
     @property
     def accuracy(self) -> float:
-        """Of the last epoch's decoded network, with the supernet's weights."""
+        """Accuracy of the network decoded in the last epoch, with the supernet's weights."""
         return float(self.history[-1]["default"])
 
     @property
@@ -69,10 +70,10 @@ class Trained:
     """A network that was retrained.
 
     Attributes:
-        name: Where it lies below the results.
-        folder: Its folder.
-        card: Its model card.
-        architecture: Its architecture.
+        name: Path of the network's folder, relative to the results.
+        folder: Folder of the network.
+        card: Model card of the network.
+        architecture: Architecture of the network.
     """
 
     name: str
@@ -82,26 +83,26 @@ class Trained:
 
     @property
     def accuracy(self) -> float:
-        """Top-1 on the held-out part."""
+        """Top-1 accuracy on the held-out part, between 0 and 1."""
         return float(self.card["results"]["validation"]["top1"])
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it was known by its name, not found by a search."""
+        """Whether the network is a named one, rather than the result of a search for a target."""
         return self.architecture.target is None
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a report shows.
+    """All results that a report shows.
 
     Attributes:
-        title: Of the report.
-        folder: Where it was found.
-        searches: Those with at least one epoch behind them.
+        title: Title of the report.
+        folder: Folder of the results.
+        searches: Searches that have finished at least one epoch.
         trained: Retrained networks.
-        exports: Contents of `export.json` by where they lie below the results.
-        problems: Files that could not be read, and why.
+        exports: Content of each `export.json`, by the path of its folder relative to the results.
+        problems: Messages about files that could not be read.
     """
 
     title: str
@@ -113,15 +114,15 @@ class Results:
 
     @cached_property
     def targets(self) -> list[str]:
-        """Targets of the searches, in the order of their first one."""
+        """Targets of the searches, in the order in which they first appear."""
         return list(dict.fromkeys(search.target for search in self.searches))
 
     def table(self, target: str) -> LatencyTable | None:
-        """The latency table of a target."""
+        """Return the latency table of a target, or `None` if no search for it has one."""
         return next((s.table for s in self.searches if s.target == target and s.table is not None), None)
 
     def retrained(self, search: Search) -> Trained | None:
-        """The best retraining of what a search found."""
+        """Return the most accurate retraining of the network that a search found, or `None` if there is none."""
         found = search.architecture
         if found is None:
             return None
@@ -133,24 +134,24 @@ class Results:
         return max(own, key=lambda trained: trained.accuracy, default=None)
 
     def accuracy(self, search: Search) -> float:
-        """Of the retrained network where there is one, else with the supernet's weights."""
+        """Return the accuracy of the retrained network if there is one, otherwise that with the supernet's weights."""
         trained = self.retrained(search)
         return search.accuracy if trained is None else trained.accuracy
 
     def best(self, target: str) -> Search | None:
-        """The finished search of a target whose network is the most accurate; the faster one of equals."""
+        """Return the finished search of a target with the most accurate network; a tie goes to the faster network."""
         finished = [s for s in self.searches if s.target == target and not s.running]
         return max(finished, key=lambda s: (self.accuracy(s), -s.latency_ms), default=None)
 
 
 def find_results(text: str) -> Results:
-    """Read a folder of results, or what the trials of an NNI experiment on this machine have left.
+    """Read the results in a folder, or the results of the trials of an NNI experiment on this machine.
 
     Args:
-        text: The folder, or the experiment's id.
+        text: Path of the folder, or id of the experiment.
 
     Raises:
-        InputError: There is neither such a folder nor such an experiment, or nothing of ours is in it.
+        InputError: There is neither such a folder nor such an experiment, or it contains no results of this package.
     """
     folder = Path(text).expanduser()
     if folder.is_dir():
@@ -165,7 +166,7 @@ def find_results(text: str) -> Results:
 
 
 def _experiments() -> dict[str, Path]:
-    """Ids of NNI's experiments on this machine, and their folders."""
+    """Mapping from the ids of NNI's experiments on this machine to their folders."""
     base = Path.home() / "nni-experiments"
     found = (
         {path.name: path for path in base.iterdir() if path.is_dir() and path.name[0] not in "._"}
@@ -187,13 +188,13 @@ def gather(folder: Path, title: str) -> Results:
     """Read all searches, retrainings and exports below a folder.
 
     Raises:
-        InputError: There is nothing of ours.
+        InputError: The folder contains no searches or retrainings of this package.
     """
     problems: list[str] = []
     searches = list(_searches(folder, problems))
     trained = list(_trained(folder, problems))
     exports = {}
-    for path in sorted(folder.rglob("export.json")):
+    for path in sorted(folder.rglob(results_folder.EXPORT)):
         content = _read(path, "export", problems)
         if content is not None:
             exports[_name(path.parent, folder)] = content
@@ -201,35 +202,37 @@ def gather(folder: Path, title: str) -> Results:
         why = f" ({'; '.join(problems)})" if problems else ""
         raise InputError(
             f"{folder} holds neither searches nor retrained networks of nni-proxyless{why}; give a folder of results "
-            "such as results/quickstart. A search shows from its first epoch on"
+            "such as results/quickstart. A search is shown once it has finished its first epoch"
         )
     return Results(title, folder, searches, trained, exports, problems)
 
 
 def _searches(folder: Path, problems: list[str]) -> Iterator[Search]:
-    for path in sorted(folder.rglob("history.csv")):
+    for path in sorted(folder.rglob(results_folder.HISTORY)):
         here = path.parent
-        recipe = _read(here / "recipe.yml", "recipe", problems)
+        recipe = _read(here / results_folder.RECIPE, "recipe", problems)
         if recipe is None or "target" not in recipe:
-            continue  # a retraining's
+            continue  # the history of a retraining
         history = _rows(path)
         if not history:
             continue
-        cost = _read(here / "cost.json", "cost", problems) if (here / "cost.json").is_file() else {}
-        probabilities = _rows(here / "probabilities.csv") if (here / "probabilities.csv").is_file() else []
+        cost = _read(here / results_folder.COST, "cost", problems) if (here / results_folder.COST).is_file() else {}
+        probabilities = (
+            _rows(here / results_folder.PROBABILITIES) if (here / results_folder.PROBABILITIES).is_file() else []
+        )
         try:
-            table = LatencyTable.load(here / "latency_table.yml")
+            table = LatencyTable.load(here / results_folder.LATENCY_TABLE)
         except LatencyTableError as reason:
             problems.append(str(reason))
             table = None
-        architecture = _architecture(here / "architecture.json", problems)
+        architecture = _architecture(here / results_folder.ARCHITECTURE, problems)
         yield Search(_name(here, folder), here, recipe, history, probabilities, cost or {}, architecture, table)
 
 
 def _trained(folder: Path, problems: list[str]) -> Iterator[Trained]:
-    for path in sorted(folder.rglob("model_card.json")):
+    for path in sorted(folder.rglob(results_folder.MODEL_CARD)):
         card = _read(path, "model card", problems)
-        architecture = _architecture(path.parent / "architecture.json", problems)
+        architecture = _architecture(path.parent / results_folder.ARCHITECTURE, problems)
         if card is not None and architecture is not None:
             yield Trained(_name(path.parent, folder), path.parent, card, architecture)
 

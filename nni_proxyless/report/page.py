@@ -1,4 +1,4 @@
-"""The page of a report: its sections, its pictures and CSVs, all written side by side."""
+"""The page of a report. Its figures and CSV files are written next to it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PAGE = "report.html"
 
 @dataclass
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
-        key: Name of its anchor, and of its files.
-        title: Its heading.
+        key: Name of the section's anchor and of its CSV file.
+        title: Heading.
         text: Paragraphs.
-        pictures: Name to PNG.
-        rows: Of its table, shown on the page and written as CSV.
-        shown: Whether the table is shown on the page, or is in the CSV only.
+        pictures: Mapping from the name of each figure to its PNG.
+        rows: Rows of the table, which is written as a CSV file and shown on the page.
+        shown: Whether the page shows the table. If not, it is only in the CSV file.
     """
 
     key: str
@@ -42,15 +42,15 @@ class Section:
 
 
 def make_report(results: Results, out: Path | None = None, *, measure: bool = True) -> Path:
-    """Write `report.html`, which needs no other file, and its pictures and CSVs beside it.
+    """Write the self-contained page `report.html`, and its figures and CSV files next to it.
 
     Args:
-        results: What was read.
-        out: The folder; `report` in the folder of results if not given.
-        measure: Whether baselines are measured on targets that are this machine.
+        results: Results to report.
+        out: Folder of the report. The default is `report` in the folder of the results.
+        measure: Whether to measure the latency of baselines on targets that are this machine.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
         MissingDependencyError: Matplotlib or Jinja is not installed.
@@ -74,7 +74,16 @@ def make_report(results: Results, out: Path | None = None, *, measure: bool = Tr
 
 
 def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str], float | None]:
-    """Latency in milliseconds of every baseline on every target, where it can be had."""
+    """Measure the latency of each baseline on each target.
+
+    Args:
+        results: Results to report.
+        measure: Whether measuring is allowed.
+
+    Returns:
+        Latency in milliseconds by name of the baseline and name of the target. It is `None` if it cannot be measured
+        here, or if measuring is not allowed. Targets that their recipe does not describe are absent.
+    """
     found: dict[tuple[str, str], float | None] = {}
     for trained in results.trained:
         if trained.is_baseline:
@@ -87,7 +96,7 @@ def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str],
 
 
 def sections(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Section]:
-    """All parts of the page that there is anything to show for."""
+    """Return all sections of the page that have any content."""
     made = [
         _architectures(results),
         _accuracy(results, baselines),
@@ -122,13 +131,15 @@ def _accuracy(results: Results, baselines: Mapping[tuple[str, str], float | None
         part.pictures["accuracy_latency"] = figures.accuracy_against_latency(known, results.targets)
         part.rows = [point.row() for point in known]
         part.text.append(
-            "Filled: retrained, judged on held-out images. Hollow: with the weights of the supernet, which says less "
-            "of what a network can do. The lines join networks that none beats in both."
+            "Filled markers: retrained networks, evaluated on held-out images. Hollow markers: networks with the "
+            "supernet's weights, whose accuracy is a weaker sign of what they reach when retrained. The lines join "
+            "the Pareto-optimal networks of each kind."
         )
         if not any(trained.is_baseline for trained in results.trained):
             part.text.append(
-                "No baseline has been trained yet: nni-proxyless retrain mobilenet_v2_0.5 space=SPACE data=DATA "
-                "--output FOLDER, with a folder below these results, puts MobileNetV2 of that width here."
+                "No baseline has been trained yet. This command adds MobileNetV2 with width multiplier 0.5, if FOLDER "
+                "is below the folder of these results: nni-proxyless retrain mobilenet_v2_0.5 space=SPACE data=DATA "
+                "--output FOLDER"
             )
     return part
 
@@ -137,7 +148,10 @@ def _cross_table(results: Results) -> Section:
     part = Section("cross_table", "Each network on each target")
     part.rows = tables.cross_table(results)
     if part.rows:
-        part.text = ["Latency in milliseconds by each target's table.", *tables.own_is_fastest(part.rows)]
+        part.text = [
+            "Latencies in milliseconds, predicted from each target's latency table.",
+            *tables.own_is_fastest(part.rows),
+        ]
     return part
 
 
@@ -154,8 +168,9 @@ def _progress(results: Results) -> Section:
     with_probabilities = sum(bool(search.probabilities) for search in results.searches)
     if len(chosen) < with_probabilities:
         part.text.append(
-            f"Probabilities of the candidates over the epochs: the best search of each target, {len(chosen)} of "
-            f"{with_probabilities}; those of the others are in their probabilities.csv."
+            "The heat maps show the candidates' probabilities over the epochs for the best search of each target "
+            f"({len(chosen)} of {with_probabilities} searches). Those of the other searches are in their "
+            "probabilities.csv."
         )
     return part
 
@@ -199,7 +214,7 @@ def _same_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def render(results: Results, parts: Sequence[Section]) -> str:
-    """The HTML, with all pictures inside.
+    """Render the HTML page with all figures embedded.
 
     Raises:
         MissingDependencyError: Jinja is not installed.

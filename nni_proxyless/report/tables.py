@@ -1,4 +1,4 @@
-"""The numbers of a report as plain rows: what its pictures draw and its CSVs hold."""
+"""The numbers of a report as plain rows, from which its figures, tables and CSV files are made."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..errors import ProxylessError
 from ..search.targets import Target
 from .gather import Results, Search, Trained
 
-SAME_CLASS = 0.01  # of accuracy: networks at least as accurate as that below one's own are of its class
-EQUALLY_FAST = 0.01
+SAME_CLASS = 0.01  # in accuracy: a rival of the same class is at most this much less accurate
+EQUALLY_FAST = 0.01  # as a fraction of the latency: a rival that is faster by no more than this counts as equally fast
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A network in the plane of latency and accuracy.
+    """The latency and accuracy of one network on one target.
 
     Attributes:
         target: Target of the latency.
-        kind: Strategy that found it, or `mobilenet_v2` and such for a baseline.
-        name: Where it lies below the results.
-        latency_ms: Measured where it was, else predicted.
-        measured: Whether it was.
-        accuracy: Between 0 and 1.
-        trained: Whether that is of the retrained network, not with the supernet's weights.
+        kind: Strategy that found the network; for a baseline, the name of the network, such as `mobilenet_v2_0.5`.
+        name: Path of the network's folder, relative to the results.
+        latency_ms: Latency in milliseconds, measured if possible, otherwise predicted.
+        measured: Whether the latency was measured.
+        accuracy: Top-1 accuracy between 0 and 1.
+        trained: Whether the accuracy is that of the retrained network, rather than with the supernet's weights.
     """
 
     target: str
@@ -43,7 +43,7 @@ class Point:
 
 
 def drawn_blocks(search: Search) -> list[Row]:
-    """A row for each block of a network: what the picture of architectures draws."""
+    """Return one row for each block of the network that a search found, for the figure of architectures."""
     if search.architecture is None or search.architecture.spec is None:
         return []
     rows = []
@@ -69,13 +69,16 @@ def drawn_blocks(search: Search) -> list[Row]:
 
 
 def baseline_latency(trained: Trained, target: Mapping[str, Any], name: str, measure: bool) -> float | None:
-    """Latency of a baseline in milliseconds on a target that is this machine; none elsewhere, or if not to be measured.
+    """Measure the latency of a baseline on a target that is this machine.
 
     Args:
-        trained: The baseline.
-        target: What the recipe of a search says of the target.
-        name: The target's name.
+        trained: Baseline.
+        target: Description of the target in the recipe of a search.
+        name: Name of the target.
         measure: Whether measuring is allowed.
+
+    Returns:
+        Latency in milliseconds, or `None` if the target is another machine, or if measuring fails or is not allowed.
     """
     if not measure:
         return None
@@ -86,11 +89,11 @@ def baseline_latency(trained: Trained, target: Mapping[str, Any], name: str, mea
 
 
 def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Point]:
-    """Every network that is known on a target: those found for it, retrained ones, baselines.
+    """List the networks that searches found, their retrainings, and the baselines whose latency is known.
 
     Args:
-        results: What was read.
-        baselines: Latency in milliseconds of each baseline by its name and the target.
+        results: Results to report.
+        baselines: Latency in milliseconds by name of the baseline and name of the target.
     """
     found = []
     for search in results.searches:
@@ -112,7 +115,7 @@ def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) 
 
 
 def front(of_target: Sequence[Point]) -> list[Point]:
-    """Networks that none is both faster and at least as accurate as, the fastest first."""
+    """Return the Pareto front of the networks of a target in latency and accuracy, the fastest network first."""
     kept: list[Point] = []
     for point in sorted(of_target, key=lambda p: (p.latency_ms, -p.accuracy)):
         if not kept or point.accuracy > kept[-1].accuracy:
@@ -121,7 +124,7 @@ def front(of_target: Sequence[Point]) -> list[Point]:
 
 
 def cross_table(results: Results) -> list[Row]:
-    """The best network of each target on every target's table: latency in milliseconds."""
+    """Predict the latency, in milliseconds, of each target's best network from every target's latency table."""
     rows = []
     for target in results.targets:
         search = results.best(target)
@@ -134,14 +137,14 @@ def cross_table(results: Results) -> list[Row]:
                 row[other] = (
                     "" if table is None else table.costs(search.architecture.spec).of(search.architecture.choices)
                 )
-            except ProxylessError:  # another space: that table says nothing of this network
+            except ProxylessError:  # the table is of another space and lacks operators of this network
                 row[other] = ""
         rows.append(row)
     return rows
 
 
 def own_is_fastest(rows: Sequence[Row]) -> list[str]:
-    """For each target, whether its own network is the fastest of its class of accuracy on it, in words."""
+    """State for each target, in one sentence, whether its own network is the fastest of its accuracy class there."""
     sentences = []
     for row in rows:
         target = row["found_for"]
@@ -162,18 +165,18 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
             )
             sentences.append(
                 f"{target}: its own network is NOT the fastest of its class here: it takes {own:.4g} ms at accuracy "
-                f"{row['accuracy']:.4f}, and faster is {named}."
+                f"{row['accuracy']:.4f}. Faster: {named}."
             )
         else:
             sentences.append(
-                f"{target}: its own network is the fastest, or equal, of those within {100 * SAME_CLASS:g} point of "
-                f"its accuracy ({own:.4g} ms)."
+                f"{target}: its own network is the fastest, or equally fast, of those that are at most "
+                f"{100 * SAME_CLASS:g} percentage point less accurate ({own:.4g} ms)."
             )
     return sentences
 
 
 def predicted_and_measured(results: Results) -> list[Row]:
-    """Networks whose latency was both predicted and measured: those found, and exported files."""
+    """List the networks and exported files whose latency was both predicted and measured."""
     rows = [
         _latencies(search.target, search.name, "network", found.predicted_latency_ms, found.measured_latency_ms)
         for search in results.searches
@@ -206,7 +209,7 @@ def _latencies(target: str, name: str, what: str, predicted: float | None, measu
 
 
 def costs(results: Results) -> list[Row]:
-    """What each search and each retraining has cost."""
+    """List the time, memory and steps of each search and each retraining."""
     rows = []
     for search in results.searches:
         cost = search.cost

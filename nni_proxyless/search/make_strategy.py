@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -14,21 +15,21 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
-from ..strategies.arch_settings import ARCH_WEIGHT_DECAY, default_arch_rate
+from ..strategies.arch_settings import ArchSettings, default_arch_rate
 from ..strategies.baselines import (
-    Baseline,
     Differentiable,
     LatencyDARTS,
     LatencyENAS,
     LatencyGumbelDARTS,
     LatencyNniProxyless,
+    NniStrategy,
     RandomSearch,
 )
-from ..strategies.latency_aware import LatencyAwareStrategy, checked_candidates
+from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.proxyless import ProxylessNAS
 from .recipe import Recipe
 
-BASELINES: dict[str, type[Baseline]] = {
+NNI_STRATEGIES: dict[str, type[NniStrategy]] = {
     "darts": LatencyDARTS,
     "gumbel_darts": LatencyGumbelDARTS,
     "enas": LatencyENAS,
@@ -37,8 +38,8 @@ BASELINES: dict[str, type[Baseline]] = {
 }
 
 
-class Adopted(Baseline):
-    """Any one-shot strategy of NNI's kind: what it has come to is read from its module's `export_probs`."""
+class Adopted(NniStrategy):
+    """Any other one-shot strategy of NNI's kind; its distribution is read from its module's `export_probs`."""
 
     def path_probs(self) -> dict[str, Tensor]:
         """Label to what the module exports, normalised, shape (num_candidates,), float64."""
@@ -48,11 +49,11 @@ class Adopted(Baseline):
         for label, candidates in self._candidates.items():
             given = exported.get(label)
             if isinstance(given, dict) and given:
-                values = torch.tensor(checked_candidates(candidates, given), dtype=torch.float64)
-            else:  # no distribution: the one that it exports
-                chosen = module.export()[label]
+                values = torch.tensor(_in_order(candidates, given), dtype=torch.float64)
+            else:  # it exports no distribution, only one candidate
+                chosen = type(module).export(module)[label]  # not what is decoded here
                 values = torch.tensor([float(candidate == chosen) for candidate in candidates], dtype=torch.float64)
-            # Never 0: decoding within a budget must be able to leave what the strategy prefers.
+            # Never 0: the candidate that the strategy prefers may be outside the budget.
             probs[label] = (values + 1e-9) / (values + 1e-9).sum()
         return probs
 
@@ -61,20 +62,25 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
     """The NNI strategy that a recipe asks for.
 
     Args:
-        recipe: The recipe.
-        table: Of the target.
-        spec: The space.
-        steps_per_epoch: Weight steps in an epoch.
+        recipe: Recipe of the search.
+        table: Latency table of the target.
+        spec: Description of the space.
+        steps_per_epoch: Number of weight steps in an epoch.
 
     Raises:
         RecipeError: There is no such strategy, or it does not take the recipe's `strategy_args`.
     """
-    arguments = _common(recipe, table)
-    known: dict[str, type[Any]] = {"proxyless": ProxylessNAS, **BASELINES}
+    known: dict[str, type[Any]] = {"proxyless": ProxylessNAS, **NNI_STRATEGIES}
     kind = known.get(recipe.strategy) or _load(recipe.strategy)
-    if issubclass(kind, ProxylessNAS):  # a subclass of the user's has the same keys
-        arguments |= _of_proxyless(recipe)
-    elif issubclass(kind, Differentiable):
+    budget = {"budget_ms": recipe.budget_ms, "budget_fraction": recipe.budget_fraction}
+    if issubclass(kind, ProxylessNAS):  # a subclass of the user's takes the same keys
+        arguments = {key: getattr(recipe, key) for key in ArchSettings.model_fields}
+        arguments |= {"gradient_clip_val": recipe.gradient_clip_val, "seed": recipe.seed}
+        return _make(kind, recipe, {"latency": table, **budget, **arguments})
+    arguments = {"objective": recipe.objective, "latency_weight": recipe.latency_weight}
+    if recipe.finalists is not None:
+        arguments["finalists"] = recipe.finalists
+    if issubclass(kind, Differentiable):
         steps = steps_per_epoch * (recipe.epochs - recipe.warmup_epochs)
         candidates = sum(len(layer.names) for layer in spec.layers) / len(spec.layers)
         arguments["arc_learning_rate"] = recipe.arch_learning_rate or default_arch_rate(steps, candidates, "full")
@@ -86,44 +92,7 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
         arguments["warmup_epochs"] = recipe.warmup_epochs
     elif issubclass(kind, RandomSearch):
         arguments["seed"] = recipe.seed
-    return _make(kind, recipe, arguments)
-
-
-def _common(recipe: Recipe, table: LatencyTable) -> dict[str, Any]:
-    return {
-        "latency": table,
-        "budget_ms": recipe.budget_ms,
-        "budget_fraction": recipe.budget_fraction,
-        "objective": recipe.objective,
-        "latency_weight": recipe.latency_weight,
-        **({} if recipe.finalists is None else {"finalists": recipe.finalists}),
-    }
-
-
-def _of_proxyless(recipe: Recipe) -> dict[str, Any]:
-    decay = recipe.arch_weight_decay
-    if decay is None:
-        decay = ARCH_WEIGHT_DECAY if recipe.arch_gradient == "full" else 0.0
-    return {
-        "arch_gradient": recipe.arch_gradient,
-        "arch_learning_rate": recipe.arch_learning_rate,
-        "arch_betas": (recipe.arch_beta1, recipe.arch_beta2),
-        "arch_weight_decay": decay,
-        "arch_schedule": recipe.arch_schedule,
-        "arch_update_every": recipe.arch_update_every or (2 if recipe.arch_gradient == "full" else 1),
-        "arch_samples": recipe.arch_samples,
-        "arch_batch_norm": recipe.arch_batch_norm,
-        "reinforce_samples": recipe.reinforce_samples,
-        "warmup_epochs": recipe.warmup_epochs,
-        "warmup_sampling": recipe.warmup_sampling,
-        "weight_sampling": recipe.weight_sampling,
-        "finalist_epochs": recipe.finalist_epochs,
-        "sharpen_epochs": recipe.sharpen_epochs,
-        "sharpen_temperature": recipe.sharpen_temperature,
-        "prune_below": recipe.prune_below,
-        "gradient_clip_val": recipe.gradient_clip_val,
-        "seed": recipe.seed,
-    }
+    return _make(kind, recipe, {"latency": table, **budget, **arguments})
 
 
 def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> LatencyAwareStrategy:
@@ -151,3 +120,9 @@ def _load(name: str) -> type[Any]:
         return found
     base = Differentiable if issubclass(found, DARTS) else Adopted
     return type(f"LatencyAware{class_name}", (base, found), {"strategy_name": name})
+
+
+def _in_order(known: Sequence[Any], given: Mapping[Any, float]) -> list[float]:
+    """Probabilities in the order of a label's candidates; 0 for a candidate that is not mentioned."""
+    by_name = {str(candidate): p for candidate, p in given.items()}
+    return [float(by_name.get(str(candidate), 0.0)) for candidate in known]

@@ -22,6 +22,7 @@ from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
+from .. import results_folder
 from ..data.splits import DataSplits
 from ..errors import RunError
 from ..files import write_yaml
@@ -32,11 +33,11 @@ from ..process_memory import keep_freed_memory
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.trainer import check_hardware, is_interrupted, make_trainer, uses_channels_last
+from .epoch_callback import EpochCallback, Report
 from .make_strategy import make_strategy
 from .parallel import PathParallelStrategy
 from .prepare import Prepared
 from .recipe import Recipe
-from .recorder import Recorder, Report
 from .warmup import shared_warmup
 
 _log = logging.getLogger(__name__)
@@ -70,14 +71,14 @@ def run_search(
     recipe, spec = prepared.recipe, prepared.spec
     check_hardware(recipe)
     output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / "checkpoint.ckpt"
-    interrupted = is_interrupted(recipe, output, ("checkpoint.ckpt", "latency_table.yml"))
+    checkpoint = output / results_folder.CHECKPOINT
+    interrupted = is_interrupted(recipe, output, (results_folder.CHECKPOINT, results_folder.LATENCY_TABLE))
     if interrupted:
-        prepared = replace(prepared, table=LatencyTable.load(output / "latency_table.yml"))
+        prepared = replace(prepared, table=LatencyTable.load(output / results_folder.LATENCY_TABLE))
     elif is_main_process():
         checkpoint.unlink(missing_ok=True)
-        write_yaml(output / "recipe.yml", recipe.to_dict(absolute=True))
-        prepared.table.save(output / "latency_table.yml")
+        write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
+        prepared.table.save(output / results_folder.LATENCY_TABLE)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)
     keep_freed_memory()
@@ -85,9 +86,14 @@ def run_search(
     loaders = _loaders(recipe, prepared.splits)
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
-    recorder = Recorder(prepared, strategy, output, report)
+    strategy.compare_on(
+        DataLoader(prepared.splits.finalists, batch_size=recipe.batch_size),
+        DataLoader(prepared.splits.statistics, batch_size=recipe.batch_size, shuffle=True, drop_last=True),
+        recipe.bn_batches,
+    )
+    callback = EpochCallback(prepared, strategy, output, report)
     several = PathParallelStrategy() if recipe.devices > 1 else "auto"
-    trainer = make_trainer(recipe, output, steps_per_epoch, recorder, strategy=several)
+    trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
     module = ImageClassification(
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
@@ -103,7 +109,7 @@ def run_search(
             _log.info("going on where the search in %s was interrupted", output)
         elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
             warmup = stack.enter_context(shared_warmup(_warmup_depends_on(prepared), wait=is_main_process()))
-            recorder.warmup = warmup
+            callback.warmup = warmup
             if warmup.found:
                 _log.info("%d epochs of warm-up from %s", recipe.warmup_epochs, warmup.path)
                 start = warmup.path
@@ -116,27 +122,27 @@ def run_search(
         )
         space = RawFormatModelSpace.from_model(MobileNetV2Space(spec, recipe.entangle_weights), evaluator)
         strategy(space, SequentialExecutionEngine())
-    architecture, network = recorder.decode()
+    architecture, network = callback.decode()
     if not is_main_process():
         return architecture
-    if recorder.last is None:
+    if callback.last is None:
         raise RunError("the search ended without finishing an epoch")
     measured = prepared.target.measure(architecture, prepared.table)
     architecture = replace(
         architecture,
         measured_latency_ms=measured,
-        metrics=recorder.last.metrics(),
+        metrics=callback.last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )
-    save_weights(network, output / "weights.pt")
-    architecture.save(output / "architecture.json")
+    save_weights(network, output / results_folder.WEIGHTS)
+    architecture.save(output / results_folder.ARCHITECTURE)
     _log.info(
         "%s: accuracy %.4f, predicted %.3f ms, measured %s",
-        prepared.target.name, recorder.last.default, recorder.last.latency_ms,
+        prepared.target.name, callback.last.default, callback.last.latency_ms,
         "on another device" if measured is None else f"{measured:.3f} ms",
     )  # fmt: skip
     if report:
-        report(recorder.last, None)
+        report(callback.last, None)
     return architecture
 
 

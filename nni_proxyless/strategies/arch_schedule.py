@@ -9,7 +9,7 @@ from typing import Any
 from .arch_settings import ARCH_RATES, ArchSettings, default_arch_rate
 from .objective import BudgetMultiplier
 
-# Dual ascent, over a search of any length: I moves by this for an excess of 1 all along, k as in `BudgetMultiplier`.
+# Dual ascent over a search of any length: I moves by this if the excess is 1 all along; k as in `BudgetMultiplier`.
 MULTIPLIER_TRAVEL = 40.0
 MULTIPLIER_GAIN = 10.0
 # The part of the search in which the target comes down to the budget.
@@ -20,16 +20,16 @@ class ArchSchedule:
     """Where a search stands, in architecture steps, and what follows from that.
 
     Args:
-        arch: How the architecture is trained.
-        reference_ms: The latency that the expected one is compared with, in milliseconds.
-        keeps_budget: `reference_ms` is a budget, whose weight μ is found by dual ascent.
+        arch: Settings of the architecture's training.
+        reference_ms: Latency that the expected latency is compared with, in milliseconds.
+        keeps_budget: Whether `reference_ms` is a budget, whose weight μ dual ascent finds.
 
     Attributes:
-        step: Architecture steps so far.
-        steps: Those of the whole search; none where its length is not known.
-        rate: Of Adam, before a cosine; that of `arch`, or the one that `plan` derives.
-        start_ms: E before the first of them, in milliseconds, where a budget is kept.
-        multiplier: Finds μ, where a budget is kept.
+        step: Number of architecture steps so far.
+        steps: Number of architecture steps of the whole search; `None` where its length is not known.
+        rate: Adam's learning rate before a cosine: that of `arch`, or the one that `plan` derives.
+        start_ms: E before the first architecture step, in milliseconds, where a budget is kept.
+        multiplier: Controller of μ, where a budget is kept.
     """
 
     def __init__(self, arch: ArchSettings, reference_ms: float, *, keeps_budget: bool) -> None:
@@ -37,31 +37,31 @@ class ArchSchedule:
         self._reference_ms = reference_ms
         self.step = 0
         self.steps: int | None = None
-        self.rate = arch.learning_rate or ARCH_RATES[0]
+        self.rate = arch.arch_learning_rate or ARCH_RATES[0]
         self.multiplier = BudgetMultiplier(0.0, MULTIPLIER_GAIN) if keeps_budget else None
         self.start_ms: float | None = None
         self._searching: int | None = None  # epochs with architecture steps
 
     def plan(self, epochs: int | None, batches: float, candidates: float) -> None:
-        """Told how long the search will be.
+        """Derive rates from the length of the search.
 
         Args:
-            epochs: Of the whole search, with its warm-up; none or below 1 where they are not limited.
-            batches: Weight steps of an epoch, infinite where they are not known.
-            candidates: Of a layer, the mean.
+            epochs: Number of epochs of the whole search, with its warm-up; `None` or below 1 where it is not limited.
+            batches: Number of weight steps of an epoch; infinite where it is not known.
+            candidates: Mean number of candidates of a layer.
         """
         if epochs is not None and epochs > 0:
             self._searching = epochs - self._arch.warmup_epochs - self._arch.finalist_epochs
             if math.isfinite(batches):
-                self.steps = max(1, self._searching * math.ceil(batches / self._arch.update_every))
-        if self._arch.learning_rate is None and self.steps is not None:
-            self.rate = default_arch_rate(self.steps, candidates, self._arch.gradient)
+                self.steps = max(1, self._searching * math.ceil(batches / self._arch.effective_arch_update_every))
+        if self._arch.arch_learning_rate is None and self.steps is not None:
+            self.rate = default_arch_rate(self.steps, candidates, self._arch.arch_gradient)
         if self.multiplier is not None:
             self.multiplier.rate = MULTIPLIER_TRAVEL / (self.steps or 10_000)
 
     @property
     def temperature(self) -> float:
-        """τ of this moment: 1, and in the last epochs falling geometrically."""
+        """The present temperature τ: 1, and in the last epochs falling geometrically."""
         start = self._sharpening_start
         if start is None or self.steps is None or self.step <= start:
             return 1.0
@@ -69,7 +69,7 @@ class ArchSchedule:
 
     @property
     def _sharpening_start(self) -> float | None:
-        """The step at which it begins to fall."""
+        """The step at which the temperature begins to fall."""
         epochs = self._searching
         if self.steps is None or epochs is None or epochs <= 0:
             return None
@@ -80,16 +80,16 @@ class ArchSchedule:
 
     @property
     def present_rate(self) -> float:
-        """Rate of Adam in this step."""
-        if self._arch.schedule == "cosine" and self.steps is not None:
+        """Adam's learning rate in this step."""
+        if self._arch.arch_schedule == "cosine" and self.steps is not None:
             return self.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.steps)))
         return self.rate
 
     @property
     def target_ms(self) -> float:
-        """What E is to be by now: the budget, approached in equal steps over the first half of the search.
+        """The latency that E should have by now: it approaches the budget in the first half of the search.
 
-        At once, it would let latency alone decide, before any path has shown what it is worth.
+        If the budget held at once, latency alone would decide before any path has shown what it is worth.
         """
         if self.start_ms is None or self.start_ms <= self._reference_ms or self.steps is None:
             return self._reference_ms
@@ -97,10 +97,10 @@ class ArchSchedule:
         return self.start_ms + way * (self._reference_ms - self.start_ms)
 
     def advance(self, expected_ms: float | None) -> None:
-        """An architecture step is done.
+        """Count an architecture step, and update μ.
 
         Args:
-            expected_ms: E after it, in milliseconds; needed where a budget is kept.
+            expected_ms: E after the step, in milliseconds; needed where a budget is kept.
         """
         if self.multiplier is not None:
             assert expected_ms is not None
@@ -109,7 +109,7 @@ class ArchSchedule:
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What checkpoints hold of it."""
+        """The state that checkpoints hold."""
         return {
             "arch_step": self.step,
             "start_ms": self.start_ms,

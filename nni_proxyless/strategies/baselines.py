@@ -20,11 +20,13 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty, SampleP
 from nni.nas.strategy import DARTS, ENAS, GumbelDARTS, Proxyless, RandomOneShot
 from torch import Tensor
 
+from ..decoding.budget import BudgetRequest
 from ..decoding.random_networks import draw_within
 from ..errors import InputError, MissingDependencyError
 from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..training.cpu_kernels import accelerate
+from .arch_settings import ArchSettings
 from .latency_aware import LatencyAwareStrategy
 from .objective import Objective, get_objective
 from .reinforce import reward
@@ -32,17 +34,18 @@ from .reinforce import reward
 POLICY_SAMPLES = 64
 
 
-class Baseline(LatencyAwareStrategy):
-    """What the strategies below share.
+class NniStrategy(LatencyAwareStrategy):
+    """What NNI's own strategies get here: a latency table, a budget, and decoding within it.
 
     Args:
-        latency: Table of the target device.
-        budget_ms: What the exported network may take, in milliseconds; also what latency is compared with.
-        budget_fraction: The same as a part of the largest network's latency.
-        objective: `add_linear` or `mul_log`; how strategies with a gradient join loss and latency.
-        latency_weight: How much latency counts: λ, the exponent of `mul_log`, or that of ENAS's reward. The tuner
-            `LatencyBudget` finds the one that meets a budget.
-        **kwargs: Of the NNI strategy itself.
+        latency: Latency table of the target device.
+        budget_ms: Latency budget in milliseconds. The exported network is within it, and latency is compared with it.
+        budget_fraction: The budget as a part of the largest network's latency.
+        objective: `add_linear` or `mul_log`: how strategies with a gradient join loss and latency.
+        latency_weight: Weight of latency: λ, the exponent of `mul_log`, or that of ENAS's reward. The tuner
+            `LatencyBudget` finds the weight that meets a budget.
+        finalists: Number of most likely architectures that are compared at the end; 1 compares none.
+        **kwargs: Arguments of the NNI strategy itself.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Baseline(LatencyAwareStrategy):
         budget_fraction: float | None = None,
         objective: str | None = None,
         latency_weight: float = 0.1,
+        finalists: int = 1,
         **kwargs: Any,
     ) -> None:
         if kwargs.get("penalty") is not None:
@@ -63,20 +67,29 @@ class Baseline(LatencyAwareStrategy):
             raise InputError(
                 "objective budget finds its own weight, which only ProxylessNAS can; use add_linear or mul_log"
             )
-        if not latency_weight >= 0:
-            raise InputError(f"latency_weight must be at least 0, got {latency_weight!r}")
+        settings = ArchSettings.checked({"objective": objective, "latency_weight": latency_weight})
         super().__init__(
-            latency=latency, budget_ms=budget_ms, budget_fraction=budget_fraction, keeps_budget=True, **kwargs
+            latency=latency,
+            budget=BudgetRequest.of(budget_ms, budget_fraction, hard=True),
+            finalists=finalists,
+            **kwargs,
         )
         self._objective = get_objective(objective or "add_linear")
-        self.latency_weight = latency_weight
+        self.latency_weight = settings.latency_weight
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make NNI's supernet of a model space, in place."""
         self.apply_table(model)
         return accelerate(super().mutate_model(model))
 
+    def configure_oneshot_module(self, training_module: Any) -> Any:
+        """NNI's Lightning module, which exports what is decoded here."""
+        module = super().configure_oneshot_module(training_module)
+        module.export = self.decoded_choices
+        return module
+
     def progress(self) -> dict[str, float]:
+        """Further numbers for the history of a search."""
         return {**super().progress(), "latency_weight": self.latency_weight}
 
 
@@ -111,7 +124,7 @@ class LatencyTerm(ExpectationProfilerPenalty):
         return total, {"expected_latency_ms": expected_ms.detach(), "loss_final": total.detach()}
 
 
-class Differentiable(Baseline):
+class Differentiable(NniStrategy):
     """Strategies of NNI's with architecture parameters, one tensor for each label."""
 
     def path_probs(self) -> dict[str, Tensor]:
@@ -138,7 +151,7 @@ class Differentiable(Baseline):
 
 
 class LatencyDARTS(Differentiable, DARTS):
-    """NNI's DARTS with a latency term that has a gradient. Arguments: `Baseline`'s and DARTS's own."""
+    """NNI's DARTS with a latency term that has a gradient. Arguments: those of `NniStrategy` and of DARTS."""
 
     strategy_name: ClassVar[str] = "darts"
 
@@ -176,15 +189,15 @@ class RewardTerm(SampleProfilerPenalty):
         return found, {"latency_ms": latency_ms, "reward": found}
 
 
-class LatencyENAS(Baseline, ENAS):
+class LatencyENAS(NniStrategy, ENAS):
     """NNI's ENAS with latency in its reward.
 
     Its controller draws one layer after the other, each depending on the ones before. What is decoded is the product of
     the layers' marginal probabilities, the mean over `POLICY_SAMPLES` drawn networks.
 
     Args:
-        arc_learning_rate: Of the controller's Adam.
-        **kwargs: `Baseline`'s and ENAS's own.
+        arc_learning_rate: Learning rate of the controller's Adam.
+        **kwargs: Arguments of `NniStrategy` and of ENAS.
     """
 
     strategy_name: ClassVar[str] = "enas"
@@ -249,13 +262,13 @@ def _policy(environment: Any, learning_rate: float) -> Any:
     return policy
 
 
-class RandomSearch(Baseline, RandomOneShot):
+class RandomSearch(NniStrategy, RandomOneShot):
     """Best of k random networks within the budget, ranked with the weights of a supernet trained on random paths.
 
     Args:
         best_of: k.
         seed: Draws them.
-        **kwargs: `Baseline`'s and RandomOneShot's own.
+        **kwargs: Arguments of `NniStrategy` and of RandomOneShot.
     """
 
     strategy_name: ClassVar[str] = "random"
@@ -273,7 +286,7 @@ class RandomSearch(Baseline, RandomOneShot):
         self._drawn = draw_within(
             self._candidates,
             self._costs,
-            self.budget_ms if self._keeps_budget else None,
+            self.limit_ms,
             self.best_of,
             random.Random(f"random {self.seed}"),
         )
@@ -300,12 +313,18 @@ class RandomSearch(Baseline, RandomOneShot):
     def finalists(self) -> list[dict[str, Any]]:
         return self._drawn
 
-    def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
-        """Each by its own accuracy: that is what random search is known as."""
-        return list(accuracies)
+    def rank(
+        self,
+        architectures: Sequence[Mapping[str, Any]],
+        scores: Sequence[float],
+        log_likelihoods: Sequence[float],
+        multiply_adds: Sequence[int] | None,
+    ) -> list[float]:
+        """The scores themselves: random search is known as the best of k by their own accuracies."""
+        return list(scores)
 
     def decoded_choices(self) -> dict[str, Any]:
-        """The best of those drawn; the first one as long as they have not been ranked."""
+        """The best of the architectures drawn; the first one as long as they have not been compared."""
         return dict(self._chosen or self._drawn[0])
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:

@@ -1,10 +1,11 @@
-"""What a one-shot strategy needs to know of latency: the table applied to its space, the budget, decoding within it."""
+"""What every one-shot strategy here shares: a latency table, a budget, decoding within it, and the final selection."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
@@ -14,33 +15,39 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from torch import Tensor
 
+from ..decoding.budget import Budget, BudgetRequest
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
-from ..decoding.distribution import log_likelihoods, most_likely
-from ..decoding.knapsack import FrontPoint, front, likeliest_within, most_likely_within
+from ..decoding.distribution import ArchitectureDistribution
+from ..decoding.knapsack import FrontPoint
 from ..decoding.ranking import rank_values
-from ..errors import InputError, LatencyTableError
+from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..supernet.gated import path_candidates
-from ..supernet.gates import entropy
-from ..supernet.space import describe_space, require_description
+from ..supernet.space import describe_space
+from .applied_table import costs_of_space
 from .compatibility import check_lightning
+from .finalists import Finalist, FinalSelection, best
+from .network_score import STATISTICS_BATCHES
+from .strategy_callback import StrategyCallback
 
 check_lightning()
+_log = logging.getLogger(__name__)
 
 
 class LatencyAwareStrategy(OneShotStrategy):
-    """A one-shot strategy with a latency table, whose result is decoded within a budget. Others derive from it.
+    """A one-shot strategy with a latency table, whose result is decoded within a budget.
 
     Args:
-        latency: Table of the target device; none for a search for accuracy alone.
-        budget_ms: A latency in milliseconds.
-        budget_fraction: The same as a part of the largest network's latency, above 0 to 1.
-        keeps_budget: Whether what is exported has to be within the budget, or the budget is a mere reference.
-        finalists: How many of the likeliest architectures a search compares at its end, each with the supernet's
-            weights; the best is what it exports (`rank`). 1 compares none.
-        **kwargs: Of the NNI strategy that comes next in the order of classes.
+        latency: Latency table of the target device; `None` for a search for accuracy alone.
+        budget: The latency budget, if any.
+        finalists: Number of most likely architectures that are compared at the end of the search, each with the
+            supernet's weights; the best one is exported. 1 compares none.
+        **kwargs: Arguments of the NNI strategy that comes next in the method resolution order.
+
+    Attributes:
+        compared: The architectures that were compared at the end of the search, in order of likelihood.
 
     Raises:
         InputError: An argument is out of range; the message says what is allowed.
@@ -52,46 +59,53 @@ class LatencyAwareStrategy(OneShotStrategy):
         self,
         *,
         latency: LatencyTable | None,
-        budget_ms: float | None,
-        budget_fraction: float | None,
-        keeps_budget: bool,
+        budget: BudgetRequest | None,
         finalists: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not isinstance(finalists, int) or isinstance(finalists, bool) or finalists < 1:
             raise InputError(f"finalists must be a whole number from 1, got {finalists!r}")
-        if budget_ms is not None and not budget_ms > 0.0:
-            raise InputError(f"budget_ms must be greater than 0, got {budget_ms!r}")
-        if budget_fraction is not None and not 0.0 < budget_fraction <= 1.0:
-            raise InputError(f"budget_fraction must be above 0 and at most 1, got {budget_fraction!r}")
-        if budget_ms is not None and budget_fraction is not None:
-            raise InputError(f"give budget_ms={budget_ms} or budget_fraction={budget_fraction}, not both")
-        has_budget = budget_ms is not None or budget_fraction is not None
-        if has_budget and latency is None:
-            given = f"budget_fraction={budget_fraction}" if budget_ms is None else f"budget_ms={budget_ms}"
-            raise InputError(f"{given} needs latency=, the table of the device it is meant for")
+        if budget is not None and latency is None:
+            raise InputError(f"{budget} needs latency=, the table of the device it is meant for")
         if latency is not None and latency.unit != "ms":
             raise InputError(
                 f"latency= needs a table in ms, got one in {latency.unit}; give it as "
                 "penalty={'profiler': LatencyProfiler(space, table), 'baseline': …} instead"
             )
         self.latency = latency
-        self.budget_ms = budget_ms
-        self.budget_fraction = budget_fraction
-        self._keeps_budget = keeps_budget and has_budget
+        self.budget_request = budget
+        self.compared: list[Finalist] = []
+        self._budget: Budget | None = None
         self._num_finalists = finalists
         self._chosen: dict[str, Any] | None = None
         self._candidates: dict[str, tuple[Any, ...]] = {}
         self._costs: SpaceCosts | None = None
         self._description: dict[str, Any] | None = None
+        self._selection = FinalSelection()
+
+    @property
+    def budget_ms(self) -> float | None:
+        """The budget in milliseconds, once the table has been applied to a space; `None` without a budget."""
+        if self._budget is not None:
+            return self._budget.ms
+        return None if self.budget_request is None else self.budget_request.ms
+
+    @property
+    def limit_ms(self) -> float | None:
+        """The latency that exported networks may not exceed, in milliseconds; `None` where nothing limits them."""
+        return None if self._budget is None else self._budget.limit_ms
 
     def path_probs(self) -> dict[str, Tensor]:
         """Label to path probabilities, shape (num_candidates,), float64; changes nothing."""
         raise NotImplementedError
 
+    def distribution(self) -> ArchitectureDistribution:
+        """The present distribution over architectures, with the costs of the search's own table."""
+        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs)
+
     def apply_table(self, model: ModelSpace) -> None:
-        """Look up the latencies of a space's candidates, and check the budget; before the model is mutated.
+        """Look up the latencies of a space's candidates and check the budget, before the model is mutated.
 
         Raises:
             InputError: No network of the space is within the budget.
@@ -104,56 +118,39 @@ class LatencyAwareStrategy(OneShotStrategy):
         if self.latency is None:
             return
         self._costs = self._costs_of(self.latency, model)
-        if self.budget_fraction is not None:
-            self.budget_ms = self.budget_fraction * self._costs.largest
-        if self._keeps_budget and not self.budget_ms >= self._costs.smallest:  # type: ignore[operator]
-            raise InputError(
-                f"no network of this space takes {self.budget_ms:.4g} ms or less; the fastest takes "
-                f"{self._costs.smallest:.4g} ms, the slowest {self._costs.largest:.4g} ms"
-            )
+        if self.budget_request is not None:
+            self._budget = self.budget_request.resolve(self._costs)
 
     def reference_ms(self) -> float:
-        """The latency that others are compared with: the budget, else the expected one before the search; 1 without."""
-        if self.budget_ms is not None:
-            return self.budget_ms
+        """The latency that others are compared with: the budget, else the expected latency before the search.
+
+        Returns:
+            Milliseconds; 1 without a table.
+        """
+        if self._budget is not None:
+            return self._budget.ms
         if self._costs is None:
             return 1.0
         uniform = {label: torch.full((len(of),), 1.0 / len(of)) for label, of in self._candidates.items()}
         return float(self._costs.expected(uniform))
 
     def _costs_of(self, table: LatencyTable, model: ModelSpace) -> SpaceCosts:
-        """The table applied to a space: by its operators, or layer by layer where it was fitted to just this space."""
-        if describe_space(model) is not None or not table.fitted_to_layers:
-            return table.costs(require_description(model, "latency="))
-        costs = table.own_costs()
-        candidates = {label: [str(c) for c in of] for label, of in self._candidates.items()}
-        for label, names in candidates.items():
-            known = list(costs.candidates.get(label, ()))
-            if sorted(known) != sorted(names):
-                raise LatencyTableError(
-                    f"the table is fitted to other layers: of '{label}' it knows {known}, the space has {names}"
-                )
-        order = {label: [costs.candidates[label].index(name) for name in names] for label, names in candidates.items()}
-        return SpaceCosts(
-            costs.fixed,
-            dict(self._candidates),
-            {label: tuple(costs.layers[label][i] for i in indices) for label, indices in order.items()},
-        )
+        return costs_of_space(table, model, self._candidates)
 
     def expected_latency_ms(self) -> float | None:
-        """E[latency] in milliseconds under the present probabilities, if there is a table."""
-        return None if self._costs is None else float(self._costs.expected(self.path_probs()))
+        """E[latency] in milliseconds under the present probabilities, or `None` without a table."""
+        return self.distribution().expected_ms()
 
     def mean_entropy(self) -> float:
         """Mean entropy of the layers in nats: how undecided the search still is."""
-        return float(torch.stack([entropy(probs) for probs in self.path_probs().values()]).mean())
+        return self.distribution().mean_entropy()
 
     def progress(self) -> dict[str, float]:
-        """Further numbers for the history of a search, the same keys after each epoch."""
+        """Further numbers for the history of a search, with the same keys after each epoch."""
         return {"latency_weight": 0.0, "temperature": 1.0, "arch_learning_rate": 0.0, "pruned": 0}
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold beside what Lightning knows of; plain data and tensors only."""
+        """What a checkpoint has to hold beside what Lightning saves; plain data and tensors only."""
         return {"chosen": self._chosen}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
@@ -161,7 +158,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         self._chosen = state.get("chosen")
 
     def checkpoint(self) -> dict[str, Any]:
-        """What `nni-proxyless decode` reads of a checkpoint."""
+        """What `nni-proxyless decode` reads in a checkpoint."""
         names = {label: [str(candidate) for candidate in of] for label, of in self._candidates.items()}
         return {
             "schema": CHECKPOINT_SCHEMA,
@@ -170,69 +167,127 @@ class LatencyAwareStrategy(OneShotStrategy):
             "candidates": names,
         }
 
-    def finalists(self) -> list[dict[str, Any]]:
-        """The likeliest architectures, within the budget where there is one, to compare with the supernet's weights.
+    def mutate_evaluator(self, evaluator: Any) -> Any:
+        """NNI's, and: note the loaders for the final selection, and take part in the fit."""
+        self._selection.use_evaluator(evaluator)
+        mutated = super().mutate_evaluator(evaluator)
+        # First, so that callbacks of the evaluator see the result in the last epoch.
+        evaluator.trainer.callbacks.insert(0, StrategyCallback(self))
+        return mutated
 
-        None where there is no choice to be made.
+    def compare_on(self, validation: Any, statistics: Any, statistics_batches: int = STATISTICS_BATCHES) -> None:
+        """Set the loaders of the final selection, instead of the evaluator's validation and training loaders.
+
+        Args:
+            validation: Loader whose batches finalists are compared on.
+            statistics: Loader whose first batches give each finalist batch-norm statistics of its own.
+            statistics_batches: Number of these batches.
+        """
+        self._selection.use(validation, statistics, statistics_batches)
+
+    def finalists(self) -> list[dict[str, Any]]:
+        """The architectures to compare at the end: the most likely ones, within the budget where one limits them.
+
+        Returns:
+            Label to candidate, for each architecture; empty where none are compared.
         """
         if self._num_finalists == 1:
             return []
-        probs = self.path_probs()
-        if self._keeps_budget:
-            assert self._costs is not None
-            assert self.budget_ms is not None
-            return likeliest_within(probs, self._costs, self.budget_ms, self._num_finalists)
-        free = {label: (0.0,) * len(of) for label, of in self._candidates.items()}
-        return likeliest_within(probs, SpaceCosts(1.0, self._candidates, free), 1.0, self._num_finalists)
+        return self.distribution().k_most_likely(self._num_finalists, self.limit_ms)
 
-    def log_likelihoods(self, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Log of each architecture's probability, in nats."""
-        return log_likelihoods(self.path_probs(), self._candidates, architectures)
+    def select_finalist(self, trainer: Any) -> None:
+        """Compare the finalists with the supernet's weights, and export the best one from then on.
 
-    def rank(self, finalists: Sequence[Mapping[str, Any]], accuracies: Sequence[float]) -> list[float]:
-        """What the finalists are compared by, from their accuracies with the supernet's weights: the highest is best.
+        Nothing is compared twice, also not by a search that was resumed after its end.
 
-        Single ones of these accuracies are noisy; they are smoothed over all finalists, and what they leave open is
-        left to the likelihoods and, where a budget is kept, to multiply-adds (`ranking.rank_values`).
+        Args:
+            trainer: The Lightning trainer of the running fit.
         """
-        return rank_values(finalists, accuracies, self.log_likelihoods(finalists), self._multiply_adds(finalists))
+        if self._chosen is not None:
+            return
+        architectures = self.finalists()
+        if not architectures:
+            return
+        if trainer.is_global_zero:
+            if len(architectures) > 1:
+                self.compared = self._selection.compare(
+                    architectures,
+                    self.oneshot_module.training_module,
+                    trainer,
+                    distribution=self.distribution(),
+                    multiply_adds=self._multiply_adds(architectures),
+                    weigh_multiply_adds=self.limit_ms is not None,
+                    rank=self.rank,
+                )
+            self._chosen = dict(best(self.compared).choices if self.compared else architectures[0])
+        self._chosen = trainer.strategy.broadcast(self._chosen)
+
+    def rank(
+        self,
+        architectures: Sequence[Mapping[str, Any]],
+        scores: Sequence[float],
+        log_likelihoods: Sequence[float],
+        multiply_adds: Sequence[int] | None,
+    ) -> list[float]:
+        """The values that finalists are compared by; the highest is the best. See `ranking.rank_values`."""
+        return rank_values(architectures, scores, log_likelihoods, multiply_adds)
 
     def _multiply_adds(self, architectures: Sequence[Mapping[str, Any]]) -> list[int] | None:
-        """Of each architecture; none where no budget keeps their latencies together, or the space is not described."""
         spec = describe_space(self.supernet)
-        if not self._keeps_budget or spec is None:
+        if spec is None:
             return None
         return [Architecture.of_space(spec, choices).multiply_adds for choices in architectures]
 
-    def choose(self, choices: Mapping[str, Any]) -> None:
-        """Told which of the finalists is the best; it is what is decoded from then on."""
-        self._chosen = dict(choices)
-
     def most_likely_choices(self) -> dict[str, Any]:
-        """Label to the most likely candidate, as an NNI sample; changes nothing."""
-        return most_likely(self.path_probs(), self._candidates)
+        """The most likely architecture without regard to the budget, as an NNI sample; changes nothing."""
+        return self.distribution().most_likely()
 
     def decoded_choices(self) -> dict[str, Any]:
-        """What the search has come to: the most likely architecture, within the budget where there is one.
+        """The architecture that the search has come to, as an NNI sample.
 
-        Where finalists have been compared it is the best of them.
+        It is the best finalist once finalists have been compared. Until then it is the most likely architecture, within
+        the budget where one limits it.
         """
         if self._chosen is not None:
             return dict(self._chosen)
-        if not self._keeps_budget:
-            return self.most_likely_choices()
-        assert self._costs is not None
-        assert self.budget_ms is not None
-        return most_likely_within(self.path_probs(), self._costs, self.budget_ms)
+        return self.distribution().most_likely(self.limit_ms)
+
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[Any]:
+        """The best architectures as NNI's frozen model spaces, the best one first.
+
+        The first one is that of `export_architecture`. The others are the finalists in the order of their ranking, or
+        without finalists the most likely architectures within the budget.
+
+        Args:
+            sort: Has to be true: the architectures are always sorted.
+            limit: Number of architectures; `None` for all finalists.
+        """
+        if not sort:
+            _log.warning("list_models always gives the best architectures first, got sort=%s", sort)
+        self.oneshot_module.set_model(self.supernet)
+        for sample in self.best_choices(limit):
+            yield self.model_space.freeze(sample)
+
+    def best_choices(self, limit: int | None = 1) -> list[dict[str, Any]]:
+        """The best architectures as NNI samples, the best one first; see `list_models`."""
+        first = self.decoded_choices()
+        if limit == 1:
+            return [first]
+        if self.compared:
+            ranked = sorted(self.compared, key=lambda finalist: -finalist.ranked_by)
+            others = [dict(finalist.choices) for finalist in ranked]
+        else:
+            others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)
+        return [first, *(choices for choices in others if choices != first)][: limit or len(others)]
 
     def export_front(
         self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None
     ) -> dict[str, list[FrontPoint]]:
-        """For each table, and every latency, the most likely architecture within it: one search, all devices.
+        """For each table, and every latency, the most likely architecture within it: one search for all devices.
 
         Args:
-            tables: Name to table; the search's own, as `latency`, if not given.
-            budget_ms: Leave out what is slower, in milliseconds.
+            tables: Name to table. Default: the search's own table, named `latency`.
+            budget_ms: Largest latency of the fronts, in milliseconds.
 
         Returns:
             Name to points by rising latency and likelihood.
@@ -246,43 +301,37 @@ class LatencyAwareStrategy(OneShotStrategy):
             if self.latency is None:
                 raise InputError("export_front needs tables=, or a search with latency=")
             tables = {"latency": self.latency}
-        probs = self.path_probs()
+        distribution = self.distribution()
         return {
-            name: front(probs, self._costs_of(table, self.supernet), budget_ms=budget_ms)
+            name: distribution.with_costs(self._costs_of(table, self.supernet)).front(budget_ms)
             for name, table in tables.items()
         }
 
     def export_architecture(
         self, *, budget_ms: float | None = None, table: LatencyTable | None = None, **details: Any
     ) -> Architecture:
-        """The most likely architecture, with its predicted latency if there is a table.
+        """The architecture that the search has come to, with its predicted latency if there is a table.
 
         Args:
-            budget_ms: The most likely one of those within this latency by the table, in milliseconds; the search's own
-                budget if it has one.
+            budget_ms: Another budget than the search's own, in milliseconds: the most likely architecture within it.
             table: Another device's table instead of the search's own.
             **details: Further fields of `Architecture`: `target`, `metrics`, `seed` and so on.
 
         Raises:
-            InputError: There is a budget but no table, or no architecture is that fast.
+            InputError: There is a budget but no table, or no architecture is within the budget.
         """
-        costs = self._costs if table is None else self._costs_of(table, self.supernet)
-        if budget_ms is None and table is None:
-            choices = self.decoded_choices()
-        elif budget_ms is None:
-            choices = self.most_likely_choices()
-        elif costs is None:
+        own = budget_ms is None and table is None
+        distribution = self.distribution()
+        if table is not None:
+            distribution = distribution.with_costs(self._costs_of(table, self.supernet))
+        if budget_ms is not None and distribution.costs is None:
             raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
-        else:
-            choices = most_likely_within(self.path_probs(), costs, budget_ms)
-        return self.describe(
-            choices, costs, self.budget_ms if budget_ms is None and table is None else budget_ms, details
-        )
+        choices = self.decoded_choices() if own else distribution.most_likely(budget_ms)
+        return self._describe(choices, distribution.costs, self.budget_ms if own else budget_ms, details)
 
-    def describe(
+    def _describe(
         self, choices: Mapping[str, Any], costs: SpaceCosts | None, budget_ms: float | None, details: Mapping[str, Any]
     ) -> Architecture:
-        """An architecture file's content for some choices."""
         known: dict[str, Any] = {
             "strategy": self.strategy_name,
             "budget_ms": budget_ms,
@@ -295,9 +344,3 @@ class LatencyAwareStrategy(OneShotStrategy):
         candidates = {label: list(of) for label, of in self._candidates.items()}
         digest = hashlib.sha256(json.dumps(candidates, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return Architecture(type(self.supernet).__qualname__, digest, dict(choices), **{**known, **details})
-
-
-def checked_candidates(known: Sequence[Any], given: Mapping[Any, float]) -> list[float]:
-    """Probabilities in the order of a label's candidates; 0 for what is not mentioned."""
-    by_name = {str(candidate): p for candidate, p in given.items()}
-    return [float(by_name.get(str(candidate), 0.0)) for candidate in known]

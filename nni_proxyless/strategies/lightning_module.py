@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
 import torch
-import torch.distributed
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
-from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor, nn, optim
 
-from ..decoding.checkpoint import CHECKPOINT_KEY, CHECKPOINT_SCHEMA
+from ..decoding.checkpoint import CHECKPOINT_KEY
 from ..errors import RunError
-from ..latency.costs import SpaceCosts
 from ..supernet import gates
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
-from ..supernet.gated import Gate, probs_by_candidate
+from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from ..supernet.pruning import forget_pruned, free_pruned, prune_improbable
 from ..training.sgd import check_fused
+from .arch_optimizer import make_arch_optimizer
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
-from .objective import Objective
-from .reinforce import Baseline, reward, surrogate, top1
+from .evaluator_step import logging_as, loss_of
+from .rank_mean import RankMean
+from .reinforce_step import ReinforceStep
+from .search_objective import SearchObjective
+from .search_state import load_search_state, search_state
 from .weight_paths import WeightPaths
 
 _log = logging.getLogger(__name__)
@@ -38,27 +38,25 @@ class ProxylessLightningModule(DartsLightningModule):
 
     It takes NNI's batches `{"train": …, "val": …}`: weights learn from `train`, gates from `val`.
 
-    A loss that is not finite stops the search with a RunError that says in which step it first appeared.
-
     Args:
         training_module: The evaluator's Lightning module; its `training_step` gives the loss.
         gates_by_label: All gates of the supernet.
-        costs: Latencies of all candidates, or none for a search without latency.
-        objective: Joins loss and expected latency.
-        reference_ms: The latency that the expected one is compared with, in milliseconds.
-        latency_weight: How much it counts; at first, where there is a `budget_ms`.
-        arch: How the architecture is trained.
-        budget_ms: What the decoded network may take, in milliseconds: the weight is then found by dual ascent.
-        export: Gives the choices that the search has come to.
-        finalists: Gives the networks that are compared at the end of the search.
-        description: Plain data on the space, kept in checkpoints.
-        sampling_seed: Seed of the path sampler, which is its own: the same paths whatever else draws numbers.
-        penalty: NNI's own penalty, added with a gradient.
-        gradient_clip_val: Clips the gradients of weights, by their norm.
-        log_prob_every_n_step: How often path probabilities are logged.
+        objective: Joins loss, expected latency and NNI's penalty.
+        arch: Settings of the architecture's training.
+        limit_ms: Latency that the exported network may not exceed, in milliseconds; dual ascent then finds the weight
+            of latency.
+        export: Function that gives the choices that the search has come to.
+        finalists: Function that gives the networks that are compared at the end of the search.
+        sampling_seed: Seed of the path sampler, which has a generator of its own: paths do not depend on other random
+            numbers.
+        gradient_clip_val: Largest norm of the weights' gradients.
+        log_prob_every_n_step: Number of steps between two logs of the path probabilities.
 
     Attributes:
         pruned: What was pruned: epoch, label, candidate, and the probability it had.
+
+    Raises:
+        RunError: (while it trains) A loss or gradient is not finite; the message names the step.
     """
 
     def __init__(
@@ -66,66 +64,57 @@ class ProxylessLightningModule(DartsLightningModule):
         training_module: Any,
         *,
         gates_by_label: Mapping[str, Gate],
-        costs: SpaceCosts | None,
-        objective: Objective,
-        reference_ms: float,
-        latency_weight: float,
+        objective: SearchObjective,
         arch: ArchSettings,
-        budget_ms: float | None,
+        limit_ms: float | None,
         export: Callable[[], Mapping[str, Any]],
         finalists: Callable[[], Sequence[Mapping[str, Any]]],
-        description: Mapping[str, Any] | None,
         sampling_seed: int,
-        penalty: ExpectationProfilerPenalty | None,
         gradient_clip_val: float | None,
         log_prob_every_n_step: int,
     ) -> None:
-        schedule = ArchSchedule(arch, reference_ms, keeps_budget=budget_ms is not None)
+        schedule = ArchSchedule(arch, objective.reference_ms, keeps_budget=limit_ms is not None)
         super().__init__(
             training_module,
             arc_learning_rate=schedule.rate,
             gradient_clip_val=gradient_clip_val,
             log_prob_every_n_step=log_prob_every_n_step,
             warmup_epochs=arch.warmup_epochs,
-            penalty=penalty,
+            penalty=objective.penalty,
         )
         # A plain dict: the gates are registered in the supernet, once.
         self._gates = dict(gates_by_label)
-        self.costs = costs
         self.objective = objective
-        self.reference_ms = reference_ms
-        self._latency_weight = latency_weight
         self.arch = arch
-        self.budget_ms = budget_ms
+        self.limit_ms = limit_ms
         self.pruned: list[dict[str, Any]] = []
         self._schedule = schedule
         self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists)
-        self._baseline = Baseline()
+        self._reinforce = ReinforceStep(self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples)
         self._export = export
-        self._description = dict(description) if description else None
         self._freezer: WeightFreezer | None = None
         self._compared: list[PathSample] = []
-        self._ranks = 1
+        self._ranks = RankMean()
         self._scales_gradients = False
 
     @property
     def latency_weight(self) -> float:
         """λ or b as given, or the present μ of a budget."""
         multiplier = self._schedule.multiplier
-        return self._latency_weight if multiplier is None else multiplier.value
+        return self.arch.latency_weight if multiplier is None else multiplier.value
 
     @property
     def temperature(self) -> float:
-        """τ of this moment: 1, and in the last epochs falling geometrically."""
+        """The present temperature τ: 1, and in the last epochs falling geometrically."""
         return self._schedule.temperature
 
     @property
     def arch_rate(self) -> float:
-        """Rate of the architecture's Adam, before a cosine, once training has begun."""
+        """Learning rate of the architecture's Adam before a cosine, once training has begun."""
         return self._schedule.rate
 
     def export(self) -> dict[str, Any]:
-        """The choices that the search has come to; changes nothing."""
+        """The choices that the search has come to; this changes nothing."""
         return dict(self._export())
 
     def path_probs(self) -> dict[str, Tensor]:
@@ -137,19 +126,8 @@ class ProxylessLightningModule(DartsLightningModule):
         return [gate.alpha for gate in self._gates.values()]
 
     def configure_architecture_optimizers(self) -> optim.Optimizer:
-        """Adam with betas (0, 0.999) and no decay by default (paper section 4.1): paths not sampled do not move."""
-        parameters = self.arch_parameters()
-        if not parameters:
-            raise ValueError("the model space has no choices: there is nothing to search")
-        on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-        return optim.Adam(
-            parameters,
-            lr=self.arc_learning_rate,
-            betas=self.arch.betas,
-            weight_decay=self.arch.weight_decay,
-            foreach=not on_cpu,  # many small tensors: all at once,
-            fused=on_cpu,  # or, three times as fast there, each with one kernel
-        )
+        """Adam with the paper's betas (0, 0.999) by default (section 4.1): paths that are not sampled do not move."""
+        return make_arch_optimizer(self.arch_parameters(), self.arch, self.arc_learning_rate)
 
     def on_fit_start(self) -> Any:
         entangle(self.training_module.model)  # of an evaluator that knows nothing of it
@@ -162,21 +140,21 @@ class ProxylessLightningModule(DartsLightningModule):
         return super().on_train_start()
 
     def _make_freezer(self) -> WeightFreezer:
-        return WeightFreezer(self.training_module, running_statistics=self.arch.batch_norm == "running")
+        return WeightFreezer(self.training_module, running_statistics=self.arch.arch_batch_norm == "running")
 
     def _plan(self) -> None:
-        """How many architecture steps there will be, and what follows from that."""
-        self._ranks = self.trainer.world_size
+        """Plan the architecture steps, now that the length of the search is known."""
+        self._ranks = RankMean(self.trainer.world_size)
         # A scaler (16-mixed) handles gradients that are not finite itself, by skipping the step.
         self._scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         candidates = sum(gate.num_candidates for gate in self._gates.values()) / len(self._gates)
         self._schedule.plan(self.trainer.max_epochs, self.trainer.num_training_batches, candidates)
-        if self.arch.learning_rate is None:
+        if self.arch.arch_learning_rate is None:
             steps = self._schedule.steps or "unknown"
             _log.info("architecture learning rate %.4g, for %s architecture steps", self.arch_rate, steps)
-        # Whatever a checkpoint of a shared warm-up says of another search's architecture optimizer.
+        # The checkpoint of a shared warm-up holds the settings of another search's architecture optimizer.
         for group in self.architecture_optimizers().param_groups:
-            group.update(betas=self.arch.betas, weight_decay=self.arch.weight_decay)
+            group.update(betas=self.arch.arch_betas, weight_decay=self.arch.effective_arch_weight_decay)
         self._follow_schedule()
 
     def _follow_schedule(self) -> None:
@@ -200,7 +178,7 @@ class ProxylessLightningModule(DartsLightningModule):
         """
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
-        if past_warmup and not self._among_finalists and batch_idx % self.arch.update_every == 0:
+        if past_warmup and not self._among_finalists and batch_idx % self.arch.effective_arch_update_every == 0:
             self.architecture_step(batch["val"], batch_idx)
         self.advance_lr_schedulers(batch_idx)
         if batch_idx % self.log_prob_every_n_step == 0:
@@ -212,7 +190,7 @@ class ProxylessLightningModule(DartsLightningModule):
         epoch = self.trainer.current_epoch
         self._paths.draw(epoch * int(self.trainer.num_training_batches) + batch_idx, epoch, self.trainer.max_epochs)
         loss = self._finite(
-            _loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
+            loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
         )
         self.advance_optimization(loss, batch_idx)
         return loss
@@ -237,7 +215,7 @@ class ProxylessLightningModule(DartsLightningModule):
         module, epoch = self.training_module, self.trainer.current_epoch
         module.optimizer_zero_grad(epoch, batch_idx, weights[0])
         self.manual_backward(loss)
-        self._average_gradients([p for group in weights[0].param_groups for p in group["params"]])
+        self._ranks.gradients(p for group in weights[0].param_groups for p in group["params"])
         module.optimizer_step(epoch, batch_idx, weights[0])
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -261,17 +239,17 @@ class ProxylessLightningModule(DartsLightningModule):
             self._schedule.start_ms = self.expected_latency_ms()
         optimizer = self.architecture_optimizers()
         optimizer.zero_grad()
-        step = self._reinforce_step if self.arch.gradient == "reinforce" else self._gate_step
-        with self._freezer.frozen(), self._logging_as("arch/"):
+        step = self._reinforce_step if self.arch.arch_gradient == "reinforce" else self._gate_step
+        with self._freezer.frozen(), logging_as(self.training_module, self.log, "arch/"):
             objective = step(batch, batch_idx)
         alphas = self.arch_parameters()
-        self._average_gradients(alphas)
+        self._ranks.gradients(alphas)
         moved = [alpha.grad.norm() for alpha in alphas if alpha.grad is not None]
         if moved and not self._scales_gradients:
             self._finite(torch.stack(moved).sum(), "gradient of the architecture", batch_idx)
         before = [alpha.detach().clone() for alpha in alphas]
         optimizer.step()
-        if self.arch.gradient == "two_path":
+        if self.arch.arch_gradient == "two_path":
             gates.rescale_pairs(alphas, before, self._compared, self.temperature)
         with torch.no_grad():
             for gate, alpha in zip(self._gates.values(), before, strict=True):
@@ -285,14 +263,14 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Gradients of the gates (eq. 4), of all paths or of a pair; of several draws, the mean."""
-        draws = self.arch.samples
+        draws = self.arch.arch_samples
         total = torch.zeros((), device=self.device)
         compared: list[list[int]] = [[] for _ in self._gates]
         for _ in range(draws):
             for gate, paths in zip(self._gates.values(), compared, strict=True):
-                gate.draw_for_gradient(self.arch.gradient, self._paths.generator)
+                gate.draw_for_gradient(self.arch.arch_gradient, self._paths.generator)
                 paths += gate.sample.paths
-            loss = _loss_of(self.training_module.training_step(batch, batch_idx))
+            loss = loss_of(self.training_module.training_step(batch, batch_idx))
             objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws
             self.manual_backward(objective)
             total += objective.detach()
@@ -302,65 +280,35 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def _reinforce_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Score-function gradient from a batch of sampled networks (section 3.3.2)."""
-        inputs, labels = batch
-        accuracies, latencies, samples = [], [], []
-        for _ in range(self.arch.reinforce_samples):
-            for gate in self._gates.values():
-                gate.draw_for_gradient("reinforce", self._paths.generator)
-            samples.append([gate.sample for gate in self._gates.values()])
-            with torch.no_grad():
-                outputs = self.training_module(inputs)
-            self._finite(outputs.sum(), "output in an architecture step", batch_idx)
-            accuracies.append(top1(outputs, labels))
-            choices = {label: gate.candidates[gate.sample.active] for label, gate in self._gates.items()}
-            latencies.append(None if self.costs is None else self.costs.of(choices))
-        known = self._averaged(torch.tensor(accuracies, dtype=torch.float32, device=self.device)).tolist()
-        rewards = torch.tensor(
-            [
-                reward(accuracy, latency, self.reference_ms, self.latency_weight)
-                for accuracy, latency in zip(known, latencies, strict=True)
-            ],
-            device=self.device,
-        )
-        likelihoods = torch.stack([self._log_likelihood(paths) for paths in samples])
-        objective = surrogate(likelihoods, rewards, self._baseline.update(rewards))
-        if self.penalty is not None:
-            objective = self._penalised(objective, {label: gate.probs() for label, gate in self._gates.items()})
-        self.manual_backward(objective)
-        self.log("arch/reward", rewards.mean())
-        return -rewards.mean()
 
-    def _log_likelihood(self, paths: Sequence[PathSample]) -> Tensor:
-        terms = [
-            gates.log_likelihood(gate.logits(), path) for gate, path in zip(self._gates.values(), paths, strict=True)
-        ]
-        return torch.stack(terms).sum()
+        def forward(inputs: Any) -> Tensor:
+            outputs: Tensor = self.training_module(inputs)
+            self._finite(outputs.sum(), "output in an architecture step", batch_idx)
+            return outputs
+
+        objective, mean_reward = self._reinforce.loss(
+            batch, forward, self.latency_weight, self._paths.generator, self._ranks
+        )
+        if self.penalty is not None:
+            objective, details = self.objective.penalised(objective, self.path_probs())
+            self.log_dict(details)
+        self.manual_backward(objective)
+        self.log("arch/reward", mean_reward)
+        return -mean_reward
 
     def search_objective(self, loss: Tensor) -> Tensor:
         """Loss, expected latency and NNI's penalty in one number, differentiable in the architecture (eq. 7)."""
         probs = {label: gates.conditional_probs(gate.logits(), gate.sample) for label, gate in self._gates.items()}
-        if self.costs is not None:
-            expected_ms = self.costs.expected(probs)
-            self.log("arch/expected_latency_ms", expected_ms.detach())
-            loss = self.objective(loss, expected_ms, self.reference_ms, self.latency_weight)
-        return loss if self.penalty is None else self._penalised(loss, probs)
-
-    def _penalised(self, loss: Tensor, probs: Mapping[str, Tensor]) -> Tensor:
-        assert self.penalty is not None
-        distribution = {
-            label: probs_by_candidate(gate.candidates, list(probs[label].unbind()))
-            for label, gate in self._gates.items()
-        }
-        total, details = self.penalty(loss, distribution)
-        self.log_dict({f"penalty/{key}": _number(value) for key, value in details.items()})
-        return total  # type: ignore[no-any-return]
+        total, details = self.objective.of(loss, probs, self.latency_weight)
+        self.log_dict(details)
+        return total
 
     def expected_latency_ms(self) -> float | None:
         """E[latency] in milliseconds under the present probabilities, if the search has a table."""
-        if self.costs is None:
+        if self.objective.costs is None:
             return None
         with torch.no_grad():
-            return float(self.costs.expected(self.path_probs()))
+            return float(self.objective.costs.expected(self.path_probs()))
 
     def mean_entropy(self) -> float:
         """Mean entropy of the layers in nats: how undecided the search still is."""
@@ -369,7 +317,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return float(torch.stack(values).mean())
 
     def _prune(self, bound: float) -> None:
-        pruned = prune_improbable(self._gates, bound, self.costs, self.budget_ms)
+        pruned = prune_improbable(self._gates, bound, self.objective.costs, self.limit_ms)
         self.pruned += [{"epoch": self.trainer.current_epoch, **path} for path in pruned]
         if pruned:
             free_pruned(self.training_module.model)
@@ -378,45 +326,19 @@ class ProxylessLightningModule(DartsLightningModule):
             self._freezer = self._make_freezer()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not know of; plain data and tensors only."""
+        """Add what Lightning does not save; plain data and tensors only."""
+        known = checkpoint.get(CHECKPOINT_KEY, {})  # the strategy's callback comes first
         checkpoint[CHECKPOINT_KEY] = {
-            **checkpoint.get(CHECKPOINT_KEY, {}),  # a callback's come first
-            "schema": CHECKPOINT_SCHEMA,
-            "space": self._description,
-            "alpha": {label: gate.alpha.detach().cpu().clone() for label, gate in self._gates.items()},
-            "candidates": {label: list(gate.candidates) for label, gate in self._gates.items()},
-            "path_sampler": self._paths.generator.get_state(),
-            "pruned": self.pruned,
-            "baseline": self._baseline.state_dict(),
-            **self._schedule.state_dict(),
+            **known,
+            **search_state(self._gates, self._paths, self._schedule, self._reinforce.baseline, self.pruned),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Called before weights and optimizers are loaded, which lack what was pruned."""
+        """Take up the state of a search, before weights and optimizers are loaded, which lack what was pruned."""
         state = checkpoint[CHECKPOINT_KEY]
-        self._paths.generator.set_state(state["path_sampler"].cpu())
         self.pruned = state["pruned"]
-        self._baseline.load_state_dict(state["baseline"])
-        self._schedule.load_state_dict(state)
-        with torch.no_grad():
-            for label, gate in self._gates.items():
-                gate.alpha.copy_(state["alpha"][label])
+        load_search_state(state, self._gates, self._paths, self._schedule, self._reinforce.baseline)
         free_pruned(self.training_module.model)
-
-    def _average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Mean over ranks. All have sampled the same paths, so the same parameters have gradients everywhere."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self._ranks == 1 or not gradients:
-            return
-        flat = self._averaged(torch.cat([g.flatten() for g in gradients]))
-        for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-
-    def _averaged(self, values: Tensor) -> Tensor:
-        if self._ranks > 1:
-            torch.distributed.all_reduce(values)
-            values = values / self._ranks
-        return values
 
     def _finite(self, value: Tensor, kind: str, batch_idx: int) -> Tensor:
         if not bool(torch.isfinite(value)):
@@ -425,25 +347,3 @@ class ProxylessLightningModule(DartsLightningModule):
                 "lower the learning rate or set gradient_clip_val"
             )
         return value
-
-    @contextmanager
-    def _logging_as(self, prefix: str) -> Iterator[None]:
-        """What the evaluator logs in an architecture step is named apart from its weight steps."""
-        module = self.training_module
-        plain = module.log
-        module.log = lambda name, *args, **kwargs: self.log(prefix + name, *args, **kwargs)
-        try:
-            yield
-        finally:
-            module.log = plain
-
-
-def _loss_of(result: Any) -> Tensor:
-    loss = result["loss"] if isinstance(result, Mapping) else result
-    if not isinstance(loss, Tensor):
-        raise TypeError(f"the evaluator's training_step must return a loss tensor, got {type(loss).__name__}")
-    return loss
-
-
-def _number(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else float(value)

@@ -16,8 +16,8 @@ def reward(accuracy: float, latency_ms: float | None, reference_ms: float, weigh
     """Accuracy × (ref / latency)^w.
 
     Args:
-        accuracy: Of the sampled network on the batch, between 0 and 1.
-        latency_ms: Of the sampled network by the table, in milliseconds; none for a search without latency.
+        accuracy: Accuracy of the sampled network on the batch, between 0 and 1.
+        latency_ms: Latency of the sampled network by the table, in milliseconds; `None` for a search without latency.
         reference_ms: ref, in milliseconds.
         weight: w.
     """
@@ -31,8 +31,8 @@ def surrogate(log_likelihoods: Tensor, rewards: Tensor, baseline: float) -> Tens
 
     Args:
         log_likelihoods: log p of each sampled network, shape (M,), differentiable.
-        rewards: R of each, shape (M,).
-        baseline: b; changes the variance of the gradient and not its expectation.
+        rewards: R of each sampled network, shape (M,).
+        baseline: b, which changes the variance of the gradient and not its expectation.
 
     Returns:
         A scalar.
@@ -40,11 +40,11 @@ def surrogate(log_likelihoods: Tensor, rewards: Tensor, baseline: float) -> Tens
     return -((rewards - baseline) * log_likelihoods).mean()
 
 
-class Baseline:
-    """Moving average of rewards; begins at the mean of the first batch.
+class MovingAverage:
+    """Moving average of rewards, which begins at the mean of the first batch.
 
     Args:
-        decay: How much of the old value stays.
+        decay: Weight of the old average, between 0 and 1.
 
     Attributes:
         value: The average, `None` before the first batch.
@@ -55,11 +55,11 @@ class Baseline:
         self.value: float | None = None
 
     def update(self, rewards: Tensor) -> float:
-        """Take in the rewards of a batch of networks, shape (M,).
+        """Update the average with the rewards of a batch of networks, shape (M,).
 
         Returns:
-            The baseline for this very batch: the average before it, as one that holds it would bias the gradient.
-            For the first batch, which has none before it, its own mean.
+            The baseline for this batch: the average before it, since a baseline that contains the batch would bias the
+            gradient. For the first batch it is the batch's own mean.
         """
         mean = float(rewards.mean())
         before = mean if self.value is None else self.value

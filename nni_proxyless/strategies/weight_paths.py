@@ -1,4 +1,4 @@
-"""Which path each weight step of a search trains (paper section 3.2.1, and what was tried beside it)."""
+"""Which path each weight step of a search trains (paper section 3.2.1, FairNAS, GreedyNAS)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class WeightPaths:
 
     Args:
         gates_by_label: All gates of the supernet.
-        arch: Says which way in which epoch.
-        seed: Of the draws, which have a generator of their own: the same paths whatever else draws numbers.
-        finalists: Gives the networks that are compared at the end of the search.
+        arch: Settings that say how paths are drawn in which epoch.
+        seed: Seed of the draws. They have a generator of their own, so paths do not depend on other random numbers.
+        finalists: Function that gives the networks that are compared at the end of the search.
 
     Attributes:
-        generator: That generator; architecture steps draw from it as well.
+        generator: Generator of the draws; architecture steps draw from it as well.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class WeightPaths:
         self._arch = arch
         self._seed = seed
         self._finalists = finalists
-        self._trained_last: list[list[int]] = []  # the finalists, each with the path of every gate
+        self._trained_last: list[list[int]] = []  # for each finalist the path of every gate
 
     def among_finalists(self, epoch: int, epochs: int | None) -> bool:
-        """Whether it is one of the last epochs, whose weight steps train the finalists alone.
+        """Whether an epoch is one of the last ones, whose weight steps train the finalists alone.
 
         Args:
-            epoch: Counted from 0.
-            epochs: Of the whole search; none or below 1 where they are not limited.
+            epoch: Number of the epoch, counted from 0.
+            epochs: Number of epochs of the whole search; `None` or below 1 where it is not limited.
         """
         last = self._arch.finalist_epochs
         return last > 0 and epochs is not None and 0 < epochs <= epoch + last
@@ -54,9 +54,9 @@ class WeightPaths:
         """Give every gate its path of a weight step.
 
         Args:
-            step: Weight steps of the search before this one.
-            epoch: Counted from 0.
-            epochs: Of the whole search.
+            step: Number of weight steps of the search before this one.
+            epoch: Number of the epoch, counted from 0.
+            epochs: Number of epochs of the whole search.
         """
         in_warmup = epoch < self._arch.warmup_epochs
         if self.among_finalists(epoch, epochs):
@@ -69,9 +69,9 @@ class WeightPaths:
                 gate.draw_path(self.generator)
 
     def _draw_finalist(self, step: int) -> None:
-        """The finalist whose turn it is; all have one in each round, in an order of its own.
+        """Give every gate the path of the finalist whose turn it is. Each round has an order of its own.
 
-        The architecture parameters stay, so an interrupted search finds the same finalists and the same order again.
+        The architecture parameters no longer change, so a resumed search finds the same finalists in the same order.
         """
         if not self._trained_last:
             known = [list(gate.candidates) for gate in self._gates.values()]

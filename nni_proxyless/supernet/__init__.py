@@ -1,4 +1,4 @@
-"""How many networks share one body: gated choices, frozen and pruned weights, entangled candidates."""
+"""The supernet: gated choices, freezing and pruning of weights, and candidates that share weights."""
 
 from ..lazy import names_of_modules
 

@@ -1,4 +1,4 @@
-"""Candidates of one layer that start from, or train, the same weights."""
+"""Candidates of one layer that start from the same weights (alignment) or also train them (entanglement)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ..network.blocks import MBConv
 
 @torch.no_grad()
 def align_candidates(candidates: Iterable[nn.Module]) -> None:
-    """Start all MBConv candidates of one layer as parts of the largest: centre of its kernel, first of its channels.
+    """Initialise all MBConv candidates of one layer with parts of the largest candidate's weights.
 
-    Paths that are trained in turn then agree from the first step on what each channel means; started apart, most
-    of a short search goes into finding such an agreement (docs/design.md has the measurement).
+    A candidate with a smaller kernel gets the centre of the largest kernel, one with fewer hidden channels the first
+    channels. So all candidates agree from the first step on the meaning of each channel. With independent initial
+    weights, most of a short search is spent on reaching such an agreement (measured in docs/design.md).
     """
     blocks = [module for module in candidates if isinstance(module, MBConv)]
     if not blocks:
@@ -33,13 +34,16 @@ def align_candidates(candidates: Iterable[nn.Module]) -> None:
 
 @torch.no_grad()
 def entangle_candidates(candidates: Iterable[nn.Module]) -> None:
-    """Let the MBConv candidates of one layer train the same weights: each a part of one tensor for all.
+    """Let the MBConv candidates of one layer train the same weights: each uses a part of one shared tensor.
 
-    A narrower one has the first channels, a smaller kernel the centre (weight entanglement, Chen et al. 2021,
-    AutoFormer, section 3.2; the superkernel of Stamoulis et al. 2019, Single-Path NAS). Batch-norms stay each
-    candidate's own, and blocks without an expansion, whose channels mean something else, share with their like only.
-    Parameters stay what they were, as views of the same memory: names, state dicts and optimizers do not change. What
-    copies parameters (another memory format, another device) parts them, until this is called again.
+    A candidate with fewer hidden channels uses the first channels, one with a smaller kernel the centre of the kernel
+    (weight entanglement, Chen et al. 2021, AutoFormer, section 3.2; the superkernel of Stamoulis et al. 2019,
+    Single-Path NAS). Each candidate keeps its own batch-norms. Blocks without an expansion share weights only with
+    each other, because their hidden channels have another meaning.
+
+    The parameters remain the same objects and become views of the same memory. So names, state dicts and optimizers do
+    not change. An operation that copies parameters (a change of memory format or device) ends the sharing until this
+    function is called again.
     """
     blocks = [module for module in candidates if isinstance(module, MBConv)]
     for expands in (True, False):
@@ -51,11 +55,14 @@ def entangle_candidates(candidates: Iterable[nn.Module]) -> None:
 
 
 def _share(weights: Sequence[Tensor], transposed: bool = False) -> None:
-    """Make each a view of one tensor, the first channels and the centre of its kernel; the largest gives its values.
+    """Turn weights into views of one shared tensor: its first channels and the centre of its kernel.
+
+    Where weights overlap, the shared tensor takes the values of the largest one.
 
     Args:
-        weights: Shape (channels, …, kernel_height, kernel_width), or `transposed` (…, channels, 1, 1).
-        transposed: Store the channels first all the same, so that the views of pointwise kernels are dense.
+        weights: Weights of shape (channels, …, kernel_height, kernel_width), or (…, channels, 1, 1) if `transposed`.
+        transposed: Whether the hidden channels are the second dimension. The shared tensor stores them first in
+            either case, so that the views of pointwise kernels are dense.
     """
     if len(weights) < 2:
         return
@@ -71,15 +78,16 @@ def _share(weights: Sequence[Tensor], transposed: bool = False) -> None:
 
 
 def entangle(model: nn.Module) -> None:
-    """Once more let the candidates of each layer train the same weights, where the model's space says so.
+    """Let the candidates of each layer train the same weights again, if the model's space is entangled.
 
-    To be called after parameters have been copied, as to another device; otherwise it changes nothing.
+    Call this after parameters have been copied, for example to another device. At any other time it has no effect.
 
     Args:
-        model: A `MobileNetV2Space`, or the supernet that a strategy has made of one; any other model stays as it is.
+        model: A `MobileNetV2Space`, or the supernet that a strategy has made from one. Any other model is left
+            unchanged.
     """
     if not getattr(model, "entangled", False):
         return
     for module in model.modules():
-        if not isinstance(module, nn.Sequential):  # whose blocks follow each other
+        if not isinstance(module, nn.Sequential):  # the blocks of a Sequential are successive layers, not candidates
             entangle_candidates(child for child in module.children() if isinstance(child, MBConv))

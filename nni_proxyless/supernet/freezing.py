@@ -1,4 +1,4 @@
-"""Freezing a supernet's weights for the time of an architecture step."""
+"""Freezing of a supernet's weights during an architecture step."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from .gated import Gate
 
 
 class WeightFreezer:
-    """Freezes all of a supernet but its gates for the time of an architecture step (paper section 3.2.1).
+    """Freezes everything in a supernet except its architecture parameters (paper section 3.2.1).
 
-    Within the `with`, weights need no gradient and no buffer changes: batch-norm uses the batch's statistics
-    without recording them, or the running ones, and the buffers of other modules are put back afterwards.
+    Within `with freezer.frozen():`, weights require no gradient, and batch-norm does not update its running statistics.
+    The buffers of all other modules are restored at the end.
 
     Args:
         model: The supernet.
-        running_statistics: Whether batch-norm uses the running ones.
+        running_statistics: Whether batch-norm normalises by its running statistics instead of the batch's.
     """
 
     def __init__(self, model: nn.Module, running_statistics: bool = False) -> None:
         alphas = {id(module.alpha) for module in model.modules() if isinstance(module, Gate)}
         self._weights = [p for p in model.parameters() if id(p) not in alphas and p.requires_grad]
         self._norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        # Neither lets batch-norm record anything: not to track, nor to train.
+        # Batch-norm records nothing while either attribute is False. It then uses the running statistics if `training`
+        # is False, and the batch's if `track_running_stats` is False.
         self._switch = "training" if running_statistics else "track_running_stats"
         kept = {id(buffer) for norm in self._norms for buffer in norm.buffers(recurse=False)}
         self._buffers = [buffer for buffer in model.buffers() if id(buffer) not in kept]
@@ -48,5 +49,5 @@ class WeightFreezer:
     def _set(self, norms: list[_BatchNorm], *, requires_grad: bool) -> None:
         for weight in self._weights:
             weight.requires_grad = requires_grad
-        for norm in norms:  # past nn.Module.__setattr__, which looks for a parameter in each of hundreds
+        for norm in norms:  # nn.Module.__setattr__ would be slow for hundreds of norms: it looks for a parameter first
             norm.__dict__[self._switch] = requires_grad

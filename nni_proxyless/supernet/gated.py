@@ -1,7 +1,7 @@
 """Gated versions of NNI's LayerChoice, InputChoice and Repeat.
 
-Every label of a model space has one `Gate`: its architecture parameters and the paths sampled for the step at
-hand. All modules of that label share it, so they always take the same path (paper section 3.2).
+Every label of a model space has one `Gate`, which holds the architecture parameters of the label and the paths sampled
+for the current step. All modules with that label share the gate, so they always take the same path (paper section 3.2).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
 from nni.mutable import Categorical, CategoricalMultiple, Mutable
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat
@@ -20,11 +20,10 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
-from ..errors import SpaceError, unknown_name
+from ..errors import SpaceError
 from ..supernet import gates
 from .gates import PathSample
 
-ArchGradient = Literal["two_path", "full", "reinforce"]
 MAX_INPUT_SUBSETS = 256
 _SAMPLERS: dict[str, Callable[[Tensor, torch.Generator | None], PathSample]] = {
     "two_path": gates.sample_pair,
@@ -34,14 +33,14 @@ _SAMPLERS: dict[str, Callable[[Tensor, torch.Generator | None], PathSample]] = {
 
 
 class Gate(nn.Module):
-    """The architecture parameters of one label and its sampled paths.
+    """The architecture parameters of one label, and its sampled paths.
 
     Attributes:
         label: Label of the mutable.
-        candidates: What its paths stand for in an NNI sample, in the order of `alpha`.
-        alpha: Architecture parameters, shape (num_candidates,), 0 at first: all paths are equally likely.
-        temperature: τ; below 1 the probabilities are sharper than softmax(α).
-        sample: Paths of the step at hand.
+        candidates: Value that each path stands for in an NNI sample, in the order of `alpha`.
+        alpha: Architecture parameters α, shape (num_candidates,). They start at 0: all paths are equally likely.
+        temperature: Softmax temperature τ. Below 1, the probabilities are sharper than softmax(α).
+        sample: Paths sampled for the current step.
     """
 
     def __init__(self, label: str, candidates: Sequence[Any]) -> None:
@@ -58,39 +57,42 @@ class Gate(nn.Module):
 
     @property
     def kept(self) -> list[int]:
-        """Paths that are not pruned."""
+        """Indices of the paths that are not pruned."""
         return [i for i, value in enumerate(self.alpha.detach().tolist()) if value > float("-inf")]
 
     def prune(self, paths: Sequence[int]) -> None:
-        """Remove paths for good: their probability becomes 0. Modules are another matter, see `pruning.free_pruned`."""
+        """Remove paths permanently: their probability becomes 0.
+
+        Their modules remain in the supernet until `pruning.free_pruned` removes them.
+        """
         with torch.no_grad():
             self.alpha[list(paths)] = -torch.inf
 
     def logits(self) -> Tensor:
-        """α / τ, shape (num_candidates,), differentiable; -inf where a path is pruned."""
+        """Logits α / τ, shape (num_candidates,), differentiable; -inf for a pruned path."""
         return self.alpha if self.temperature == 1.0 else self.alpha / self.temperature
 
     def probs(self) -> Tensor:
-        """Path probabilities, shape (num_candidates,), differentiable."""
+        """Path probabilities softmax(α / τ), shape (num_candidates,), differentiable."""
         return gates.path_probs(self.logits())
 
     def draw_path(self, generator: torch.Generator | None = None) -> None:
-        """Sample for a weight step: one path."""
+        """Draw one path at random, for a weight step."""
         self.sample = gates.sample_path(self.logits(), generator)
 
     def draw_in_turn(self, step: int, seed: int) -> None:
-        """Sample for a weight step: the path whose turn it is."""
+        """Select the path whose turn it is, for a weight step; see `gates.fair_path`."""
         self.sample = gates.fair_path(self.logits(), step, seed)
 
-    def draw_for_gradient(self, mode: ArchGradient, generator: torch.Generator | None = None) -> None:
-        """Sample for an architecture step: two paths, all, or for REINFORCE one."""
+    def draw_for_gradient(self, mode: str, generator: torch.Generator | None = None) -> None:
+        """Draw the paths of an architecture step: two (`two_path`), all (`full`) or one (`reinforce`)."""
         self.sample = _SAMPLERS[mode](self.logits(), generator)
 
     def forward(self, run_path: Callable[[int], Any]) -> Any:
-        """Run the sampled paths: the active one with its graph, the others without (paper section 3.2.1).
+        """Run the active path with its autograd graph and the other sampled paths without (paper section 3.2.1).
 
         Args:
-            run_path: Computes the output of a path from its index.
+            run_path: Function that runs the path of a given index and returns its output.
         """
         active = run_path(self.sample.active)
         if not self.sample.inactive:
@@ -101,12 +103,12 @@ class Gate(nn.Module):
 
 
 class _GatedModule(BaseSuperNetModule):
-    """What NNI asks of any module of a supernet; all answers come from the gate."""
+    """The interface that NNI requires of a supernet's modules, implemented with the gate."""
 
     _gate: Gate
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """NNI's hook to draw one path; a label that is in `memo` already keeps its path."""
+        """Draw one path (NNI hook). A label that is already in `memo` takes its path from there."""
         if self._gate.label in memo:
             self._gate.sample = PathSample(self._gate.candidates.index(memo[self._gate.label]))
             return {}
@@ -114,20 +116,23 @@ class _GatedModule(BaseSuperNetModule):
         return {self._gate.label: self._gate.candidates[self._gate.sample.active]}
 
     def export(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """The most likely candidate; changes nothing."""
+        """Return the most likely candidate (NNI hook). The gate does not change."""
         if self._gate.label in memo:
             return {}
         return {self._gate.label: self._gate.candidates[int(self._gate.alpha.argmax())]}
 
     def export_probs(self, memo: dict[str, Any]) -> dict[str, Any]:
-        """Candidate to its probability as a Python number, for logging."""
+        """Return the probability of each candidate as a Python number, for logging (NNI hook)."""
         if self._gate.label in memo:
             return {}
         return {self._gate.label: probs_by_candidate(self._gate.candidates, self._gate.probs().tolist())}
 
 
 class GatedLayerChoice(LayerChoice, _GatedModule):
-    """LayerChoice that runs the sampled candidates only; any arguments, any tensors as output."""
+    """LayerChoice that runs only the sampled candidates.
+
+    Candidates may take any arguments and return any nested structure of tensors.
+    """
 
     def __init__(self, choice: LayerChoice, gate: Gate) -> None:
         super().__init__(choice.candidates, label=choice.label)
@@ -144,7 +149,7 @@ class GatedLayerChoice(LayerChoice, _GatedModule):
 
 
 class GatedInputChoice(InputChoice, _GatedModule):
-    """InputChoice whose paths are the subsets of inputs it may choose."""
+    """InputChoice whose paths are the subsets of inputs that it may choose."""
 
     def __init__(self, choice: InputChoice, gate: Gate) -> None:
         super().__init__(choice.n_candidates, choice.n_chosen, choice.reduction, label=choice.label)
@@ -159,7 +164,7 @@ class GatedInputChoice(InputChoice, _GatedModule):
 
 
 class GatedRepeat(Repeat, _GatedModule):
-    """Repeat whose paths are its depths: a prefix of the blocks."""
+    """Repeat whose paths are its possible depths. A path runs that many of the first blocks."""
 
     def __init__(self, repeat: Repeat, gate: Gate) -> None:
         super().__init__(list(repeat.blocks), repeat.depth_choice)
@@ -167,7 +172,7 @@ class GatedRepeat(Repeat, _GatedModule):
         self._depths = [self.depth_choice.freeze({gate.label: value}) for value in gate.candidates]
 
     def forward(self, x: Any) -> Any:
-        reached: dict[int, Any] = {0: x}  # depth to output: a deeper path goes on where a shallower one ended
+        reached: dict[int, Any] = {0: x}  # output by depth: a deeper path continues from a shallower path's output
 
         def run_path(index: int) -> Any:
             depth = self._depths[index]
@@ -184,10 +189,10 @@ class GatedRepeat(Repeat, _GatedModule):
 
 @contextmanager
 def _input_unchanged(inputs: Any, gate: Gate, what: str) -> Iterator[None]:
-    """Refuse a path that changes its input in place when other paths of the step read the same input.
+    """Raise an error if a path changes its input in place while other paths of the step read the same input.
 
     Raises:
-        SpaceError: It does. Weight steps, which run one path, allow it.
+        SpaceError: The path changes its input in place. Weight steps run a single path, so they allow this.
     """
     if not gate.sample.inactive:
         yield
@@ -204,23 +209,23 @@ def _input_unchanged(inputs: Any, gate: Gate, what: str) -> Iterator[None]:
 
 
 def make_gates(mutables: Mapping[str, Mutable]) -> dict[str, Gate]:
-    """One gate for each label of a model space, in sorted order: the same in every process.
+    """Create one gate for each label of a model space, in sorted order, which is the same in every process.
 
     Args:
-        mutables: What NNI's `ModelSpace.simplify()` returns.
+        mutables: Mapping from labels to mutables, as returned by NNI's `ModelSpace.simplify()`.
 
     Raises:
         SpaceError: A mutable is not a choice from a finite list.
     """
-    # NNI's labels are a class of its own, which no checkpoint should hold.
+    # NNI's labels are instances of its own class. A plain `str` keeps that class out of checkpoints.
     return {str(label): Gate(str(label), path_candidates(mutables[label])) for label in sorted(mutables)}
 
 
 def path_candidates(mutable: Mutable) -> list[Any]:
-    """The values that a sample may give a label: one path each.
+    """Return the values that a sample may assign to the label of a mutable. Each value is one path.
 
     Raises:
-        SpaceError: The mutable is not categorical, or has too many subsets to be searched as paths.
+        SpaceError: The mutable is not categorical, or it has too many subsets to search each as a path.
     """
     if isinstance(mutable, Categorical):
         return list(mutable.values)
@@ -242,7 +247,7 @@ def path_candidates(mutable: Mutable) -> list[Any]:
 
 
 def probs_by_candidate(candidates: Sequence[Any], values: Sequence[Any]) -> dict[Any, Any]:
-    """Candidate to value, as NNI writes it: a single input by its number, several as a tuple."""
+    """Map candidates to values, with keys in NNI's form: the number of a single input, a tuple of several inputs."""
 
     def key(candidate: Any) -> Any:
         if isinstance(candidate, list):
@@ -255,15 +260,18 @@ def probs_by_candidate(candidates: Sequence[Any], values: Sequence[Any]) -> dict
 def mutate_choice(
     module: nn.Module, name: str, memo: Mapping[str, Any], _kwargs: Mapping[str, Any]
 ) -> nn.Module | bool | None:
-    """NNI mutation hook: replace exactly LayerChoice, InputChoice and mutable Repeat by gated versions.
+    """Replace a LayerChoice, InputChoice or mutable Repeat by its gated version (NNI mutation hook).
+
+    Instances of their subclasses are not replaced.
 
     Args:
-        module: Module to look at.
-        name: Its path in the model.
-        memo: Label to gate.
+        module: Module that may be replaced.
+        name: Path of the module in the model.
+        memo: Mapping from labels to gates.
 
     Raises:
-        SpaceError: A Repeat's depth depends on several labels, or reductions cannot be gated.
+        SpaceError: The depth of a Repeat depends on several labels, or the outputs of an InputChoice have different
+            shapes.
     """
     if isinstance(module, _GatedModule):
         return True
@@ -287,25 +295,14 @@ def mutate_choice(
     return None
 
 
-def check_arch_gradient(mode: str) -> ArchGradient:
-    """The mode, if there is one of that name.
-
-    Raises:
-        SpaceError: There is none; the message lists what exists.
-    """
-    if mode not in _SAMPLERS:
-        raise SpaceError(unknown_name("arch_gradient", mode, _SAMPLERS))
-    return mode  # type: ignore[return-value]
-
-
 def decoded_state(supernet: nn.Module, choices: Mapping[str, Any]) -> dict[str, Tensor]:
-    """State dict of one architecture with the supernet's weights, copied, without any path that was not chosen.
+    """Return the state dict of one architecture: copies of the supernet's weights on the paths that were chosen.
 
     The names are those of the frozen model: `blocks.3.k5_e6.conv_dw.weight` becomes `blocks.3.conv_dw.weight`.
 
     Args:
-        supernet: A mutated model space whose choices are LayerChoices that do not lie inside each other.
-        choices: Label to candidate.
+        supernet: Mutated model space that contains no choices other than LayerChoices, none nested in another.
+        choices: Mapping from the label of each LayerChoice to the chosen candidate.
     """
     chosen: dict[str, str] = {}  # prefix of a LayerChoice to the prefix of its chosen candidate
     for name, module in supernet.named_modules():

@@ -1,12 +1,12 @@
-"""Binary gates: sampling, their gradient, and rescaling after a two-path step. Pure functions of tensors.
+"""Binary gates: path sampling, gradients, and rescaling of α after a two-path step. All are functions of tensors.
 
 | symbol | here | meaning | shape |
 |---|---|---|---|
 | α | `alpha` | architecture parameters of one layer | (num_candidates,) |
-| α / τ | `logits` | the same over the temperature τ, 1 but for sharpening; -inf if pruned | (num_candidates,) |
+| α / τ | `logits` | α over the temperature τ, which is 1 without sharpening; -inf if pruned | (num_candidates,) |
 | p | `probs` | path probabilities, softmax(α / τ) (paper section 3.2) | (num_candidates,) |
 | g | `gates` | binary gates, one-hot, P(g_i = 1) = p_i (eq. 2) | (number of sampled paths,) |
-| o_j | `outputs[j]` | output of path j | any tensors, alike for all paths |
+| o_j | `outputs[j]` | output of path j | any tensors, of the same structure and shape for all paths |
 
 The layer's output is y = Σ_j g_j o_j(x) (eq. 3), which is the active path's output. Its gradients (eq. 4) are
 ∂L/∂g_j = ⟨∂L/∂y, o_j⟩ and ∂L/∂α_i = Σ_j ∂L/∂g_j · p_j (δ_ij - p_i).
@@ -29,12 +29,12 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 @dataclass(frozen=True)
 class PathSample:
-    """Which paths of a layer run.
+    """The paths of a layer that run in one step.
 
     Attributes:
-        active: The path whose gate is 1.
-        inactive: Paths that run too, without a graph, because their gates' gradients are wanted; none in a weight
-            step, one with `two_path`, all others with `full`.
+        active: Path whose gate is 1.
+        inactive: Other paths that run, without an autograd graph, for the gradients of their gates. There are none in
+            a weight step and with `reinforce`, one with `two_path`, and all others that are not pruned with `full`.
     """
 
     active: int
@@ -62,39 +62,40 @@ def sample_path(logits: Tensor, generator: torch.Generator | None = None) -> Pat
 
 
 def fair_path(logits: Tensor, step: int, seed: int) -> PathSample:
-    """The path of a step when all take turns: in each round of as many steps as there are paths, each runs once.
+    """Return the path whose turn it is in a step.
 
-    The order is drawn anew for each round (FairNAS, Chu et al., ICCV 2021, section 3.2: strict fairness).
+    A round has as many steps as there are paths, and each path runs once in it. Each round has its own random order
+    (FairNAS, Chu et al., ICCV 2021, section 3.2: strict fairness).
 
     Args:
-        logits: Pruned paths, -inf, have no turn.
-        step: Number of the step.
-        seed: Of the orders; another one for each layer.
+        logits: Logits α / τ, shape (num_candidates,). Pruned paths (-inf) get no turn.
+        step: Number of the step, counted from 0.
+        seed: Seed of the random orders; it should differ between layers.
     """
     kept = torch.isfinite(logits.detach()).nonzero().flatten().tolist()
     round_number, turn = divmod(step, len(kept))
-    # A round's order follows from its number alone, so that an interrupted search needs to remember nothing.
+    # The order follows from the seed and the number of the round, so a search can be resumed without any stored state.
     drawn = np.random.default_rng([seed, round_number]).permutation(len(kept))
     return PathSample(kept[int(drawn[turn])])
 
 
 def sample_all(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:
-    """Draw the active path from p; all others that are not pruned run as inactive paths."""
+    """Draw the active path from p. All other paths that are not pruned run as inactive paths."""
     active = sample_path(logits, generator).active
     kept = torch.isfinite(logits.detach()).nonzero().flatten().tolist()
     return PathSample(active, tuple(i for i in kept if i != active))
 
 
 def sample_pair(logits: Tensor, generator: torch.Generator | None = None) -> PathSample:
-    """Draw two paths without replacement from p, then the active one from p renormalised (section 3.2.1).
+    """Draw two paths without replacement from p, then the active one of them from p renormalised (section 3.2.1).
 
-    A layer of a single candidate has no pair; its only path is active.
+    If only one path is left, there is no pair, and that path is active.
     """
     logits = logits.detach()
     probs = path_probs(logits)
     first = _draw(probs, 1, generator)[0]
-    # Without replacement: the second is drawn from the others alone. Masking logits, not p, keeps this well
-    # defined when p has all but collapsed on the first.
+    # The second path is drawn from the others only. The logits are masked rather than p, because the other
+    # probabilities may underflow to 0 when p has collapsed onto the first path.
     masked = logits.clone()
     masked[first] = -torch.inf
     if not bool(torch.isfinite(masked).any()):
@@ -105,20 +106,24 @@ def sample_pair(logits: Tensor, generator: torch.Generator | None = None) -> Pat
 
 
 def straight_through_gates(logits: Tensor, sample: PathSample) -> Tensor:
-    """Gates of the sampled paths, active first: the value is one-hot, the gradient that of p (eq. 4).
+    """Gates of the sampled paths, the active path first: a one-hot value with the gradient of p (eq. 4).
 
-    p is renormalised over the sampled paths; where all are sampled that is p itself. By the chain rule the
+    Here p is renormalised over the sampled paths. If all paths are sampled, that is p itself. By the chain rule, the
     softmax then yields ∂L/∂α_i = Σ_j ∂L/∂g_j p_j (δ_ij - p_i) / τ.
 
     Returns:
-        Shape (number of sampled paths,).
+        Gates of shape (number of sampled paths,).
     """
     gates: Tensor = _StraightThroughGates.apply(logits, sample.paths)
     return gates
 
 
 class _StraightThroughGates(torch.autograd.Function):
-    """A step has one of these in each layer, all of a few numbers: one function takes half the time of its parts."""
+    """Value and gradient of `straight_through_gates`, as one autograd function.
+
+    An architecture step evaluates it in each layer, on only a few numbers. One function takes half the time of separate
+    operations.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, paths: tuple[int, ...]) -> Tensor:
@@ -138,14 +143,15 @@ class _StraightThroughGates(torch.autograd.Function):
 
 
 def conditional_probs(logits: Tensor, sample: PathSample) -> Tensor:
-    """Path probabilities for a cost: the value is p, the gradient that of p renormalised over the sampled paths.
+    """Path probabilities for a cost: the value of p with the gradient of p renormalised over the sampled paths.
 
-    A two-path step compares the two paths of the pair and nothing else. The latency has to be weighed in the
-    same comparison as the loss, so its gradient is that of q = softmax of the pair's logits, to which the loss's
-    gradient belongs too; E[lat] keeps its value under the full p. With all paths sampled this is just p.
+    A two-path step only compares the two paths of its pair, and the gradient of the loss is taken through
+    q, the softmax of the pair's logits. The latency must be weighed in the same comparison, so its gradient is also
+    taken through q. The value of E[latency] is still computed with the full p. If all paths are sampled, the result is
+    p itself.
 
     Returns:
-        Shape (num_candidates,).
+        Probabilities of shape (num_candidates,).
     """
     probs = path_probs(logits)
     index = torch.tensor(sample.paths, device=logits.device)
@@ -154,15 +160,20 @@ def conditional_probs(logits: Tensor, sample: PathSample) -> Tensor:
 
 
 def gated_sum(gates: Tensor, outputs: Sequence[Any]) -> Any:
-    """Y = Σ_j g_j o_j for one-hot gates: the value of `outputs[0]`, with the gradient of every gate.
+    """Gated sum y = Σ_j g_j o_j for one-hot gates: the value of `outputs[0]`, with the gradients of all gates.
 
     Args:
-        gates: Shape (number of sampled paths,), one-hot at the first; see `straight_through_gates`.
-        outputs: Outputs of the sampled paths, the active one first: tensors, or alike (nested) tuples, lists or
-            dictionaries of tensors. Gradients flow into the first one only, as the others' gates are 0.
+        gates: One-hot gates of shape (number of sampled paths,), of which the first is 1; see
+            `straight_through_gates`.
+        outputs: Outputs of the sampled paths, the active one first. Each output is a tensor, or a nested structure of
+            tuples, lists or dictionaries of tensors, which is the same for all paths. Gradients only flow into the
+            first output, because the other gates are 0.
 
     Returns:
-        The active output, as a new tensor that may be modified in place.
+        The active output, with new floating-point tensors that may be modified in place.
+
+    Raises:
+        TypeError: The outputs have different structures.
     """
     if all(isinstance(output, Tensor) and output.is_floating_point() for output in outputs):
         return _GatedSum.apply(gates, *outputs)
@@ -182,9 +193,9 @@ def gated_sum(gates: Tensor, outputs: Sequence[Any]) -> Any:
 class _GatedSum(torch.autograd.Function):
     """y = o_0, and ∂L/∂g_j = ⟨∂L/∂y, o_j - o_0⟩.
 
-    Eq. 4 is unchanged when the same number is added to every ∂L/∂g_j, since Σ_j p_j (δ_ij - p_i) = 0. So the
-    gates' gradients are given relative to the active one's: its output needs no saving, only the differences do
-    (none for a path that ended in the same place), and they are found without cancellation.
+    Adding the same number to every ∂L/∂g_j does not change eq. 4, because Σ_j p_j (δ_ij - p_i) = 0. So the gradients of
+    the gates are computed relative to the active gate's gradient. Then only the differences o_j - o_0 are saved for the
+    backward pass, not o_0 itself, and the gradients suffer no cancellation.
     """
 
     @staticmethod
@@ -206,39 +217,35 @@ class _GatedSum(torch.autograd.Function):
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩, a scalar, summed in single precision or better."""
+    """Inner product ⟨a, b⟩, a scalar, summed in single precision or better."""
     if a.device.type == "cpu" and a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64):
         for memory_format in (torch.contiguous_format, torch.channels_last):
             if a.ndim != 4 and memory_format is torch.channels_last:
                 break
             if a.is_contiguous(memory_format=memory_format) and b.is_contiguous(memory_format=memory_format):
-                # One pass over both instead of three over the product as well.
+                # A dot product reads both tensors once. `sum(a * b)` would also write and read the product.
                 return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
     return torch.sum(a * b, dtype=torch.float32)
-
-
-def rescale_pair(alpha: Tensor, before: Tensor, sample: PathSample, temperature: float = 1.0) -> None:
-    """Shift the pair's α, in place, so that the probabilities of all other paths are as before (section 3.2.1).
-
-    The shift is τ (log Σ_pair exp(α_before / τ) - log Σ_pair exp(α_after / τ)), the same for both. Parameters of
-    other paths are put back, should an optimizer with momentum or decay have moved them.
-
-    Args:
-        alpha: Parameters after the optimizer's step, shape (num_candidates,); changed.
-        before: Parameters before it, shape (num_candidates,).
-        sample: The paths that were sampled.
-        temperature: τ.
-    """
-    rescale_pairs([alpha], [before], [sample], temperature)
 
 
 @torch.no_grad()
 def rescale_pairs(
     alphas: Sequence[Tensor], before: Sequence[Tensor], samples: Sequence[PathSample], temperature: float = 1.0
 ) -> None:
-    """`rescale_pair` for all layers at once, which differ in number of candidates but share τ.
+    """Shift the pair's α of each layer in place, so that all other paths keep their probabilities (section 3.2.1).
 
-    A few numbers for each layer: plain arithmetic takes a tenth of the time of tensor operations on each.
+    The shift is τ (log Σ_pair exp(α_before / τ) - log Σ_pair exp(α_after / τ)), the same for both paths of the pair.
+    The α of all other paths are reset to their values before the step, because an optimizer with momentum or weight
+    decay may have moved them.
+
+    Each layer has only a few numbers, so plain Python arithmetic takes a tenth of the time of tensor operations.
+
+    Args:
+        alphas: Architecture parameters of each layer after the optimizer's step, shape (num_candidates,) each; changed
+            in place. The number of candidates may differ between layers.
+        before: Architecture parameters of each layer before that step, of the same shapes.
+        samples: Paths that were sampled in each layer.
+        temperature: Softmax temperature τ of all layers.
     """
     now, then = (torch.cat([alpha.detach() for alpha in of]).tolist() for of in (alphas, before))
     sizes = [len(alpha) for alpha in alphas]
@@ -258,11 +265,11 @@ def _log_sum_exp(values: Sequence[float], chosen: Sequence[int], temperature: fl
 
 
 def log_likelihood(logits: Tensor, sample: PathSample) -> Tensor:
-    """Log p of the active path, a scalar, differentiable: what REINFORCE weighs by the reward (section 3.3.2)."""
+    """Differentiable log-probability of the active path, which REINFORCE weights by the reward (section 3.3.2)."""
     return torch.log_softmax(logits, 0)[sample.active]
 
 
 def _draw(probs: Tensor, count: int, generator: torch.Generator | None) -> list[int]:
-    # On the CPU whatever the model runs on: all ranks and devices draw the same paths from the same seed.
+    # Always drawn on the CPU, so that all ranks and devices draw the same paths from the same seed.
     drawn: list[int] = torch.multinomial(probs.cpu().float(), count, generator=generator).tolist()
     return drawn

@@ -1,4 +1,4 @@
-"""Paths that are hardly ever drawn, removed for good in the course of a search."""
+"""Permanent removal of improbable paths during a search."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _log = logging.getLogger(__name__)
 def prune_improbable(
     gates_by_label: Mapping[str, Gate], bound: float, costs: SpaceCosts | None, budget_ms: float | None
 ) -> list[dict[str, Any]]:
-    """Remove the paths below a probability, the least likely first, as long as the budget can be met.
+    """Prune all paths below a probability, the least likely first, as long as some network still meets the budget.
 
     Args:
-        gates_by_label: All gates of a supernet; changed in place. Each keeps one path at least.
-        bound: The probability.
-        costs: Latencies of all candidates.
-        budget_ms: What some network has to be able to keep, in milliseconds.
+        gates_by_label: All gates of a supernet by label; changed in place. Each gate keeps at least one path.
+        bound: Probability below which a path is pruned.
+        costs: Latencies of all candidates. Without them, the budget is ignored.
+        budget_ms: Latency budget in milliseconds that at least one remaining network must meet; `None` for no budget.
 
     Returns:
-        What was pruned: label, candidate, and the probability it had.
+        For each pruned path a dictionary of `label`, `candidate` and the `probability` that it had.
     """
     by_probability = sorted(
         (float(p), label, index)
@@ -51,13 +51,13 @@ def prune_improbable(
 
 
 def free_pruned(model: nn.Module) -> int:
-    """Let go of the weights that no path of any gate leads to any more.
+    """Remove the modules that are only on pruned paths, and thereby free their weights.
 
     Args:
-        model: A mutated model space; changed in place.
+        model: Mutated model space; changed in place.
 
     Returns:
-        How many parameters were let go.
+        Number of parameters that were removed.
     """
     before = sum(p.numel() for p in model.parameters())
     for module in list(model.modules()):
@@ -72,15 +72,15 @@ def free_pruned(model: nn.Module) -> int:
 
 
 class _Pruned(nn.Module):
-    """Stands where a pruned candidate was. No sample has it, so nothing ever runs it."""
+    """Placeholder for a pruned module. It is never sampled, so it never runs."""
 
 
 def forget_pruned(model: nn.Module, optimizers: Iterable[optim.Optimizer]) -> None:
-    """Let optimizers forget the parameters that `free_pruned` let go, and what they remember of them.
+    """Remove the parameters that `free_pruned` removed, and their state, from optimizers.
 
     Args:
-        model: Holds the parameters that are left.
-        optimizers: Those of its weights.
+        model: Module that contains the remaining parameters.
+        optimizers: Optimizers of the model's weights; changed in place.
     """
     left = {id(p) for p in model.parameters()}
     for optimizer in optimizers:

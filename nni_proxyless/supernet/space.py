@@ -1,4 +1,4 @@
-"""MobileNetV2-style model spaces for NNI, built from `search_spaces/*.yml`."""
+"""MobileNetV2-style model spaces for NNI, built from the descriptions in `search_spaces/*.yml`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .entangling import align_candidates, entangle
 
 
 class MobileNetV2Space(ModelSpace):
-    """The space of the paper: one LayerChoice per layer over kernels, expansions and skip (section 4.1).
+    """The paper's space: one LayerChoice per layer over kernel sizes, expansion ratios and skip (section 4.1).
 
-    Its modules are named as in `operators.Network`, so weights pass between them by name.
+    Its modules have the same names as those of `network.plain_network.Network`, so weights can be copied by name.
 
     Args:
-        spec: Description of the space, or what `SpaceSpec.to_dict` makes of it.
-        entangled: Whether the candidates of a layer train the same weights (`operators.entangle_candidates`).
+        spec: Description of the space: a `SpaceSpec`, or the output of `SpaceSpec.to_dict`.
+        entangled: Whether the candidates of a layer train the same weights (see `entangling.entangle_candidates`).
 
     Shape: (batch, channels, height, width) to (batch, classes).
     """
 
-    def __init__(self, spec: SpaceSpec | Mapping[str, Any], entangled: bool = False) -> None:
+    def __init__(self, spec: SpaceSpec | Mapping[str, Any], entangled: bool = True) -> None:
         super().__init__()
         self.spec = spec if isinstance(spec, SpaceSpec) else SpaceSpec.from_dict(spec)
         norm = self.spec.norm
@@ -61,39 +61,39 @@ class MobileNetV2Space(ModelSpace):
         classes: int | None = None,
         width_mult: float | None = None,
         input_size: int | None = None,
-        entangled: bool = False,
+        entangled: bool = True,
     ) -> MobileNetV2Space:
-        """Build a shipped space by name, or any space by the path of its YAML.
+        """Build a shipped space by its name, or any space by the path of its YAML file.
 
         Args:
-            name_or_path: For instance `mobilenetv2_imagenet`, or `my_space.yml`.
-            classes: Instead of the file's number of classes.
-            width_mult: Instead of the file's width multiplier.
-            input_size: Instead of the file's image height and width.
+            name_or_path: Name such as `mobilenetv2_imagenet`, or path such as `my_space.yml`.
+            classes: Number of classes, if it differs from the file's.
+            width_mult: Width multiplier, if it differs from the file's.
+            input_size: Height and width of an image, if they differ from the file's.
             entangled: Whether the candidates of a layer train the same weights.
 
         Raises:
-            SpaceError: There is no such space, or it is not well formed.
+            SpaceError: There is no such space, or its file is malformed.
         """
         spec = SpaceSpec.from_yaml(name_or_path)
         return cls(spec.with_changes(classes=classes, width_mult=width_mult, input_size=input_size), entangled)
 
 
 def describe_space(model_space: ModelSpace) -> SpaceSpec | None:
-    """The description of a model space, if it is one of this package's kind."""
+    """Return the description of a model space, or `None` if the space is not of this package's kind."""
     spec = getattr(model_space, "spec", None)
     return spec if isinstance(spec, SpaceSpec) else None
 
 
 def require_description(model_space: ModelSpace, purpose: str) -> SpaceSpec:
-    """The description of a model space.
+    """Return the description of a model space.
 
     Args:
         model_space: Any NNI model space.
-        purpose: What it is needed for, as in "a latency table".
+        purpose: Feature that needs the description, for the error message, such as "a latency table".
 
     Raises:
-        SpaceError: The space is a class of the user's own, which says nothing of its operators.
+        SpaceError: The space is a class of the user's own, which does not describe its operators.
     """
     spec = describe_space(model_space)
     if spec is None:
@@ -105,5 +105,5 @@ def require_description(model_space: ModelSpace, purpose: str) -> SpaceSpec:
 
 
 def layer_choices(spec: SpaceSpec) -> dict[str, Categorical]:
-    """Label to the NNI mutable of each layer."""
+    """Mapping from the label of each layer to its NNI mutable."""
     return {layer.label: Categorical(layer.names, label=layer.label) for layer in spec.layers}

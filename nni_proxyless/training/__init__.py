@@ -1,4 +1,4 @@
-"""Ordinary training of networks."""
+"""Training of networks: evaluator, optimizer, accuracy and fast CPU kernels."""
 
 from ..lazy import names_of_modules
 

@@ -1,4 +1,4 @@
-"""Accuracy of a network, and batch-norm statistics of its own."""
+"""Top-k accuracy of a network, and re-estimation of its batch-norm statistics."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Batch = tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> None:
-    """Replace running statistics by the plain average over some batches.
+    """Replace the running statistics of all batch-norms by the plain average over some batches.
 
-    A supernet's statistics mix all paths; those of one decoded network are its own.
+    A supernet's running statistics mix those of all paths. So a network decoded from it needs statistics of its own.
 
     Args:
-        network: Changed in place; left in evaluation mode.
-        batches: Images and labels; nothing is learnt from either.
+        network: Network to re-estimate; changed in place and left in evaluation mode.
+        batches: Batches of images and labels. No weights are trained on them, and the labels are ignored.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -35,18 +35,18 @@ def reestimate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> None:
 
 
 def accuracy(network: nn.Module, batches: Iterable[Batch]) -> float:
-    """Top-1 accuracy, between 0 and 1, in evaluation mode."""
+    """Top-1 accuracy between 0 and 1. Puts the network into evaluation mode."""
     return accuracies(network, batches)[0]
 
 
 @torch.no_grad()
 def accuracies(network: nn.Module, batches: Iterable[Batch], tops: tuple[int, ...] = (1,)) -> tuple[float, ...]:
-    """Top-k accuracies, between 0 and 1, in evaluation mode.
+    """Top-k accuracies between 0 and 1. Puts the network into evaluation mode.
 
     Args:
-        network: Maps images to logits.
-        batches: Images and labels.
-        tops: The k of each; of fewer classes than k, all count.
+        network: Network that maps images to logits.
+        batches: Batches of images and labels.
+        tops: Value of k for each accuracy. If there are fewer than k classes, k is the number of classes.
     """
     network.eval()
     correct = torch.zeros(len(tops), dtype=torch.long)

@@ -1,13 +1,14 @@
-"""Modules that train faster on the CPU, computing the same: other kernels of PyTorch's own, put together.
+"""Modules that train faster on the CPU and compute the same results, composed of PyTorch's own kernels.
 
 Measured on mobile networks in channels_last (docs/design.md):
 
-* The gradient of a depthwise kernel wider than 3 takes PyTorch's CPU kernel ten times as long as that of one of
-  width 3, whatever the height. So it is put together from strips of width 3, each for an image shifted sideways.
-* An in-place ReLU6 keeps a copy of its input for the backward pass. With batch-norm in one function its output serves,
-  which the next convolution keeps anyway; gradients are masked where they lie.
+* PyTorch's CPU kernel takes up to ten times as long for the weight gradient of a depthwise kernel wider than 3 as for
+  one of width 3, at any height. So this module computes the gradient in strips of width 3, each with a shifted image.
+* An in-place ReLU6 saves a copy of its input for the backward pass. If batch-norm and ReLU6 are one function, their
+  output can be saved instead, and the next convolution saves that anyway. Gradients are masked in place.
 
-Searches and retrainings put them in with `accelerate`; what is exported and run on devices has none of them.
+Searches and retrainings insert these modules with `accelerate`. Exported networks and networks measured on devices do
+not contain them.
 """
 
 from __future__ import annotations
@@ -22,14 +23,20 @@ from torch.nn import functional
 from ..network.blocks import ConvBNReLU, MBConv
 
 STRIP = 3
-CHUNK_BYTES = 16 << 20  # of images at a time, so that they stay in the cache
+CHUNK_BYTES = 16 << 20  # size of the images that are processed at a time, so that they stay in the cache
 
 
 def accelerate(model: nn.Module) -> nn.Module:
-    """Replace what has a faster twin, in place; parameters, buffers and their names stay.
+    """Replace modules by faster equivalents in place. Parameters, buffers and their names do not change.
+
+    Wide depthwise convolutions are replaced anywhere in the model. Batch-norms and their ReLU6 are replaced only in
+    this package's blocks.
 
     Args:
-        model: Depthwise convolutions are replaced in any model, batch-norms with their ReLU6 in this package's blocks.
+        model: Model to accelerate; changed in place.
+
+    Returns:
+        The same model.
     """
     for module in model.modules():
         for name, child in list(module.named_children()):
@@ -64,7 +71,7 @@ def _is_wide_depthwise(conv: nn.Conv2d) -> bool:
 
 
 def _twin(kind: type[Any], module: nn.Module) -> Any:
-    """A module of a subclass with the very parameters, buffers, hooks and settings of another."""
+    """Create a module of a subclass that shares the parameters, buffers, hooks and settings of another module."""
     made: Any = object.__new__(kind)
     made.__dict__.update(module.__dict__)
     return made
@@ -75,9 +82,9 @@ def _on_plain_cpu(x: Tensor) -> bool:
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """Depthwise convolution with a kernel wider than 3, whose weight has a fast gradient on the CPU.
+    """Depthwise convolution with a kernel wider than 3 and a fast weight gradient on the CPU.
 
-    Shape: (batch, channels, height, width), as `torch.nn.Conv2d`.
+    Shape: (batch, channels, height, width), as for `torch.nn.Conv2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,24 +117,25 @@ class _DepthwiseConv(torch.autograd.Function):
 def depthwise_weight_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """∂L/∂W of a depthwise convolution, column strip by column strip.
+    """Weight gradient ∂L/∂W of a depthwise convolution, computed in strips of columns.
 
-    W[c, 0, i, j] meets x[n, c, h s + i - p, w s + j - p]. For the columns j0 to j0 + 2 that is the gradient of a kernel
-    of width 3 without padding, for x padded, and moved by j0 - p columns.
+    With stride s and padding p, W[c, 0, i, j] is multiplied by x[n, c, h s + i - p, w s + j - p]. So the gradient of
+    the columns j0 to j0 + 2 is that of a kernel of width 3 without padding, for the padded x shifted by j0 - p columns.
 
     Args:
-        grad: ∂L/∂y, shape (batch, channels, out_height, out_width).
-        x: Shape (batch, channels, height, width).
-        weight: Shape (channels, 1, kernel_height, kernel_width), kernel_width at least 3.
-        stride: Down and across.
-        padding: Down and across.
+        grad: Gradient ∂L/∂y, shape (batch, channels, out_height, out_width).
+        x: Input, shape (batch, channels, height, width).
+        weight: Weight, shape (channels, 1, kernel_height, kernel_width), with kernel_width at least 3.
+        stride: Vertical and horizontal stride.
+        padding: Vertical and horizontal padding.
 
     Returns:
-        Shape of `weight`.
+        Gradient of the shape of `weight`.
     """
     height, width = weight.shape[2:]
     columns = (grad.shape[3] - 1) * stride[1] + STRIP
-    # As an argument, padding costs no copy; but with these PyTorch's kernel is ten times as slow.
+    # Padding passed as an argument needs no copy of x. But PyTorch's kernel is then ten times as slow if the vertical
+    # stride is above 1 or the kernel is higher than the image.
     pads = stride[0] == 1 and x.shape[2] >= height
     down = padding[0] if pads else 0
     rows = x.shape[2] if pads else (grad.shape[2] - 1) * stride[0] + height
@@ -153,15 +161,18 @@ def depthwise_weight_gradient(
 
 
 def _moved(x: Tensor, top: int, left: int, rows: int, columns: int, into: Tensor | None) -> Tensor:
-    """X moved down and to the right, cut off or filled with zeros to so many rows and columns.
+    """Shift `x` down and to the right, then crop it or pad it with zeros to a given number of rows and columns.
 
     Args:
-        x: Shape (batch, channels, height, width).
-        top: Rows above it.
-        left: Columns on its left; below 0, columns that are cut off there.
-        rows: Of the result.
-        columns: Of the result.
-        into: What an earlier call with other columns on the left has given, to be overwritten.
+        x: Images, shape (batch, channels, height, width).
+        top: Number of zero rows above `x`.
+        left: Number of zero columns to the left of `x`. If negative, that many columns of `x` are cropped there.
+        rows: Number of rows of the result.
+        columns: Number of columns of the result.
+        into: Result of an earlier call that differed only in `left`. It is overwritten and returned.
+
+    Returns:
+        Shifted images, shape (batch, channels, rows, columns).
     """
     height = min(x.shape[2], rows - top)
     if into is None:
@@ -195,7 +206,10 @@ def _conv_backward(
 
 
 def _normalises_in_place(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    """Whether a batch-norm has only to normalise, by the batch's statistics, what nothing else reads."""
+    """Whether a batch-norm may overwrite its input.
+
+    That is so if it normalises by the batch's statistics, records nothing, and no autograd graph is built.
+    """
     return norm.training and not norm.track_running_stats and not torch.is_grad_enabled() and _on_plain_cpu(x)
 
 
@@ -206,11 +220,11 @@ def _normalise_(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch-norm that, in the passes without a graph of an architecture step, writes over its input.
+    """Batch-norm that overwrites its input in those passes of an architecture step that build no autograd graph.
 
-    Nothing else may read that input. In this package's blocks it is a convolution's output.
+    No other operation may read that input. In this package's blocks, it is the output of a convolution.
 
-    Shape: (batch, channels, height, width), as `torch.nn.BatchNorm2d`.
+    Shape: (batch, channels, height, width), as for `torch.nn.BatchNorm2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,12 +232,13 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class BatchNormReLU6(nn.BatchNorm2d):
-    """Batch-norm and ReLU6 in one function that keeps two tensors for the backward pass instead of three.
+    """Batch-norm and ReLU6 in one function that saves two tensors for the backward pass instead of three.
 
-    Its output must go into one operation only, and not one that hands its gradient on as it is, such as an addition:
-    the gradient is masked where it lies. In this package's blocks that is the next convolution.
+    The backward pass masks the incoming gradient in place. So the output must be used by one operation only, and this
+    operation must not pass its own gradient on unchanged, as an addition does. In this package's blocks, it is the next
+    convolution.
 
-    Shape: (batch, channels, height, width), as `torch.nn.BatchNorm2d`.
+    Shape: (batch, channels, height, width), as for `torch.nn.BatchNorm2d`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -273,16 +288,16 @@ class _BatchNormReLU6(torch.autograd.Function):
 
 
 class FasterMBConv(MBConv):
-    """MBConv that, in the passes without a graph of an architecture step, runs without its modules.
+    """MBConv that calls functions instead of its modules in passes of an architecture step without an autograd graph.
 
-    There are up to six such passes in each layer, and calling eight modules takes a fiftieth of the time of each. Where
-    one of them has hooks, all are called as in `MBConv`.
+    An architecture step has up to six such passes in each layer, and calling eight modules takes 2 % of the time of
+    each pass. If one of the modules has hooks, the pass calls all modules, as `MBConv` does.
 
-    Shape: (batch, c_in, h, w) to (batch, c_out, h / stride, w / stride), as `MBConv`.
+    Shape: (batch, c_in, h, w) to (batch, c_out, h / stride, w / stride), as for `MBConv`.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (_normalises_in_place(self.bn3, x) and self._is_as_made()):
+        if not (_normalises_in_place(self.bn3, x) and self._is_unmodified()):
             return super().forward(x)
         y = x
         if self.expands:
@@ -293,7 +308,7 @@ class FasterMBConv(MBConv):
         y = _normalise_(self.bn3, torch.conv2d(y, self.conv_pwl.weight))
         return y.add_(x) if self.residual else y
 
-    def _is_as_made(self) -> bool:
+    def _is_unmodified(self) -> bool:
         modules = self._modules
         return type(modules["bn2"]) is BatchNormReLU6 and not any(
             module._forward_pre_hooks or module._forward_hooks for module in modules.values() if module is not None

@@ -1,4 +1,4 @@
-"""Training and validation of networks: an NNI Lightning evaluator, batch-norm re-estimation, accuracy."""
+"""The training of image classifiers, as a Lightning module for NNI's evaluator."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .sgd import make_sgd
 
 
 class ImageClassification(LightningModule):
-    """Cross-entropy, SGD with Nesterov momentum, cosine learning rate.
+    """Training with cross-entropy, SGD with Nesterov momentum and a cosine learning rate.
 
     Args:
-        learning_rate: At the start; falls to 0 along a half cosine.
-        momentum: Of SGD.
-        weight_decay: L2 penalty.
-        decay_norm_bias: Whether it holds for the weights of norms and for biases too.
-        label_smoothing: Of the cross-entropy in training.
-        total_steps: Weight steps of the whole training.
-        warmup_steps: Of these, steps at the start in which the learning rate rises from 0.
-        channels_last: Memory format of network and images: 2 to 3 times as fast on the CPU.
+        learning_rate: Initial learning rate. It falls to 0 along a half cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Factor of the L2 penalty on the weights.
+        label_smoothing: Label smoothing of the training loss.
+        total_steps: Number of weight steps of the whole training.
+        warmup_steps: Number of first steps, included in `total_steps`, in which the learning rate rises linearly.
+        decay_norm_bias: Whether weight decay also applies to the parameters of norms and to biases.
+        channels_last: Whether network and images use channels_last, which is 2 to 3 times as fast on the CPU.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class ImageClassification(LightningModule):
         entangle(model)
 
     def on_fit_start(self) -> None:
-        entangle(self.model)  # now that its weights are on their device
+        entangle(self.model)  # again, because moving the weights to their device has copied them
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channels, height, width) to (batch, classes)."""
+        """Map images (batch, channels, height, width) to logits (batch, classes)."""
         return self.model(images.contiguous(memory_format=self.memory_format))  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -70,7 +70,7 @@ class ImageClassification(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log `val_accuracy`, between 0 and 1: what NNI's ENAS rewards a sampled network with."""
+        """Log `val_accuracy`, between 0 and 1. NNI's ENAS uses it as the reward of a sampled network."""
         images, labels = batch
         self.log("val_accuracy", (self(images).argmax(1) == labels).float().mean())
 
@@ -90,18 +90,18 @@ class ImageClassification(LightningModule):
         decayed: list[nn.Parameter] = []
         exempt: list[nn.Parameter] = []
         for parameter in self.parameters():
-            # Those of a norm and all biases have one dimension; what is convolved or multiplied has more.
+            # Parameters of norms and biases have one dimension. Weights of convolutions and linear layers have more.
             (decayed if parameter.ndim > 1 else exempt).append(parameter)
         return [{"params": decayed}, {"params": exempt, "weight_decay": 0.0}]
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:
-    """Part of the learning rate in a step: a straight rise, then a half cosine to 0 (Goyal et al. 2017, section 2.2).
+    """Factor of the learning rate in a step: a linear rise, then a half cosine to 0 (Goyal et al. 2017, section 2.2).
 
     Args:
-        step: Counted from 0.
-        warmup: Steps of the rise.
-        total: Steps in all.
+        step: Number of the step, counted from 0.
+        warmup: Number of steps of the rise.
+        total: Number of all steps.
     """
     if step < warmup:
         return (step + 1) / warmup

@@ -1,4 +1,4 @@
-"""SGD with Nesterov momentum, fused on the CPU where the weights allow it."""
+"""SGD with Nesterov momentum, fused on the CPU for weights whose memory layout allows it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from ..errors import InputError
 
 
 class FusedSGD(torch.optim.SGD):
-    """SGD in one kernel for each tensor, also where only some of the weights have a momentum yet.
+    """SGD with one fused kernel per tensor, even if only some weights have a momentum buffer so far.
 
-    PyTorch's fused kernel cannot begin the momentum of some weights only, as when a path is sampled for the first time.
+    PyTorch's fused kernel cannot start the momentum of only some weights. That happens when a path is sampled for the
+    first time.
     """
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; momentum that is not there yet begins at 0, which is what SGD without dampening does."""
+        """Take one step. Missing momentum buffers start at 0, which gives the same step as SGD without dampening."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -39,17 +40,18 @@ def make_sgd(
     *,
     overlapping: bool = False,
 ) -> torch.optim.SGD:
-    """SGD, with Nesterov momentum where there is momentum; fused on the CPU.
+    """Create an SGD optimizer, with Nesterov momentum if `momentum` is above 0.
 
-    Not on CUDA, where Lightning cannot clip what a scaler (16-mixed) has scaled in a fused optimizer.
+    SGD with momentum is fused on the CPU. It is not fused on CUDA, because Lightning cannot clip gradients that a
+    gradient scaler (precision 16-mixed) has scaled if the optimizer is fused.
 
     Args:
-        parameters: Tensors or groups of them.
-        learning_rate: At the start.
-        momentum: Of SGD.
-        weight_decay: L2 penalty, of groups that have none of their own.
-        overlapping: Whether some of them are views of the same memory, which must not be changed at the same time: on
-            CUDA PyTorch would otherwise take a step on all tensors at once.
+        parameters: Tensors, or parameter groups (dictionaries) of tensors.
+        learning_rate: Initial learning rate.
+        momentum: Momentum of SGD.
+        weight_decay: Factor of the L2 penalty for groups that do not set their own.
+        overlapping: Whether some parameters are views of the same memory. Such parameters must not be updated at the
+            same time, so PyTorch's update of all tensors at once, the default on CUDA, is switched off.
     """
     listed = list(parameters)
     groups = listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
@@ -66,7 +68,10 @@ def make_sgd(
 
 
 def _fused_where_dense(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """A group in two: PyTorch's fused kernel takes every weight for dense, which entangled depthwise ones are not."""
+    """Split a group into a fused part with the dense weights and an unfused part with all others.
+
+    PyTorch's fused kernel treats every weight as dense. Entangled depthwise weights are not.
+    """
     dense = [weight for weight in group["params"] if _is_dense(weight)]
     kept = {id(weight) for weight in dense}
     strided = [weight for weight in group["params"] if id(weight) not in kept]
@@ -75,7 +80,7 @@ def _fused_where_dense(group: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _is_dense(weight: Tensor) -> bool:
-    """Whether its elements fill a piece of memory, in whatever order."""
+    """Whether the elements of a weight fill a block of memory without gaps, in any order of dimensions."""
     filled = 1
     for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
         if size > 1:
@@ -86,13 +91,14 @@ def _is_dense(weight: Tensor) -> bool:
 
 
 def check_fused(optimizers: Iterable[Any]) -> None:
-    """Refuse fused optimizers of weights that are views with gaps, as entangled depthwise kernels are.
+    """Check that no fused optimizer has weights that are views with gaps, such as entangled depthwise kernels.
 
     Args:
-        optimizers: Those of an evaluator, PyTorch's or Lightning's.
+        optimizers: Optimizers of an evaluator, either PyTorch's or Lightning's.
 
     Raises:
-        InputError: PyTorch's fused kernels would take such a weight for dense, and change others in its place.
+        InputError: A fused optimizer has such a weight. PyTorch's fused kernel would treat it as dense and change other
+            weights instead.
     """
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         if group.get("fused") and not all(map(_is_dense, group["params"])):

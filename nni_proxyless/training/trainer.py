@@ -1,4 +1,4 @@
-"""What a search and a retraining share of running Lightning: hardware, memory format, random numbers, resumption."""
+"""Running Lightning, for searches and retrainings: hardware, memory format, random seeds and resumption."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 from nni.nas.evaluator.pytorch import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from .. import results_folder
 from ..errors import InputError, RecipeError
-from ..files import read_mapping
 from ..settings import Settings
 
 
 class Hardware(Protocol):
-    """The settings of a recipe that say what it is trained on."""
+    """The settings of a recipe that describe the hardware to train on."""
 
     @property
     def accelerator(self) -> str: ...
@@ -34,10 +34,10 @@ class Hardware(Protocol):
 
 
 def check_hardware(recipe: Hardware) -> None:
-    """Check that a recipe's accelerator, precision and devices are to be had here.
+    """Check that this machine has the accelerator, precision and number of devices that a recipe asks for.
 
     Raises:
-        InputError: They are not.
+        InputError: One of them is not available here.
     """
     has_cuda = torch.cuda.is_available()
     if recipe.accelerator == "gpu" and not has_cuda:
@@ -49,20 +49,20 @@ def check_hardware(recipe: Hardware) -> None:
 
 
 def uses_channels_last(recipe: Hardware) -> bool:
-    """The recipe's memory format; by default channels_last on the CPU only."""
+    """Whether a recipe trains in channels_last. By default, it does so on the CPU only."""
     if recipe.channels_last is not None:
         return recipe.channels_last
     return recipe.accelerator == "cpu" or not torch.cuda.is_available()
 
 
 def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any, **settings: Any) -> Any:
-    """Lightning's trainer, which logs to TensorBoard and leaves checkpoints to the callback.
+    """Create a Lightning trainer that logs to TensorBoard and leaves checkpoints to the callback.
 
     Args:
-        recipe: Its epochs and hardware.
-        output: Folder of the results; `tensorboard/` goes there.
-        steps_per_epoch: Steps of an epoch.
-        callback: Writes checkpoints.
+        recipe: Recipe that sets the number of epochs and the hardware.
+        output: Folder of the results, in which `tensorboard/` is created.
+        steps_per_epoch: Number of steps of an epoch.
+        callback: Callback that writes the checkpoints.
         **settings: Further arguments of the trainer.
     """
     _quiet_lightning()
@@ -83,7 +83,10 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
-    """Give an epoch random numbers of its own: what goes on in it sees the same whether it was interrupted or not."""
+    """Seed all random number generators for an epoch.
+
+    So an epoch sees the same random numbers whether or not the run was interrupted before it.
+    """
     drawn = int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0])
     torch.manual_seed(drawn)
     np.random.seed(drawn)
@@ -91,24 +94,28 @@ def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
 
 
 def is_interrupted(recipe: Settings, output: Path, needed: Iterable[str]) -> bool:
-    """Whether a folder holds a run of this very recipe to go on with.
+    """Whether a folder holds a run of exactly this recipe that can be resumed.
 
     Args:
-        recipe: The recipe.
-        output: The folder.
-        needed: Files that it needs, beside `recipe.yml`.
+        recipe: Recipe of the run.
+        output: Folder of the results.
+        needed: Names of the files, besides `recipe.yml`, that are needed to resume.
     """
-    if not all((output / name).is_file() for name in ("recipe.yml", *needed)):
+    if not all((output / name).is_file() for name in (results_folder.RECIPE, *needed)):
         return False
     try:
-        before = read_mapping(output / "recipe.yml", "recipe", RecipeError)
+        before = type(recipe).load(output / results_folder.RECIPE)
     except RecipeError:
         return False
-    return bool(before == recipe.to_dict(absolute=True))
+    # Through the checks, so that keys that are newer than the file count with their defaults.
+    return bool(before.to_dict(absolute=True) == recipe.to_dict(absolute=True))
 
 
 def _quiet_lightning() -> None:
-    """Lightning's and NNI's notices that say nothing of this run; importing Lightning resets its level."""
+    """Silence notices of Lightning and NNI that do not concern this run.
+
+    This must be called after Lightning is imported, because the import resets the level of Lightning's logger.
+    """
     for name in ("lightning_fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("nni.nas.evaluator.pytorch.lightning").setLevel(logging.ERROR)

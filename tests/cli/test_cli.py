@@ -172,7 +172,7 @@ def test_large_search_spaces_are_checked_value_by_value(recipe: Path, capsys: An
     space["weight_decay"] = {"_type": "uniform", "_value": [0.0, 0.1]}
     config.write_text(yaml.safe_dump({**content, "searchSpace": space, "maxTrialNumber": 7}))
     plan = check_config(config)
-    assert len(plan.cells) == 199
+    assert len(plan.recipes) == 199
     assert plan.trials == 7
     space["arch_learning_rate"]["_value"][70] = -1.0
     config.write_text(yaml.safe_dump({**content, "searchSpace": space}))
@@ -248,7 +248,7 @@ def test_measure_show_validate_predict(tiny_space: str, tmp_path: Path, capsys: 
     assert samples.read_text().startswith("process,workload,moment_s,value\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.csv", "t.yml", "tiny.yml"]
     out = works(["show", str(table), "--space", tiny_space], capsys)
-    assert "costs most" in out
+    assert "most expensive entries" in out
     out = works(["validate", str(table), "--space", tiny_space, "--networks", "4"], capsys)
     assert "rank correlation: Spearman" in out
     folder = tmp_path / "validation_t"
@@ -281,13 +281,13 @@ def test_fit_and_suggest(tiny_space: str, tiny_spec: SpaceSpec, tmp_path: Path, 
         + ["--out", str(tmp_path / "new.yml"), "--suggest", "3"],
         capsys,
     )
-    assert "14 networks, left out in turn: mean error 0.0 %, Spearman 1.000" in out
+    assert "cross-validation over 14 networks: mean error 0.0 %, Spearman 1.000" in out
     assert "mixture: 100 % made up" in out
     assert len((tmp_path / "new.suggestions.csv").read_text().splitlines()) == 4
     fitted = LatencyTable.load(tmp_path / "new.yml").costs(tiny_spec)
     assert fitted.smallest == pytest.approx(3 * table.costs(tiny_spec).smallest)
     out = works(["fit", "--measurements", str(csv_file), "--out", str(tmp_path / "alone.yml")], capsys)
-    assert "networks, left out in turn" in out
+    assert "cross-validation over" in out
     out = works(["compare", str(tmp_path / "new.yml"), str(tmp_path / "alone.yml")], capsys)
     assert "they disagree most" in out
 
@@ -330,14 +330,14 @@ def test_bad_latency_commands(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_command_in_a_table_is_not_run_unasked(
+def test_a_command_in_a_table_is_not_run_automatically(
     tiny_space: str, tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any
 ) -> None:
     mark = tmp_path / "run"
     table = replace(table_of(tiny_spec), backend="command", command=f"touch {mark}; echo {{model}} 3")
     table.save(tmp_path / "t.yml")
     line = fails(["latency", "validate", str(tmp_path / "t.yml"), "--space", tiny_space, "--networks", "3"], capsys)
-    assert "which is not run unasked" in line
+    assert "which is not run automatically" in line
     assert not mark.exists()
 
 

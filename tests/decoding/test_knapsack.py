@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_proxyless.decoding import knapsack as decode
-from nni_proxyless.decoding.distribution import most_likely
+from nni_proxyless.decoding.distribution import ArchitectureDistribution
 from nni_proxyless.decoding.knapsack import front, likeliest_within, most_likely_within
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import SpaceCosts
@@ -27,11 +27,13 @@ def test_most_likely_is_the_best_of_all_architectures() -> None:
             key=lambda picks: math.prod(float(probs[k][i]) for k, i in zip(candidates, picks, strict=True)),
         )
         expected = {label: candidates[label][i] for label, i in zip(candidates, best, strict=True)}
-        assert most_likely(probs, candidates) == expected
+        assert ArchitectureDistribution(candidates, probs).most_likely() == expected
 
 
 def test_ties_go_to_the_earlier_candidate() -> None:
-    assert most_likely({"a": torch.tensor([0.2, 0.4, 0.4])}, {"a": [10, 20, 30]}) == {"a": 20}
+    assert ArchitectureDistribution({"a": [10, 20, 30]}, {"a": torch.tensor([0.2, 0.4, 0.4])}).most_likely() == {
+        "a": 20
+    }
 
 
 def random_case(seed: int, layers: int = 5, whole: bool = False) -> tuple[SpaceCosts, dict[str, torch.Tensor]]:
@@ -66,7 +68,7 @@ def test_within_a_budget_it_equals_brute_force(seed: int, whole: bool) -> None:
 
 def test_a_wide_budget_gives_the_most_likely() -> None:
     costs, probs = random_case(3)
-    assert most_likely_within(probs, costs, 1e9) == most_likely(probs, costs.candidates)
+    assert most_likely_within(probs, costs, 1e9) == ArchitectureDistribution(costs.candidates, probs).most_likely()
 
 
 def test_an_impossible_budget_names_the_smallest() -> None:
@@ -196,7 +198,7 @@ def test_the_front_of_the_papers_space_in_one_pass() -> None:
     )
     probs = {k: torch.softmax(torch.tensor([draw.gauss(0, 1) for _ in range(7)]).double(), 0) for k in labels}
     points = front(probs, costs)
-    assert points[-1].choices == most_likely(probs, costs.candidates)
+    assert points[-1].choices == ArchitectureDistribution(costs.candidates, probs).most_likely()
     assert points[0].latency_ms == pytest.approx(costs.smallest)
     middle = points[len(points) // 2]
     assert most_likely_within(probs, costs, middle.latency_ms) == middle.choices

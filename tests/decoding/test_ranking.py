@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from nni_proxyless.decoding.ranking import additive_fit, rank_values, with_opinions
+from nni_proxyless.decoding.ranking import add_weighted_criteria, additive_fit, rank_values
 
 CANDIDATES = {"a": ["k3", "k5", "skip"], "b": ["k3", "k5"], "c": [[0], [1], [0, 1]]}
 ALL = [dict(zip(CANDIDATES, picks, strict=True)) for picks in itertools.product(*CANDIDATES.values())]
@@ -63,13 +63,16 @@ def test_the_order_in_which_they_come_does_not_matter() -> None:
 
 def test_other_opinions_count_a_little() -> None:
     """By hand: accuracies have standard deviation 0.02, the values 3; the last gains 0.5 · 0.02 · 1."""
-    assert with_opinions([0.3, 0.34], ([-8.0, -2.0], 0.5)) == pytest.approx([0.29, 0.35])
-    assert with_opinions([0.3, 0.34], ([-2.0, -8.0], 0.5)) == pytest.approx([0.31, 0.33])
-    assert with_opinions([0.3, 0.34], ([-2.0, -8.0], 0.5), ([1.0, 9.0], 1.0)) == pytest.approx([0.29, 0.35])
-    assert with_opinions([0.3, 0.34], ([-2.0, -8.0], 0.0)) == [0.3, 0.34] == with_opinions([0.3, 0.34])
-    assert with_opinions([0.3, 0.34], ([-2.0, -2.0], 0.5)) == [0.3, 0.34]  # strategies that learn nothing of paths
-    assert with_opinions([0.3], ([-2.0], 0.5)) == [0.3]
-    equal = with_opinions([0.3, 0.3, 0.3], ([-1.0, -2.0, -4.0], 0.5))
+    assert add_weighted_criteria([0.3, 0.34], ([-8.0, -2.0], 0.5)) == pytest.approx([0.29, 0.35])
+    assert add_weighted_criteria([0.3, 0.34], ([-2.0, -8.0], 0.5)) == pytest.approx([0.31, 0.33])
+    assert add_weighted_criteria([0.3, 0.34], ([-2.0, -8.0], 0.5), ([1.0, 9.0], 1.0)) == pytest.approx([0.29, 0.35])
+    assert add_weighted_criteria([0.3, 0.34], ([-2.0, -8.0], 0.0)) == [0.3, 0.34] == add_weighted_criteria([0.3, 0.34])
+    assert add_weighted_criteria([0.3, 0.34], ([-2.0, -2.0], 0.5)) == [
+        0.3,
+        0.34,
+    ]  # strategies that learn nothing of paths
+    assert add_weighted_criteria([0.3], ([-2.0], 0.5)) == [0.3]
+    equal = add_weighted_criteria([0.3, 0.3, 0.3], ([-1.0, -2.0, -4.0], 0.5))
     assert equal == [0.3, 0.3, 0.3]  # the first, which is the likeliest, wins
 
 

@@ -152,7 +152,7 @@ def test_networks_by_name_take_the_spaces_stages(tmp_path: Path) -> None:
     assert prepared.architecture.space_name == "mobilenet_v2_0.5"
     assert prepared.architecture.require_spec().classes == 10
     with pytest.raises(DataError, match="batch_size 5000 is larger than the training part"):
-        prepare_retraining(replace(recipe, batch_size=5000))
+        prepare_retraining(recipe.model_copy(update={"batch_size": 5000}))
 
 
 def test_classes_follow_the_data(found: Path, tiny_spec: SpaceSpec) -> None:

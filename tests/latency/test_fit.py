@@ -238,7 +238,7 @@ def test_bad_measurements_and_bases_are_refused(tiny_table: LatencyTable, tiny_s
     wrong.layers["layer0"][3] = "k7_e6"
     with pytest.raises(LatencyTableError, match="lacks candidate"):
         fit_table(Measurements({k: v.astype(object) for k, v in wrong.layers.items()}, wrong.latency_ms), [basis])
-    with pytest.raises(LatencyTableError, match="knows operators, not layers: give its --space"):
+    with pytest.raises(LatencyTableError, match="has entries for operators, not for layers: give its --space"):
         fit_table(measure(device(0), 20, 1), [table_of(tiny_spec)])
 
 

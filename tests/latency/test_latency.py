@@ -40,8 +40,8 @@ from nni_proxyless.latency import (
 )
 from nni_proxyless.latency import validate as validation
 from nni_proxyless.latency.backends.onnx_runtime import export_onnx, quantize_static
-from nni_proxyless.latency.calibration import fit_corrections
-from nni_proxyless.latency.measure import calibrate, calibration_architectures, draw_architectures
+from nni_proxyless.latency.calibration import calibrate, fit_corrections
+from nni_proxyless.latency.random_architectures import calibration_architectures, draw_architectures
 from nni_proxyless.network.operators import Operator
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.supernet.test_gates import finite_difference
@@ -153,7 +153,7 @@ def test_impossible_latencies_are_refused(tiny_table: LatencyTable, value: objec
 def test_doubled_operators_are_refused(tiny_table: LatencyTable) -> None:
     content = tiny_table.to_dict()
     content["operators"].append(content["operators"][0])
-    with pytest.raises(LatencyTableError, match="stands twice"):
+    with pytest.raises(LatencyTableError, match="is a duplicate"):
         LatencyTable.from_dict(content)
 
 

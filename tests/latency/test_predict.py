@@ -114,7 +114,7 @@ def test_json_of_architectures_samples_and_distributions(
         ("latency_ms\n1\n", "have no column for a layer"),
         ("a,a,latency_ms\nk3,k3,1\n", "more than one column named 'a'"),
         ("a,,latency_ms\nk3,k3,1\n", "column 2 has no name"),
-        ("name,a,latency_ms\nx,k3,1\ny,k3,2\nz,k5,3\n", "column 'name' has another value in each row"),
+        ("name,a,latency_ms\nx,k3,1\ny,k3,2\nz,k5,3\n", "column 'name' has a different value in each row"),
     ],
 )
 def test_bad_measurements(text: str, message: str, tmp_path: Path) -> None:

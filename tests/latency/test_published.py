@@ -13,7 +13,7 @@ from nni_proxyless.errors import InputError, LatencyTableError
 from nni_proxyless.latency import LatencyTable, OperatorCost, random_architecture
 from nni_proxyless.latency.compare import compare
 from nni_proxyless.latency.published import import_table
-from nni_proxyless.latency.show import dearest, describe, layer_bars
+from nni_proxyless.latency.show import describe, layer_bars, most_expensive
 from nni_proxyless.network.operators import Operator
 from nni_proxyless.network.space_spec import SpaceSpec
 
@@ -114,5 +114,5 @@ def test_what_is_shown(tiny_table: LatencyTable, tiny_spec: SpaceSpec) -> None:
     longest = max(rows, key=lambda row: float(row[1]))
     assert longest[2] == "█" * 30
     assert [row[2] for row in rows if row[0] == "skip"] == ["▏"]
-    first = dearest(tiny_table, 1)[0]
+    first = most_expensive(tiny_table, 1)[0]
     assert first.split()[0] == f"{max(c.cost for c in tiny_table.operators.values()):.4g}"

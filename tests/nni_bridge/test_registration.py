@@ -99,11 +99,11 @@ def test_a_good_environment_has_no_errors() -> None:
     assert {"nni", "torch", "pytorch-lightning", "pkg_resources", "backend torch", "strategy enas"} <= {
         f.what for f in findings
     }
-    assert all(f.mend for f in findings if f.level == "warning")
+    assert all(f.fix for f in findings if f.level == "warning")
 
 
 @pytest.mark.parametrize(
-    ("versions", "what", "level", "says", "mend"),
+    ("versions", "what", "level", "says", "fix"),
     [
         ({"pytorch-lightning": "2.6.6"}, "pytorch-lightning", "error", "2.6.6 does not work", "<2.1"),
         ({"pytorch-lightning": None}, "pytorch-lightning", "error", "is not installed", "<2.1"),
@@ -115,8 +115,8 @@ def test_a_good_environment_has_no_errors() -> None:
         ({"protobuf": "3.19.6"}, "protobuf", "error", "too old for onnx", "--upgrade"),
     ],
 )
-def test_a_broken_environment_is_named_with_its_mend(
-    versions: dict[str, str | None], what: str, level: str, says: str, mend: str, monkeypatch: pytest.MonkeyPatch
+def test_a_broken_environment_is_named_with_its_fix(
+    versions: dict[str, str | None], what: str, level: str, says: str, fix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = compatibility.installed
 
@@ -128,7 +128,7 @@ def test_a_broken_environment_is_named_with_its_mend(
     finding = found(what)
     assert finding.level == level
     assert says in str(finding)
-    assert mend in str(finding)
+    assert fix in str(finding)
 
 
 def test_without_pkg_resources(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ def test_a_busy_port_and_a_folder_that_cannot_be_written(tmp_path: Path, monkeyp
     monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(tmp_path / "file"))
     finding = found("tables and warm-ups")
     assert finding.level == "error"
-    assert "set NNI_PROXYLESS_CACHE" in finding.mend
+    assert "set NNI_PROXYLESS_CACHE" in finding.fix
     assert stat.S_ISREG((tmp_path / "file").stat().st_mode)
 
 

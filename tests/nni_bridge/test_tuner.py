@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nni_proxyless.nni_bridge.grid_points import Rules, find_cell, needs_weight
+from nni_proxyless.nni_bridge.grid_points import Rules, find_grid_point, needs_weight
 from nni_proxyless.nni_bridge.tuner import LatencyBudget, manager_jobs
 from nni_proxyless.nni_bridge.weight_search import WeightRange, next_weight
 
@@ -93,7 +93,7 @@ def outcome(tmp_path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 5])
-def test_every_cell_meets_its_budget(concurrency: int, tmp_path: Path) -> None:
+def test_every_grid_point_meets_its_budget(concurrency: int, tmp_path: Path) -> None:
     manager = Manager(made(max_trials_per_cell=8), concurrency)
     manager.run(device)
     rows = outcome(tmp_path)
@@ -179,7 +179,7 @@ def test_a_crash_is_tried_once_more(tmp_path: Path) -> None:
     assert [row["outcome"] for row in outcome(tmp_path)] == ["one trial", "met"]
 
 
-def test_a_cell_that_crashes_twice_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_grid_point_that_crashes_twice_is_given_up_and_the_others_go_on(tmp_path: Path) -> None:
     manager = Manager(made(space(strategy=["darts", "proxyless"], budget_ms=[6.0])))
     manager.run(lambda p: None if p["strategy"] == "darts" else device(p))
     assert [p["strategy"] for p in manager.handed] == ["darts", "darts", "proxyless"]
@@ -208,8 +208,8 @@ def test_results_that_come_twice_or_late_or_from_elsewhere_do_no_harm(tmp_path: 
     tuner.receive_trial_result(78, "not a mapping", None)
     (following,) = tuner.generate_multiple_parameters([1])
     assert following["latency_weight"] != parameters["latency_weight"]
-    cells = json.loads((tmp_path / "latency_budget.json").read_text())
-    assert [trial["state"] for trial in cells[0]["trials"]] == ["done", "running"]
+    points = json.loads((tmp_path / "latency_budget.json").read_text())
+    assert [trial["state"] for trial in points[0]["trials"]] == ["done", "running"]
 
 
 def test_resume_repeats_nothing(tmp_path: Path) -> None:
@@ -230,17 +230,17 @@ def test_resume_repeats_nothing(tmp_path: Path) -> None:
     again.import_data([{"parameter": p, "value": device(p)} for p in interrupted])
     resumed.run(device)
     assert not [p for p in resumed.handed if p in before]
-    cells = [{k: v for k, v in p.items() if k != "latency_weight"} for p in before + resumed.handed]
-    assert len({json.dumps(cell, sort_keys=True) for cell in cells}) == 16
+    points = [{k: v for k, v in p.items() if k != "latency_weight"} for p in before + resumed.handed]
+    assert len({json.dumps(point, sort_keys=True) for point in points}) == 16
 
 
 def test_after_a_resume_the_manager_is_asked_what_became_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """NNI never tells the end of a trial from before a resume, and loses those that had not been started."""
-    cells = space(strategy=["proxyless"], budget_ms=[1.0, 2.0, 3.0, 4.0])
-    made(cells).generate_multiple_parameters([0, 1, 2])
+    grid = space(strategy=["proxyless"], budget_ms=[1.0, 2.0, 3.0, 4.0])
+    made(grid).generate_multiple_parameters([0, 1, 2])
     again = LatencyBudget()
     again.load_checkpoint()
-    again.update_search_space(cells)
+    again.update_search_space(grid)
     jobs = [
         ({"strategy": "proxyless", "budget_ms": 1.0}, "RUNNING"),
         ({"strategy": "proxyless", "budget_ms": 2.0}, "WAITING"),
@@ -258,15 +258,15 @@ def test_after_a_resume_the_manager_is_asked_what_became_of_trials(monkeypatch: 
 
 
 def test_a_second_try_that_was_never_started_is_not_a_second_crash(monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = space(strategy=["proxyless"], budget_ms=[1.0])
-    tuner = made(cells)
+    grid = space(strategy=["proxyless"], budget_ms=[1.0])
+    tuner = made(grid)
     (parameters,) = tuner.generate_multiple_parameters([0])
     tuner.trial_end(0, False)
     assert tuner.generate_multiple_parameters([1]) == [parameters]  # and the manager is killed
     for expected in ([parameters], []):
         again = LatencyBudget()
         again.load_checkpoint()
-        again.update_search_space(cells)
+        again.update_search_space(grid)
         crashes = 1 if expected else 2
         monkeypatch.setattr(
             "nni_proxyless.nni_bridge.tuner.manager_jobs", lambda n=crashes: [(parameters, "USER_CANCELED")] * n
@@ -305,7 +305,7 @@ def test_a_changed_search_space_keeps_what_is_known() -> None:
     assert [p["budget_ms"] for p in manager.handed] == [4.0, 8.0]
 
 
-def test_which_cells_need_a_weight() -> None:
+def test_which_grid_points_need_a_weight() -> None:
     rules = Rules()
     assert not needs_weight({"strategy": "proxyless"}, rules)
     assert not needs_weight({}, rules)
@@ -353,7 +353,7 @@ def test_arguments_are_checked(arguments: dict[str, Any], message: str) -> None:
         ({"seed": {"_type": "uniform", "_value": [0, 1]}}, "searchSpace.seed must be like"),
         ({"seed": {"_type": "choice", "_value": []}}, "searchSpace.seed must be like"),
         (space(latency_weight=[0.1]), "finds latency_weight itself"),
-        (space(seed=[*range(200)], budget_ms=[*range(1, 200)]), "has 39800 cells; at most 10000"),
+        (space(seed=[*range(200)], budget_ms=[*range(1, 200)]), "has 39800 grid points; at most 10000"),
     ],
 )
 def test_search_spaces_are_checked(bad: dict[str, Any], message: str) -> None:
@@ -379,9 +379,9 @@ def test_bisection_finds_the_weight_of_any_falling_curve(low: float, high: float
     )
 
 
-def test_parameters_find_their_cell_whatever_the_weight() -> None:
+def test_parameters_find_their_grid_point_whatever_the_weight() -> None:
     tuner = made(space(strategy=["darts"], budget_ms=[4.0, 8.0]))
-    cell = find_cell(tuner._cells, {"budget_ms": 8.0, "strategy": "darts", "latency_weight": 3.0}, Rules())
-    assert cell is not None
-    assert cell.values["budget_ms"] == 8.0
-    assert find_cell(tuner._cells, {"strategy": "darts"}, Rules()) is None
+    point = find_grid_point(tuner._points, {"budget_ms": 8.0, "strategy": "darts", "latency_weight": 3.0}, Rules())
+    assert point is not None
+    assert point.values["budget_ms"] == 8.0
+    assert find_grid_point(tuner._points, {"strategy": "darts"}, Rules()) is None

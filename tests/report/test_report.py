@@ -117,7 +117,7 @@ def test_the_report_says_so_where_another_network_is_faster() -> None:
     first, second = own_is_fastest(rows)
     assert first.startswith("a: its own network is NOT the fastest of its class here: it takes 2 ms")
     assert "that of b (1.5 ms, accuracy 0.9100)" in first
-    assert second.startswith("b: its own network is the fastest, or equal")
+    assert second.startswith("b: its own network is the fastest, or equally fast")
     rows[1]["accuracy"] = 0.88  # of another class
     assert "is the fastest" in own_is_fastest(rows)[0]
 

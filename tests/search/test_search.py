@@ -16,7 +16,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from PIL import Image
 
 from nni_proxyless import Architecture
 from nni_proxyless.cli.entry import main
-from nni_proxyless.decoding.ranking import additive_fit, with_opinions
+from nni_proxyless.decoding.ranking import add_weighted_criteria, additive_fit
 from nni_proxyless.deploy.retrain import load_architecture
 from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 from nni_proxyless.errors import InputError
@@ -35,11 +34,11 @@ from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
-from nni_proxyless.search import recorder
-from nni_proxyless.search.judge import decode_finalists
+from nni_proxyless.search.epoch_callback import EpochCallback
 from nni_proxyless.search.prepare import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
+from nni_proxyless.search.shared_weights import decode_finalists
 from nni_proxyless.search.warmup import shared_warmup
 from nni_proxyless.strategies.lightning_module import ProxylessLightningModule
 from nni_proxyless.supernet.gates import path_probs
@@ -90,7 +89,7 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
         settings |= {"finalists": 3, "finalist_epochs": 2}
     searched(recipe_file, "whole", **settings)
     assert (recipe_file.parent / "whole" / "pruned.csv").is_file()
-    original = recorder.Recorder._record
+    original = EpochCallback._record
     for epoch in (1, 3, 5):  # in the warm-up, in the search, and after paths were pruned; always before the checkpoint
 
         def stop(self: Any, trainer: Any, number: int, epoch: int = epoch) -> None:
@@ -99,7 +98,7 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(recorder.Recorder, "_record", stop)
+            patch.setattr(EpochCallback, "_record", stop)
             with pytest.raises(Killed):
                 searched(recipe_file, "parts", **settings)
     _, output = searched(recipe_file, "parts", **settings)
@@ -136,7 +135,7 @@ def test_a_trial_that_crashed_at_the_very_end_is_taken_over_with_its_records(rec
 def test_a_finished_search_is_not_trained_again(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, output = searched(recipe_file, "out")
     rows = history(output)
-    monkeypatch.setattr(recorder.Recorder, "_record", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(EpochCallback, "_record", lambda *_: pytest.fail("trained again"))
     second, _ = searched(recipe_file, "out")
     assert second.choices == first.choices
     assert history(output) == rows
@@ -237,13 +236,14 @@ def test_a_warmup_that_fails_is_left_to_the_next() -> None:
 RANKS = """
 import sys, torch
 from pathlib import Path
-from nni_proxyless import recorder
-from nni_proxyless.recipe import Recipe
-from nni_proxyless.search import prepare, run_search
+from nni_proxyless.search.epoch_callback import EpochCallback
+from nni_proxyless.search.prepare import prepare
+from nni_proxyless.search.recipe import Recipe
+from nni_proxyless.search.run import run_search
 
 folder = Path(sys.argv[1])
 seen = []
-original = recorder.Recorder.on_train_epoch_end
+original = EpochCallback.on_train_epoch_end
 
 def watched(self, trainer, module):
     # Before anything is shared at the end of the epoch.
@@ -251,7 +251,7 @@ def watched(self, trainer, module):
     seen.append({"rank": trainer.global_rank, "state": state, "losses": torch.stack(self._losses)})
     original(self, trainer, module)
 
-recorder.Recorder.on_train_epoch_end = watched
+EpochCallback.on_train_epoch_end = watched
 run_search(prepare(Recipe.load(folder / "recipe.yml", {
     "devices": 2, "accelerator": "cpu", "batch_size": 32, "epochs": 4, "prune_below": 0.02,
     "arch_gradient": sys.argv[2],
@@ -379,7 +379,7 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
     assert [int(row["multiply_adds"]) for row in finalists] == [network.multiply_adds for network in networks]
     sizes = [math.log(network.multiply_adds) for network in networks]
     fitted = additive_fit(chosen, [float(row["accuracy"]) for row in finalists])
-    ranked = with_opinions(fitted, (logs, 0.15), (sizes, 0.3))
+    ranked = add_weighted_criteria(fitted, (logs, 0.15), (sizes, 0.3))
     assert [float(row["ranked_by"]) for row in finalists] == pytest.approx(ranked)
     best = finalists[ranked.index(max(ranked))]
     assert architecture.candidate_names == best["architecture"]
@@ -590,7 +590,7 @@ def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
     spec = SpaceSpec.from_yaml(recipe.space).with_changes(width_mult=0.1, input_size=32, classes=2)
     table = table_of(spec)  # hundredths of a millisecond, where mul_log needs more than one
     table.save(tmp_path / "mobile.yml")
-    architecture = run_search(prepare(replace(recipe, target="mobile")), tmp_path / "out")
+    architecture = run_search(prepare(recipe.model_copy(update={"target": "mobile"})), tmp_path / "out")
     assert architecture.require_spec().name == "mobilenetv2_imagenet"
     assert len(architecture.choices) == 21
     assert [row["epoch"] for row in history(tmp_path / "out")] == ["1", "2"]

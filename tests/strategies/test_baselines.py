@@ -12,15 +12,14 @@ from typing import Any
 import pytest
 import torch
 from nni.nas.strategy import DARTS, RandomOneShot
-from torch import nn
 
 from nni_proxyless import Architecture, LatencyTable, MobileNetV2Space
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.decoding.random_networks import draw_within
 from nni_proxyless.errors import InputError, RecipeError
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.search import judge, recorder
 from nni_proxyless.search import run as search
+from nni_proxyless.search.epoch_callback import EpochCallback
 from nni_proxyless.search.make_strategy import make_strategy
 from nni_proxyless.search.prepare import prepare
 from nni_proxyless.search.recipe import STRATEGIES, Recipe
@@ -33,6 +32,7 @@ from nni_proxyless.strategies.baselines import (
     RandomSearch,
     RewardTerm,
 )
+from nni_proxyless.strategies.network_score import NetworkScore
 from nni_proxyless.strategies.proxyless import ProxylessNAS
 from nni_proxyless.training.image_classification import ImageClassification
 
@@ -148,7 +148,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     name: str, recipe_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, folder = searched(recipe_file, "whole", strategy=name)
-    original = recorder.Recorder._record
+    original = EpochCallback._record
 
     class Killed(BaseException):
         pass
@@ -159,7 +159,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(recorder.Recorder, "_record", stop)
+        patch.setattr(EpochCallback, "_record", stop)
         with pytest.raises(Killed):
             searched(recipe_file, "parts", strategy=name)
     parts, resumed = searched(recipe_file, "parts", strategy=name)
@@ -191,7 +191,7 @@ def test_enas_goes_on_where_it_was(recipe_file: Path, monkeypatch: pytest.Monkey
 def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
     prepared = prepare(Recipe.load(recipe_file, {"strategy": "enas", "epochs": 2, "warmup_epochs": 0}))
     seen: list[Any] = []
-    original = recorder.Recorder.decode
+    original = EpochCallback.decode
 
     def decode(self: Any) -> Any:
         state = torch.get_rng_state()
@@ -202,7 +202,7 @@ def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recorder.Recorder, "decode", decode)
+        patch.setattr(EpochCallback, "decode", decode)
         run_search(prepared, recipe_file.parent / "out")
     assert seen
     assert all(seen)
@@ -210,15 +210,15 @@ def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
 
 def test_random_search_takes_the_best_of_those_it_drew(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ranked on the part of the data that is there for the architecture, not on the one held out."""
-    judged: list[tuple[int, float]] = []
-    original = judge.accuracy
+    scored: list[tuple[int, float]] = []
+    original = NetworkScore.of
 
-    def accuracy(network: nn.Module, batches: Any) -> float:
-        value = original(network, batches)
-        judged.append((len(batches.dataset), value))
+    def of(self: Any, sample: Any) -> float:
+        value = original(self, sample)
+        scored.append((len(self._validation().dataset), value))
         return value
 
-    monkeypatch.setattr(judge, "accuracy", accuracy)
+    monkeypatch.setattr(NetworkScore, "of", of)
     prepared = prepare(
         Recipe.load(
             recipe_file,
@@ -237,7 +237,7 @@ def test_random_search_takes_the_best_of_those_it_drew(recipe_file: Path, monkey
     found = run_search(prepared, recipe_file.parent / "out")
     size = len(prepared.splits.architecture)
     assert len(prepared.splits.held_out) != size
-    ranked = [value for number, value in judged if number == size]
+    ranked = [value for number, value in scored if number == size]
     assert len(ranked) == 5
     assert found.choices == made[0].finalists()[max(range(5), key=ranked.__getitem__)]
 
@@ -253,7 +253,7 @@ def test_drawn_networks_are_within_any_feasible_budget(tiny_spec: SpaceSpec, tin
     assert len(draw_within(costs.candidates, costs, costs.largest, 8, random.Random(0))) == 8
 
 
-@pytest.mark.parametrize("name", ["tests.strategies.test_baselines:Mine", "tests.test_baselines:MyDARTS"])
+@pytest.mark.parametrize("name", ["tests.strategies.test_baselines:Mine", "tests.strategies.test_baselines:MyDARTS"])
 def test_a_strategy_of_the_users_own(name: str, recipe_file: Path) -> None:
     found, _ = searched(recipe_file, "out", strategy=name)
     assert found.strategy == name
@@ -270,9 +270,9 @@ def test_a_subclass_of_proxyless_has_its_keys(
     made = make_strategy(Recipe.load(recipe_file, settings), tiny_table, tiny_spec, 4)
     assert isinstance(made, MyProxyless)
     assert made.colour == "blue"
-    assert (made.arch.gradient, made.arch.reinforce_samples, made.arch.warmup_epochs) == ("reinforce", 3, 2)
+    assert (made.arch.arch_gradient, made.arch.reinforce_samples, made.arch.warmup_epochs) == ("reinforce", 3, 2)
     assert made.seed == 7
-    assert made.arch.weight_decay == 0.0
+    assert made.arch.effective_arch_weight_decay == 0.0
     with pytest.raises(RecipeError, match="does not take these arguments"):
         make_strategy(
             Recipe.load(recipe_file, {**settings, "strategy_args": {"color": "blue"}}), tiny_table, tiny_spec, 4
@@ -293,7 +293,7 @@ def test_recipes_decay_the_architecture_with_the_full_gradient(
 ) -> None:
     made = make_strategy(Recipe.load(recipe_file, settings), tiny_table, tiny_spec, 4)
     assert isinstance(made, ProxylessNAS)
-    assert made.arch.weight_decay == decay
+    assert made.arch.effective_arch_weight_decay == decay
 
 
 @pytest.mark.parametrize(

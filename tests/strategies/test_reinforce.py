@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from nni_proxyless.strategies.reinforce import Baseline, reward, surrogate, top1
+from nni_proxyless.strategies.reinforce import MovingAverage, reward, surrogate, top1
 from nni_proxyless.supernet.gates import PathSample, log_likelihood, path_probs, sample_path
 
 REWARDS = torch.tensor([[0.2, 0.9], [0.5, 0.1], [0.7, 0.4]])  # of each pair of paths of two layers
@@ -72,11 +72,11 @@ def test_rewards_by_hand() -> None:
 
 
 def test_the_baseline_of_a_batch_is_that_of_the_batches_before() -> None:
-    baseline = Baseline(decay=0.5)
+    baseline = MovingAverage(decay=0.5)
     assert baseline.update(torch.tensor([0.2, 0.4])) == pytest.approx(0.3)
     assert baseline.update(torch.tensor([0.7, 0.9])) == pytest.approx(0.3)
     assert baseline.value == pytest.approx(0.55)
-    other = Baseline(decay=0.5)
+    other = MovingAverage(decay=0.5)
     other.load_state_dict(baseline.state_dict())
     assert other.update(torch.tensor([0.0])) == baseline.update(torch.tensor([0.0]))
 

@@ -17,7 +17,6 @@ from nni_proxyless.supernet.gates import (
     fair_path,
     gated_sum,
     path_probs,
-    rescale_pair,
     rescale_pairs,
     sample_all,
     sample_pair,
@@ -217,7 +216,7 @@ def test_rescaling_leaves_all_other_probabilities_unchanged(seed: int) -> None:
     after = before + torch.randn(6, generator=generator, dtype=torch.float64)  # as momentum would: all have moved
     sample = PathSample(4, (1,))
     updated = after.clone()
-    rescale_pair(after, before, sample)
+    rescale_pairs([after], [before], [sample])
     others = [0, 2, 3, 5]
     torch.testing.assert_close(path_probs(after)[others], path_probs(before)[others], rtol=0, atol=1e-6)
     shift = after - updated

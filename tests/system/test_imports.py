@@ -16,8 +16,8 @@ from tests.helpers import REPOSITORY
 PACKAGE = REPOSITORY / "nni_proxyless"
 # From the lowest package to the highest: each imports only those before it. "" is what lies at the top.
 ORDER = (
-    "", "network", "data", "latency", "decoding", "supernet", "training", "nni_spaces", "strategies", "search", "deploy",
-    "report", "nni_bridge", "cli",
+    "", "network", "data", "latency", "decoding", "supernet", "training", "nni_spaces",
+    "strategies", "search", "deploy", "report", "nni_bridge", "cli",
 )  # fmt: skip
 PURE = [
     "supernet.gates",
@@ -28,6 +28,7 @@ PURE = [
     "network.architecture",
     "latency",
     "latency.isolated",
+    "latency.worker",
     "network.space_spec",
     "network.operators",
 ]

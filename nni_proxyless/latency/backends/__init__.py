@@ -1,1 +1,1 @@
-"""What runs a network, or counts what it needs."""
+"""Backends that measure the latency of a network or count its multiply-adds or parameters."""

@@ -1,4 +1,4 @@
-"""What can be counted instead of measured: multiply-adds and parameters, as tables in their own unit."""
+"""Backends that count multiply-adds or parameters instead of measuring latency. Their tables have their own unit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _AnalyticBackend(Backend):
 
     def __init__(self, threads: int = 1, batch: int = 1) -> None:
         super().__init__(threads, batch)
-        # Neither is asked for one device, thread count or batch: they are counted for one image.
+        # The counts are per image and do not depend on the device, the number of threads or the batch size.
         self.threads = self.batch = 1
         self.dtype = "any"
 
@@ -44,7 +44,7 @@ class _AnalyticBackend(Backend):
 
 
 class FlopsBackend(_AnalyticBackend):
-    """Multiply-adds of convolutions, matrix products and linear layers for one image: the field's FLOPs."""
+    """Multiply-adds of convolutions, matrix products and linear layers for one image, which the field calls FLOPs."""
 
     name = "flops"
     unit = "flops"
@@ -52,11 +52,11 @@ class FlopsBackend(_AnalyticBackend):
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.eval()(torch.randn(1, *input_shape))
-        return _Counted(counter.get_total_flops() / 2)  # PyTorch counts a multiply-add as two
+        return _Counted(counter.get_total_flops() / 2)  # PyTorch counts a multiply-add as two operations
 
 
 class ParamsBackend(_AnalyticBackend):
-    """Trainable parameters."""
+    """Number of parameters, without buffers."""
 
     name = "params"
     unit = "params"

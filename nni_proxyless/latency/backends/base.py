@@ -1,4 +1,4 @@
-"""What a measuring backend is: it makes a module ready to run, and the result can be asked what a run costs."""
+"""Base class of the measuring backends. A backend turns a module into a workload, which measures the cost of a run."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from ..table import Unit
 
 
 class Workload:
-    """A network made ready: `run` runs it once, to completion.
+    """A network that is ready to run.
 
     Args:
-        run: Runs it.
+        run: Function that runs the network once, to completion.
     """
 
     def __init__(self, run: Callable[[], object]) -> None:
         self.run = run
 
     def sample(self, repeats: int) -> float:
-        """Mean cost of one of `repeats` runs in a row, in the backend's unit: here milliseconds by this clock."""
+        """Measure the mean cost of a run over `repeats` consecutive runs, in the backend's unit (here milliseconds)."""
         start = time.perf_counter()
         for _ in range(repeats):
             self.run()
@@ -38,19 +38,20 @@ class Workload:
 
 
 class Backend(ABC):
-    """A way to run networks, or to count what they need.
+    """A way to measure the cost of networks, by running them or by counting.
 
     Attributes:
-        name: Its name in recipes and tables.
-        unit: Unit of what it measures.
-        clocked: Whether this process runs the network and takes the time; if not, a sample is what it is told.
-        exact: Whether every sample is the same, so that one is enough and sums need no calibration.
+        name: Name of the backend in recipes and tables.
+        unit: Unit of the measured costs.
+        clocked: Whether the measuring process itself runs and times the network. If not, another program reports the
+            time, or the cost is counted.
+        exact: Whether all samples of a network are equal, so that one sample is enough and sums need no calibration.
         dtype: Number format of the network.
-        threads: Threads it computes with.
-        batch: Images in a batch.
-        operator_protocol: How long operators are measured, unless told otherwise.
-        network_protocol: How long whole networks are measured, unless told otherwise.
-        calibration_protocol: How long those are that calibrate a table.
+        threads: Number of threads.
+        batch: Number of images in a batch.
+        operator_protocol: Default measuring protocol of operators.
+        network_protocol: Default measuring protocol of whole networks.
+        calibration_protocol: Default measuring protocol of the networks that calibrate a table.
     """
 
     name: ClassVar[str]
@@ -72,52 +73,71 @@ class Backend(ABC):
     @property
     @abstractmethod
     def version(self) -> str:
-        """Version of what runs the network."""
+        """Version of the software that runs the network."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `make_backend` needs to make the same one again, in another process."""
+        """Arguments with which `make_backend` creates an equal backend, for example in another process."""
         return {"name": self.name, "threads": self.threads, "batch": self.batch}
 
     @property
     def device(self) -> Device:
-        """What it measures on."""
+        """Device on which the backend measures."""
         return this_device()
 
     @property
     def command(self) -> str | None:
-        """The user's program, where that is the backend."""
+        """Shell command of the user that measures, if the backend is `command`; otherwise `None`."""
         return None
 
     @abstractmethod
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
-        """Make a module ready to run on a batch of inputs of `input_shape`, the batch dimension left out."""
+        """Make a module ready to run on a batch of inputs.
+
+        Args:
+            module: Module to run.
+            input_shape: Shape of one input, without the batch dimension.
+        """
 
     def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
-        """Like `prepare`, but what need be done only once is done now, and the rest, memory included, at each call."""
+        """Return a function that makes a module ready to run; the arguments are those of `prepare`.
+
+        Work that is needed only once is done immediately. The rest, including the allocation of memory, is done at each
+        call of the returned function.
+        """
         return lambda: self.prepare(copy.deepcopy(module), input_shape)
 
     def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
-        """Like `loader`, for a network that was exported to a file.
+        """Return a function that makes an exported network ready to run; see `loader`.
+
+        Args:
+            path: Path of the exported model.
+            input_shape: Shape of one input, without the batch dimension.
 
         Raises:
-            InputError: This backend does not run such files.
+            InputError: The backend cannot run this file format, or the file is invalid.
         """
-        raise InputError(f"backend {self.name} runs no file of the kind of {path.name}")
+        raise InputError(f"backend {self.name} cannot run files like {path.name}")
 
     @contextmanager
     def session(self) -> Iterator[None]:
-        """Holds the settings that a measurement needs of the whole process."""
+        """Context manager that applies the process-wide settings of a measurement."""
         if self.clocked:
             keep_freed_memory()
         yield
 
 
 def one_of(backend: str, label: str, value: object, allowed: Mapping[str, Any] | tuple[str, ...]) -> None:
-    """Check a setting that has a few values.
+    """Check that the value of a backend's setting is one of the allowed values.
+
+    Args:
+        backend: Name of the backend, for the error message.
+        label: Name of the setting.
+        value: Received value.
+        allowed: Allowed values.
 
     Raises:
-        InputError: The value is not one of them.
+        InputError: The value is not allowed.
     """
     if value not in allowed:
         raise InputError(f"backend {backend}: {label} must be one of {', '.join(allowed)}, got {value!r}")

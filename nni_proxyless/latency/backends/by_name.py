@@ -1,4 +1,4 @@
-"""The measuring backends by name."""
+"""The registry of measuring backends by name."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ BACKENDS: dict[str, type[Backend]] = {
 
 
 def make_backend(name: str, **settings: Any) -> Backend:
-    """The backend of that name.
+    """Create a backend by its name.
 
     Args:
-        name: `torch`, `onnxruntime`, `command`, `flops` or `params`.
-        **settings: `threads`, `batch` and what the backend has of its own: `device` (torch), `dtype` (onnxruntime),
-            `command`, `pattern`, `unit`, `timeout_s`, `retries`, `device` (command).
+        name: Name of the backend: `torch`, `onnxruntime`, `command`, `flops` or `params`.
+        **settings: Arguments of the backend: `threads` and `batch` for all backends; `device` for `torch`; `dtype` for
+            `onnxruntime`; `command`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for `command`.
 
     Raises:
-        InputError: There is none of that name or it has no such setting; the message lists what exists.
-        MissingDependencyError: It needs a package that is not installed.
+        InputError: The name or a setting is unknown (the message lists the allowed ones), or a value is invalid.
+        MissingDependencyError: The backend needs a package that is not installed.
     """
     if name not in BACKENDS:
         raise InputError(unknown_name("latency backend", name, BACKENDS))

@@ -1,6 +1,8 @@
-"""Any program of the user's as a backend: it is given an ONNX file and prints milliseconds.
+"""Backend that runs a shell command of the user, which receives an ONNX file and prints the latency.
 
-command: "adb push {model} /data/local/tmp/m.onnx >/dev/null && adb shell /data/local/tmp/bench m.onnx"
+Example of a command:
+
+    adb push {model} /data/local/tmp/m.onnx >/dev/null && adb shell /data/local/tmp/bench m.onnx
 """
 
 from __future__ import annotations
@@ -29,26 +31,27 @@ from .base import Backend, Workload, one_of
 from .onnx_runtime import export_onnx
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-# A number that is no part of a word, with or without its unit behind it: 12.3, 12.3ms, avg=1.23e1.
+# Matches a number that is not part of a word, optionally followed by its unit: 12.3, 12.3ms, avg=1.23e1.
 _NUMBER = re.compile(r"(?<![\w.+-])[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?=(?:ms|us|s)?\.?(?:[^\w.]|$))")
 
 
 class CommandBackend(Backend):
-    """Runs a command of the user's for each sample.
+    """Runs a shell command of the user for each sample.
 
     Args:
-        threads: Put in place of `{threads}`.
-        batch: Images in a batch; put in place of `{batch}`.
-        command: A shell command. `{model}` becomes the path of an ONNX file. What it prints is searched for
-            `pattern`.
-        pattern: A regular expression with one group, the number. Without it: the last number of the last line.
-        unit: Unit of that number: `us`, `ms` or `s`.
-        timeout_s: A run that takes longer counts as failed, in seconds.
-        retries: How often a failed run is tried again.
-        device: What it runs on, for the table.
+        threads: Number of threads; replaces `{threads}` in the command.
+        batch: Number of images in a batch; replaces `{batch}` in the command.
+        command: Shell command that prints the latency. The path of an ONNX file replaces `{model}`.
+        pattern: Regular expression that finds the latency in the output of the command. Its only group is the number,
+            and its last match counts. Defaults to the last number in the last line of the output.
+        unit: Unit of the printed number: `us`, `ms` or `s`.
+        timeout_s: Longest duration of a run, in seconds. A run that takes longer counts as failed.
+        retries: Number of times that a failed run is repeated.
+        device: Name of the measured device in the table.
 
     Raises:
-        InputError: The command lacks `{model}`, or another setting is out of range.
+        InputError: The command lacks `{model}`, or another setting is invalid.
+        MissingDependencyError: ONNX is not installed.
     """
 
     name = "command"
@@ -135,13 +138,13 @@ class CommandBackend(Backend):
         return lambda: workload
 
     def run(self, model: Path) -> float:
-        """Run the command on one file, tried again where it fails.
+        """Run the command on an ONNX file, and repeat it if it fails.
 
         Returns:
-            Milliseconds.
+            Latency in milliseconds.
 
         Raises:
-            RunError: Every try failed; the message holds the command and what the last try said.
+            RunError: Every attempt failed. The message includes the command and the reason of the last failure.
         """
         line = self.template
         for key, value in (("model", shlex.quote(str(model))), ("threads", self.threads), ("batch", self.batch)):
@@ -158,7 +161,7 @@ class CommandBackend(Backend):
         raise RunError(f"the command failed in {tries}: {failure}. The command was: {line}")
 
     def _once(self, line: str) -> float:
-        # A session of its own, so that a command that hangs is stopped with all it has started.
+        # The command gets its own session, so that a command that hangs can be stopped with all its child processes.
         with subprocess.Popen(
             line,
             shell=True,
@@ -193,7 +196,7 @@ class CommandBackend(Backend):
             wanted = f"nothing that matches pattern {self.pattern!r}"
         else:
             found = _NUMBER.findall(lines[-1])
-            wanted = "no number in its last line (pattern= says where else it stands)"
+            wanted = "no number in its last line (if it is elsewhere, set pattern)"
         if not found:
             raise RunError(f"it printed {wanted}; the last line was: {lines[-1]}")
         try:
@@ -206,7 +209,7 @@ class CommandBackend(Backend):
 
 
 class _CommandWorkload(Workload):
-    """An ONNX file that lives as long as the workload."""
+    """A workload that runs the command on a temporary ONNX file, which is deleted with the workload."""
 
     def __init__(self, backend: CommandBackend, model: bytes) -> None:
         super().__init__(lambda: self.sample(1))

@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU, fp32 or int8, and the export of modules that it and the user's own programs run."""
+"""Backend that runs networks with ONNX Runtime on the CPU, in fp32 or int8.
+
+The file also has the ONNX export of modules, which the backend `command` uses too.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,17 @@ DTYPES = ("float32", "int8")
 
 
 class OnnxRuntimeBackend(Backend):
-    """ONNX Runtime on the CPU with all graph optimisations.
+    """ONNX Runtime on the CPU, with all graph optimisations.
 
     Args:
-        threads: Threads on the CPU.
-        batch: Images in a batch.
-        dtype: `float32`, or `int8` by static quantisation. Scales come from random inputs: right for a latency,
-            which does not depend on them, not for an accuracy.
+        threads: Number of CPU threads.
+        batch: Number of images in a batch.
+        dtype: Number format, `float32` or `int8`. `int8` uses static quantisation with scales from random inputs. The
+            latency does not depend on the scales, but the accuracy does and is meaningless here.
+
+    Raises:
+        InputError: A setting is invalid.
+        MissingDependencyError: ONNX or ONNX Runtime is not installed.
     """
 
     name = "onnxruntime"
@@ -78,7 +85,7 @@ def require_onnx(what: str) -> None:
     """Check that ONNX and ONNX Runtime are installed.
 
     Raises:
-        MissingDependencyError: One is missing; the message says how to install it.
+        MissingDependencyError: One of them is missing. The message explains how to install it.
     """
     try:
         import onnx  # noqa: F401
@@ -90,14 +97,22 @@ def require_onnx(what: str) -> None:
 
 
 def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int) -> bytes:
-    """The module as an ONNX model with static shapes, batch-norm folded where it follows a convolution.
+    """Export a module as an ONNX model with static shapes, with batch norms folded into preceding convolutions.
 
-    Uses the TorchScript exporter: it takes 4 ms for an operator, the newer one seconds. It folds batch-norms as well,
-    but a network whose own are folded before takes a third less time.
+    The function uses the TorchScript exporter, which takes 4 ms per operator; the newer exporter takes seconds. The
+    exporter folds batch norms itself, but folding them beforehand makes the export of a network a third faster.
+
+    Args:
+        module: Module to export.
+        input_shape: Shape of one input, without the batch dimension.
+        batch: Number of images in a batch.
+
+    Returns:
+        Serialised ONNX model.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter announces its successor at every call
+        warnings.simplefilter("ignore")  # the exporter emits a deprecation warning at every call
         torch.onnx.export(
             fold_batch_norm(module),
             (torch.randn(batch, *input_shape),),
@@ -109,12 +124,15 @@ def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int) -> 
 
 
 def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes:
-    """Quantise an fp32 ONNX model to int8: activations and weights, per channel.
+    """Quantise the activations and weights of an fp32 ONNX model to int8, the weights per channel.
 
     Args:
-        model: The model.
-        batches: Arrays of its input's shape that the scales are taken from; one random batch if not given, which does
-            for a latency.
+        model: Serialised fp32 model.
+        batches: Arrays of the input's shape from which the scales are computed. Defaults to one random batch, which is
+            sufficient to measure latency.
+
+    Returns:
+        Serialised int8 model.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
@@ -137,7 +155,7 @@ def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes
     onnxruntime.set_default_logger_severity(3)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # it recommends a pre-processing step that the exporter has done already
+    root.setLevel(logging.ERROR)  # the quantiser recommends a pre-processing step that the exporter has already done
     try:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "int8.onnx"
@@ -156,9 +174,10 @@ def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes
 
 
 def _without_shared_weights(model: Any) -> Any:
-    """Take out the Identity nodes through which the exporter lets equal weights be one.
+    """Remove the Identity nodes through which the exporter shares equal weights.
 
-    Behind such a node a weight is no constant to the quantiser, which would quantise it at each run.
+    The quantiser does not recognise the output of such a node as a constant weight, and the model would quantise it
+    again in every run.
     """
     initializers = {tensor.name for tensor in model.graph.initializer}
     source = {

@@ -1,4 +1,4 @@
-"""PyTorch eager, on the CPU or on CUDA."""
+"""Backend that runs networks with PyTorch in eager mode, on the CPU or on a CUDA GPU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ DEVICES = ("cpu", "cuda")
 
 
 class TorchBackend(Backend):
-    """PyTorch eager, fp32, channels_last, inference mode.
+    """PyTorch in eager mode, with fp32, the channels_last memory format and inference mode.
 
     Args:
-        threads: Threads on the CPU.
-        batch: Images in a batch.
-        device: `cpu` or `cuda`.
+        threads: Number of CPU threads.
+        batch: Number of images in a batch.
+        device: Device type, `cpu` or `cuda`.
+
+    Raises:
+        InputError: A setting is invalid, or PyTorch finds no CUDA device for `cuda`.
     """
 
     name = "torch"
@@ -56,7 +59,7 @@ class TorchBackend(Backend):
         return here if self.device_type == "cpu" else replace(here, processor=torch.cuda.get_device_name())
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
-        # A program made by torch.export is in evaluation mode for good and refuses to be told so.
+        # A program loaded from torch.export is always in evaluation mode, and its `eval` method raises an error.
         network = (module if isinstance(module, GraphModule) else module.eval()).to(self.device_type)
         images = torch.randn(self.batch, *input_shape, device=self.device_type)
         if len(input_shape) == 3:
@@ -85,16 +88,16 @@ class TorchBackend(Backend):
 
 
 def load_model(path: Path) -> nn.Module:
-    """A network that was exported: TorchScript (`.pt`) or torch.export (`.pt2`).
+    """Load an exported network, a TorchScript (`.pt`) or torch.export (`.pt2`) file.
 
     Raises:
-        InputError: The file is neither.
+        InputError: The file cannot be read as either of these formats.
     """
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TorchScript announces its successor at every call
+            warnings.simplefilter("ignore")  # TorchScript emits a deprecation warning at every call
             loaded: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
             return loaded
     except (RuntimeError, ValueError, OSError) as reason:
@@ -104,7 +107,11 @@ def load_model(path: Path) -> nn.Module:
 class CudaWorkload(Workload):
     """A network on the GPU, timed between two events on its stream.
 
-    Launches are asynchronous: `run` waits for the device, and a sample is what the device took for all repeats.
+    Kernel launches are asynchronous. `run` therefore waits for the device, and `sample` divides the time between the
+    two events by the number of repeats.
+
+    Args:
+        launch: Function that launches the network once, without waiting for the device.
     """
 
     def __init__(self, launch: Callable[[], object]) -> None:

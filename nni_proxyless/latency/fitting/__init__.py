@@ -1,1 +1,1 @@
-"""Latency tables from the latencies of whole networks."""
+"""Latency tables fitted to the latencies of whole networks."""

@@ -1,8 +1,9 @@
-"""A table from whole-network latencies alone, for devices whose operators cannot be timed one by one.
+"""Fit of a latency table to whole-network latencies, for devices on which single operators cannot be timed.
 
-With many measurements: `regression.py`. With few: tables of other devices as a basis. The new device's latencies are
-a non-negative mixture of theirs, fitted by robust least squares of relative errors, plus a residual of the same kind
-as in the regression, shrunk by cross-validation, often to nothing.
+With many measurements, the table is fitted by regression (`regression.py`). With few measurements, tables of other
+devices serve as a basis. The latencies of the new device are modelled as a non-negative mixture of the latencies that
+the basis predicts, plus a residual with the same prior as in the regression. The mixture is fitted by robust least
+squares of relative errors. Cross-validation chooses the strength of the residual, which is often 0.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ _SHRINKAGES = (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)
 _FOLDS = 10
 _MOST_FOR_MIXTURE = 500
 _REWEIGHTINGS = 8
-_LEAST_NOISE = 0.005  # nobody measures better than to half a per cent
+_LEAST_NOISE = 0.005  # smallest relative measurement error that is plausible
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted table and how far to trust it.
+    """A fitted table with measures of its reliability.
 
     Attributes:
-        table: The table.
-        mean_relative_error: Of networks left out in cross-validation.
-        spearman: Rank correlation of predicted and measured latencies of networks left out.
-        networks: How many were fitted to.
-        mixture: Basis device to its share of the mean latency; empty without a basis.
-        shrinkage: Strength of the residual on the mixture; `None` without a basis.
-        warnings: What a user should know before trusting it.
+        table: Fitted table.
+        mean_relative_error: Mean relative error of the predictions of networks left out in cross-validation.
+        spearman: Rank correlation of predicted and measured latencies of networks left out in cross-validation.
+        networks: Number of networks to which the table was fitted.
+        mixture: Share of each basis table in the mean latency, by device name; empty without a basis.
+        shrinkage: Variance of the residual on the mixture, in units of the noise variance; `None` without a basis.
+        warnings: Reasons for the user to distrust the table, in sentences.
     """
 
     table: LatencyTable
@@ -58,10 +59,10 @@ class Fit:
 
 
 class Encoding:
-    """Choices of layers as columns of a matrix.
+    """One-hot encoding of the candidates of all layers; `m` is their total number.
 
     Args:
-        candidates: Label to candidate names.
+        candidates: Candidate names of each layer, by layer label.
     """
 
     def __init__(self, candidates: Mapping[str, Sequence[str]]) -> None:
@@ -69,13 +70,27 @@ class Encoding:
         self.candidates = {label: tuple(names) for label, names in candidates.items()}
 
     def features(self, layers: Mapping[str, np.ndarray[Any, Any]]) -> FloatArray:
-        """One-hot choices, shape (n, m)."""
+        """Encode `n` networks.
+
+        Args:
+            layers: Names of the chosen candidates, shape (n,), by layer label.
+
+        Returns:
+            One-hot choices, shape (n, m).
+        """
         return np.concatenate(
             [np.asarray(layers[k])[:, None] == np.array(names) for k, names in self.candidates.items()], axis=1
         ).astype(np.float64)
 
     def costs(self, values: FloatArray, intercept: float) -> SpaceCosts:
-        """Costs of each layer counted from its cheapest candidate, whose cost every network has."""
+        """Convert the costs of all choices to the costs of a space.
+
+        The cost of each layer's cheapest candidate is moved to the fixed cost, so that this candidate costs 0.
+
+        Args:
+            values: Cost of each choice, shape (m,).
+            intercept: Cost that every network has.
+        """
         fixed, layers, start = intercept, {}, 0
         for label, names in self.candidates.items():
             part = values[start : start + len(names)]
@@ -102,18 +117,20 @@ def fit_table(
     device: str = "not named",
     space: str | None = None,
 ) -> Fit:
-    """Fit a table.
+    """Fit a table to the latencies of whole networks.
 
     Args:
         measurements: Whole networks and their latencies.
         basis: Tables of other devices for the same layers.
-        basis_costs: Those tables applied to the measurements' space; what they say of themselves if not given.
+        basis_costs: Basis tables applied to the space of the measurements, in the order of `basis`. Defaults to the
+            layers that the tables' own entries name.
         device: Name of the measured device.
-        space: Name of the space, if it is one of ours.
+        space: Name of the space, if this package describes it.
 
     Raises:
-        InputError: There are fewer networks than can be fitted.
-        LatencyTableError: A basis table is of another space.
+        InputError: There are fewer than 5 networks.
+        LatencyTableError: A basis table is not in milliseconds, has other layers than the measurements, lacks a
+            measured candidate, or has entries for operators while `basis_costs` is not given.
     """
     if len(measurements) < LEAST_NETWORKS:
         raise InputError(
@@ -161,12 +178,12 @@ def fit_table(
 
 
 def left_out_error(measurements: Measurements, encoding: Encoding, costs: Sequence[SpaceCosts]) -> float:
-    """Mean relative error of networks left out of the fit."""
+    """Compute the cross-validated mean relative error of a fit. `costs` are the basis tables applied to the space."""
     return float(np.mean(np.abs(_solve(measurements, encoding, costs).left_out)))
 
 
 def _solve(measurements: Measurements, encoding: Encoding, basis: Sequence[SpaceCosts]) -> _Solution:
-    if basis and len(measurements) > _MOST_FOR_MIXTURE:  # plenty, and the time grows with their cube
+    if basis and len(measurements) > _MOST_FOR_MIXTURE:  # more are not needed, and time is cubic in them
         measurements = measurements.rows(np.random.default_rng(0).permutation(len(measurements))[:_MOST_FOR_MIXTURE])
     features, latency_ms = encoding.features(measurements.layers), measurements.latency_ms
     if not basis:
@@ -179,7 +196,7 @@ def _solve(measurements: Measurements, encoding: Encoding, basis: Sequence[Space
     gram = gram / size
     left_out = {strength: _left_out(tables, gram, latency_ms, strength) for strength in _SHRINKAGES}
     errors = {strength: float(np.mean(np.abs(values))) for strength, values in left_out.items()}
-    # The residual has to earn its place: among ten networks, a little less error is chance.
+    # Use the residual only if it clearly reduces the error: with ten networks, a small reduction can be chance.
     best = min(_SHRINKAGES, key=errors.__getitem__)
     bad = errors[0.0] > _LEAST_NOISE
     shrinkage = best if bad and errors[best] < (1.0 - 1.0 / np.sqrt(len(measurements))) * errors[0.0] else 0.0
@@ -196,16 +213,16 @@ def _solve(measurements: Measurements, encoding: Encoding, basis: Sequence[Space
 def _mix(
     tables: FloatArray, gram: FloatArray, latency_ms: FloatArray, shrinkage: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Non-negative mixture of tables and what a shrunken residual makes of the rest, by robust least squares.
+    """Fit a non-negative mixture of tables plus a residual by robust least squares.
 
-    Minimises (y - T w)ᵀ V⁻¹ (y - T w) over w ≥ 0 with V = noise + shrinkage · gram: generalised least squares where
-    the residual is a Gaussian process (Rasmussen and Williams 2006, section 2.7).
+    Minimises (y - T w)ᵀ V⁻¹ (y - T w) over w ≥ 0, with V = noise + shrinkage · gram. This is generalised least squares
+    with a Gaussian process as the residual (Rasmussen and Williams 2006, section 2.7).
 
     Args:
-        tables: What each basis device takes for the networks, shape (n, devices).
-        gram: Covariance of the residual, shape (n, n).
-        latency_ms: Measured, shape (n,).
-        shrinkage: Variance of the residual in units of the noise's.
+        tables: Latencies T of the networks predicted by the basis tables, shape (n, devices).
+        gram: Covariance of the residual between networks, scaled to a mean variance of 1, shape (n, n).
+        latency_ms: Measured latencies y, shape (n,).
+        shrinkage: Variance of the residual in units of the noise variance.
 
     Returns:
         Weights w, shape (devices,), and V⁻¹ (y - T w), shape (n,).
@@ -222,7 +239,10 @@ def _mix(
 
 
 def _left_out(tables: FloatArray, gram: FloatArray, latency_ms: FloatArray, shrinkage: float) -> FloatArray:
-    """Relative residual of each network under the fit to the others, fold by fold, shape (n,)."""
+    """Cross-validate the mixture: relative residuals of the networks left out of each fold, shape (n,).
+
+    Up to 20 networks, each network is a fold of its own; beyond, there are 10 folds. The arguments are those of `_mix`.
+    """
     n = len(latency_ms)
     fold = np.random.default_rng(0).permutation(n) % (n if n <= 2 * _FOLDS else _FOLDS)
     residuals = np.empty(n)
@@ -237,7 +257,7 @@ def _left_out(tables: FloatArray, gram: FloatArray, latency_ms: FloatArray, shri
 def _candidates(
     measurements: Measurements, costs: Sequence[SpaceCosts], basis: Sequence[LatencyTable]
 ) -> dict[str, tuple[str, ...]]:
-    """Label to candidates: those of the basis where there is one, else those that were measured."""
+    """Return the candidates of each layer: those common to all basis tables, or without a basis the measured ones."""
     measured = measurements.candidates
     if not costs:
         return measured
@@ -264,13 +284,13 @@ def _candidates(
 def _warnings(
     measurements: Measurements, encoding: Encoding, with_basis: bool, error: float, rank: float
 ) -> tuple[str, ...]:
-    """What a user should know before trusting the table."""
+    """Return the reasons for the user to distrust the table."""
     found = []
     n, freedom = len(measurements), sum(len(names) - 1 for names in encoding.candidates.values())
     if not with_basis and n < freedom:
         found.append(
-            f"{n} networks for {freedom} unknown costs: the table leans on what candidates of like names have in "
-            f"common; measure about {2 * freedom}, or give tables of other devices with --basis"
+            f"{n} networks for {freedom} unknown costs: the table relies on the similarity of candidates with "
+            f"similar names; measure about {2 * freedom}, or give tables of other devices with --basis"
         )
     rare = [
         str(choice) for choice in encoding.choices if not np.any(measurements.layers[choice.layer] == choice.candidate)

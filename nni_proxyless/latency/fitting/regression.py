@@ -1,10 +1,14 @@
-"""Costs of candidates from whole networks: regularised regression, its strengths chosen by cross-validation.
+"""Regularised regression of candidates' costs on whole-network latencies.
 
-Model: y = b + F θ + noise, with F the one-hot choices of the networks, θ ~ N(0, Σ_j s_j K_j) (`similarity.py`) and
-noise in proportion to y. The strengths s_j minimise the mean squared relative error of each network predicted from all
-others, which for this model has a closed form: the residual left out is (C⁻¹ r)_i / (C⁻¹)_ii (Rasmussen and Williams
-2006, eq. 5.12). A machine is now and then slow and never fast, so networks that miss by far more than the
-others count less: weights of Student's t, four degrees of freedom.
+The model is y = b + F θ + noise. F holds the one-hot choices of the networks, θ ~ N(0, Σ_j s_j K_j) their costs
+(`similarity.py`), and the standard deviation of the noise is proportional to y.
+
+Cross-validation chooses the strengths s_j and the noise: they minimise the mean squared relative error of each network
+predicted from all others. For this model the leave-one-out residual has the closed form (C⁻¹ r)_i / (C⁻¹)_ii, with the
+covariance C of the centred latencies r (Rasmussen and Williams 2006, eq. 5.12).
+
+The regression is robust, because a machine is occasionally slow but never fast. Networks with much larger residuals
+than the others get less weight: the weights are those of Student's t distribution with four degrees of freedom.
 """
 
 from __future__ import annotations
@@ -20,19 +24,19 @@ from ..arrays import FloatArray
 _FREEDOM = 4.0
 _REWEIGHTINGS = 4
 _NETWORKS_FOR_STRENGTHS = 500
-_INTERCEPT = 10.0  # variance of b in units of the typical latency: practically free
+_INTERCEPT = 10.0  # prior variance of b relative to the squared median latency: practically free
 
 
 @dataclass(frozen=True)
 class Regression:
-    """What was fitted.
+    """Result of the regression.
 
     Attributes:
-        costs: Cost of each choice, shape (m,).
-        intercept: What every network has.
-        left_out: Relative residual (measured - predicted) / measured of each network, predicted from all others,
+        costs: Cost of each choice in milliseconds, shape (m,).
+        intercept: Cost that every network has, in milliseconds.
+        left_out: Leave-one-out residuals: (measured - predicted) / measured of each network predicted from all others,
             shape (n,).
-        weights: How much each network counted, from 0 to 1.25, shape (n,).
+        weights: Weight of each network in the fit, from 0 to 1.25, shape (n,).
     """
 
     costs: FloatArray
@@ -42,16 +46,16 @@ class Regression:
 
 
 def regress(features: FloatArray, latency_ms: FloatArray, priors: Sequence[FloatArray]) -> Regression:
-    """Fit.
+    """Fit the costs of all choices to the latencies of networks.
 
     Args:
         features: One-hot choices F, shape (n, m).
-        latency_ms: Measured latencies y, shape (n,).
-        priors: The kernels K_j, each of shape (m, m).
+        latency_ms: Measured latencies y in milliseconds, shape (n,).
+        priors: Kernels K_j, each of shape (m, m).
     """
     level = float(np.median(latency_ms))
     residual, relative = (latency_ms - level) / level, latency_ms / level
-    # Strengths are a dozen numbers: some hundred networks determine them, and the time grows with their cube.
+    # A few hundred networks determine the dozen strengths, and the time is cubic in the number of networks.
     some = np.random.default_rng(0).permutation(len(latency_ms))[:_NETWORKS_FOR_STRENGTHS]
     projected = [features[some] @ prior @ features[some].T for prior in priors]
     sizes = [float(np.mean(np.diag(matrix))) or 1.0 for matrix in projected]
@@ -75,10 +79,20 @@ def regress(features: FloatArray, latency_ms: FloatArray, priors: Sequence[Float
 def _solve(
     features: FloatArray, residual: FloatArray, precision: FloatArray, covariance: FloatArray
 ) -> tuple[FloatArray, float, FloatArray]:
-    """Posterior mean of costs and intercept, and the residuals left out, for known strengths.
+    """Compute the posterior mean of costs and intercept, and the leave-one-out residuals, for given strengths.
 
-    With θ = A z and A Aᵀ the covariance, z has the unit prior: ridge regression on G = [F A, √v], whose hat matrix
-    gives the residuals left out as e_i / (1 - h_i). The time grows with n m², not n³.
+    With θ = A z, where A Aᵀ is the covariance of θ, z has a standard normal prior. The posterior mean is therefore a
+    ridge regression on G = [F A, √v], with v the prior variance of the intercept. The leave-one-out residuals are
+    e_i / (1 - h_i), with the residuals e and the diagonal h of the hat matrix. The time grows with n m² instead of n³.
+
+    Args:
+        features: One-hot choices F, shape (n, m).
+        residual: Latencies minus their median, divided by the median, shape (n,).
+        precision: Inverse noise variance of each network, shape (n,).
+        covariance: Prior covariance of θ, shape (m, m).
+
+    Returns:
+        Costs, shape (m,), intercept, and leave-one-out residuals, shape (n,), all divided by the median latency.
     """
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -92,11 +106,14 @@ def _solve(
 
 
 def student_weights(residuals: FloatArray, floor: float = 1e-6) -> FloatArray:
-    """Weights of robust regression: (ν + 1) / (ν + (e / σ)²), with σ from the median of |e|.
+    """Compute the weights of robust regression: (ν + 1) / (ν + (e / σ)²), with σ estimated by the median of |e|.
 
     Args:
-        residuals: Shape (n,).
-        floor: The least σ.
+        residuals: Residuals e, shape (n,).
+        floor: Lower bound of σ.
+
+    Returns:
+        Weights, shape (n,).
     """
     scale = max(1.4826 * float(np.median(np.abs(residuals))), floor)
     return np.asarray((_FREEDOM + 1.0) / (_FREEDOM + (residuals / scale) ** 2))
@@ -109,13 +126,24 @@ def _covariance(parts: Sequence[FloatArray], log_strengths: FloatArray) -> Float
 def _strengths(
     parts: Sequence[FloatArray], residual: FloatArray, importance: FloatArray, start: FloatArray, variance: float
 ) -> FloatArray:
-    """Logarithms of the strengths that minimise Σ importance · (residual left out)²."""
+    """Find the strengths that minimise Σ importance · (leave-one-out residual)².
+
+    Args:
+        parts: Covariance of the noise, then of each prior, between networks, each of shape (n, n).
+        residual: Latencies minus their median, divided by the median, shape (n,).
+        importance: Weight of each network, shape (n,).
+        start: Initial logarithms of the strengths, one for each part.
+        variance: Variance of `residual`; scales the bounds of the strengths.
+
+    Returns:
+        Logarithms of the strengths, one for each part.
+    """
 
     def left_out_error(log_strengths: FloatArray) -> tuple[float, FloatArray]:
         inverse = np.linalg.inv(_covariance(parts, log_strengths))
         solution, diagonal = inverse @ residual, np.diag(inverse)
         error = solution / diagonal
-        # dC = s_j K_j moves the solution by -C⁻¹ dC (C⁻¹ r) and the diagonal of C⁻¹ by -diag(C⁻¹ dC C⁻¹).
+        # A change dC = s_j K_j of C changes C⁻¹ r by -C⁻¹ dC C⁻¹ r, and the diagonal of C⁻¹ by -diag(C⁻¹ dC C⁻¹).
         slope = 2.0 * error * importance / diagonal
         inner = inverse @ slope
         outer = (inverse * (slope * error)) @ inverse

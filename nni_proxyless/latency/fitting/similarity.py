@@ -1,17 +1,20 @@
-"""How alike the costs of two candidates of two layers are expected to be, before anything is measured.
+"""Prior similarity of the costs of candidates, before anything is measured.
 
-The cost of candidate c in layer l is a Gaussian with covariance Σ_j s_j K_j((l, c), (l', c')); the strengths s_j are
-left to cross-validation (`regression.py`). Each K_j says one thing that holds for nearly all devices:
+The costs have a Gaussian prior. The covariance of candidate c in layer l and candidate c' in layer l' is
+Σ_j s_j K_j((l, c), (l', c')), and cross-validation chooses the strengths s_j (`regression.py`). Each kernel K_j
+expresses an assumption that holds for nearly all devices:
 
-| kernel | says |
+| kernel | assumption |
 |---|---|
-| independent | each cost is its own |
-| same · near(τ) | a candidate costs about as much in layers near by |
-| named · near(τ) | candidates with like names (`k3_e6` and `k5_e6`) do |
-| sized · near(τ) | the numbers in names (kernel, expansion, groups) and their products count linearly |
-| sized · layer | they count in each layer on its own |
+| independent | Each cost also has a part of its own. |
+| same · near(τ) | A candidate has similar costs in nearby layers. |
+| named · near(τ) | Candidates with similar names, such as `k3_e6` and `k5_e6`, have similar costs in nearby layers. |
+| named · layer | Candidates with similar names have similar costs within a layer. |
+| sized · near(τ) | The cost is linear in the features of the name, with similar coefficients in nearby layers. |
+| sized · layer | The cost is linear in the features of the name, with separate coefficients for each layer. |
 
-near(τ) = exp(-|l - l'| / τ), with layers in the order of the columns.
+The features of a name are the numbers in it (kernel, expansion, groups) and their products.
+near(τ) is exp(-|l - l'| / τ), with layers numbered in the order of the columns; τ = ∞ makes all layers equally near.
 """
 
 from __future__ import annotations
@@ -30,7 +33,14 @@ _NEAR, _FAR = 2.0, 8.0
 
 
 def kernels(choices: Sequence[Choice]) -> list[FloatArray]:
-    """The kernels K_j over the `m` choices, each of shape (m, m)."""
+    """Compute the kernels K_j over `m` choices.
+
+    Args:
+        choices: Candidates of all layers, in the order of the layers.
+
+    Returns:
+        Kernels, each of shape (m, m).
+    """
     labels = list(dict.fromkeys(choice.layer for choice in choices))
     position = np.array([labels.index(choice.layer) for choice in choices], dtype=np.float64)
     distance = np.abs(position[:, None] - position)
@@ -48,13 +58,17 @@ def kernels(choices: Sequence[Choice]) -> list[FloatArray]:
 
 
 def _named(names: Sequence[str]) -> FloatArray:
-    """Part of the name's words that two candidates share."""
+    """Fraction of words that two names share (Jaccard index of their words), shape (m, m)."""
     words = [set(re.split(r"[^0-9a-zA-Z.]+", name)) for name in names]
     return np.array([[len(a & b) / len(a | b) for b in words] for a in words])
 
 
 def _sized(names: Sequence[str]) -> FloatArray:
-    """Inner products of the numbers in names: whether there are any, each, and each times each."""
+    """Inner products of features made of the numbers in names, shape (m, m).
+
+    The features of a name are whether it has numbers, each number, and each product of two numbers. Every feature is
+    scaled to a largest value of 1.
+    """
     numbers = [{key: float(value) for key, value in _NUMBERED.findall(name)} for name in names]
     keys = sorted(set().union(*numbers))
     rows = np.array([[row.get(key, 0.0) for key in keys] for row in numbers]).reshape(len(names), len(keys))

@@ -1,4 +1,4 @@
-"""Which networks to measure next, and how much it would help."""
+"""Suggestions of networks to measure next, and an estimate of how much more measurements would help."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _POOL = 2000
 def suggest(
     candidates: dict[str, tuple[str, ...]], count: int, measured: Measurements | None = None, seed: int = 0
 ) -> list[dict[str, str]]:
-    """The networks whose latencies would tell most about the costs of candidates.
+    """Choose the networks whose latencies would be most informative about the costs of candidates.
 
-    One after the other, of many random networks that one is taken whose latency is least certain given those measured
-    and those already taken: the largest posterior variance under the prior of `similarity.py`, which for a Gaussian is
-    the largest gain of information (MacKay 1992).
+    The networks are chosen greedily from a random pool. Each step takes the network with the largest posterior variance
+    of its latency, given the measured networks and those already chosen, under the prior of `similarity.py`. For a
+    Gaussian prior this is the network with the largest information gain (MacKay 1992).
 
     Args:
-        candidates: Label to candidate names.
-        count: How many networks.
-        measured: Networks that are known already.
-        seed: Draws the random networks.
+        candidates: Candidate names of each layer, by layer label.
+        count: Number of networks to choose.
+        measured: Networks that are already measured.
+        seed: Seed of the random pool.
 
     Returns:
-        Label to candidate of each.
+        Chosen networks, each as candidate names by layer label.
     """
     encoding = Encoding(candidates)
     generator = np.random.default_rng(seed)
@@ -57,10 +57,16 @@ def suggest(
 def learning_curve(
     measurements: Measurements, encoding: Encoding, basis: list[SpaceCosts], repeats: int = 3
 ) -> list[tuple[int, float]]:
-    """Mean relative error of networks left out, with a half and with all of the measurements.
+    """Compute the cross-validated error with half of the measurements and with all of them.
+
+    Args:
+        measurements: Whole networks and their latencies.
+        encoding: Encoding of the candidates.
+        basis: Basis tables applied to the space of the measurements.
+        repeats: Number of random halves over which the error is averaged.
 
     Returns:
-        Pairs of the number of networks and the error.
+        Pairs of the number of networks and their mean relative error. The half is omitted if it is too small for a fit.
     """
     n = len(measurements)
     generator = np.random.default_rng(0)
@@ -76,9 +82,13 @@ def learning_curve(
 
 
 def how_many_more(curve: list[tuple[int, float]]) -> str:
-    """What a learning curve says of further measurements, in a sentence.
+    """State in a sentence how much further measurements would reduce the error.
 
-    The error of a fit falls about as floor + c / n: two points give both, and with them the error at twice as many.
+    The error of a fit with n networks is approximately floor + c / n. Two points of the learning curve determine both
+    parameters, and these predict the error with twice as many networks.
+
+    Args:
+        curve: Learning curve as returned by `learning_curve`.
     """
     if len(curve) < 2:
         return f"measure at least {2 * LEAST_NETWORKS} networks to learn how much more would help"

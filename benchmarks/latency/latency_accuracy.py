@@ -1,0 +1,79 @@
+"""How well latency tables predict whole networks that were not used to calibrate them.
+
+    python -m benchmarks.latency.latency_accuracy [--networks 30] [--repeats 1]
+        [--spaces mobilenetv2_imagenet] [--only-float32-onnxruntime]
+
+For each space and backend, the script measures and calibrates a table, draws random networks that the calibration has
+not used, measures them in other processes, and compares prediction and measurement. It calls the functions behind
+`nni-proxyless latency measure` and `nni-proxyless latency validate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+from benchmarks.constants import LATENCY_RESULTS, SPACE_OF_THE_PAPER
+from benchmarks.results_csv import publish
+from nni_proxyless.latency import make_backend, measure_table_isolated
+from nni_proxyless.latency.validate import validate
+from nni_proxyless.network.space_spec import SpaceSpec
+
+BACKENDS: tuple[dict[str, Any], ...] = (
+    {"name": "onnxruntime"},
+    {"name": "torch"},
+    {"name": "onnxruntime", "dtype": "int8"},
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--only-float32-onnxruntime", action="store_true", help="write a CSV file of its own")
+    parser.add_argument("--spaces", nargs="+", default=[SPACE_OF_THE_PAPER])
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows: list[dict[str, Any]] = []
+    for repeat in range(options.repeats):
+        for space in options.spaces:
+            spec = SpaceSpec.from_yaml(space)
+            for settings in BACKENDS[:1] if options.only_float32_onnxruntime else BACKENDS:
+                backend = make_backend(**settings, threads=1)
+                start = time.perf_counter()
+                table = measure_table_isolated(spec, backend)
+                seconds = time.perf_counter() - start
+                found = validate(table, spec, options.networks, backend=backend, seed=repeat)
+                clock = np.abs(found.predicted_ms / found.raw_ms - 1)
+                rows.append(
+                    {
+                        "space": space,
+                        "backend": backend.name,
+                        "dtype": backend.dtype,
+                        "threads": 1,
+                        "repeat": repeat,
+                        "operators": len(table.operators),
+                        "measuring_s": round(seconds, 1),
+                        "networks": options.networks,
+                        "smallest_ms": round(float(found.measured_ms.min()), 3),
+                        "largest_ms": round(float(found.measured_ms.max()), 3),
+                        "scale": round(table.calibration.scale, 3),
+                        "mean_error": round(found.mean_error, 4),
+                        "worst_error": round(found.worst_error, 4),
+                        "bias": round(found.bias, 4),
+                        "machine": round(found.machine or 1.0, 4),
+                        "mean_error_by_clock": round(float(clock.mean()), 4),
+                        "spearman": round(found.spearman, 4),
+                        "kendall": round(found.kendall, 4),
+                    }
+                )
+    name = "latency_accuracy_onnxruntime" if options.only_float32_onnxruntime else "latency_accuracy"
+    publish(name, rows, ("nni-proxyless", "torch", "onnxruntime"), LATENCY_RESULTS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Tables of the pages about latency, made from the CSV files."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks.constants import LATENCY_RESULTS
+from benchmarks.markdown import markdown_table, rounded
+from benchmarks.results_csv import read_rows
+
+Row = dict[str, str]
+# Files of `latency_accuracy.py`, and whether their float32 tables of ONNX Runtime have the correction of 2026-11-26.
+ACCURACY_FILES = (
+    ("latency_accuracy_onnxruntime-amd-epyc.csv", True),
+    ("latency_accuracy-amd-epyc.csv", False),
+    ("latency_accuracy-intel-r-xeon-r-processor.csv", False),
+)
+PUBLISHED_FILE = "published_networks-intel-r-xeon-r-processor.csv"
+BACKENDS = {
+    ("onnxruntime", "float32"): "ONNX Runtime",
+    ("torch", "float32"): "PyTorch",
+    ("onnxruntime", "int8"): "ONNX Runtime int8",
+}
+
+
+def latency_accuracy() -> str:
+    """Errors of latency tables on each processor and backend, over three runs."""
+    columns = (
+        "processor", "backend", "table measured in, s", "networks take, ms", "mean error (runs)", "worst error",
+        "Spearman (runs)", "mean error with drift",
+    )  # fmt: skip
+    rows = []
+    for file, corrected in ACCURACY_FILES:
+        read = read_rows(LATENCY_RESULTS / file)
+        for (backend, dtype), name in BACKENDS.items():
+            runs = [row for row in read if (row["backend"], row["dtype"]) == (backend, dtype)]
+            if not runs:
+                continue
+            uncorrected = name == "ONNX Runtime" and not corrected
+            took, smallest, largest, spearman = (
+                _column(runs, key) for key in ("measuring_s", "smallest_ms", "largest_ms", "spearman")
+            )
+            errors, worst, with_drift = (
+                100 * _column(runs, key) for key in ("mean_error", "worst_error", "mean_error_by_clock")
+            )
+            rows.append(
+                (
+                    runs[0]["processor"],
+                    name + (", uncorrected" if uncorrected else ""),
+                    f"{rounded(took.min(), 0)}–{rounded(took.max(), 0)}",
+                    f"{rounded(smallest.min(), 1)}–{rounded(largest.max(), 1)}",
+                    f"{rounded(errors.mean(), 1)} % ({rounded(errors.min(), 1)}–{rounded(errors.max(), 1)})",
+                    f"{rounded(worst.max(), 1)} %",
+                    f"{rounded(spearman.mean(), 3)} ({rounded(spearman.min(), 3)}–{rounded(spearman.max(), 3)})",
+                    f"{rounded(with_drift.mean(), 1)} %",
+                )
+            )
+    return markdown_table(columns, rows)
+
+
+def published_networks() -> str:
+    """Size and latency of the published networks."""
+    columns = ("network", "parameters, M", "multiply-adds, M", "ONNX Runtime, ms", "PyTorch, ms", "ONNX difference")
+    keys = ("network", "parameters_m", "multiply_adds_m", "onnxruntime_ms", "torch_ms", "onnx_difference")
+    return markdown_table(columns, ([row[key] for key in keys] for row in read_rows(LATENCY_RESULTS / PUBLISHED_FILE)))
+
+
+def _column(rows: list[Row], key: str) -> np.ndarray:
+    return np.array([float(row[key]) for row in rows])
+
+
+TABLES = {"latency_accuracy": latency_accuracy, "published_networks": published_networks}

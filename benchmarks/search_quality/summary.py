@@ -1,0 +1,158 @@
+"""Tables and a picture of how good the networks are that searches found."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.constants import GROUND_TRUTH_BUDGETS, RANDOM_BEST_OF
+from benchmarks.markdown import markdown_table
+from benchmarks.search_quality.outcomes import Row
+from benchmarks.search_quality.settings import BASE, OWN_SUFFIX, TRIED_ON_BASE
+
+Groups = dict[str, list[Row]]
+_RANDOM_NAME = f"random_best_of_{RANDOM_BEST_OF}"
+
+
+def by_strategy(rows: Iterable[Row]) -> Groups:
+    """Strategy to its rows."""
+    groups: Groups = defaultdict(list)
+    for row in rows:
+        groups[row["strategy"]].append(row)
+    return dict(groups)
+
+
+def strategy_table(groups: Groups) -> str:
+    """Percentile, regret and cost of each strategy, the smallest mean regret first."""
+    per_epoch = max(int(row["weight_steps"]) / epochs(row) for of in groups.values() for row in of if epochs(row))
+    columns = (
+        "strategy", "searches", "percentile: median (quartiles)", "regret, points: mean (worst)", "within budget",
+        "weight + architecture steps", "seconds",
+    )  # fmt: skip
+    rows = []
+    for name in sorted(groups, key=lambda n: column(groups[n], "regret").mean()):
+        of = groups[name]
+        within = np.mean([row["within_budget"] == "True" for row in of])
+        seconds = f"{np.median(column(of, 'seconds')):.0f}"
+        rows.append(
+            (name, len(of), percentile_cell(of), regret_cell(of), f"{100 * within:.0f} %", steps_cell(of, per_epoch),
+             seconds)
+        )  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def percentile_cell(rows: list[Row]) -> str:
+    """Median and quartiles."""
+    low, middle, high = np.percentile(column(rows, "percentile"), [25, 50, 75])
+    return f"{middle:.0f} ({low:.0f}–{high:.0f})"
+
+
+def regret_cell(rows: list[Row]) -> str:
+    """Mean and worst regret, in points."""
+    regret = 100 * column(rows, "regret")
+    return f"{regret.mean():.2f} ({regret.max():.2f})"
+
+
+def steps_cell(rows: list[Row], per_epoch: float) -> str:
+    """Weight and architecture steps; searches of NNI's strategies did not record the latter."""
+    weight_steps = round(per_epoch * epochs(rows[0]))  # the steps of a warm-up that another search trained count too
+    return " + ".join(filter(None, (str(weight_steps), rows[0]["architecture_steps"])))
+
+
+def against_random(groups: Groups) -> dict[tuple[str, float], tuple[int, int, int]]:
+    """In how many searches a strategy is better than, equal to, and worse than random best-of-8.
+
+    The compared searches have the same seed, target and budget, and the same kind of weights, entangled or not.
+
+    Returns:
+        Strategy and budget to the three numbers.
+    """
+    random_of = {
+        (is_entangled(row), search_of(row)): float(row["accuracy"])
+        for name in (_RANDOM_NAME, _RANDOM_NAME + OWN_SUFFIX)
+        for row in groups.get(name, [])
+    }
+    found = {}
+    for name, budget in itertools.product(sorted(groups), GROUND_TRUTH_BUDGETS):
+        pairs = [
+            (float(row["accuracy"]), random_of[same])
+            for row in groups[name]
+            if float(row["budget"]) == budget and (same := (is_entangled(row), search_of(row))) in random_of
+        ]
+        if pairs and not name.startswith(_RANDOM_NAME):
+            better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+            found[name, budget] = (better, len(pairs) - better - worse, worse)
+    return found
+
+
+def against_random_table(groups: Groups) -> str:
+    """`against_random` as a table."""
+    rows = ((name, budget, *numbers) for (name, budget), numbers in against_random(groups).items())
+    return markdown_table(("strategy", "budget", "better than random best-of-8", "equal", "worse"), rows)
+
+
+def against_base_table(groups: Groups, counts: Iterable[int]) -> str:
+    """Changes tried on `BASE`: regret with the change, regret of `BASE` in these searches, difference ± its error."""
+    ends = ["likeliest" if count == 1 else f"{count} finalists" for count in counts if count > 0]
+    base = {end: {search_of(r): 100 * float(r["regret"]) for r in groups.get(f"{BASE}, {end}", [])} for end in ends}
+    rows = []
+    for name in TRIED_ON_BASE:
+        cells, searches = [], 0
+        for end in ends:
+            tried = {search_of(row): 100 * float(row["regret"]) for row in groups.get(f"{name}, {end}", [])}
+            both = [(tried[key], base[end][key]) for key in tried if key in base[end]]
+            if len(both) > 1:
+                searches = len(both)
+                own, plain = np.array(both).T
+                error = (own - plain).std(ddof=1) / np.sqrt(len(both))
+                cells.append(f"{own.mean():.2f}, {plain.mean():.2f}, {(own - plain).mean():+.2f} ± {error:.2f}")
+        if cells:
+            rows.append((name, searches, *cells))
+    return markdown_table(("tried", "searches", *(f"{end}: regret, with a {BASE}, difference" for end in ends)), rows)
+
+
+def draw(groups: Groups, path: Path) -> None:
+    """Percentiles and regrets of each strategy as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [name for name in groups if not name.endswith(("accuracies alone", "without multiply-adds"))]
+    names = sorted(shown, key=lambda n: -column(groups[n], "regret").mean())
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.3 * len(names) + 1.5), sharey=True)
+    for axis, key, label, scale in (
+        (axes[0], "percentile", "percentile within the budget", 1),
+        (axes[1], "regret", "regret, points", 100),
+    ):
+        values = [scale * column(groups[name], key) for name in names]
+        axis.boxplot(values, orientation="horizontal", tick_labels=names, widths=0.6, showfliers=False)
+        for position, points in enumerate(values, start=1):
+            jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(points))
+            axis.scatter(points, position + jitter, s=10, alpha=0.5)
+        axis.set_xlabel(label)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def column(rows: Iterable[Row], key: str) -> Any:
+    """One column as an array of numbers."""
+    return np.array([float(row[key]) for row in rows])
+
+
+def search_of(row: Row) -> tuple[str, str, str]:
+    return row["target"], row["budget"], row["seed"]
+
+
+def epochs(row: Row) -> int:
+    return int(json.loads(row["settings"])["epochs"])
+
+
+def is_entangled(row: Row) -> bool:
+    return bool(json.loads(row["settings"])["entangle_weights"])

@@ -1,0 +1,238 @@
+"""Tables of the pages about search quality, made from the CSV files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.constants import FINALISTS, GROUND_TRUTH_BUDGETS, SEEDS
+from benchmarks.markdown import markdown_table
+from benchmarks.results_csv import read_rows
+from benchmarks.search_quality.ground_truth.load import GroundTruth
+from benchmarks.search_quality.ground_truth.summary import budget_table, correlation_table, cost_table
+from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, selected_rows
+from benchmarks.search_quality.settings import BASE, MOST, NNI, OWN_SUFFIX, SEARCHES_CSV, TRIED_CSV
+from benchmarks.search_quality.summary import (
+    Groups,
+    against_base_table,
+    against_random,
+    by_strategy,
+    column,
+    epochs,
+    percentile_cell,
+    regret_cell,
+    steps_cell,
+    strategy_table,
+)
+from benchmarks.search_quality.supernet_accuracies import read_supernets
+from benchmarks.search_quality.supernet_tables import limits_table, supernet_table
+
+ALL_SEEDS = 10
+_NAMES = {
+    "proxyless": "ProxylessNAS (ours)",
+    "proxyless_full": "ours, `full` after each weight step",
+    "proxyless_two_path": "ours, `two_path`",
+    "proxyless_reinforce": "ours, `reinforce`",
+    "nni_proxyless_builtin": "NNI `Proxyless`",
+    "gumbel_darts": "NNI `GumbelDARTS`",
+    "darts": "NNI `DARTS`",
+    "enas": "NNI `ENAS`",
+}
+# Rows that compare final selections of a search: suffix of the row to what it is called.
+_SELECTION = f", {FINALISTS} finalists"
+_SELECTIONS = {
+    ", likeliest": "none",
+    f"{_SELECTION}, accuracies alone": "accuracies alone",
+    f"{_SELECTION}, without multiply-adds": "with likelihoods",
+    _SELECTION: "with likelihoods and multiply-adds",
+}
+_RANDOM = {
+    "random_best_of_64, smoothed, multiply-adds": ("random search, 64 networks", "as ours"),
+    "random_best_of_64, smoothed": ("random search, 64 networks", "smoothed accuracies"),
+    "random_best_of_64": ("random search, 64 networks", "accuracies"),
+    "random_best_of_8": ("random search, 8 networks", "accuracies"),
+    "random_one": ("one random network", "none"),
+}
+# Everything that was tried on the default of 2026-11-27.
+_TRIED_ON_TWO_PATH = (
+    f"proxyless_two_path{OWN_SUFFIX}", "fair throughout", "rate 0.05", "rate 0.05, fair warm-up",
+    "rate 0.05, fair throughout", "finalists trained for 4 epochs", "finalists not trained",
+)  # fmt: skip
+_LATER = (
+    "no architecture decay", "entangled weights", "full gradient in every second step, fair throughout",
+    "one for all budgets", "one for all budgets, no architecture decay",
+)  # fmt: skip
+# Searches on the default of 2026-11-28 that recorded likelihoods.
+_WITH_LIKELIHOODS = (
+    BASE, "one for all budgets", "warm-up of 4 epochs", "running statistics in architecture steps",
+    "fair paths throughout", "4 draws in a step", "architecture rate halved",
+    "one for all budgets, entangled weights", "one for all budgets, architecture rate 0.001",
+)  # fmt: skip
+
+
+@cache
+def _truth() -> GroundTruth:
+    return GroundTruth()
+
+
+@cache
+def _selected(path: Path, counts: tuple[int, ...] = (1, FINALISTS), families: tuple[str, ...] = ()) -> Groups:
+    """What the searches of a file export with each final selection; only those of some strategies if there are any."""
+    rows = [row for row in read_rows(path) if not families or row["strategy"] in families]
+    return by_strategy(selected_rows(rows, counts, _truth()))
+
+
+@cache
+def _baselines() -> tuple[Row, ...]:
+    return (*random_rows(ALL_SEEDS, _truth()), *most_rows(_truth()))
+
+
+@cache
+def _searches() -> Groups:
+    return {**_selected(SEARCHES_CSV), **by_strategy(_baselines())}
+
+
+def _labels(suffix: str, families: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Row to its name and its final selection: no final selection and the default one."""
+    made = {}
+    for family in families:
+        made[f"{family}{suffix}{_SELECTION}"] = (_NAMES[family], f"{FINALISTS} networks")
+        made[f"{family}{suffix}, likeliest"] = (_NAMES[family], "none")
+    return made
+
+
+def _quality(labels: Mapping[str, tuple[str, str]]) -> str:
+    """Rows of some strategies, the smallest mean regret first."""
+    groups = {name: rows for name, rows in _searches().items() if name in labels}
+    pairs = against_random(_searches())
+    per_epoch = max(int(row["weight_steps"]) / epochs(row) for of in groups.values() for row in of if epochs(row))
+    columns = (
+        "strategy", "final selection", "searches", "percentile: median (quartiles)", "regret, points: mean (worst)",
+        f"regret, seeds 0–{SEEDS - 1}",
+        f"better than random best-of-8 at budget {', '.join(map(str, GROUND_TRUTH_BUDGETS))}",
+        "weight + architecture steps", "seconds, seed 0",
+    )  # fmt: skip
+    made = []
+    for name in sorted(groups, key=lambda n: column(groups[n], "regret").mean()):
+        rows = groups[name]
+        first = [row for row in rows if int(row["seed"]) < SEEDS]
+        of_seed_0 = [row for row in rows if int(row["seed"]) == 0]
+        made.append(
+            (
+                *labels[name],
+                len(rows),
+                percentile_cell(rows),
+                regret_cell(rows),
+                f"{100 * column(first, 'regret').mean():.2f}",
+                _pairs_cell([pairs.get((name, budget)) for budget in GROUND_TRUTH_BUDGETS]),
+                steps_cell(rows, per_epoch),
+                f"{np.median(column(of_seed_0, 'seconds')):.0f}" if of_seed_0 else "",
+            )
+        )
+    return markdown_table(columns, made)
+
+
+def _pairs_cell(numbers: list[tuple[int, int, int] | None]) -> str:
+    """How many searches were better at each budget, and of how many; equal ones are mentioned."""
+    known = [n for n in numbers if n is not None]
+    if not known:
+        return ""
+    cells = [f"{better} (+ {equal} equal)" if equal else str(better) for better, equal, _ in known]
+    return f"{', '.join(cells)} of {sum(known[0])}"
+
+
+def search_quality() -> str:
+    """The table of the README: entangled weights."""
+    labels = {**_labels("", ("proxyless", "proxyless_reinforce", *NNI)), **_RANDOM, MOST: (MOST, "none")}
+    return _quality(labels)
+
+
+def own_weights() -> str:
+    """The same with weights of their own for all candidates."""
+    labels = _labels(OWN_SUFFIX, ("proxyless", "proxyless_full", "proxyless_two_path", *NNI))
+    for family in ("proxyless_full", "proxyless_two_path", "enas"):  # without recorded likelihoods
+        labels[f"{family}{OWN_SUFFIX}{_SELECTION}, accuracies alone"] = (_NAMES[family], "accuracies alone")
+    return _quality({**labels, **{name + OWN_SUFFIX: label for name, label in _RANDOM.items()}})
+
+
+def final_selection() -> str:
+    """Mean regret of each final selection."""
+    groups = {**_selected(TRIED_CSV), **_searches()}
+    families = [
+        *(name + suffix for suffix in ("", OWN_SUFFIX) for name in ("proxyless", "proxyless_reinforce", *NNI)),
+        *_WITH_LIKELIHOODS,
+    ]  # fmt: skip
+    made = []
+    for family in families:
+        rows = [groups.get(family + suffix, []) for suffix in _SELECTIONS]
+        if rows[-1]:
+            made.append((family, "; ".join(dict.fromkeys(str(len(of)) for of in rows)), *map(_mean_regret, rows)))
+    return markdown_table(("strategy", "searches", *_SELECTIONS.values()), made)
+
+
+def _mean_regret(rows: list[Row]) -> str:
+    return f"{100 * column(rows, 'regret').mean():.2f}" if rows else ""
+
+
+def tried_on_two_path() -> str:
+    """What was tried on the default of 2026-11-27."""
+    counts = (1, 32, FINALISTS, -32, -FINALISTS)
+    return strategy_table(
+        {
+            **_selected(TRIED_CSV, counts, _TRIED_ON_TWO_PATH),
+            **_selected(SEARCHES_CSV, counts, _TRIED_ON_TWO_PATH),
+        }
+    )
+
+
+def tried_later() -> str:
+    """What was tried with the gradient of all paths."""
+    return strategy_table(_selected(TRIED_CSV, families=_LATER))
+
+
+def latency_in_nni() -> str:
+    """NNI's strategies with latency in their loss or reward."""
+    groups = _selected(TRIED_CSV)
+    return strategy_table({name: rows for name, rows in groups.items() if "latency weight 0.1" in name})
+
+
+def tried_on_base() -> str:
+    """Changes tried on the warm-up of 8 epochs, search by search."""
+    groups = {name: list(rows) for name, rows in _selected(TRIED_CSV).items()}
+    for name, rows in _selected(SEARCHES_CSV).items():
+        groups.setdefault(name, []).extend(rows)
+    return against_base_table(groups, (1, FINALISTS))
+
+
+def supernets() -> str:
+    """How well supernets rank networks."""
+    return supernet_table(read_supernets(), _truth())
+
+
+def limits(suffix: str) -> str:
+    """How much regret the ranking by one or several supernets leaves."""
+    if not suffix:
+        return limits_table(read_supernets(), _truth(), _baselines())
+    averaged = tuple(itertools.product((1, 2, 5, 10), (f"random{suffix}",)))
+    return limits_table(read_supernets(), _truth(), _baselines(), averaged, suffix)
+
+
+TABLES = {
+    "search_quality": search_quality,
+    "own_weights": own_weights,
+    "final_selection": final_selection,
+    "tried_on_two_path": tried_on_two_path,
+    "tried_later": tried_later,
+    "tried_on_base": tried_on_base,
+    "latency_in_nni": latency_in_nni,
+    "supernets": supernets,
+    "limits": partial(limits, ""),
+    "limits_own_weights": partial(limits, OWN_SUFFIX),
+    "ground_truth": lambda: budget_table(_truth()),
+    "ground_truth_costs": lambda: cost_table(_truth()),
+    "ground_truth_correlations": lambda: correlation_table(_truth()),
+}

@@ -1,0 +1,235 @@
+"""The commands `nni-proxyless latency …`: they parse arguments, call the library and print results."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import InputError, LatencyTableError
+
+_log = logging.getLogger("nni_proxyless")
+AddCommand = Callable[..., argparse.ArgumentParser]
+
+
+def _make_backend(options: argparse.Namespace) -> Any:
+    from ..latency import make_backend
+
+    given = {
+        key.removeprefix("backend_"): value
+        for key, value in vars(options).items()
+        if key.startswith("backend_") and value is not None
+    }
+    if options.backend is None:
+        if given:
+            raise InputError(f"--{next(iter(given)).replace('_', '-')} needs --backend")
+        return None
+    return make_backend(options.backend, **given)
+
+
+def run_measure(options: argparse.Namespace) -> int:
+    from ..latency import measure_table_isolated
+    from ..latency.isolated import journals
+    from ..latency.journal import export_samples
+    from ..network.space_spec import SpaceSpec
+    from ..progress import progress_bar
+
+    spec = SpaceSpec.from_yaml(options.space)
+    backend = _make_backend(options)
+    journal = options.out.parent / f".{options.out.name}.samples"
+    with progress_bar(f"measuring {spec.name} with {backend.name}") as step:
+        table = measure_table_isolated(
+            spec, backend, progress=step, calibration_networks=options.networks, journal_path=journal.resolve()
+        )
+    table.save(options.out)
+    if options.samples:
+        export_samples(journals(journal.resolve()), options.samples)
+    for path in journals(journal.resolve()):
+        path.unlink()
+    costs, calibration = table.costs(spec), table.calibration
+    fits = (
+        ""
+        if not calibration.networks
+        else (
+            f"; {calibration.networks} measured ones fit within {100 * (calibration.mean_relative_error or 0.0):.1f} %"
+        )
+    )
+    _say(
+        f"{len(table.operators)} operators with {backend.name} {backend.version}, {table.dtype}, "
+        f"{backend.threads} thread(s), batch {backend.batch}, on {table.device.name}: {table.device.processor}",
+        f"networks take {costs.smallest:.4g} to {costs.largest:.4g} {table.unit}{fits}",
+        f"table: {options.out.resolve()}",
+    )
+    return 0
+
+
+def run_validate(options: argparse.Namespace) -> int:
+    from ..latency import LatencyTable, this_device
+    from ..latency.predict import space_of
+    from ..latency.validate import plot, table_backend, validate
+    from ..progress import progress_bar
+
+    table = LatencyTable.load(options.table)
+    spec = space_of(table, options.space)
+    if spec is None:
+        raise LatencyTableError(f"the table was measured for space {table.space!r}, which is not shipped: give --space")
+    backend = _make_backend(options) or table_backend(table)
+    elsewhere = backend.device != table.device
+    with progress_bar(f"measuring {options.networks} networks of {spec.name} with {backend.name}") as step:
+        found = validate(table, spec, options.networks, backend=backend, seed=options.seed, progress=step)
+    folder = options.out or options.table.parent / f"validation_{options.table.stem}"
+    where = f"{table.device.name}, {backend.name}"
+    rows = found.save_csv(folder / "validation.csv")
+    picture = plot(found, f"{spec.name} on {where}", folder / "validation.png") if table.unit == "ms" else None
+    if elsewhere:
+        _say(
+            f"note: the table is of {table.device.name} ({table.device.processor}), the networks were measured on "
+            f"{this_device().name if backend.clocked else backend.device.name} ({backend.device.processor}): scale and "
+            "order may differ"
+        )
+    if found.machine is not None:
+        clock = abs(found.predicted_ms / found.raw_ms - 1).mean()
+        _say(
+            f"the reference network takes {100 * (found.machine - 1):+.1f} % longer than when the table was measured; "
+            f"the results below are corrected for this (without the correction the mean error is {100 * clock:.2f} %)"
+        )
+    _say(
+        f"{options.networks} networks of {spec.name} with {backend.name} {backend.version}, "
+        f"{found.measured_ms.min():.4g} to {found.measured_ms.max():.4g} {table.unit}",
+        f"error: mean {100 * found.mean_error:.2f} %, worst {100 * found.worst_error:.2f} %, "
+        f"bias {100 * found.bias:+.2f} %",
+        f"rank correlation: Spearman {found.spearman:.4f}, Kendall {found.kendall:.4f}",
+        f"networks: {rows.resolve()}",
+        *([f"plot: {picture.resolve()}"] if picture else []),
+    )
+    return 0
+
+
+def run_fit(options: argparse.Namespace) -> int:
+    from ..files import write_csv
+    from ..latency.architectures_file import read_measurements
+    from ..latency.fitting.fit import Encoding, fit_table
+    from ..latency.fitting.suggest import how_many_more, learning_curve, suggest
+    from ..latency.predict import costs_of, load_tables
+    from ..network.space_spec import SpaceSpec
+
+    if options.suggest < 0:
+        raise InputError(f"--suggest must be a number from 0, got {options.suggest}")
+    measurements = read_measurements(options.measurements)
+    basis = load_tables(options.basis)
+    spec = None if options.space is None else SpaceSpec.from_yaml(options.space)
+    if spec is not None:
+        _check_space(measurements, spec)
+    costs = [costs_of(table, None if table.fitted_to_layers else spec) for table in basis]
+    fit = fit_table(
+        measurements, basis, basis_costs=costs, device=options.device, space=None if spec is None else spec.name
+    )
+    fit.table.save(options.out)
+    _say(
+        f"cross-validation over {fit.networks} networks: mean error {100 * fit.mean_relative_error:.1f} %, "
+        f"Spearman {fit.spearman:.3f}"
+    )
+    if fit.mixture:
+        shares = sorted(fit.mixture.items(), key=lambda item: -item[1])
+        _say("mixture: " + ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares if share >= 0.005))
+        _say(f"residual: {'none' if not fit.shrinkage else f'shrunk with strength {fit.shrinkage:g}'}")
+    candidates = fit.table.own_costs().candidates
+    _say(how_many_more(learning_curve(measurements, Encoding(candidates), costs)))
+    for warning in fit.warnings:
+        _say(f"warning: {warning}")
+    _say(f"table: {options.out.resolve()}")
+    if options.suggest:
+        proposed = suggest({label: tuple(of) for label, of in candidates.items()}, options.suggest, measurements)
+        path = options.suggestions or options.out.with_suffix(".suggestions.csv")
+        write_csv(path, list(proposed[0]), proposed)
+        _say(f"networks to measure next: {path.resolve()}")
+    return 0
+
+
+def _check_space(measurements: Any, spec: Any) -> None:
+    from ..latency.architectures_file import check_layers
+
+    check_layers(measurements.layers, {layer.label: layer.names for layer in spec.layers}, f"space '{spec.name}'")
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    from ..latency import LatencyTable
+    from ..latency.architectures_file import read_architectures
+    from ..latency.predict import costs_of, predict, space_of, write_predictions
+
+    table = LatencyTable.load(options.table)
+    costs = costs_of(
+        table, None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
+    )
+    architectures = read_architectures(options.architectures)
+    predicted = predict(costs, architectures)
+    if options.out:
+        write_predictions(options.out, architectures, predicted, table)
+        _say(
+            f"{len(predicted)} predicted, {predicted.min():.4g} to {predicted.max():.4g} {table.unit}",
+            f"predictions: {options.out.resolve()}",
+        )
+    else:
+        _say(*(f"{value:.6g} {table.unit}" for value in predicted))
+    return 0
+
+
+def run_show(options: argparse.Namespace) -> int:
+    from ..latency import LatencyTable
+    from ..latency.predict import costs_of, space_of
+    from ..latency.show import describe, layer_bars, most_expensive
+
+    table = LatencyTable.load(options.table)
+    spec = None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
+    lines = describe(table)
+    if spec is not None or table.fitted_to_layers:
+        lines += ["", *layer_bars(costs_of(table, spec))]
+    _say(*lines, "", "most expensive entries", *most_expensive(table, options.top))
+    return 0
+
+
+def run_import(options: argparse.Namespace) -> int:
+    from ..latency.published import import_table
+
+    found = import_table(options.file, options.format, device=options.device)
+    found.table.save(options.out)
+    _say(f"{found.known} of {len(found.table.operators)} entries match operators of this package")
+    if found.by_name:
+        _say(f"kept by name only (other operators, squeeze-and-excite, h-swish): {len(found.by_name)}")
+    for space, (count, lacking) in found.lacks.items():
+        listed = "" if not lacking or len(lacking) == count else f", such as {lacking[0]}"
+        _say(f"space {space}: " + (f"lacks {len(lacking)} of {count} operators{listed}" if lacking else "complete"))
+    _say(
+        "not in the file: processor, backend, number format, threads, date, calibration on whole networks",
+        f"table: {options.out.resolve()}",
+    )
+    return 0
+
+
+def run_compare(options: argparse.Namespace) -> int:
+    from ..latency import LatencyTable
+    from ..latency.compare import compare
+
+    first, second = LatencyTable.load(options.first), LatencyTable.load(options.second)
+    found = compare(first, second)
+    _say(
+        f"first:  {first.device.name}, {first.backend} ({first.unit}); {found.only_first} entries the second lacks",
+        f"second: {second.device.name}, {second.backend} ({second.unit}); {found.only_second} entries the first lacks",
+        "",
+        f"{'operators':24}  {'number':>6}  {'Spearman':>8}  second / first",
+        *(f"{k.kind:24}  {k.operators:6}  {k.spearman:8.3f}  {k.ratio:.4g}" for k in found.kinds),
+        "",
+        "they disagree most on (second / first, relative to the median ratio)",
+        *(
+            f"{d.factor:8.2f}  {d.entry}  ({d.first:.4g} and {d.second:.4g})"
+            for d in found.disagreements[: options.top]
+        ),
+    )
+    return 0
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()

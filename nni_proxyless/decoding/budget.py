@@ -1,0 +1,85 @@
+"""A latency budget: what was asked for, and the milliseconds that follow from a latency table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+
+if TYPE_CHECKING:  # a recipe is checked without torch
+    from ..latency.costs import SpaceCosts
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A latency that networks are compared with.
+
+    Attributes:
+        ms: The latency in milliseconds.
+        hard: Whether the exported network has to be within it. If not, it is only the reference of the objective.
+    """
+
+    ms: float
+    hard: bool
+
+    @property
+    def limit_ms(self) -> float | None:
+        """The latency that decoded networks may not exceed, in milliseconds; `None` for a mere reference."""
+        return self.ms if self.hard else None
+
+
+@dataclass(frozen=True)
+class BudgetRequest:
+    """A budget as a user states it: in milliseconds, or as a part of the largest network's latency.
+
+    Attributes:
+        ms: Latency in milliseconds, or `None`.
+        fraction: Part of the largest network's latency, above 0 to 1, or `None`.
+        hard: Whether the exported network has to be within the budget.
+
+    Raises:
+        InputError: Both or neither are given, or a value is out of range.
+    """
+
+    ms: float | None = None
+    fraction: float | None = None
+    hard: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.ms is None and self.fraction is None:
+            raise InputError("a budget needs budget_ms= in milliseconds, or budget_fraction=")
+        if self.ms is not None and self.fraction is not None:
+            raise InputError(f"give budget_ms={self.ms} or budget_fraction={self.fraction}, not both")
+        if self.ms is not None and not 0.0 < self.ms < float("inf"):
+            raise InputError(f"budget_ms must be greater than 0, got {self.ms!r}")
+        if self.fraction is not None and not 0.0 < self.fraction <= 1.0:
+            raise InputError(f"budget_fraction must be above 0 and at most 1, got {self.fraction!r}")
+
+    @classmethod
+    def of(cls, budget_ms: float | None, budget_fraction: float | None, *, hard: bool) -> BudgetRequest | None:
+        """The request that two optional arguments make; `None` where neither is given."""
+        if budget_ms is None and budget_fraction is None:
+            return None
+        return cls(budget_ms, budget_fraction, hard)
+
+    def resolve(self, costs: SpaceCosts) -> Budget:
+        """The budget in milliseconds, for a space with these costs.
+
+        Args:
+            costs: The device's latency table applied to the space.
+
+        Raises:
+            InputError: The budget is hard, and no network of the space is within it.
+        """
+        ms = self.ms if self.ms is not None else (self.fraction or 1.0) * costs.largest
+        if self.hard and not ms >= costs.smallest:
+            raise InputError(
+                f"no network of this space takes {ms:.4g} ms or less; the fastest takes {costs.smallest:.4g} ms, "
+                f"the slowest {costs.largest:.4g} ms"
+            )
+        return Budget(ms, self.hard)
+
+    def __str__(self) -> str:
+        return f"budget_ms={self.ms}" if self.ms is not None else f"budget_fraction={self.fraction}"

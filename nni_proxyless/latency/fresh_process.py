@@ -1,0 +1,75 @@
+"""A fresh process that measures, seen from the process that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InputError, RunError
+from .sampling import Progress
+
+_WORKER = f"{__package__}.worker"
+
+
+class FreshProcess:
+    """A process for one job: it prepares the workloads, waits for its turn, measures and returns the result."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed by `close`
+        command = [sys.executable, "-W", "ignore", "-m", _WORKER]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
+        )
+        self._message: dict[str, Any] = {}
+        self._say(json.dumps(job))
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the process reports the reason on stderr
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _read(self, until: str, progress: Progress | None = None) -> None:
+        """Read messages until one has the key `until`, one reports an error, or the output ends."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._message = json.loads(line)
+            if "progress" in self._message and progress:
+                progress(*self._message["progress"])
+            if self._message.keys() & {until, "input_error", "run_error"}:
+                return
+
+    def wait_until_ready(self) -> None:
+        """Wait until the workloads are prepared. If that fails, `measure` raises the error."""
+        self._read("ready")
+
+    def measure(self, backend: str, progress: Progress | None) -> Any:
+        """Let the process measure, and wait for its result.
+
+        Raises:
+            InputError: The process reported invalid input.
+            RunError: The process failed. The message includes the last line of its output on stderr.
+        """
+        if "ready" in self._message:
+            self._say("go")
+            self._read("result", progress)
+        if "input_error" in self._message:
+            raise InputError(self._message["input_error"])
+        self._process.wait()  # its shutdown also uses the CPU and must not overlap with the next measurement
+        if "result" in self._message:
+            return self._message["result"]
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines() or [f"exit code {self._process.returncode}"]
+        raise RunError(f"measuring with {backend} failed: {self._message.get('run_error', lines[-1])}")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()  # type: ignore[union-attr]

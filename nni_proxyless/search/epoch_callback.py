@@ -1,0 +1,222 @@
+"""The callback of a search: after each epoch it decodes, validates, reports and writes.
+
+A crash loses at most the epoch in progress.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from .. import results_folder
+from ..files import write_atomically, write_csv, write_json
+from ..latency import this_device
+from ..network.architecture import Architecture
+from ..network.plain_network import Network
+from ..process_memory import peak_memory_mib
+from ..strategies.latency_aware import LatencyAwareStrategy
+from ..training.trainer import seed_epoch
+from .parallel import share_buffers
+from .prepare import Prepared
+from .shared_weights import SharedWeightEvaluator
+from .warmup import SharedWarmup
+
+_log = logging.getLogger(__name__)
+Report = Callable[["Record", int | None], None]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known after an epoch; sent to NNI with exactly these keys.
+
+    Attributes:
+        default: Accuracy of the decoded network on the held-out part, between 0 and 1.
+        latency_ms: Latency of the decoded network by the table, in milliseconds.
+        expected_latency_ms: E[latency] of the distribution, in milliseconds.
+        entropy: Mean entropy of the layers, in nats.
+        train_loss: Mean loss of the epoch's weight steps.
+        expected_over_budget: Expected latency as a part of the budget, where there is one.
+    """
+
+    default: float
+    latency_ms: float
+    expected_latency_ms: float
+    entropy: float
+    train_loss: float
+    expected_over_budget: float | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """What is sent to NNI: numbers only, the same keys throughout a search."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+class EpochCallback(pl.Callback):
+    """After each epoch: decode, validate, report, write.
+
+    Each epoch begins with random numbers of its own. So a search that goes on after an interruption, or from a shared
+    warm-up, sees the same images in the same order as one that was never interrupted.
+
+    Args:
+        prepared: The search.
+        strategy: Its strategy.
+        output: Folder of the results.
+        report: Function that is called with each epoch's record and its number from 0.
+
+    Attributes:
+        last: The last record.
+        warmup: The shared warm-up, if any.
+    """
+
+    def __init__(self, prepared: Prepared, strategy: LatencyAwareStrategy, output: Path, report: Report | None) -> None:
+        self._prepared = prepared
+        self._strategy = strategy
+        self._output = output
+        self._report = report
+        self._rows: list[dict[str, Any]] = []
+        self._probabilities: list[dict[str, Any]] = []
+        self._weight_steps = 0
+        self._losses: list[torch.Tensor] = []
+        self._started = time.monotonic()
+        self._search = hashlib.sha256(
+            json.dumps(prepared.recipe.to_dict(absolute=True), sort_keys=True).encode()
+        ).hexdigest()
+        self.last: Record | None = None
+        self.warmup: SharedWarmup | None = None
+        self._evaluator = SharedWeightEvaluator(prepared.recipe, prepared.splits)
+
+    def decode(self) -> tuple[Architecture, Network]:
+        """The present architecture, and a network of it with the supernet's weights."""
+        architecture = self._strategy.export_architecture(
+            target=self._prepared.target.name, seed=self._prepared.recipe.seed
+        )
+        network = self._evaluator.network(self._strategy.supernet, architecture)
+        return architecture, network
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state that checkpoints hold."""
+        return {
+            "search": self._search,
+            "rows": self._rows,
+            "probabilities": self._probabilities,
+            "weight_steps": self._weight_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up the history of an interrupted search. A shared warm-up brings the history of another search."""
+        if self.warmup is not None or state["search"] != self._search:
+            return
+        self._rows = list(state["rows"])
+        self._probabilities = list(state.get("probabilities", []))
+        self._weight_steps = state.get("weight_steps", 0)
+        self.last = Record(**{f.name: self._rows[-1][f.name] for f in fields(Record) if f.name in self._rows[-1]})
+        self._started -= self._rows[-1]["seconds"]
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        self._losses = []
+        seed_epoch(self._prepared.recipe.seed, trainer.current_epoch, trainer.global_rank)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
+        if outputs and "loss" in outputs:  # ENAS's steps of the controller have none
+            self._losses.append(outputs["loss"])
+            self._weight_steps += 1
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        if not self._losses:
+            return  # Lightning repeats the end of the epoch that a checkpoint was made after
+        share_buffers(module, trainer.world_size)
+        epoch = trainer.current_epoch + 1
+        if trainer.is_global_zero:
+            self._record(trainer, epoch)
+            write_atomically(self._output / results_folder.CHECKPOINT, trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint("not written by this rank")
+        if self.warmup is not None and epoch == self._prepared.recipe.warmup_epochs:
+            if trainer.is_global_zero:
+                self.warmup.save(lambda path: shutil.copyfile(self._output / results_folder.CHECKPOINT, path))
+            trainer.strategy.barrier()
+
+    def _cost(self, seconds: float) -> dict[str, Any]:
+        """What the search has cost so far, without a shared warm-up that another search has trained."""
+        cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        return {
+            "seconds": seconds,
+            "epochs": len(self._rows),
+            "weight_steps": self._weight_steps,
+            "architecture_steps": getattr(self._strategy.oneshot_module, "architecture_steps", None),
+            "batch_size": self._prepared.recipe.batch_size,
+            "peak_memory_mib": round(peak_memory_mib(), 1),
+            "peak_cuda_memory_mib": cuda,
+            "machine": asdict(this_device()),
+            "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
+        }
+
+    def _write_finalists(self) -> None:
+        """The architectures that the strategy has compared, in order of likelihood."""
+        rows = [
+            {
+                "architecture": Architecture.of_space(self._prepared.spec, finalist.choices).candidate_names,
+                "latency_ms": finalist.latency_ms,
+                "multiply_adds": finalist.multiply_adds,
+                "log_likelihood": finalist.log_likelihood,
+                "accuracy": finalist.score,
+                "ranked_by": finalist.ranked_by,
+            }
+            for finalist in self._strategy.compared
+        ]
+        if rows:
+            write_csv(self._output / results_folder.FINALISTS, list(rows[0]), rows)
+
+    def _record(self, trainer: Any, epoch: int) -> None:
+        self._write_finalists()
+        architecture, network = self.decode()
+        loss = float(torch.stack(self._losses).mean())
+        assert architecture.predicted_latency_ms is not None
+        expected = self._strategy.expected_latency_ms()
+        assert expected is not None
+        budget = self._strategy.budget_ms
+        record = Record(
+            default=self._evaluator.held_out_accuracy(network),
+            latency_ms=architecture.predicted_latency_ms,
+            expected_latency_ms=expected,
+            entropy=self._strategy.mean_entropy(),
+            train_loss=loss,
+            expected_over_budget=None if budget is None else expected / budget,
+        )
+        self.last = record
+        seconds = round(time.monotonic() - self._started, 2)
+        details = self._strategy.progress()
+        pruned = getattr(self._strategy.oneshot_module, "pruned", [])
+        self._rows.append({"epoch": epoch, **record.metrics(), **details, "seconds": seconds})
+        write_csv(self._output / results_folder.HISTORY, list(self._rows[0]), self._rows)
+        known = self._strategy.checkpoint()["candidates"]
+        self._probabilities += [
+            {"epoch": epoch, "layer": label, "candidate": candidate, "probability": p}
+            for label, probs in self._strategy.path_probs().items()
+            for candidate, p in zip(known[label], probs.tolist(), strict=True)
+        ]
+        write_csv(self._output / results_folder.PROBABILITIES, list(self._probabilities[0]), self._probabilities)
+        write_json(self._output / results_folder.COST, self._cost(seconds))
+        if pruned:
+            write_csv(self._output / results_folder.PRUNED, list(pruned[0]), pruned)
+        for name, value in {**record.metrics(), **details}.items():
+            key = "val/accuracy" if name == "default" else f"search/{name}"
+            trainer.logger.experiment.add_scalar(key, value, epoch)
+        trainer.logger.experiment.flush()
+        _log.info(
+            "epoch %d/%d: accuracy %.4f, latency %.3f ms (expected %.3f), entropy %.3f, loss %.4f, %.0f s",
+            epoch, trainer.max_epochs, record.default, record.latency_ms, record.expected_latency_ms,
+            record.entropy, record.train_loss, seconds,
+        )  # fmt: skip
+        if self._report:
+            self._report(record, len(self._rows) - 1)

@@ -1,0 +1,166 @@
+"""Networks with the weights of a supernet: of a running search, or of a finished one from its checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import DataLoader
+from nni.nas.nn.pytorch import LayerChoice
+from torch import nn
+
+from .. import results_folder
+from ..data.splits import DataSplits
+from ..decoding.checkpoint import SearchCheckpoint
+from ..errors import InputError
+from ..latency import LatencyTable
+from ..network.architecture import Architecture
+from ..network.plain_network import Network
+from ..strategies.finalists import best, compare_finalists
+from ..supernet.gated import decoded_state
+from ..supernet.space import MobileNetV2Space
+from ..training.accuracy import accuracy, reestimate_batch_norm
+from .prepare import load_recipe_data
+from .recipe import Recipe
+
+_log = logging.getLogger(__name__)
+_WEIGHTS = "training_module._model."
+
+
+class SharedWeightEvaluator:
+    """Builds networks with a supernet's weights and measures their accuracy.
+
+    Args:
+        recipe: Recipe of the search.
+        splits: Data of the search.
+    """
+
+    def __init__(self, recipe: Recipe, splits: DataSplits) -> None:
+        self._recipe = recipe
+        common = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
+        # A seed of its own: validation must not change the order in which the search sees its images.
+        self._statistics = DataLoader(
+            splits.statistics,
+            shuffle=True,
+            drop_last=True,
+            generator=torch.Generator().manual_seed(recipe.seed),
+            **common,
+        )
+        self._held_out = DataLoader(splits.held_out, **common)
+        self._finalists = DataLoader(splits.finalists, batch_size=recipe.batch_size)
+
+    def network(self, supernet: nn.Module, architecture: Architecture) -> Network:
+        """A plain network with the supernet's weights and batch-norm statistics of its own."""
+        network = architecture.build()
+        network.load_state_dict(decoded_state(supernet, architecture.choices))
+        device = next(supernet.parameters()).device
+        network = network.to(device).to(memory_format=torch.channels_last)
+        batches = min(self._recipe.bn_batches, len(self._statistics))
+        self._statistics.generator.manual_seed(self._recipe.seed)
+        reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
+        return network
+
+    def held_out_accuracy(self, network: nn.Module) -> float:
+        """Top-1 accuracy on images that neither weights nor architecture have learnt from."""
+        return accuracy(network, self._held_out)
+
+    def finalist_accuracy(self, network: nn.Module) -> float:
+        """Top-1 accuracy on the architecture part of the data, without augmentation."""
+        return accuracy(network, self._finalists)
+
+
+def decode_finalists(
+    folder: Path, tables: Mapping[str, LatencyTable], budget_ms: float, count: int
+) -> dict[str, Architecture]:
+    """For each table the best of the most likely networks within a budget, as a search for that table would choose it.
+
+    Args:
+        folder: Results of a search, with its checkpoint and its recipe. The data of the recipe must be at hand.
+        tables: Name to latency table.
+        budget_ms: Largest allowed latency in milliseconds.
+        count: Number of networks that are compared for each table, at least 2.
+
+    Returns:
+        Name to architecture. Its metric `default` is the accuracy on held-out images with the supernet's weights.
+
+    Raises:
+        InputError: The folder lacks a file, the data are missing, or no network is within the budget.
+        MissingOperatorError: A table lacks operators of the space.
+    """
+    if count < 2:
+        raise InputError(f"--finalists must be a number from 2, got {count}")
+    if not (folder / results_folder.RECIPE).is_file():
+        raise InputError(f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data")
+    found = SearchCheckpoint.load(folder)
+    recipe = Recipe.load(folder / results_folder.RECIPE)
+    spec, splits = load_recipe_data(recipe)
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    if spec != found.spec:
+        raise InputError(
+            f"{folder / results_folder.RECIPE} and its data are not of the space that {folder} was searched in"
+        )
+    supernet, evaluator = _supernet(folder, found), SharedWeightEvaluator(recipe, splits)
+    known: dict[str, float] = {}
+
+    def score(choices: Mapping[str, Any]) -> float:
+        architecture = Architecture.of_space(spec, choices)
+        name = architecture.candidate_names
+        if name not in known:
+            known[name] = evaluator.finalist_accuracy(evaluator.network(supernet, architecture))
+        return known[name]
+
+    decoded = {}
+    for target, table in tables.items():
+        distribution = found.for_table(table)
+        likeliest = distribution.k_most_likely(count, budget_ms)
+        _log.info("%s: comparing %d networks on %d images", target, len(likeliest), len(splits.finalists))
+        listed = [Architecture.of_space(spec, choices) for choices in likeliest]
+        compared = compare_finalists(
+            likeliest, score, distribution, [one.multiply_adds for one in listed], weigh_multiply_adds=True
+        )
+        winner = best(compared)
+        architecture = Architecture.of_space(
+            spec,
+            winner.choices,
+            budget_ms=budget_ms,
+            predicted_latency_ms=winner.latency_ms,
+            target=target,
+            strategy=recipe.strategy,
+            seed=recipe.seed,
+        )
+        held_out = evaluator.held_out_accuracy(evaluator.network(supernet, architecture))
+        decoded[target] = replace(architecture, metrics={"default": held_out})
+    return decoded
+
+
+def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:
+    """The space with the weights of a checkpoint. Candidates that were pruned keep their initial weights."""
+    path = folder / results_folder.CHECKPOINT
+    content = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    supernet = MobileNetV2Space(found.spec, entangled=False)  # each candidate's weights as the file has them
+    begun = supernet.state_dict()
+    trained = {key: content[_WEIGHTS + key] for key in begun if _WEIGHTS + key in content}
+    distribution = found.distribution
+    pruned = tuple(
+        f"{name}.{candidate}."
+        for name, module in supernet.named_modules()
+        if isinstance(module, LayerChoice)
+        for candidate, probability in zip(
+            distribution.candidates[module.label], distribution.probs[module.label], strict=True
+        )
+        if probability == 0
+    )
+    missing = [key for key in begun if key not in trained and not key.startswith(pruned)]
+    if missing:
+        raise InputError(
+            f"{path} lacks weights of the supernet ({missing[0]} and {len(missing) - 1} more); "
+            "give the folder of a search's results"
+        )
+    supernet.load_state_dict({**begun, **trained})
+    return supernet
