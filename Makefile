@@ -33,21 +33,21 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/latency_accuracy.py
-	$(BIN)/python benchmarks/latency_fit.py
-	$(BIN)/python benchmarks/search_cost.py
-	$(BIN)/python benchmarks/candidate_alignment.py
-	$(BIN)/python benchmarks/published_networks.py
-	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python -m benchmarks.latency.latency_accuracy
+	$(BIN)/python -m benchmarks.latency.latency_fit
+	$(BIN)/python -m benchmarks.cost.search_cost
+	$(BIN)/python -m benchmarks.cost.candidate_alignment
+	$(BIN)/python -m benchmarks.latency.published_networks
+	$(BIN)/python -m benchmarks.cost.end_to_end
 
-# Hours, in parts: both go on where they stopped. DATA has CIFAR-10's train.tar.xz.
+# Both take hours and continue where they stopped. DATA is the folder with CIFAR-10's train.tar.xz.
 DATA ?= ../shared/data/cifar10
 ground-truth: $(READY)
-	$(BIN)/python benchmarks/ground_truth/train.py --data $(DATA)
-	$(BIN)/python benchmarks/ground_truth/summary.py
+	$(BIN)/python -m benchmarks.search_quality.ground_truth.train --data $(DATA)
+	$(BIN)/python -m benchmarks.search_quality.ground_truth.summary
 
 search-quality: $(READY)
-	$(BIN)/python benchmarks/search_quality.py --data $(DATA)
+	$(BIN)/python -m benchmarks.search_quality.search_quality --data $(DATA)
 
 # What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)

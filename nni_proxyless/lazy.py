@@ -1,7 +1,7 @@
-"""Names that are loaded on first use, and the import paths of version 0.1.
+"""Names that are imported on first use, and the import paths of version 0.1.
 
-Packages here import nothing when they are imported: a recipe is checked without torch, the mathematics runs without
-NNI, and a trial asks NNI's manager for its parameters before it imports torch.
+The packages here import nothing when they are imported themselves. So a recipe can be checked without torch, the
+numerical code works without NNI, and a trial gets its parameters from NNI's manager before it imports torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 _PACKAGE = __name__.rpartition(".")[0]
 
-# Module of version 0.1 to the modules that hold its names today. Users' files and recipes may name them.
+# Modules of version 0.1, and the modules that contain their names today. Users' code and recipes may use the old names.
 OLD_MODULES: dict[str, tuple[str, ...]] = {
     "arch_schedule": ("strategies.arch_schedule",),
     "arch_settings": ("strategies.arch_settings",),
@@ -74,11 +74,11 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`: each name is imported from its module when it is first asked for.
+    """Create a package's `__getattr__`, which imports the module of a name when the name is used.
 
     Args:
-        package: The package's `__name__`.
-        homes: Name to the module that holds it, below `nni_proxyless`.
+        package: Name of the package, its `__name__`.
+        homes: Mapping from names to the modules that contain them, relative to `nni_proxyless`.
     """
 
     def get(name: str) -> Any:
@@ -90,7 +90,13 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
 
 
 def names_of_modules(package: str, modules: Sequence[str]) -> Callable[[str], Any]:
-    """A `__getattr__` that looks for any name in some modules below `nni_proxyless`."""
+    """Create a package's `__getattr__`, which looks names up in several modules.
+
+    Args:
+        package: Name of the package, its `__name__`.
+        modules: Modules in which names are looked up, relative to `nni_proxyless`. The first one that has a name is
+            used.
+    """
 
     def get(name: str) -> Any:
         if not name.startswith("__"):
@@ -104,14 +110,14 @@ def names_of_modules(package: str, modules: Sequence[str]) -> Callable[[str], An
 
 
 class OldModules(MetaPathFinder, Loader):
-    """Finds the modules of version 0.1 under their old names."""
+    """Import finder and loader for the modules of version 0.1 under their old names."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """The module's spec, if version 0.1 had a module of this name."""
+        """Return the spec of a module that version 0.1 had under this name; `None` for other names."""
         known = fullname.removeprefix(f"{_PACKAGE}.") in OLD_MODULES and fullname.startswith(f"{_PACKAGE}.")
         return spec_from_loader(fullname, self) if known else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Forward every name to the modules that hold it today."""
+        """Forward every name of the module to the modules that contain it today."""
         homes = OLD_MODULES[module.__name__.removeprefix(f"{_PACKAGE}.")]
         module.__dict__["__getattr__"] = names_of_modules(module.__name__, homes)

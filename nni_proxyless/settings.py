@@ -1,8 +1,8 @@
-"""Settings that a user writes: checked by pydantic, explained in one line, described once.
+"""Base classes of settings that users write. Pydantic checks the settings, and each error message is a single line.
 
-A setting's type, range, default and description stand in its field. From these come the checks with their messages, the
-JSON schema for editors and the tables of the documentation. This module imports neither NNI nor torch, so that a recipe
-is checked before anything slow begins.
+A field contains the type, range, default and description of a setting. The checks with their messages, the JSON schema
+for editors and the tables of the documentation are all derived from the fields. This module imports neither NNI nor
+torch, so that a recipe is checked before anything slow starts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .files import read_mapping
 
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
-_SHOWN = 3  # errors in one message
+_SHOWN = 3  # largest number of errors in one message
 
 
 def _whole(value: Any) -> Any:
@@ -28,7 +28,7 @@ def _whole(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as a text."""
+    """Convert a string to a number if possible, because YAML 1.1 reads `1e-3` as a string."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -49,7 +49,7 @@ PartUpTo1 = Annotated[Number, Field(gt=0, le=1)]
 
 
 class CheckedSettings(BaseModel):
-    """Frozen settings whose errors are one line each."""
+    """Frozen settings with one-line error messages."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -57,16 +57,16 @@ class CheckedSettings(BaseModel):
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """All keys: those of the class itself, then those of its bases."""
+        """Return all keys, those of the class itself before those of its bases."""
         own = [key for key in cls.model_fields if key in cls.__annotations__]
         return (*own, *(key for key in cls.model_fields if key not in own))
 
     @classmethod
     def checked(cls: type[_C], values: Mapping[str, Any]) -> _C:
-        """Settings from keyword arguments.
+        """Create settings from keyword arguments.
 
         Raises:
-            InputError: A name is unknown, a type is wrong or a value is out of range.
+            InputError: A name is unknown, a value has the wrong type, or a value is out of range.
         """
         try:
             return cls(**values)
@@ -75,11 +75,11 @@ class CheckedSettings(BaseModel):
 
     @classmethod
     def explain(cls, error: ValidationError, *, quoted: bool) -> str:
-        """What is wrong, as one line: what was received and what is allowed.
+        """Describe an error in one line, which says what was received and what is allowed.
 
         Args:
-            error: Pydantic's error.
-            quoted: Whether keys stand in quotes, as in a file.
+            error: Error of pydantic.
+            quoted: Whether keys are quoted, as in messages about a file.
         """
         found = [cls._explain_one(details, quoted) for details in error.errors(include_url=False)]
         rest = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
@@ -101,7 +101,7 @@ class CheckedSettings(BaseModel):
         return f"{name} must be {_allowed(annotation, cls.model_fields[key].metadata)}, got {_shown(received)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Key to value, as a file has them."""
+        """Return all values by key, as in a file."""
         values = self.model_dump()
         return {key: values[key] for key in self.keys()}
 
@@ -113,26 +113,36 @@ class Settings(CheckedSettings):
 
     @property
     def folder(self) -> Path:
-        """The folder that relative paths start from."""
+        """Folder that relative paths start from."""
         return self._folder
 
     @classmethod
     def load(cls: type[_S], path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> _S:
-        """Load a file, apply overrides, check the result.
+        """Load a recipe file, apply overrides, and check the result.
 
         Args:
-            path: The recipe's YAML.
-            overrides: Key to value, from NNI's manager or the command line.
+            path: Path of the recipe's YAML file.
+            overrides: Values by key that replace those of the file, from NNI's manager or the command line.
 
         Raises:
-            RecipeError: The file cannot be read, a key is unknown, a type is wrong or a value out of range.
+            RecipeError: The file cannot be read, a key is unknown, a value has the wrong type, or a value is out of
+                range.
         """
         content = read_mapping(path, "recipe", RecipeError)
         return cls.from_dict({**content, **(overrides or {})}, Path(path).resolve().parent, f"recipe {path}")
 
     @classmethod
     def from_dict(cls: type[_S], content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe") -> _S:
-        """Check keys, types and ranges; see `load`."""
+        """Check keys, types and ranges, and create the settings.
+
+        Args:
+            content: Values by key.
+            folder: Folder that relative paths start from. Defaults to the current folder.
+            source: Name of the source of the settings, for error messages.
+
+        Raises:
+            RecipeError: A key is unknown, a value has the wrong type, or a value is out of range.
+        """
         try:
             made = cls(**{str(key): value for key, value in content.items()})
         except ValidationError as reason:
@@ -142,20 +152,20 @@ class Settings(CheckedSettings):
         return made
 
     def resolve(self, path: str) -> Path:
-        """A path of the recipe, seen from the recipe's folder."""
+        """Resolve a path of the recipe, relative to the recipe's folder."""
         return self.folder / Path(path).expanduser()
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
-        """Key to value, as a recipe file has them.
+        """Return the content of a recipe file.
 
         Args:
-            absolute: Write paths in full, so that the file means the same in another folder.
+            absolute: Whether paths are made absolute, so that the recipe has the same meaning in another folder.
         """
         return super().to_dict()
 
 
 def markdown_table(settings: type[CheckedSettings]) -> str:
-    """The keys of settings as a Markdown table: key, default, meaning."""
+    """Create a Markdown table of settings, with the columns key, default and meaning."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     keys = settings.keys()
     for key in keys:
@@ -170,14 +180,14 @@ def markdown_table(settings: type[CheckedSettings]) -> str:
 
 
 def _literals(annotation: Any) -> tuple[str, ...]:
-    """The allowed texts of a `Literal`, also of an optional one."""
+    """Return the allowed values of a `Literal`, which may be optional; empty for other types."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return next((found for part in get_args(annotation) if (found := _literals(part))), ())
 
 
 def _allowed(annotation: Any, metadata: Iterable[Any]) -> str:
-    """A noun phrase for the values that a field takes."""
+    """Describe the allowed values of a field by a noun phrase."""
     kind, bounds = _kind_and_bounds(annotation, metadata)
     if kind is int:
         return "a whole number" + (f" from {bounds['ge']}" if "ge" in bounds else "")

@@ -12,7 +12,6 @@ from typing import Any
 
 from benchmarks.results_csv import read_rows
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
-from nni_proxyless.decoding.knapsack import likeliest_within
 from nni_proxyless.decoding.ranking import rank_values
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.strategies.baselines import LatencyDARTS, LatencyENAS, LatencyGumbelDARTS, LatencyNniProxyless
@@ -47,7 +46,7 @@ class AllBudgets(LatencyAwareStrategy):
         found: dict[tuple[Any, ...], dict[str, Any]] = {}
         for table, budget_ms in self._budgets:
             costs = LatencyTable.load(table).costs(spec)
-            for choices in likeliest_within(self.path_probs(), costs, budget_ms, self._count_each):
+            for choices in self.distribution().with_costs(costs).k_most_likely(self._count_each, budget_ms):
                 found.setdefault(tuple(choices.values()), choices)
         return list(found.values())
 
@@ -90,8 +89,7 @@ def finalists(output: Path, budget: Budget, count: int) -> list[dict[str, str]]:
     """Rows of `finalists.csv` that a search for this budget alone would have, the most likely network first."""
     rows = {row["architecture"]: row for row in read_rows(output / "finalists.csv")}
     found = SearchCheckpoint.load(output)
-    costs = LatencyTable.load(budget[0]).costs(found.spec)
-    likeliest = likeliest_within(found.probs, costs, budget[1], count)
+    likeliest = found.for_table(LatencyTable.load(budget[0])).k_most_likely(count, budget[1])
     return [rows[" ".join(choices[layer.label] for layer in found.spec.layers)] for choices in likeliest]
 
 

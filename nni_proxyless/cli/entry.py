@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..cli import latency as cli_latency
-from ..cli import network as cli_network
 from ..errors import InputError, ProxylessError, RunError
+from . import latency as cli_latency
+from . import network as cli_network
 from .settings import parse_settings
 
 _log = logging.getLogger("nni_proxyless")
@@ -108,6 +108,15 @@ def build_parser() -> argparse.ArgumentParser:
         "nni-proxyless register",
     )
     register.add_argument("--unregister", action="store_true", help="remove it")
+
+    schema = command(
+        "schema",
+        _schema,
+        "Print the JSON schema of a recipe, which editors use to complete and check it.",
+        "nni-proxyless schema recipe > recipe.schema.json",
+    )
+    schema.add_argument("kind", choices=("recipe", "retrain"), help="recipe of a search, or of a retraining")
+    schema.add_argument("--markdown", action="store_true", help="print the table of the documentation instead")
 
     doctor = command(
         "doctor",
@@ -221,6 +230,23 @@ def _register(options: argparse.Namespace) -> int:
 
     done = registration.unregister() if options.unregister else registration.register()
     sys.stdout.write(f"tuner {registration.TUNER}: {done}\n")
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    import json
+
+    from ..deploy.retrain_recipe import RetrainRecipe
+    from ..search.recipe import Recipe
+    from ..settings import Settings, markdown_table
+
+    kinds: dict[str, type[Settings]] = {"recipe": Recipe, "retrain": RetrainRecipe}
+    settings = kinds[options.kind]
+    if options.markdown:
+        sys.stdout.write(markdown_table(settings) + "\n")
+        return 0
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings.model_json_schema()}
+    sys.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""From a distribution over architectures to one architecture. Pure; deterministic; no side effects."""
+"""Decoding of a distribution over architectures within a latency budget, by dynamic programming.
+
+The results are deterministic, and no function has side effects.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ _MAX_STATES = 200_000
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """An architecture that no other one beats in both latency and likelihood.
+    """Architecture that no other architecture beats in both latency and likelihood.
 
     Attributes:
-        choices: Label to candidate name.
-        latency_ms: By the table, in milliseconds.
-        log_likelihood: log Π_layers p of its candidates.
+        choices: Mapping from labels to names of candidates.
+        latency_ms: Latency predicted by the table, in milliseconds.
+        log_likelihood: Logarithm of the product of the candidates' probabilities, in nats.
     """
 
     choices: dict[str, Any]
@@ -33,23 +36,23 @@ class FrontPoint:
 
 
 def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float) -> dict[str, Any]:
-    """The most likely architecture whose latency by the table is at most the budget: a multiple-choice knapsack.
+    """Find the most likely architecture whose predicted latency is within a budget (a multiple-choice knapsack).
 
-    Layer by layer, of all partial architectures only those are kept that no other one beats in both latency and
-    likelihood; that is exact. Should more than 200,000 be left, latencies are rounded up to a 200,000th of the
-    budget, so that the answer is never over budget.
+    The layers are added one after the other. After each layer, only those partial architectures are kept that no other
+    one beats in both latency and likelihood. This is exact. If there are more than 200,000 partial architectures within
+    the budget, latencies are rounded up to multiples of budget / 200,000, so the result still never exceeds the budget.
 
     Args:
-        probs: Label to path probabilities, shape (num_candidates,), for each label of `costs`. What has probability 0
-            (a pruned path) is not chosen.
-        costs: The table applied to the space.
-        budget_ms: The budget in milliseconds.
+        probs: Path probabilities of each label of `costs`, shape (num_candidates,). Paths with probability 0 (pruned
+            paths) are not chosen.
+        costs: Latencies of all candidates.
+        budget_ms: Latency budget in milliseconds.
 
     Returns:
-        Label to candidate name.
+        Mapping from labels to names of candidates.
 
     Raises:
-        InputError: No architecture is that fast; the message names the smallest feasible budget.
+        InputError: No architecture is within the budget. The message contains the smallest feasible budget.
     """
     pass_ = _Pass(probs, costs, budget_ms)
     return pass_.choices(int(pass_.score.argmax()))
@@ -58,22 +61,24 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms
 def likeliest_within(
     probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float, count: int
 ) -> list[dict[str, Any]]:
-    """The `count` most likely architectures within the budget, the likeliest first; exact as `most_likely_within`.
+    """Find the `count` most likely architectures within a budget, the most likely one first.
 
-    Of the partial architectures those are kept that fewer than `count` others beat in both latency and likelihood, and
-    some more: whatever a dropped one could become, `count` others become better with the same layers ahead.
+    The result is as exact as that of `most_likely_within`. Every partial architecture is kept that fewer than `count`
+    others beat in both latency and likelihood. A dropped one cannot be part of the result: however its remaining layers
+    are chosen, the same choices yield `count` other architectures that beat it.
 
     Args:
-        probs: As for `most_likely_within`.
-        costs: The table applied to the space.
-        budget_ms: The budget in milliseconds.
-        count: How many.
+        probs: Path probabilities of each label of `costs`, as for `most_likely_within`.
+        costs: Latencies of all candidates.
+        budget_ms: Latency budget in milliseconds.
+        count: Number of architectures.
 
     Returns:
-        Different architectures, label to candidate name; fewer where not so many are within the budget.
+        Different architectures as mappings from labels to names of candidates. There are fewer than `count` if not
+        enough architectures are within the budget.
 
     Raises:
-        InputError: No architecture is that fast.
+        InputError: No architecture is within the budget.
     """
     pass_ = _Pass(probs, costs, budget_ms, count)
     best = np.argsort(-pass_.score, kind="stable")[:count]
@@ -81,15 +86,16 @@ def likeliest_within(
 
 
 def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | None = None) -> list[FrontPoint]:
-    """The whole trade-off: for every latency the most likely architecture within it, from one pass.
+    """Find the most likely architecture within every latency, in a single pass (the Pareto front).
 
     Args:
-        probs: As for `most_likely_within`.
-        costs: The table applied to the space.
-        budget_ms: Leave out what is slower; without it the front ends at the most likely architecture of all.
+        probs: Path probabilities of each label of `costs`, as for `most_likely_within`.
+        costs: Latencies of all candidates.
+        budget_ms: Largest latency of the front, in milliseconds. Without it, the front ends at the most likely
+            architecture of all.
 
     Returns:
-        By rising latency and rising likelihood, from the fastest architecture on.
+        Points of the front in order of rising latency and likelihood, starting at the fastest architecture.
 
     Raises:
         InputError: No architecture is within the budget.
@@ -103,17 +109,19 @@ def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | 
 
 
 class _Pass:
-    """The dynamic programme: states of the last layer, and how each was reached.
+    """One run of the dynamic programme. A state is a partial architecture, from the first layer to the current one.
 
     Args:
-        probs: Label to path probabilities.
-        costs: The table applied to the space.
-        budget_ms: The budget in milliseconds.
-        fronts: 1 keeps the states that no other beats; more keep the front, the front of the rest, and so on.
+        probs: Path probabilities of each label of `costs`, shape (num_candidates,).
+        costs: Latencies of all candidates.
+        budget_ms: Latency budget in milliseconds.
+        fronts: Number of Pareto fronts that are kept after each layer: the first front, then the front of the remaining
+            states, and so on.
 
     Attributes:
-        latency: Latency of each kept architecture in milliseconds, rising; rounded up where they are too many.
-        score: Its log likelihood; rising, if there is but one front.
+        latency: Latency of each kept architecture in milliseconds, in rising order, shape (states,). It is rounded up
+            if there were too many states.
+        score: Log-likelihood of each kept architecture, shape (states,). It is rising if there is only one front.
     """
 
     def __init__(self, probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms: float, fronts: int = 1) -> None:
@@ -121,7 +129,7 @@ class _Pass:
         labels = list(costs.layers)
         layers_ms = [np.asarray(costs.layers[label], dtype=np.float64) for label in labels]
         logs = [np.log(np.maximum(probs[label].detach().to(torch.float64).cpu().numpy(), 1e-300)) for label in labels]
-        # What has no probability at all was pruned.
+        # Paths with probability 0 were pruned.
         self._open = [np.flatnonzero(probs[label].detach().cpu().numpy() > 0) for label in labels]
         layers_ms = [layer[kept] for layer, kept in zip(layers_ms, self._open, strict=True)]
         logs = [log_p[kept] for log_p, kept in zip(logs, self._open, strict=True)]
@@ -130,9 +138,9 @@ class _Pass:
             raise InputError(
                 f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {smallest:.4g} ms"
             )
-        # What the layers not yet chosen will take at least.
+        # For each layer, the smallest possible latency of all later layers.
         ahead = np.append(np.cumsum([layer.min() for layer in layers_ms][::-1])[::-1][1:], 0.0)
-        # The comparison has to agree with the sum that predicts, whose order of additions may differ.
+        # The tolerance covers rounding errors, because the predicted latency may add the layers in another order.
         room = budget_ms * (1 + 1e-12)
         latency, score = np.array([costs.fixed]), np.array([0.0])
         self._steps: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
@@ -147,7 +155,7 @@ class _Pass:
         self.latency, self.score = latency, score
 
     def choices(self, state: int) -> dict[str, Any]:
-        """The architecture of one of the last states."""
+        """Return the architecture of a state of the last layer, as a mapping from labels to names of candidates."""
         picks = []
         for (parents, chosen), kept in zip(reversed(self._steps), reversed(self._open), strict=True):
             picks.append(int(kept[chosen[state]]))
@@ -157,16 +165,25 @@ class _Pass:
 
 
 def _rounded_up(latency: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.float64]:
-    """Latencies rounded up to whole steps, so that an answer is never over its budget."""
+    """Round latencies up to multiples of a step. Rounding up ensures that no result exceeds the budget."""
     return np.asarray(np.ceil(latency / step) * step)
 
 
 def _fronts(
     latency: npt.NDArray[np.float64], score: npt.NDArray[np.float64], room: float, count: int
 ) -> npt.NDArray[np.int64]:
-    """Indices of the states within `room` that lie on the first `count` fronts, by rising latency.
+    """Find the states that lie on the first `count` Pareto fronts of latency and log-likelihood.
 
-    A state of the first front is beaten by no other one; a state of the second front only by states of the first.
+    No other state beats a state of the first front. Only states of the first front beat a state of the second front.
+
+    Args:
+        latency: Latency of each state in milliseconds, shape (states,).
+        score: Log-likelihood of each state, shape (states,).
+        room: Largest allowed latency of a state, in milliseconds.
+        count: Number of fronts.
+
+    Returns:
+        Indices of the states, in order of rising latency.
     """
     order = np.lexsort((-score, latency))
     order = order[latency[order] <= room]

@@ -1,6 +1,6 @@
-"""The callback of a search: after each epoch it decodes, validates, reports and writes.
+"""Callback of a search that decodes and validates a network after each epoch, and writes and reports the results.
 
-A crash loses at most the epoch in progress.
+A crash loses at most the current epoch.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ Report = Callable[["Record", int | None], None]
 
 @dataclass(frozen=True)
 class Record:
-    """What is known after an epoch; sent to NNI with exactly these keys.
+    """Metrics of a search after an epoch. They are sent to NNI with exactly these keys.
 
     Attributes:
-        default: Accuracy of the decoded network on the held-out part, between 0 and 1.
-        latency_ms: Latency of the decoded network by the table, in milliseconds.
-        expected_latency_ms: E[latency] of the distribution, in milliseconds.
+        default: Accuracy of the decoded network on the held-out part of the data, between 0 and 1.
+        latency_ms: Latency of the decoded network, predicted by the table, in milliseconds.
+        expected_latency_ms: Expected latency of the distribution over architectures, in milliseconds.
         entropy: Mean entropy of the layers, in nats.
         train_loss: Mean loss of the epoch's weight steps.
-        expected_over_budget: Expected latency as a part of the budget, where there is one.
+        expected_over_budget: Expected latency divided by the budget; `None` without a budget.
     """
 
     default: float
@@ -57,25 +57,25 @@ class Record:
     expected_over_budget: float | None = None
 
     def metrics(self) -> dict[str, float]:
-        """What is sent to NNI: numbers only, the same keys throughout a search."""
+        """Return the metrics that are sent to NNI. They are numbers, with the same keys throughout a search."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 class EpochCallback(pl.Callback):
-    """After each epoch: decode, validate, report, write.
+    """Decodes and validates a network after each epoch, and writes and reports the results.
 
-    Each epoch begins with random numbers of its own. So a search that goes on after an interruption, or from a shared
-    warm-up, sees the same images in the same order as one that was never interrupted.
+    The random number generators are seeded anew in each epoch. So a search that is resumed after an interruption, or
+    starts from a shared warm-up, sees the same images in the same order as an uninterrupted search.
 
     Args:
-        prepared: The search.
-        strategy: Its strategy.
+        prepared: Loaded and checked inputs of the search.
+        strategy: Strategy of the search.
         output: Folder of the results.
-        report: Function that is called with each epoch's record and its number from 0.
+        report: Function that is called with the record of each epoch and the record's number, counted from 0.
 
     Attributes:
-        last: The last record.
-        warmup: The shared warm-up, if any.
+        last: Record of the last epoch; `None` before the end of the first epoch.
+        warmup: Shared warm-up of the search; `None` if the search has none.
     """
 
     def __init__(self, prepared: Prepared, strategy: LatencyAwareStrategy, output: Path, report: Report | None) -> None:
@@ -96,7 +96,7 @@ class EpochCallback(pl.Callback):
         self._evaluator = SharedWeightEvaluator(prepared.recipe, prepared.splits)
 
     def decode(self) -> tuple[Architecture, Network]:
-        """The present architecture, and a network of it with the supernet's weights."""
+        """Return the architecture found so far, and its network with the supernet's weights."""
         architecture = self._strategy.export_architecture(
             target=self._prepared.target.name, seed=self._prepared.recipe.seed
         )
@@ -104,7 +104,7 @@ class EpochCallback(pl.Callback):
         return architecture, network
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that checkpoints hold."""
+        """Return the state for checkpoints."""
         return {
             "search": self._search,
             "rows": self._rows,
@@ -113,7 +113,10 @@ class EpochCallback(pl.Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the history of an interrupted search. A shared warm-up brings the history of another search."""
+        """Restore the history of an interrupted search.
+
+        The checkpoint of a shared warm-up contains the history of another search, which is ignored.
+        """
         if self.warmup is not None or state["search"] != self._search:
             return
         self._rows = list(state["rows"])
@@ -127,13 +130,13 @@ class EpochCallback(pl.Callback):
         seed_epoch(self._prepared.recipe.seed, trainer.current_epoch, trainer.global_rank)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        if outputs and "loss" in outputs:  # ENAS's steps of the controller have none
+        if outputs and "loss" in outputs:  # the controller steps of ENAS return no loss
             self._losses.append(outputs["loss"])
             self._weight_steps += 1
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not self._losses:
-            return  # Lightning repeats the end of the epoch that a checkpoint was made after
+            return  # after resuming, Lightning repeats the end of the last epoch in the checkpoint
         share_buffers(module, trainer.world_size)
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
@@ -147,7 +150,7 @@ class EpochCallback(pl.Callback):
             trainer.strategy.barrier()
 
     def _cost(self, seconds: float) -> dict[str, Any]:
-        """What the search has cost so far, without a shared warm-up that another search has trained."""
+        """Return the cost of the search so far. A shared warm-up that another search has trained does not count."""
         cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
         return {
             "seconds": seconds,
@@ -162,7 +165,7 @@ class EpochCallback(pl.Callback):
         }
 
     def _write_finalists(self) -> None:
-        """The architectures that the strategy has compared, in order of likelihood."""
+        """Write the architectures that the strategy has compared, the most likely one first."""
         rows = [
             {
                 "architecture": Architecture.of_space(self._prepared.spec, finalist.choices).candidate_names,

@@ -1,4 +1,4 @@
-"""Strategies by their name in a recipe: this package's, NNI's with latency, and any class of the user's."""
+"""Creation of the strategy that a recipe names: ProxylessNAS, one of NNI's with latency, or a user's own class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from nni.nas.strategy import DARTS
@@ -39,10 +39,16 @@ NNI_STRATEGIES: dict[str, type[NniStrategy]] = {
 
 
 class Adopted(NniStrategy):
-    """Any other one-shot strategy of NNI's kind; its distribution is read from its module's `export_probs`."""
+    """Base for any other one-shot strategy. The path probabilities come from the `export_probs` of its module."""
 
     def path_probs(self) -> dict[str, Tensor]:
-        """Label to what the module exports, normalised, shape (num_candidates,), float64."""
+        """Return the normalised path probabilities that the module exports for each label.
+
+        If the module exports only one candidate of a label, that candidate gets nearly all of the probability.
+
+        Returns:
+            Path probabilities by label, shape (num_candidates,) each, float64.
+        """
         module = self.oneshot_module
         exported = module.export_probs()
         probs = {}
@@ -50,16 +56,17 @@ class Adopted(NniStrategy):
             given = exported.get(label)
             if isinstance(given, dict) and given:
                 values = torch.tensor(_in_order(candidates, given), dtype=torch.float64)
-            else:  # it exports no distribution, only one candidate
-                chosen = type(module).export(module)[label]  # not what is decoded here
+            else:  # the module exports no distribution, but only one candidate
+                # `module.export` was replaced by the decoding of `NniStrategy`, so the class's own method is called.
+                chosen = type(module).export(module)[label]
                 values = torch.tensor([float(candidate == chosen) for candidate in candidates], dtype=torch.float64)
-            # Never 0: the candidate that the strategy prefers may be outside the budget.
+            # No probability is 0, because the strategy's preferred candidates may exceed the budget.
             probs[label] = (values + 1e-9) / (values + 1e-9).sum()
         return probs
 
 
 def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_per_epoch: int) -> LatencyAwareStrategy:
-    """The NNI strategy that a recipe asks for.
+    """Create the NNI strategy that a recipe names.
 
     Args:
         recipe: Recipe of the search.
@@ -68,12 +75,12 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
         steps_per_epoch: Number of weight steps in an epoch.
 
     Raises:
-        RecipeError: There is no such strategy, or it does not take the recipe's `strategy_args`.
+        RecipeError: There is no such strategy, or the strategy does not accept the recipe's `strategy_args`.
     """
     known: dict[str, type[Any]] = {"proxyless": ProxylessNAS, **NNI_STRATEGIES}
     kind = known.get(recipe.strategy) or _load(recipe.strategy)
     budget = {"budget_ms": recipe.budget_ms, "budget_fraction": recipe.budget_fraction}
-    if issubclass(kind, ProxylessNAS):  # a subclass of the user's takes the same keys
+    if issubclass(kind, ProxylessNAS):  # a user's subclass takes the same keys
         arguments = {key: getattr(recipe, key) for key in ArchSettings.model_fields}
         arguments |= {"gradient_clip_val": recipe.gradient_clip_val, "seed": recipe.seed}
         return _make(kind, recipe, {"latency": table, **budget, **arguments})
@@ -104,10 +111,10 @@ def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> Latency
 
 
 def _load(name: str) -> type[Any]:
-    """The class that `package.module:Class` names, made latency-aware.
+    """Load the class that `package.module:Class` names, and make it latency-aware.
 
     Raises:
-        RecipeError: There is no such module or class, or it is no one-shot strategy.
+        RecipeError: There is no such module or class, or the class is not a one-shot strategy.
     """
     module_name, _, class_name = name.partition(":")
     try:
@@ -123,6 +130,6 @@ def _load(name: str) -> type[Any]:
 
 
 def _in_order(known: Sequence[Any], given: Mapping[Any, float]) -> list[float]:
-    """Probabilities in the order of a label's candidates; 0 for a candidate that is not mentioned."""
+    """Return probabilities in the order of a label's candidates, with 0 for candidates that are missing in `given`."""
     by_name = {str(candidate): p for candidate, p in given.items()}
     return [float(by_name.get(str(candidate), 0.0)) for candidate in known]

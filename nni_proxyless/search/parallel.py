@@ -1,8 +1,8 @@
-"""Several processes that search together: DDP without a wrapper around the model.
+"""Search in several processes: distributed data parallel (DDP) without torch's wrapper around the model.
 
-All ranks sample the same paths, so the same few weights have gradients everywhere. They are averaged by the search
-module itself (`gradient.py`): torch's own wrapper would wait for the gradients of all paths, and would send zeros for
-those that did not run.
+All ranks sample the same paths, so the same few weights have gradients on all ranks. The search's Lightning module
+averages these gradients (`strategies/rank_mean.py`). Torch's wrapper would wait for the gradients of all paths, and
+communicate zeros for the paths that did not run.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import nn
 
 
 class PathParallelStrategy(DDPStrategy):
-    """Lightning's DDP with its processes, samplers and devices, whose model stays as it is.
+    """Lightning's DDP with its processes, samplers and devices, but without a wrapper around the model.
 
-    The other ranks wait while rank 0 validates, and at the end while it compares finalists.
+    The other ranks wait while rank 0 validates, and at the end while it compares the finalists. So the timeout is long.
     """
 
     def __init__(self) -> None:
         super().__init__(timeout=timedelta(hours=3))
 
     def configure_ddp(self) -> None:
-        """Begin with rank 0's weights; nothing is wrapped."""
+        """Start all ranks with the weights of rank 0. The model is not wrapped."""
         assert self.model is not None
         _from_rank_0([*self.model.parameters(), *self.model.buffers()])
 
@@ -37,7 +37,7 @@ class PathParallelStrategy(DDPStrategy):
 
 
 def share_buffers(model: nn.Module, ranks: int) -> None:
-    """Give all ranks the buffers of rank 0, such as running statistics, which each has from its own images."""
+    """Copy the buffers of rank 0 to all ranks. Running statistics, for example, depend on the images of each rank."""
     if ranks > 1:
         _from_rank_0(list(model.buffers()))
 

@@ -1,4 +1,4 @@
-"""Check and load what a search needs: recipe to space, data, target and latency table."""
+"""Loading and checking of everything a search needs: space, data, target and latency table."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .targets import Target
 
 @dataclass(frozen=True)
 class Prepared:
-    """A search whose input has been checked and loaded, before anything is trained.
+    """Loaded and checked inputs of a search.
 
     Attributes:
-        recipe: All settings.
-        target: The hardware target.
-        spec: The space, with the data's number of classes.
-        table: The target's latency table.
-        splits: The data.
+        recipe: Recipe of the search.
+        target: Hardware target.
+        spec: Description of the space, with the number of classes of the data.
+        table: Latency table of the target.
+        splits: Data of the search.
     """
 
     recipe: Recipe
@@ -33,10 +33,10 @@ class Prepared:
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Load and check everything a search needs; writes nothing but a newly measured table.
+    """Load and check everything a search needs. Only a newly measured latency table is written.
 
     Raises:
-        InputError: The space, the data, the target or its table is at fault.
+        InputError: The space, the data, the target or its latency table is missing or invalid.
     """
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
@@ -57,10 +57,10 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
-    """The space that a recipe names, with as many classes as its data have, and the data.
+    """Load the space and the data that a recipe names. The space gets the number of classes of the data.
 
     Raises:
-        SpaceError: There is no such space, or it is not well formed.
+        SpaceError: There is no such space, or its description is invalid.
         DataError: The data set does not exist, its folder is missing or empty, or it is too small.
     """
     spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))

@@ -1,7 +1,7 @@
 """The recipe of a search: its settings, with their checks, defaults and descriptions.
 
-A recipe is YAML. The parameters that NNI's manager sends, or `key=value` on the command line, override it. Neither NNI
-nor torch is imported here, so that a recipe is checked before anything slow begins.
+A recipe is a YAML file. Parameters from NNI's manager, or `key=value` on the command line, override its values. This
+module imports neither NNI nor torch, so that a recipe is checked before anything slow starts.
 """
 
 from __future__ import annotations
@@ -28,61 +28,62 @@ class Recipe(Settings, ArchSettings):
     """Name of the hardware target, one of `targets`."""
 
     space: str = "mobilenetv2_digits"
-    """Name of a shipped space, or path of a space's YAML."""
+    """Name of a space of this package, or path of a space's YAML file."""
 
     width_mult: Positive | None = None
-    """Width multiplier. Default: that of the space."""
+    """Width multiplier of the networks. Default: the space's own."""
 
     input_size: Count | None = None
-    """Image height and width in pixels. Default: those of the space."""
+    """Image height and width in pixels. Default: the space's own."""
 
     data: str = "digits"
     """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`."""
 
     data_dir: str | None = None
-    """Folder of the data set's files; for `arrays` the `.npz` file. `digits` needs none."""
+    """Folder of the data set's files; for `arrays`, the path of the `.npz` file. `digits` needs none."""
 
     download: bool = False
     """Whether torchvision may download CIFAR."""
 
     arch_fraction: ProperPart = 0.2
-    """Part of the training images that trains the architecture."""
+    """Fraction of the training images that trains the architecture."""
 
     held_out_fraction: ProperPart = 0.2
-    """Part of the training images that validates decoded networks; nothing learns from it."""
+    """Fraction of the training images on which decoded networks are validated. Nothing is trained on them."""
 
     strategy: str = "proxyless"
-    """Search strategy: `proxyless`, NNI's `darts`, `gumbel_darts`, `enas`, `random` or `nni_proxyless_builtin`, or
-    `package.module:Class`, any one-shot strategy of NNI's kind."""
+    """Search strategy: `proxyless`; one of NNI's, `darts`, `gumbel_darts`, `enas`, `random` or `nni_proxyless_builtin`;
+    or `package.module:Class` for any other one-shot strategy."""
 
     strategy_args: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of a strategy other than `proxyless`."""
 
     budget_ms: Positive | None = None
-    """Latency budget in milliseconds; the exported network is within it. For other objectives than `budget` it is only
-    their reference, and without it the reference is the expected latency before the search."""
+    """Latency budget in milliseconds. The exported network is within the budget, unless `proxyless` has another
+    objective than `budget`. Other objectives use the budget as reference latency; without a budget, the reference is
+    the expected latency before the search."""
 
     budget_fraction: PartUpTo1 | None = None
-    """Latency budget as a part of the largest network's latency."""
+    """Latency budget as a fraction of the largest network's latency."""
 
     arch_batch_size: Count | None = None
     """Number of images in a batch of architecture steps. Default: `batch_size`."""
 
     entangle_weights: bool = True
-    """Whether the candidates of a layer train the same weights, each a part of the largest candidate's
-    ([design.md](design.md#entangled-weights)). `false` gives each candidate weights of its own, as in the paper."""
+    """Whether the candidates of a layer train the same weights: each uses a part of the largest candidate's weights
+    ([design.md](design.md#entangled-weights)). With `false`, each candidate has its own weights, as in the paper."""
 
     share_warmup: bool = True
-    """Whether searches whose warm-up is the same train it only once."""
+    """Whether searches with the same warm-up train it only once."""
 
     epochs: Count = 30
     """Number of epochs of the whole search."""
 
     batch_size: Count = 64
-    """Number of images in a batch, on each device."""
+    """Number of images in a batch of weight steps, on each device."""
 
     learning_rate: Positive = 0.05
-    """Learning rate of the weights at the start of a cosine to 0."""
+    """Initial learning rate of the weights. It falls to 0 along a half cosine."""
 
     momentum: PartBelow1 = 0.9
     """Momentum of SGD on the weights."""
@@ -91,16 +92,16 @@ class Recipe(Settings, ArchSettings):
     """L2 penalty on the weights."""
 
     decay_norm_bias: bool = True
-    """Whether `weight_decay` applies to norms and biases too."""
+    """Whether `weight_decay` also applies to the parameters of norms and to biases."""
 
     label_smoothing: PartBelow1 = 0.0
     """Label smoothing of the cross-entropy."""
 
     gradient_clip_val: Positive | None = None
-    """Largest norm of the weights' gradients. Default: gradients are not clipped."""
+    """Largest norm of the weights' gradients, to which they are clipped. Default: gradients are not clipped."""
 
     bn_batches: Count = 10
-    """Number of batches that re-estimate the batch-norm statistics of a decoded network."""
+    """Number of batches on which the batch-norm statistics of a decoded network are estimated."""
 
     seed: WholeFrom0 = 0
     """Seed of the data split, the initial weights, the order of images and the sampled paths."""
@@ -109,22 +110,23 @@ class Recipe(Settings, ArchSettings):
     """Number of threads that torch trains with. Default: torch's own choice."""
 
     num_workers: WholeFrom0 = 0
-    """Number of processes that load data; 0 loads it in the trial."""
+    """Number of processes that load data. With 0, the training process loads the data itself."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Lightning's accelerator."""
 
     devices: Count = 1
-    """Number of processes that train together, each on a device of its own."""
+    """Number of processes that train together, each on its own device."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Lightning's precision; `16-mixed` needs CUDA."""
+    """Lightning's precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`."""
 
     channels_last: bool | None = None
-    """Memory format of network and images. Default: channels_last on the CPU only."""
+    """Whether network and images use the memory format channels_last. Default: on the CPU only."""
 
     targets: dict[str, Any] = Field(default_factory=dict)
-    """Name to `{backend, …}`, a target that is measured on this machine, or `{table: file}`."""
+    """Hardware targets by name: `{backend: …}` for a target that is measured on this machine, or `{table: file}` for
+    one with a latency table."""
 
     @model_validator(mode="after")
     def _check_recipe(self) -> Recipe:
@@ -157,10 +159,10 @@ class Recipe(Settings, ArchSettings):
         return self
 
     def parse_targets(self) -> dict[str, Target]:
-        """Name to target: the recipe's own, or the two of this machine.
+        """Return the recipe's hardware targets by name. Without any, they are the two default targets.
 
         Raises:
-            RecipeError: A target is not well formed.
+            RecipeError: The description of a target is invalid.
         """
         from .targets import DEFAULT_TARGETS, Target
 
@@ -168,10 +170,10 @@ class Recipe(Settings, ArchSettings):
         return {name: Target.parse(str(name), value, self.folder) for name, value in described.items()}
 
     def chosen_target(self) -> Target:
-        """The target that this search is for.
+        """Return the hardware target of this search.
 
         Raises:
-            RecipeError: There is no target of that name; the message lists what exists.
+            RecipeError: There is no target with this name. The message lists all targets.
         """
         targets = self.parse_targets()
         if self.target not in targets:
@@ -179,10 +181,10 @@ class Recipe(Settings, ArchSettings):
         return targets[self.target]
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
-        """Key to value, as a recipe file has them.
+        """Return the content of a recipe file.
 
         Args:
-            absolute: Write paths in full, so that the file means the same in another folder.
+            absolute: Whether paths are made absolute, so that the recipe has the same meaning in another folder.
         """
         content = super().to_dict(absolute=absolute)
         if absolute:

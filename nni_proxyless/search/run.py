@@ -1,7 +1,7 @@
-"""One search from a recipe: data, supernet, NNI strategy, validation after each epoch, files.
+"""One search from a recipe: it trains the supernet with an NNI strategy, and writes the results to a folder.
 
-The same function serves `nni-proxyless search` and the trials of NNI's manager; they differ in where the records
-go.
+`nni-proxyless search` and the trials of NNI's manager call the same function, with different functions that receive the
+records of the epochs.
 """
 
 from __future__ import annotations
@@ -49,23 +49,23 @@ def run_search(
     report: Report | None = None,
     trial_parameters: Mapping[str, Any] | None = None,
 ) -> Architecture:
-    """Search, and leave `architecture.json`, `history.csv`, table, checkpoint and TensorBoard logs in a folder.
+    """Search for an architecture, and write it to a folder with the history, latency table, checkpoint and logs.
 
-    A folder that holds the checkpoint of a search with the same recipe is one that was interrupted: it goes on at the
-    epoch it was in, with the table it had.
+    If the folder holds the checkpoint of a search with the same recipe, that search was interrupted. It is resumed at
+    the interrupted epoch, with its own latency table.
 
     Args:
-        prepared: What `prepare` made.
-        output: The folder; made if missing.
-        report: Called with each epoch's record and its number, counted from 0 and from the first record, and at the end
-            with the last one and None.
-        trial_parameters: What NNI sent; kept in the architecture file.
+        prepared: Inputs of the search, loaded by `prepare`.
+        output: Folder of the results; created if it does not exist.
+        report: Function that is called after each epoch with the epoch's record and the record's number, counted from
+            0. At the end, it is called with the last record and `None`.
+        trial_parameters: Parameters that NNI sent to the trial, for the architecture file.
 
     Returns:
-        The architecture, with predicted and, where the target is this machine, measured latency.
+        Architecture with its predicted latency. If the target is this machine, the measured latency is included.
 
     Raises:
-        InputError: The accelerator or the budget is not to be had.
+        InputError: The accelerator is not available, or no network is within the budget.
         RunError: The training failed.
     """
     recipe, spec = prepared.recipe, prepared.spec
@@ -147,19 +147,22 @@ def run_search(
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that was started, not one that Lightning started for another device."""
+    """Whether this is the main process, and not one that Lightning has started for another device."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
-    """Steps of the learning rate's schedule: the longer part of the data sets the pace, the other begins anew."""
+    """Number of steps of the learning rate's schedule in an epoch.
+
+    An epoch ends with the longer of the two parts of the data. The shorter part is repeated.
+    """
     sizes = (
         (len(splits.weights), recipe.batch_size),
         (len(splits.architecture), recipe.arch_batch_size or recipe.batch_size),
     )
     steps = [math.ceil(images / recipe.devices) // batch for images, batch in sizes]
     if recipe.strategy == "enas":
-        return sum(steps)  # first the one part, then the other, and the learning rate falls through both
+        return sum(steps)  # ENAS trains on one part after the other, and the learning rate falls during both
     return steps[0] if recipe.strategy == "random" else max(steps)
 
 

@@ -1,4 +1,4 @@
-"""Networks with the weights of a supernet: of a running search, or of a finished one from its checkpoint."""
+"""Evaluation of networks with the weights of a supernet, during a search or from the checkpoint of a finished one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import nn
 from .. import results_folder
 from ..data.splits import DataSplits
 from ..decoding.checkpoint import SearchCheckpoint
+from ..decoding.ranking import rank_values
 from ..errors import InputError
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
@@ -43,7 +45,7 @@ class SharedWeightEvaluator:
     def __init__(self, recipe: Recipe, splits: DataSplits) -> None:
         self._recipe = recipe
         common = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
-        # A seed of its own: validation must not change the order in which the search sees its images.
+        # The generator is separate, so that validation does not change the order in which the search sees its images.
         self._statistics = DataLoader(
             splits.statistics,
             shuffle=True,
@@ -55,7 +57,7 @@ class SharedWeightEvaluator:
         self._finalists = DataLoader(splits.finalists, batch_size=recipe.batch_size)
 
     def network(self, supernet: nn.Module, architecture: Architecture) -> Network:
-        """A plain network with the supernet's weights and batch-norm statistics of its own."""
+        """Build a plain network with the supernet's weights, and re-estimate its batch-norm statistics."""
         network = architecture.build()
         network.load_state_dict(decoded_state(supernet, architecture.choices))
         device = next(supernet.parameters()).device
@@ -66,30 +68,34 @@ class SharedWeightEvaluator:
         return network
 
     def held_out_accuracy(self, network: nn.Module) -> float:
-        """Top-1 accuracy on images that neither weights nor architecture have learnt from."""
+        """Compute the top-1 accuracy on images on which neither the weights nor the architecture were trained."""
         return accuracy(network, self._held_out)
 
     def finalist_accuracy(self, network: nn.Module) -> float:
-        """Top-1 accuracy on the architecture part of the data, without augmentation."""
+        """Compute the top-1 accuracy on the architecture part of the data, without augmentation."""
         return accuracy(network, self._finalists)
 
 
 def decode_finalists(
     folder: Path, tables: Mapping[str, LatencyTable], budget_ms: float, count: int
 ) -> dict[str, Architecture]:
-    """For each table the best of the most likely networks within a budget, as a search for that table would choose it.
+    """Select for each latency table the best of the most likely networks within a budget.
+
+    The selection is the same as at the end of a search with that table.
 
     Args:
-        folder: Results of a search, with its checkpoint and its recipe. The data of the recipe must be at hand.
-        tables: Name to latency table.
+        folder: Folder of a search's results, with its checkpoint and its recipe. The recipe's data must be available.
+        tables: Latency tables by name.
         budget_ms: Largest allowed latency in milliseconds.
         count: Number of networks that are compared for each table, at least 2.
 
     Returns:
-        Name to architecture. Its metric `default` is the accuracy on held-out images with the supernet's weights.
+        Architectures by name of the table. Their metric `default` is the accuracy on held-out images with the
+        supernet's weights.
 
     Raises:
-        InputError: The folder lacks a file, the data are missing, or no network is within the budget.
+        InputError: `count` is less than 2, the folder lacks a file, the data are missing, or no network is within the
+            budget.
         MissingOperatorError: A table lacks operators of the space.
     """
     if count < 2:
@@ -120,10 +126,10 @@ def decode_finalists(
         distribution = found.for_table(table)
         likeliest = distribution.k_most_likely(count, budget_ms)
         _log.info("%s: comparing %d networks on %d images", target, len(likeliest), len(splits.finalists))
-        listed = [Architecture.of_space(spec, choices) for choices in likeliest]
-        compared = compare_finalists(
-            likeliest, score, distribution, [one.multiply_adds for one in listed], weigh_multiply_adds=True
-        )
+        likelihoods = distribution.log_likelihoods(likeliest)
+        sizes = [Architecture.of_space(spec, choices).multiply_adds for choices in likeliest]
+        rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
+        compared = compare_finalists(likeliest, score, rank, distribution, sizes)
         winner = best(compared)
         architecture = Architecture.of_space(
             spec,
@@ -140,10 +146,11 @@ def decode_finalists(
 
 
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:
-    """The space with the weights of a checkpoint. Candidates that were pruned keep their initial weights."""
+    """Build the space with the weights of a checkpoint. Pruned candidates keep their initial weights."""
     path = folder / results_folder.CHECKPOINT
     content = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    supernet = MobileNetV2Space(found.spec, entangled=False)  # each candidate's weights as the file has them
+    # The checkpoint holds the weights of each candidate separately, so they need not be entangled again.
+    supernet = MobileNetV2Space(found.spec, entangled=False)
     begun = supernet.state_dict()
     trained = {key: content[_WEIGHTS + key] for key in begun if _WEIGHTS + key in content}
     distribution = found.distribution

@@ -1,4 +1,4 @@
-"""Hardware targets: where a target's latency table comes from, and how networks are measured on it."""
+"""Hardware targets: the source of a target's latency table, and the measurement of networks on the target."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _KEYS = ("table", *_BACKEND_KEYS)
 
 @dataclass(frozen=True)
 class Target:
-    """A device to search for.
+    """Device for which a search optimises the latency.
 
     Attributes:
-        name: As recipes and results call it.
-        table: File of its latency table, for a device that is not this machine.
-        backend: Measuring backend, where no file is given.
-        settings: Its settings, as `make_backend` takes them.
+        name: Name of the target in recipes and results.
+        table: File of the latency table, for a device that is not this machine; `None` if there is a backend.
+        backend: Name of the backend that measures on this machine; `None` if there is a table.
+        settings: Settings of the backend, as `make_backend` takes them.
     """
 
     name: str
@@ -46,15 +46,16 @@ class Target:
 
     @classmethod
     def parse(cls, name: str, content: object, folder: Path) -> Target:
-        """Check what a recipe says of a target.
+        """Check the description of a target in a recipe, and create the target.
 
         Args:
-            name: Its name.
-            content: `{table}`, or `{backend}` with its settings: `threads`, `batch`, `dtype`, `device`, `command` ...
+            name: Name of the target.
+            content: Mapping with `table`, or with `backend` and its settings, such as `threads` and `command`.
             folder: Folder that a relative path starts from.
 
         Raises:
-            RecipeError: Keys are unknown, or neither a table nor a backend is given.
+            RecipeError: The description is not a mapping, a key is unknown, a path is not a string, or not exactly one
+                of table and backend is given.
         """
         if not isinstance(content, Mapping):
             raise RecipeError(f"target '{name}' must be a mapping with {', '.join(_KEYS)}, got {content!r}")
@@ -71,7 +72,7 @@ class Target:
         return cls(name, backend=str(backend), settings={k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]})
 
     def make_backend(self) -> Backend | None:
-        """The measuring backend, or none for a device that is not this machine.
+        """Create the backend that measures on this machine; `None` if the target is another device.
 
         Raises:
             InputError: There is no such backend, or it needs a package that is not installed.
@@ -81,15 +82,17 @@ class Target:
     def latency_table(
         self, spec: SpaceSpec, *, remeasure: bool = False, progress: Progress | None = None
     ) -> LatencyTable:
-        """The target's table for a space: its file, or one measured here and kept for the next trial.
+        """Load the target's latency table for a space, or measure it here and keep it in the cache.
 
         Args:
-            spec: The space.
-            remeasure: Measure even if there is a kept one.
-            progress: Passed on to the measurement.
+            spec: Description of the space.
+            remeasure: Whether to measure even if the cache already has a table.
+            progress: Progress callback of the measurement; see `measure_table_isolated`.
 
         Raises:
-            LatencyTableError: The file is not a table, lacks operators of the space, or holds no latencies.
+            LatencyTableError: The file is not a latency table, or its unit is not ms.
+            RecipeError: The unit of the backend is not ms.
+            InputError: There is no such backend, or it needs a package that is not installed.
         """
         if self.table is not None:
             table = LatencyTable.load(self.table)
@@ -106,7 +109,7 @@ class Target:
             )
         kept = self.kept_table(spec, backend)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{kept}.lock"):  # a second trial waits instead of disturbing the measurement
+        with filelock.FileLock(f"{kept}.lock"):  # a second trial must not disturb the measurement, so it waits
             if kept.exists() and not remeasure:
                 table = LatencyTable.load(kept)
                 _log.info("target %s: table of %s from %s", self.name, table.date, kept)
@@ -121,7 +124,7 @@ class Target:
         return table
 
     def kept_table(self, spec: SpaceSpec, backend: Backend) -> Path:
-        """Where a measured table is kept: its name says all that a latency depends on."""
+        """Path of a measured table in the cache. The file's name covers everything that a latency depends on."""
         device = this_device()
         machine = hashlib.sha256(f"{device}".encode()).hexdigest()[:8]
         settings = hashlib.sha256(json.dumps(backend.settings, sort_keys=True).encode()).hexdigest()[:8]
@@ -129,12 +132,13 @@ class Target:
         return cache_folder() / "tables" / f"{name}-{settings}-{machine}.yml"
 
     def measure(self, architecture: Architecture, table: LatencyTable | None = None) -> float | None:
-        """Latency of the built network in milliseconds, or none for a device that is not this machine.
+        """Measure the latency of a network in milliseconds; `None` if the target is another device.
 
         Args:
-            architecture: The network.
-            table: The target's table. By how much the machine has become slower since it was measured, which the
-                reference network tells, is taken off: shared machines drift by 5 to 15 % within minutes.
+            architecture: Architecture of the network.
+            table: Latency table of the target. With it, the latency is corrected for the slowdown of the machine since
+                the table was measured, which the reference network shows. Shared machines drift by 5 to 15 % within
+                minutes.
         """
         backend = self.make_backend()
         if backend is None:

@@ -1,8 +1,9 @@
-"""The warm-up of the weights, trained once for all searches that agree on it.
+"""Warm-up of the weights, which is trained only once for all searches with the same warm-up.
 
-It does not depend on the hardware target: until the first architecture step all paths are equally likely. So searches
-of one experiment that agree on space, data, seed and schedule share a checkpoint, whose name is the hash of all that it
-depends on. The first one to come trains it, under a lock; others wait for it and go on from there.
+The warm-up does not depend on the hardware target, because all paths are equally likely before the first architecture
+step. So searches with the same space, data, seed and schedule share a checkpoint, whose name is a hash of everything
+the warm-up depends on. The first search trains the warm-up and holds a lock. The other searches wait for the checkpoint
+and start from it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ _log = logging.getLogger(__name__)
 
 
 class SharedWarmup:
-    """One warm-up: either there is a checkpoint of it, or this process is the one to train it.
+    """Warm-up that either has a checkpoint already, or must be trained by this process.
+
+    Args:
+        path: Path of the checkpoint.
+        lock: Lock of the checkpoint. It is released at once if the checkpoint exists.
 
     Attributes:
-        path: Where its checkpoint lies, or will.
-        found: Whether it was there.
+        path: Path of the checkpoint, which may not exist yet.
+        found: Whether the checkpoint existed when the search started.
     """
 
     def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
@@ -39,10 +44,10 @@ class SharedWarmup:
             self._lock.release()
 
     def save(self, save_checkpoint: Callable[[Path], Any]) -> None:
-        """Keep the checkpoint and let the others go on; does nothing if there is one already.
+        """Save the checkpoint, unless it exists already, and release the lock for the waiting searches.
 
         Args:
-            save_checkpoint: Writes it to a path.
+            save_checkpoint: Function that writes the checkpoint to a given path.
         """
         if not self.found and not self.path.is_file():
             write_atomically(self.path, save_checkpoint)
@@ -52,14 +57,15 @@ class SharedWarmup:
 
 @contextmanager
 def shared_warmup(depends_on: Mapping[str, Any], wait: bool = True) -> Iterator[SharedWarmup]:
-    """The warm-up that depends on just this.
+    """Find the shared warm-up of a search. If it must be trained, hold its lock until it is saved.
 
     Args:
-        depends_on: Everything that the weights after the warm-up depend on; plain data.
-        wait: Wait until no other process trains it. A process that belongs to one that does must not.
+        depends_on: Everything that the weights after the warm-up depend on, as plain data.
+        wait: Whether to wait while another process trains the warm-up. The other processes of the same search must not
+            wait, because their main process holds the lock.
 
     Yields:
-        The warm-up. Should it fail before it is saved, the next in line trains it.
+        Shared warm-up. If the search fails before the warm-up is saved, the next waiting search trains it.
     """
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:24]
     path = cache_folder() / "warmups" / f"{digest}.ckpt"

@@ -14,16 +14,19 @@ from ..supernet.space import describe_space, require_description
 
 
 def costs_of_space(table: LatencyTable, model: ModelSpace, candidates: Mapping[str, tuple[Any, ...]]) -> SpaceCosts:
-    """The costs of a space's candidates: by its operators, or by label where the table was fitted to these layers.
+    """Look up the costs of all candidates of a model space.
+
+    If the space describes its operators, the costs are looked up by operator. If not, they are looked up by label, for
+    which the table must have been fitted to the layers of this space.
 
     Args:
-        table: The latency table.
-        model: The model space; mutated or not.
-        candidates: Label to candidates, as an NNI sample names them.
+        table: Latency table.
+        model: Model space, mutated or not.
+        candidates: Mapping from labels to candidates, as an NNI sample names them.
 
     Raises:
-        SpaceError: The table knows operators, and the space does not describe its own.
-        LatencyTableError: The table is fitted to other layers.
+        SpaceError: The table contains costs of operators, but the space does not describe its operators.
+        LatencyTableError: The table was fitted to other layers.
         MissingOperatorError: The table lacks operators of the space.
     """
     if describe_space(model) is not None or not table.fitted_to_layers:

@@ -1,4 +1,4 @@
-"""The optimizer of the architecture parameters."""
+"""Optimizer of the architecture parameters."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .arch_settings import ArchSettings
 
 
 def make_arch_optimizer(parameters: Sequence[nn.Parameter], arch: ArchSettings, rate: float) -> optim.Optimizer:
-    """Adam over the architecture parameters.
+    """Create an Adam optimizer of the architecture parameters.
 
     Args:
-        parameters: One tensor of shape (num_candidates,) for each label.
+        parameters: Architecture parameters of each label, shape (num_candidates,) each.
         arch: Settings of the architecture's training.
-        rate: Learning rate at the start.
+        rate: Initial learning rate.
 
     Raises:
-        ValueError: There are no parameters.
+        ValueError: There are no parameters, because the model space has no choices.
     """
     if not parameters:
         raise ValueError("the model space has no choices: there is nothing to search")
@@ -28,6 +28,6 @@ def make_arch_optimizer(parameters: Sequence[nn.Parameter], arch: ArchSettings, 
         lr=rate,
         betas=arch.arch_betas,
         weight_decay=arch.effective_arch_weight_decay,
-        foreach=not on_cpu,  # many small tensors: all at once,
-        fused=on_cpu,  # or, three times as fast on the CPU, each with one kernel
+        foreach=not on_cpu,  # updates the many small tensors all at once
+        fused=on_cpu,  # updates each tensor with a single kernel, which is three times as fast on the CPU
     )

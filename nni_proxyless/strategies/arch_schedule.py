@@ -1,4 +1,4 @@
-"""What changes over a search: rate and temperature of the architecture, and the latency it is to come to."""
+"""Schedule of a search: the architecture's learning rate and temperature, and the target of the expected latency."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Any
 from .arch_settings import ARCH_RATES, ArchSettings, default_arch_rate
 from .objective import BudgetMultiplier
 
-# Dual ascent over a search of any length: I moves by this if the excess is 1 all along; k as in `BudgetMultiplier`.
+# Increase of the integral term I of `BudgetMultiplier` over a whole search if the excess were always 1.
 MULTIPLIER_TRAVEL = 40.0
+# Proportional gain k of `BudgetMultiplier` at temperature 1.
 MULTIPLIER_GAIN = 10.0
-# The part of the search in which the target comes down to the budget.
+# Fraction of the search in which the target latency falls to the budget.
 BUDGET_APPROACH = 0.5
 
 
 class ArchSchedule:
-    """Where a search stands, in architecture steps, and what follows from that.
+    """Counts the architecture steps of a search, and derives from them what changes during the search.
 
     Args:
         arch: Settings of the architecture's training.
-        reference_ms: Latency that the expected latency is compared with, in milliseconds.
-        keeps_budget: Whether `reference_ms` is a budget, whose weight μ dual ascent finds.
+        reference_ms: Reference latency of the objective, in milliseconds.
+        keeps_budget: Whether `reference_ms` is a budget, for which dual ascent adjusts the weight μ of the latency.
 
     Attributes:
-        step: Number of architecture steps so far.
-        steps: Number of architecture steps of the whole search; `None` where its length is not known.
-        rate: Adam's learning rate before a cosine: that of `arch`, or the one that `plan` derives.
-        start_ms: E before the first architecture step, in milliseconds, where a budget is kept.
-        multiplier: Controller of μ, where a budget is kept.
+        step: Number of architecture steps taken so far.
+        steps: Number of architecture steps of the whole search; `None` if its length is unknown.
+        rate: Initial learning rate of the architecture's Adam, either that of `arch` or the one that `plan` derives.
+        start_ms: Expected latency before the first architecture step, in milliseconds. `None` before that step, and in
+            searches without a budget.
+        multiplier: Controller of μ; `None` in searches without a budget.
     """
 
     def __init__(self, arch: ArchSettings, reference_ms: float, *, keeps_budget: bool) -> None:
@@ -40,14 +42,15 @@ class ArchSchedule:
         self.rate = arch.arch_learning_rate or ARCH_RATES[0]
         self.multiplier = BudgetMultiplier(0.0, MULTIPLIER_GAIN) if keeps_budget else None
         self.start_ms: float | None = None
-        self._searching: int | None = None  # epochs with architecture steps
+        self._searching: int | None = None  # number of epochs with architecture steps
 
     def plan(self, epochs: int | None, batches: float, candidates: float) -> None:
-        """Derive rates from the length of the search.
+        """Derive the learning rate and the rate of dual ascent from the length of the search.
 
         Args:
-            epochs: Number of epochs of the whole search, with its warm-up; `None` or below 1 where it is not limited.
-            batches: Number of weight steps of an epoch; infinite where it is not known.
+            epochs: Number of epochs of the whole search, including its warm-up; `None` or less than 1 if it is not
+                limited.
+            batches: Number of weight steps of an epoch; infinite if it is unknown.
             candidates: Mean number of candidates of a layer.
         """
         if epochs is not None and epochs > 0:
@@ -61,7 +64,7 @@ class ArchSchedule:
 
     @property
     def temperature(self) -> float:
-        """The present temperature τ: 1, and in the last epochs falling geometrically."""
+        """Current softmax temperature τ. It is 1, and falls geometrically at the end of the search."""
         start = self._sharpening_start
         if start is None or self.steps is None or self.step <= start:
             return 1.0
@@ -69,7 +72,7 @@ class ArchSchedule:
 
     @property
     def _sharpening_start(self) -> float | None:
-        """The step at which the temperature begins to fall."""
+        """Architecture step at which the temperature starts to fall; `None` if it does not."""
         epochs = self._searching
         if self.steps is None or epochs is None or epochs <= 0:
             return None
@@ -80,16 +83,17 @@ class ArchSchedule:
 
     @property
     def present_rate(self) -> float:
-        """Adam's learning rate in this step."""
+        """Learning rate of the architecture's Adam in the current step."""
         if self._arch.arch_schedule == "cosine" and self.steps is not None:
             return self.rate * 0.5 * (1 + math.cos(math.pi * min(1.0, self.step / self.steps)))
         return self.rate
 
     @property
     def target_ms(self) -> float:
-        """The latency that E should have by now: it approaches the budget in the first half of the search.
+        """Current target of the expected latency, in milliseconds.
 
-        If the budget held at once, latency alone would decide before any path has shown what it is worth.
+        If the search starts above the budget, the target falls linearly to the budget in the first half of the search.
+        If the budget applied from the start, latency alone would decide before accuracy could tell the paths apart.
         """
         if self.start_ms is None or self.start_ms <= self._reference_ms or self.steps is None:
             return self._reference_ms
@@ -97,10 +101,10 @@ class ArchSchedule:
         return self.start_ms + way * (self._reference_ms - self.start_ms)
 
     def advance(self, expected_ms: float | None) -> None:
-        """Count an architecture step, and update μ.
+        """Count an architecture step, and update μ if there is a budget.
 
         Args:
-            expected_ms: E after the step, in milliseconds; needed where a budget is kept.
+            expected_ms: Expected latency after the step, in milliseconds; required if there is a budget.
         """
         if self.multiplier is not None:
             assert expected_ms is not None
@@ -109,7 +113,7 @@ class ArchSchedule:
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """The state that checkpoints hold."""
+        """Return the state for checkpoints."""
         return {
             "arch_step": self.step,
             "start_ms": self.start_ms,
@@ -117,7 +121,7 @@ class ArchSchedule:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.step = state["arch_step"]
         self.start_ms = state["start_ms"]
         if self.multiplier is not None and state["multiplier"] is not None:

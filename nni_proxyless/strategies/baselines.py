@@ -1,8 +1,8 @@
-"""NNI's own strategies to compare with, on the same footing: latency in what they optimise, decoding within the budget.
+"""NNI's own strategies with a latency term and decoding within a budget, for a fair comparison with ProxylessNAS.
 
-NNI's penalty has no gradient (docs/nni.md), so DARTS, GumbelDARTS and NNI's own Proxyless get a latency term that has
-one, CE + λ (E / ref - 1); ENAS gets latency in its reward, accuracy × (ref / latency)^w. All that they learn with is
-NNI's own. Wiring only.
+NNI's penalty has no gradient (docs/nni.md). So DARTS, GumbelDARTS and NNI's Proxyless get a latency term with a
+gradient, CE + λ (E / ref - 1) by default. ENAS gets the latency in its reward, accuracy × (ref / latency)^w. The
+learning algorithms themselves are NNI's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty, SampleProfilerPenalty
@@ -35,17 +35,21 @@ POLICY_SAMPLES = 64
 
 
 class NniStrategy(LatencyAwareStrategy):
-    """What NNI's own strategies get here: a latency table, a budget, and decoding within it.
+    """Adds a latency table, a budget and decoding within the budget to a strategy of NNI.
 
     Args:
         latency: Latency table of the target device.
-        budget_ms: Latency budget in milliseconds. The exported network is within it, and latency is compared with it.
-        budget_fraction: The budget as a part of the largest network's latency.
-        objective: `add_linear` or `mul_log`: how strategies with a gradient join loss and latency.
-        latency_weight: Weight of latency: λ, the exponent of `mul_log`, or that of ENAS's reward. The tuner
-            `LatencyBudget` finds the weight that meets a budget.
-        finalists: Number of most likely architectures that are compared at the end; 1 compares none.
-        **kwargs: Arguments of the NNI strategy itself.
+        budget_ms: Latency budget in milliseconds. The exported network is within the budget, and the budget is the
+            reference latency of the objective.
+        budget_fraction: Latency budget as a fraction of the largest network's latency.
+        objective: Objective of strategies with a gradient: `add_linear`, which is the default, or `mul_log`.
+        latency_weight: Weight of the latency: λ of `add_linear`, or the exponent of `mul_log` or of ENAS's reward. The
+            tuner `LatencyBudget` finds the weight that meets a budget.
+        finalists: Number of most likely architectures that are compared at the end of the search; 1 compares none.
+        **kwargs: Arguments of the NNI strategy.
+
+    Raises:
+        InputError: `penalty` is given, the objective is `budget`, or an argument is out of range.
     """
 
     def __init__(
@@ -78,30 +82,30 @@ class NniStrategy(LatencyAwareStrategy):
         self.latency_weight = settings.latency_weight
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
-        """Make NNI's supernet of a model space, in place."""
+        """Turn a model space into NNI's supernet, in place."""
         self.apply_table(model)
         return accelerate(super().mutate_model(model))
 
     def configure_oneshot_module(self, training_module: Any) -> Any:
-        """NNI's Lightning module, which exports what is decoded here."""
+        """Create NNI's Lightning module, and make it export the decoded architecture."""
         module = super().configure_oneshot_module(training_module)
         module.export = self.decoded_choices
         return module
 
     def progress(self) -> dict[str, float]:
-        """Further numbers for the history of a search."""
+        """Return further columns of the search's history."""
         return {**super().progress(), "latency_weight": self.latency_weight}
 
 
 class LatencyTerm(ExpectationProfilerPenalty):
-    """NNI's place for a penalty, taken by a latency term over the architecture parameters themselves.
+    """Latency term with a gradient, in the form of an NNI penalty.
 
     Args:
-        probs: Gives label to path probabilities, shape (num_candidates,), with their graph.
-        costs: The table applied to the space.
-        objective: Joins loss and expected latency.
-        reference_ms: What the expected latency is compared with, in milliseconds.
-        weight: How much it counts.
+        probs: Function that returns the path probabilities of each label, shape (num_candidates,), differentiable.
+        costs: Latencies of all candidates.
+        objective: Objective that combines the loss and the expected latency.
+        reference_ms: Reference latency of the objective, in milliseconds.
+        weight: Weight of the latency.
     """
 
     def __init__(
@@ -118,17 +122,20 @@ class LatencyTerm(ExpectationProfilerPenalty):
         self._objective = objective
 
     def forward(self, loss: Tensor, _sample: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective and what NNI logs of it; NNI's own sample, made of Python numbers, is not needed."""
+        """Return the objective, and the values that NNI logs.
+
+        NNI's sample is not used, because it consists of Python numbers without gradients.
+        """
         expected_ms = self._costs.expected(self._probs())
         total = self._objective(loss, expected_ms, self.baseline, self.scale)
         return total, {"expected_latency_ms": expected_ms.detach(), "loss_final": total.detach()}
 
 
 class Differentiable(NniStrategy):
-    """Strategies of NNI's with architecture parameters, one tensor for each label."""
+    """Base of NNI's strategies with architecture parameters, one tensor for each label."""
 
     def path_probs(self) -> dict[str, Tensor]:
-        """Label to softmax(α), shape (num_candidates,), float64; changes nothing."""
+        """Return the path probabilities softmax(α) of each label, shape (num_candidates,), float64."""
         return {label: torch.softmax(alpha.detach().double(), -1) for label, alpha in self._alphas().items()}
 
     def _alphas(self) -> dict[str, torch.nn.Parameter]:
@@ -144,37 +151,37 @@ class Differentiable(NniStrategy):
                 self.latency_weight,
             )
         module = super().configure_oneshot_module(training_module)
-        # NNI's goes through a set, whose order differs between processes: a resumed Adam would take the moments of one
-        # parameter for those of another.
+        # NNI's own method iterates over a set, whose order differs between processes. After resuming, Adam would assign
+        # the moment estimates of one parameter to another.
         module.arch_parameters = lambda: list(self._alphas().values())
         return module
 
 
 class LatencyDARTS(Differentiable, DARTS):
-    """NNI's DARTS with a latency term that has a gradient. Arguments: those of `NniStrategy` and of DARTS."""
+    """NNI's DARTS with a differentiable latency term. It takes the arguments of `NniStrategy` and of DARTS."""
 
     strategy_name: ClassVar[str] = "darts"
 
 
 class LatencyGumbelDARTS(Differentiable, GumbelDARTS):
-    """NNI's GumbelDARTS with a latency term that has a gradient."""
+    """NNI's GumbelDARTS with a differentiable latency term."""
 
     strategy_name: ClassVar[str] = "gumbel_darts"
 
 
 class LatencyNniProxyless(Differentiable, Proxyless):
-    """NNI's own Proxyless with a latency term that has a gradient, exporting the most likely architecture."""
+    """NNI's Proxyless with a differentiable latency term. It exports the most likely architecture."""
 
     strategy_name: ClassVar[str] = "nni_proxyless_builtin"
 
 
 class RewardTerm(SampleProfilerPenalty):
-    """Latency in ENAS's reward: R = accuracy × (ref / latency)^w (ProxylessNAS section 3.3.2; MnasNet).
+    """Reward of ENAS with latency, R = accuracy × (ref / latency)^w (ProxylessNAS section 3.3.2; MnasNet).
 
     Args:
-        costs: The table applied to the space.
-        reference_ms: ref, in milliseconds.
-        weight: w.
+        costs: Latencies of all candidates.
+        reference_ms: Reference latency ref, in milliseconds.
+        weight: Exponent w.
     """
 
     def __init__(self, costs: SpaceCosts, reference_ms: float, weight: float) -> None:
@@ -183,17 +190,18 @@ class RewardTerm(SampleProfilerPenalty):
         self._weight = weight
 
     def forward(self, accuracy: float, sample: Mapping[str, Any]) -> tuple[float, dict[str, float]]:
-        """The reward of a sampled network, and what NNI logs of it."""
+        """Return the reward of a sampled network, and the values that NNI logs."""
         latency_ms = self._costs.of({label: sample[label] for label in self._costs.layers})
         found = reward(accuracy, latency_ms, self.baseline, self._weight)
         return found, {"latency_ms": latency_ms, "reward": found}
 
 
 class LatencyENAS(NniStrategy, ENAS):
-    """NNI's ENAS with latency in its reward.
+    """NNI's ENAS with the latency in its reward.
 
-    Its controller draws one layer after the other, each depending on the ones before. What is decoded is the product of
-    the layers' marginal probabilities, the mean over `POLICY_SAMPLES` drawn networks.
+    ENAS's controller samples one layer after the other, and each layer depends on the previous ones. For decoding, the
+    layers count as independent: each has its marginal probabilities, estimated as the mean over `POLICY_SAMPLES`
+    sampled networks.
 
     Args:
         arc_learning_rate: Learning rate of the controller's Adam.
@@ -220,15 +228,16 @@ class LatencyENAS(NniStrategy, ENAS):
         self.oneshot_module.policy.optim.load_state_dict(dict(state["optimizer"]))
 
     def path_probs(self) -> dict[str, Tensor]:
-        """Label to marginal probabilities under the controller, shape (num_candidates,), float64.
+        """Return the marginal path probabilities of each label under the controller, shape (num_candidates,), float64.
 
-        The same numbers until the controller has been trained on; random states stay as they are.
+        The sampled networks have a fixed seed. So the result does not change until the controller is trained again, and
+        torch's random number generator on the CPU is left unchanged.
         """
         module = self.oneshot_module
         states = torch.get_rng_state()
         was_training = module.policy.training
         torch.manual_seed(0)
-        module.policy.train()  # to draw, not to take the most likely action
+        module.policy.train()  # so that it samples actions instead of taking the most likely ones
         total = {label: torch.zeros(len(of), dtype=torch.float64) for label, of in self._candidates.items()}
         with torch.no_grad():
             for _ in range(POLICY_SAMPLES):
@@ -241,9 +250,10 @@ class LatencyENAS(NniStrategy, ENAS):
 
 
 def _policy(environment: Any, learning_rate: float) -> Any:
-    """NNI's default policy with an optimizer over its parameters in a fixed order.
+    """Create NNI's default policy, with an optimizer that has the parameters in a fixed order.
 
-    NNI's own goes through a set, whose order differs between processes, and which torch warns of.
+    NNI's own optimizer gets the parameters as a set. The order of a set differs between processes, and torch warns
+    about it.
 
     Raises:
         MissingDependencyError: Tianshou or gym is not installed.
@@ -263,12 +273,17 @@ def _policy(environment: Any, learning_rate: float) -> Any:
 
 
 class RandomSearch(NniStrategy, RandomOneShot):
-    """Best of k random networks within the budget, ranked with the weights of a supernet trained on random paths.
+    """Random search: the best of k random networks within the budget.
+
+    The networks are compared with the weights of a supernet that was trained on random paths.
 
     Args:
-        best_of: k.
-        seed: Draws them.
+        best_of: Number k of random networks.
+        seed: Seed of the random networks.
         **kwargs: Arguments of `NniStrategy` and of RandomOneShot.
+
+    Raises:
+        InputError: `best_of` is less than 1.
     """
 
     strategy_name: ClassVar[str] = "random"
@@ -295,7 +310,7 @@ class RandomSearch(NniStrategy, RandomOneShot):
         module = super().configure_oneshot_module(training_module)
 
         def resample() -> dict[str, Any]:
-            # Python's generator, which searches seed at each epoch; NNI's draws are from one that nothing seeds.
+            # This uses Python's generator, which a search seeds in each epoch. NNI's own generator is never seeded.
             sample = {label: random.choice(of) for label, of in self._candidates.items()}
             for supernet_module in module.supernet_modules():
                 supernet_module.resample(memo=sample)
@@ -305,7 +320,7 @@ class RandomSearch(NniStrategy, RandomOneShot):
         return module
 
     def path_probs(self) -> dict[str, Tensor]:
-        """Label to equal probabilities: nothing is learnt of paths."""
+        """Return equal probabilities, because random search learns nothing about paths."""
         return {
             label: torch.full((len(of),), 1.0 / len(of), dtype=torch.float64) for label, of in self._candidates.items()
         }
@@ -313,18 +328,12 @@ class RandomSearch(NniStrategy, RandomOneShot):
     def finalists(self) -> list[dict[str, Any]]:
         return self._drawn
 
-    def rank(
-        self,
-        architectures: Sequence[Mapping[str, Any]],
-        scores: Sequence[float],
-        log_likelihoods: Sequence[float],
-        multiply_adds: Sequence[int] | None,
-    ) -> list[float]:
-        """The scores themselves: random search is known as the best of k by their own accuracies."""
+    def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
+        """Return the unchanged scores, because random search is defined as the best of k by accuracy."""
         return list(scores)
 
     def decoded_choices(self) -> dict[str, Any]:
-        """The best of the architectures drawn; the first one as long as they have not been compared."""
+        """Return the best of the random architectures, or the first one if they have not been compared yet."""
         return dict(self._chosen or self._drawn[0])
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which versions of what NNI's NAS needs work together, checked before anything of it is imported."""
+"""Check of the pytorch-lightning version that NNI's NAS needs. It imports neither NNI nor Lightning."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from importlib.metadata import PackageNotFoundError, version
 from ..errors import MissingDependencyError
 
 LIGHTNING = ((2, 0), (2, 1))
-"""From and below: NNI's loader for ENAS uses private parts of pytorch-lightning 2.0's CombinedLoader."""
+"""Oldest supported version of pytorch-lightning, and the first version that is too new.
+
+NNI's data loader for ENAS uses private parts of the CombinedLoader of pytorch-lightning 2.0.
+"""
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package, or none."""
+    """Return the version of a package, or `None` if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -19,7 +22,7 @@ def installed(package: str) -> str | None:
 
 
 def release(text: str) -> tuple[int, ...]:
-    """The leading numbers of a version: (2, 0, 9) of `2.0.9.post0`."""
+    """Return the leading numbers of a version, such as (2, 0, 9) for `2.0.9.post0`."""
     numbers = []
     for part in text.split("."):
         if not part.isdigit():
@@ -29,10 +32,10 @@ def release(text: str) -> tuple[int, ...]:
 
 
 def check_lightning() -> None:
-    """Refuse a pytorch-lightning that NNI's one-shot strategies do not work with.
+    """Check that NNI's one-shot strategies work with the installed version of pytorch-lightning.
 
     Raises:
-        MissingDependencyError: It is older, newer or not there; the message says what to install.
+        MissingDependencyError: It is too old, too new or not installed. The message says what to install.
     """
     found = installed("pytorch-lightning")
     least, below = LIGHTNING

@@ -1,4 +1,4 @@
-"""What a step of the evaluator returns and logs."""
+"""Losses and logs of the evaluator's steps."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 def loss_of(result: Any) -> Tensor:
-    """The loss that an evaluator's `training_step` has returned.
+    """Return the loss from the result of an evaluator's `training_step`.
 
     Raises:
-        TypeError: It has returned something else.
+        TypeError: The loss is not a tensor.
     """
     loss = result["loss"] if isinstance(result, Mapping) else result
     if not isinstance(loss, Tensor):
@@ -23,7 +23,7 @@ def loss_of(result: Any) -> Tensor:
 
 @contextmanager
 def logging_as(module: Any, log: Callable[..., None], prefix: str) -> Iterator[None]:
-    """Give a prefix to what an evaluator logs, so that its architecture steps are told apart from its weight steps.
+    """Add a prefix to the names that an evaluator logs, which tells architecture steps from weight steps.
 
     Args:
         module: The evaluator's Lightning module.

@@ -1,4 +1,4 @@
-"""The final selection: the most likely architectures are compared with the supernet's weights, and the best is kept."""
+"""Final selection: the most likely architectures are compared with the supernet's weights, and the best one is kept."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..decoding.distribution import ArchitectureDistribution
-from ..decoding.ranking import rank_values
 from .network_score import STATISTICS_BATCHES, NetworkScore
 
 _log = logging.getLogger(__name__)
 
-Rank = Callable[[Sequence[Mapping[str, Any]], Sequence[float], Sequence[float], Sequence[int] | None], list[float]]
+Rank = Callable[[Sequence[Mapping[str, Any]], Sequence[float]], list[float]]
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,12 @@ class Finalist:
     """One of the architectures that are compared.
 
     Attributes:
-        choices: Label to candidate.
-        log_likelihood: Log of its probability in nats.
-        score: The evaluator's metric with the supernet's weights; the higher the better.
-        ranked_by: The value that finalists are compared by (`ranking.rank_values`).
-        latency_ms: Latency by the table in milliseconds, or `None` without one.
-        multiply_adds: Multiply-adds for one image, or `None` where the space does not describe its operators.
+        choices: Mapping from labels to candidates.
+        log_likelihood: Logarithm of the architecture's probability, in nats.
+        score: Metric of the evaluator with the supernet's weights; the higher the better.
+        ranked_by: Value by which finalists are compared (`ranking.rank_values`); the higher the better.
+        latency_ms: Latency predicted by the table, in milliseconds; `None` without a table.
+        multiply_adds: Multiply-adds for one image; `None` if the space does not describe its operators.
     """
 
     choices: Mapping[str, Any]
@@ -40,38 +39,29 @@ class Finalist:
 def compare_finalists(
     architectures: Sequence[Mapping[str, Any]],
     score: Callable[[Mapping[str, Any]], float],
+    rank: Rank,
     distribution: ArchitectureDistribution,
     multiply_adds: Sequence[int] | None,
-    *,
-    weigh_multiply_adds: bool,
-    rank: Rank = rank_values,
 ) -> list[Finalist]:
     """Score and rank architectures.
 
     Args:
-        architectures: Label to candidate, for each architecture.
-        score: Gives an architecture's metric with the supernet's weights; the higher the better.
-        distribution: The distribution that the architectures come from.
-        multiply_adds: Multiply-adds of each architecture, or `None` where they are not known.
-        weigh_multiply_adds: Whether they count in the ranking: where a budget keeps the latencies close together.
-        rank: Gives the values that architectures are compared by.
+        architectures: Architectures as mappings from labels to candidates, the most likely one first.
+        score: Function that returns the metric of an architecture with the supernet's weights; the higher the better.
+        rank: Function that maps the architectures and their scores to the values by which they are compared.
+        distribution: Distribution that the architectures come from.
+        multiply_adds: Multiply-adds of each architecture; `None` if they are unknown.
 
     Returns:
-        The finalists in the order of `architectures`; `best` gives the one to keep.
+        Finalists in the order of `architectures`. `best` returns the one to keep.
     """
     scores = [score(choices) for choices in architectures]
     likelihoods = distribution.log_likelihoods(architectures)
-    ranks = rank(architectures, scores, likelihoods, multiply_adds if weigh_multiply_adds else None)
+    ranks = rank(architectures, scores)
     sizes: Sequence[int | None] = multiply_adds or [None] * len(architectures)
+    latency = (lambda _: None) if distribution.costs is None else distribution.costs.of
     return [
-        Finalist(
-            dict(choices),
-            likelihood,
-            found,
-            value,
-            None if distribution.costs is None else distribution.costs.of(choices),
-            size,
-        )
+        Finalist(dict(choices), likelihood, found, value, latency(choices), size)
         for choices, likelihood, found, value, size in zip(
             architectures, likelihoods, scores, ranks, sizes, strict=True
         )
@@ -79,15 +69,15 @@ def compare_finalists(
 
 
 def best(finalists: Sequence[Finalist]) -> Finalist:
-    """The finalist with the highest rank value; of equals the first, which is the likeliest."""
+    """Return the finalist with the highest value of `ranked_by`; if several have it, the first, most likely one."""
     return max(finalists, key=lambda finalist: finalist.ranked_by)
 
 
 class FinalSelection:
-    """The data of the final selection, and its comparison within a running fit.
+    """Loaders of the final selection, and the comparison of finalists within a running fit.
 
-    Until `use` sets other loaders, they are those of the evaluator: its validation loader compares the finalists, and
-    its training loader gives batch-norm statistics.
+    By default, finalists are compared on the evaluator's validation loader, and their batch-norm statistics are
+    estimated on its training loader. `use` sets other loaders.
     """
 
     def __init__(self) -> None:
@@ -101,7 +91,7 @@ class FinalSelection:
         self._statistics_batches = statistics_batches
 
     def use_evaluator(self, evaluator: Any) -> None:
-        """Take the loaders of an evaluator, unless `use` has set others. To be called before NNI changes them."""
+        """Use the loaders of an evaluator, unless `use` has set others. Call this before NNI changes the loaders."""
         if self._validation is not None:
             return
         source = evaluator.datamodule
@@ -117,9 +107,9 @@ class FinalSelection:
         """Compare architectures with the supernet's weights.
 
         Args:
-            architectures: Label to candidate, for each architecture.
-            module: The evaluator's Lightning module, whose model is the supernet.
-            trainer: The Lightning trainer of the running fit.
+            architectures: Architectures as mappings from labels to candidates, the most likely one first.
+            module: Lightning module of the evaluator, whose model is the supernet.
+            trainer: Lightning trainer of the running fit.
             **ranking: Further arguments of `compare_finalists`.
         """
         assert self._validation is not None

@@ -1,4 +1,4 @@
-"""What every one-shot strategy here shares: a latency table, a budget, decoding within it, and the final selection."""
+"""Base of all one-shot strategies here: latency table, budget, decoding within the budget, and final selection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, ClassVar
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
@@ -37,20 +37,20 @@ _log = logging.getLogger(__name__)
 
 
 class LatencyAwareStrategy(OneShotStrategy):
-    """A one-shot strategy with a latency table, whose result is decoded within a budget.
+    """One-shot strategy with a latency table, whose result is decoded within a budget.
 
     Args:
-        latency: Latency table of the target device; `None` for a search for accuracy alone.
-        budget: The latency budget, if any.
+        latency: Latency table of the target device; `None` to search for accuracy alone.
+        budget: Latency budget; `None` for no budget.
         finalists: Number of most likely architectures that are compared at the end of the search, each with the
             supernet's weights; the best one is exported. 1 compares none.
         **kwargs: Arguments of the NNI strategy that comes next in the method resolution order.
 
     Attributes:
-        compared: The architectures that were compared at the end of the search, in order of likelihood.
+        compared: Architectures that were compared at the end of the search, the most likely one first.
 
     Raises:
-        InputError: An argument is out of range; the message says what is allowed.
+        InputError: An argument is invalid. The message says what is allowed.
     """
 
     strategy_name: ClassVar[str] = ""
@@ -86,26 +86,26 @@ class LatencyAwareStrategy(OneShotStrategy):
 
     @property
     def budget_ms(self) -> float | None:
-        """The budget in milliseconds, once the table has been applied to a space; `None` without a budget."""
+        """Budget in milliseconds. `None` without a budget, or while a relative budget has not been resolved."""
         if self._budget is not None:
             return self._budget.ms
         return None if self.budget_request is None else self.budget_request.ms
 
     @property
     def limit_ms(self) -> float | None:
-        """The latency that exported networks may not exceed, in milliseconds; `None` where nothing limits them."""
+        """Latency that exported networks must not exceed, in milliseconds; `None` if there is no limit."""
         return None if self._budget is None else self._budget.limit_ms
 
     def path_probs(self) -> dict[str, Tensor]:
-        """Label to path probabilities, shape (num_candidates,), float64; changes nothing."""
+        """Return the path probabilities of each label, shape (num_candidates,), float64."""
         raise NotImplementedError
 
     def distribution(self) -> ArchitectureDistribution:
-        """The present distribution over architectures, with the costs of the search's own table."""
+        """Return the current distribution over architectures, with the costs of the search's own table."""
         return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs)
 
     def apply_table(self, model: ModelSpace) -> None:
-        """Look up the latencies of a space's candidates and check the budget, before the model is mutated.
+        """Look up the latencies of a space's candidates and check the budget. The model must not be mutated yet.
 
         Raises:
             InputError: No network of the space is within the budget.
@@ -122,10 +122,10 @@ class LatencyAwareStrategy(OneShotStrategy):
             self._budget = self.budget_request.resolve(self._costs)
 
     def reference_ms(self) -> float:
-        """The latency that others are compared with: the budget, else the expected latency before the search.
+        """Return the reference latency of the objective: the budget, or else the expected latency before the search.
 
         Returns:
-            Milliseconds; 1 without a table.
+            Reference latency in milliseconds; 1 without a table.
         """
         if self._budget is not None:
             return self._budget.ms
@@ -138,27 +138,27 @@ class LatencyAwareStrategy(OneShotStrategy):
         return costs_of_space(table, model, self._candidates)
 
     def expected_latency_ms(self) -> float | None:
-        """E[latency] in milliseconds under the present probabilities, or `None` without a table."""
+        """Compute E[latency] under the current probabilities in milliseconds; `None` without a table."""
         return self.distribution().expected_ms()
 
     def mean_entropy(self) -> float:
-        """Mean entropy of the layers in nats: how undecided the search still is."""
+        """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
         return self.distribution().mean_entropy()
 
     def progress(self) -> dict[str, float]:
-        """Further numbers for the history of a search, with the same keys after each epoch."""
+        """Return further columns of the search's history. The keys are the same after each epoch."""
         return {"latency_weight": 0.0, "temperature": 1.0, "arch_learning_rate": 0.0, "pruned": 0}
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold beside what Lightning saves; plain data and tensors only."""
+        """Return the state that Lightning does not save: plain data and tensors only."""
         return {"chosen": self._chosen}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what `extra_state` gave."""
+        """Restore the state that `extra_state` returned."""
         self._chosen = state.get("chosen")
 
     def checkpoint(self) -> dict[str, Any]:
-        """What `nni-proxyless decode` reads in a checkpoint."""
+        """Return the part of a checkpoint that `nni-proxyless decode` reads."""
         names = {label: [str(candidate) for candidate in of] for label, of in self._candidates.items()}
         return {
             "schema": CHECKPOINT_SCHEMA,
@@ -168,40 +168,40 @@ class LatencyAwareStrategy(OneShotStrategy):
         }
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
-        """NNI's, and: note the loaders for the final selection, and take part in the fit."""
+        """Mutate the evaluator as NNI does, keep its loaders for the final selection, and add a callback to the fit."""
         self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
-        # First, so that callbacks of the evaluator see the result in the last epoch.
+        # The callback comes first, so that the evaluator's callbacks see the result in the last epoch.
         evaluator.trainer.callbacks.insert(0, StrategyCallback(self))
         return mutated
 
     def compare_on(self, validation: Any, statistics: Any, statistics_batches: int = STATISTICS_BATCHES) -> None:
-        """Set the loaders of the final selection, instead of the evaluator's validation and training loaders.
+        """Set the loaders of the final selection, which are otherwise the evaluator's validation and training loaders.
 
         Args:
-            validation: Loader whose batches finalists are compared on.
-            statistics: Loader whose first batches give each finalist batch-norm statistics of its own.
-            statistics_batches: Number of these batches.
+            validation: Loader of the data on which finalists are compared.
+            statistics: Loader whose first batches are used to estimate the batch-norm statistics of each finalist.
+            statistics_batches: Number of batches for these statistics.
         """
         self._selection.use(validation, statistics, statistics_batches)
 
     def finalists(self) -> list[dict[str, Any]]:
-        """The architectures to compare at the end: the most likely ones, within the budget where one limits them.
+        """Return the architectures to compare at the end: the most likely ones, within `limit_ms` if it is set.
 
         Returns:
-            Label to candidate, for each architecture; empty where none are compared.
+            Architectures as mappings from labels to candidates. The list is empty if none are to be compared.
         """
         if self._num_finalists == 1:
             return []
         return self.distribution().k_most_likely(self._num_finalists, self.limit_ms)
 
     def select_finalist(self, trainer: Any) -> None:
-        """Compare the finalists with the supernet's weights, and export the best one from then on.
+        """Compare the finalists with the supernet's weights. From then on, the best one is exported.
 
-        Nothing is compared twice, also not by a search that was resumed after its end.
+        Finalists are compared only once, even if a search is resumed after its end.
 
         Args:
-            trainer: The Lightning trainer of the running fit.
+            trainer: Lightning trainer of the running fit.
         """
         if self._chosen is not None:
             return
@@ -214,23 +214,24 @@ class LatencyAwareStrategy(OneShotStrategy):
                     architectures,
                     self.oneshot_module.training_module,
                     trainer,
+                    rank=self.rank,
                     distribution=self.distribution(),
                     multiply_adds=self._multiply_adds(architectures),
-                    weigh_multiply_adds=self.limit_ms is not None,
-                    rank=self.rank,
                 )
             self._chosen = dict(best(self.compared).choices if self.compared else architectures[0])
         self._chosen = trainer.strategy.broadcast(self._chosen)
 
-    def rank(
-        self,
-        architectures: Sequence[Mapping[str, Any]],
-        scores: Sequence[float],
-        log_likelihoods: Sequence[float],
-        multiply_adds: Sequence[int] | None,
-    ) -> list[float]:
-        """The values that finalists are compared by; the highest is the best. See `ranking.rank_values`."""
-        return rank_values(architectures, scores, log_likelihoods, multiply_adds)
+    def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
+        """Compute the values by which finalists are compared; the highest is the best. See `ranking.rank_values`.
+
+        Multiply-adds are only taken into account if a budget keeps the latencies of the finalists close together.
+
+        Args:
+            architectures: Finalists as mappings from labels to candidates.
+            scores: Metric of each finalist with the supernet's weights; the higher the better.
+        """
+        sizes = None if self.limit_ms is None else self._multiply_adds(architectures)
+        return rank_values(architectures, scores, self.distribution().log_likelihoods(architectures), sizes)
 
     def _multiply_adds(self, architectures: Sequence[Mapping[str, Any]]) -> list[int] | None:
         spec = describe_space(self.supernet)
@@ -239,28 +240,28 @@ class LatencyAwareStrategy(OneShotStrategy):
         return [Architecture.of_space(spec, choices).multiply_adds for choices in architectures]
 
     def most_likely_choices(self) -> dict[str, Any]:
-        """The most likely architecture without regard to the budget, as an NNI sample; changes nothing."""
+        """Return the most likely architecture, regardless of the budget, as an NNI sample."""
         return self.distribution().most_likely()
 
     def decoded_choices(self) -> dict[str, Any]:
-        """The architecture that the search has come to, as an NNI sample.
+        """Return the architecture that the search has found so far, as an NNI sample.
 
-        It is the best finalist once finalists have been compared. Until then it is the most likely architecture, within
-        the budget where one limits it.
+        After the finalists have been compared, it is the best finalist. Before that, it is the most likely
+        architecture, within `limit_ms` if it is set.
         """
         if self._chosen is not None:
             return dict(self._chosen)
         return self.distribution().most_likely(self.limit_ms)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[Any]:
-        """The best architectures as NNI's frozen model spaces, the best one first.
+        """Yield the best architectures as NNI's frozen model spaces, the best one first.
 
-        The first one is that of `export_architecture`. The others are the finalists in the order of their ranking, or
-        without finalists the most likely architectures within the budget.
+        The first one is the result of `export_architecture`. The others are the other finalists, ordered by their
+        ranking. Without finalists, they are the most likely architectures within `limit_ms`.
 
         Args:
-            sort: Has to be true: the architectures are always sorted.
-            limit: Number of architectures; `None` for all finalists.
+            sort: Must be true, because the architectures are always sorted. If it is false, a warning is logged.
+            limit: Largest number of architectures; `None` for all finalists.
         """
         if not sort:
             _log.warning("list_models always gives the best architectures first, got sort=%s", sort)
@@ -269,7 +270,7 @@ class LatencyAwareStrategy(OneShotStrategy):
             yield self.model_space.freeze(sample)
 
     def best_choices(self, limit: int | None = 1) -> list[dict[str, Any]]:
-        """The best architectures as NNI samples, the best one first; see `list_models`."""
+        """Return the best architectures as NNI samples, the best one first; see `list_models`."""
         first = self.decoded_choices()
         if limit == 1:
             return [first]
@@ -283,17 +284,19 @@ class LatencyAwareStrategy(OneShotStrategy):
     def export_front(
         self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None
     ) -> dict[str, list[FrontPoint]]:
-        """For each table, and every latency, the most likely architecture within it: one search for all devices.
+        """Compute for each latency table the most likely architecture within every latency.
+
+        So a single search yields architectures for many devices.
 
         Args:
-            tables: Name to table. Default: the search's own table, named `latency`.
+            tables: Latency tables by name. Default: the search's own table, named `latency`.
             budget_ms: Largest latency of the fronts, in milliseconds.
 
         Returns:
-            Name to points by rising latency and likelihood.
+            Points of each table's front by name of the table, in order of rising latency and likelihood.
 
         Raises:
-            InputError: There is no table at all, or no architecture is within the budget.
+            InputError: There is no table, or no architecture is within the budget.
             SpaceError: The space does not describe its operators.
             MissingOperatorError: A table lacks operators of the space.
         """
@@ -310,12 +313,14 @@ class LatencyAwareStrategy(OneShotStrategy):
     def export_architecture(
         self, *, budget_ms: float | None = None, table: LatencyTable | None = None, **details: Any
     ) -> Architecture:
-        """The architecture that the search has come to, with its predicted latency if there is a table.
+        """Return the architecture that the search has found so far, with its predicted latency if there is a table.
+
+        With `budget_ms` or `table`, it is instead the most likely architecture, within `budget_ms` if that is given.
 
         Args:
-            budget_ms: Another budget than the search's own, in milliseconds: the most likely architecture within it.
-            table: Another device's table instead of the search's own.
-            **details: Further fields of `Architecture`: `target`, `metrics`, `seed` and so on.
+            budget_ms: Latency budget in milliseconds that replaces the search's own budget.
+            table: Latency table of another device that replaces the search's own table.
+            **details: Further fields of `Architecture`, such as `target`, `metrics` and `seed`.
 
         Raises:
             InputError: There is a budget but no table, or no architecture is within the budget.

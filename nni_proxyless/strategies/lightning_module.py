@@ -1,4 +1,4 @@
-"""The Lightning module of a search: weight steps and architecture steps in turn (paper section 3.2.1)."""
+"""Lightning module of a search, which alternates weight steps and architecture steps (paper section 3.2.1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
 from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor, nn, optim
@@ -34,29 +34,28 @@ _log = logging.getLogger(__name__)
 
 
 class ProxylessLightningModule(DartsLightningModule):
-    """Trains the weights of sampled paths on one part of the data, the architecture on another.
+    """Trains the weights of sampled paths on one part of the data, and the architecture on another part.
 
-    It takes NNI's batches `{"train": …, "val": …}`: weights learn from `train`, gates from `val`.
+    NNI's batches are dictionaries `{"train": …, "val": …}`. The weights are trained on `train`, the gates on `val`.
 
     Args:
-        training_module: The evaluator's Lightning module; its `training_step` gives the loss.
-        gates_by_label: All gates of the supernet.
-        objective: Joins loss, expected latency and NNI's penalty.
+        training_module: Lightning module of the evaluator, whose `training_step` returns the loss.
+        gates_by_label: All gates of the supernet by label.
+        objective: Objective that combines loss, expected latency and NNI's penalty.
         arch: Settings of the architecture's training.
-        limit_ms: Latency that the exported network may not exceed, in milliseconds; dual ascent then finds the weight
-            of latency.
-        export: Function that gives the choices that the search has come to.
-        finalists: Function that gives the networks that are compared at the end of the search.
-        sampling_seed: Seed of the path sampler, which has a generator of its own: paths do not depend on other random
-            numbers.
-        gradient_clip_val: Largest norm of the weights' gradients.
-        log_prob_every_n_step: Number of steps between two logs of the path probabilities.
+        limit_ms: Latency that the exported network must not exceed, in milliseconds. If it is set, dual ascent adjusts
+            the weight of the latency.
+        export: Function that returns the architecture that the search has found so far.
+        finalists: Function that returns the finalists, the networks that are compared at the end of the search.
+        sampling_seed: Seed of the path sampler, which has a separate random number generator.
+        gradient_clip_val: Largest norm of the weights' gradients, to which they are clipped; `None` for no clipping.
+        log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
 
     Attributes:
-        pruned: What was pruned: epoch, label, candidate, and the probability it had.
+        pruned: Pruned paths, each with epoch, label, candidate and the probability that it had.
 
     Raises:
-        RunError: (while it trains) A loss or gradient is not finite; the message names the step.
+        RunError: A loss or gradient is not finite during training. The message names the step.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class ProxylessLightningModule(DartsLightningModule):
             warmup_epochs=arch.warmup_epochs,
             penalty=objective.penalty,
         )
-        # A plain dict: the gates are registered in the supernet, once.
+        # This is a plain dictionary, because the gates are already registered as modules of the supernet.
         self._gates = dict(gates_by_label)
         self.objective = objective
         self.arch = arch
@@ -99,43 +98,46 @@ class ProxylessLightningModule(DartsLightningModule):
 
     @property
     def latency_weight(self) -> float:
-        """λ or b as given, or the present μ of a budget."""
+        """Weight of the latency: the configured λ or b, or the current μ of a budget."""
         multiplier = self._schedule.multiplier
         return self.arch.latency_weight if multiplier is None else multiplier.value
 
     @property
     def temperature(self) -> float:
-        """The present temperature τ: 1, and in the last epochs falling geometrically."""
+        """Current softmax temperature τ. It is 1, and falls geometrically at the end of the search."""
         return self._schedule.temperature
 
     @property
     def arch_rate(self) -> float:
-        """Learning rate of the architecture's Adam before a cosine, once training has begun."""
+        """Initial learning rate of the architecture's Adam. A derived rate is known once training has begun."""
         return self._schedule.rate
 
     def export(self) -> dict[str, Any]:
-        """The choices that the search has come to; this changes nothing."""
+        """Return the architecture that the search has found so far, as an NNI sample."""
         return dict(self._export())
 
     def path_probs(self) -> dict[str, Tensor]:
-        """Label to path probabilities, shape (num_candidates,), differentiable, in sorted order of labels."""
+        """Return the path probabilities of each label, shape (num_candidates,), differentiable, sorted by label."""
         return {label: gate.probs() for label, gate in self._gates.items()}
 
     def arch_parameters(self) -> list[nn.Parameter]:
-        """All architecture parameters, in sorted order of labels."""
+        """Return all architecture parameters, sorted by label."""
         return [gate.alpha for gate in self._gates.values()]
 
     def configure_architecture_optimizers(self) -> optim.Optimizer:
-        """Adam with the paper's betas (0, 0.999) by default (section 4.1): paths that are not sampled do not move."""
+        """Create the architecture's Adam, by default with the paper's decay rates (0, 0.999) (section 4.1).
+
+        With a first decay rate of 0, paths that are not sampled do not move.
+        """
         return make_arch_optimizer(self.arch_parameters(), self.arch, self.arc_learning_rate)
 
     def on_fit_start(self) -> Any:
-        entangle(self.training_module.model)  # of an evaluator that knows nothing of it
+        entangle(self.training_module.model)  # for evaluators that do not do it themselves
         return super().on_fit_start()
 
     def on_train_start(self) -> Any:
         check_fused(self.trainer.optimizers)
-        self._freezer = self._make_freezer()  # now that modules are on their device
+        self._freezer = self._make_freezer()  # only now are the modules on their device
         self._plan()
         return super().on_train_start()
 
@@ -143,16 +145,16 @@ class ProxylessLightningModule(DartsLightningModule):
         return WeightFreezer(self.training_module, running_statistics=self.arch.arch_batch_norm == "running")
 
     def _plan(self) -> None:
-        """Plan the architecture steps, now that the length of the search is known."""
+        """Set up everything that depends on the trainer, above all on the length of the search."""
         self._ranks = RankMean(self.trainer.world_size)
-        # A scaler (16-mixed) handles gradients that are not finite itself, by skipping the step.
+        # If a gradient is not finite, a gradient scaler (precision 16-mixed) skips the step.
         self._scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         candidates = sum(gate.num_candidates for gate in self._gates.values()) / len(self._gates)
         self._schedule.plan(self.trainer.max_epochs, self.trainer.num_training_batches, candidates)
         if self.arch.arch_learning_rate is None:
             steps = self._schedule.steps or "unknown"
             _log.info("architecture learning rate %.4g, for %s architecture steps", self.arch_rate, steps)
-        # The checkpoint of a shared warm-up holds the settings of another search's architecture optimizer.
+        # A checkpoint of a shared warm-up may come from a search with other settings of the architecture's Adam.
         for group in self.architecture_optimizers().param_groups:
             group.update(betas=self.arch.arch_betas, weight_decay=self.arch.effective_arch_weight_decay)
         self._follow_schedule()
@@ -171,10 +173,10 @@ class ProxylessLightningModule(DartsLightningModule):
         return super().on_train_epoch_start()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """One weight step and, when it is due, one architecture step.
+        """Take one weight step and, if it is due, one architecture step.
 
         Returns:
-            The weight step's loss.
+            Loss of the weight step.
         """
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
@@ -186,7 +188,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return {"loss": loss.detach()}
 
     def weight_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Train the weights of one sampled path; no other path is computed."""
+        """Train the weights on one sampled path. No other path is computed."""
         epoch = self.trainer.current_epoch
         self._paths.draw(epoch * int(self.trainer.num_training_batches) + batch_idx, epoch, self.trainer.max_epochs)
         loss = self._finite(
@@ -206,7 +208,11 @@ class ProxylessLightningModule(DartsLightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """NNI's, but for gradients that are averaged over ranks, and clipped after a scaler has unscaled them."""
+        """Take one optimizer step of the weights.
+
+        In contrast to NNI's method, gradients are averaged over ranks, and clipped only after a gradient scaler has
+        unscaled them.
+        """
         optimizers = self.optimizers()
         listed = optimizers if isinstance(optimizers, list) else [optimizers]
         weights = [o for o in listed if not getattr(o, "is_arch_optimizer", False)]
@@ -224,14 +230,14 @@ class ProxylessLightningModule(DartsLightningModule):
 
     @property
     def architecture_steps(self) -> int:
-        """Architecture steps so far."""
+        """Number of architecture steps taken so far."""
         return self._schedule.step
 
     def architecture_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Update the architecture parameters; weights and buffers stay as they are.
+        """Update the architecture parameters. Weights and buffers do not change.
 
         Returns:
-            The objective's value.
+            Value of the objective. With `reinforce`, it is the negative mean reward.
         """
         assert self._freezer is not None, "architecture_step outside of a fit"
         keeps_budget = self._schedule.multiplier is not None
@@ -253,7 +259,7 @@ class ProxylessLightningModule(DartsLightningModule):
             gates.rescale_pairs(alphas, before, self._compared, self.temperature)
         with torch.no_grad():
             for gate, alpha in zip(self._gates.values(), before, strict=True):
-                gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # decay would make NaN of a pruned one
+                gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # weight decay turns α of pruned paths to NaN
         self._schedule.advance(self.expected_latency_ms() if keeps_budget else None)
         self._follow_schedule()
         if keeps_budget:
@@ -262,7 +268,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return objective
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Gradients of the gates (eq. 4), of all paths or of a pair; of several draws, the mean."""
+        """Compute the gradients of the gates (eq. 4) for all paths or a pair of paths, as the mean over all draws."""
         draws = self.arch.arch_samples
         total = torch.zeros((), device=self.device)
         compared: list[list[int]] = [[] for _ in self._gates]
@@ -279,7 +285,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return total
 
     def _reinforce_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Score-function gradient from a batch of sampled networks (section 3.3.2)."""
+        """Compute the score-function gradient from a batch of sampled networks (section 3.3.2)."""
 
         def forward(inputs: Any) -> Tensor:
             outputs: Tensor = self.training_module(inputs)
@@ -297,21 +303,21 @@ class ProxylessLightningModule(DartsLightningModule):
         return -mean_reward
 
     def search_objective(self, loss: Tensor) -> Tensor:
-        """Loss, expected latency and NNI's penalty in one number, differentiable in the architecture (eq. 7)."""
+        """Combine loss, expected latency and NNI's penalty in one number, differentiable in α (eq. 7)."""
         probs = {label: gates.conditional_probs(gate.logits(), gate.sample) for label, gate in self._gates.items()}
         total, details = self.objective.of(loss, probs, self.latency_weight)
         self.log_dict(details)
         return total
 
     def expected_latency_ms(self) -> float | None:
-        """E[latency] in milliseconds under the present probabilities, if the search has a table."""
+        """Compute E[latency] under the current probabilities in milliseconds; `None` without a table."""
         if self.objective.costs is None:
             return None
         with torch.no_grad():
             return float(self.objective.costs.expected(self.path_probs()))
 
     def mean_entropy(self) -> float:
-        """Mean entropy of the layers in nats: how undecided the search still is."""
+        """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
         with torch.no_grad():
             values = [gates.entropy(probs) for probs in self.path_probs().values()]
         return float(torch.stack(values).mean())
@@ -322,19 +328,24 @@ class ProxylessLightningModule(DartsLightningModule):
         if pruned:
             free_pruned(self.training_module.model)
             weights = [o for o in self.trainer.optimizers if not getattr(o, "is_arch_optimizer", False)]
-            forget_pruned(self.training_module, weights)  # α stay, also those of choices inside a pruned path
+            # α of pruned paths remain, and so do those of choices inside a pruned path.
+            forget_pruned(self.training_module, weights)
             self._freezer = self._make_freezer()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what Lightning does not save; plain data and tensors only."""
-        known = checkpoint.get(CHECKPOINT_KEY, {})  # the strategy's callback comes first
+        """Add the state that Lightning does not save: plain data and tensors only."""
+        known = checkpoint.get(CHECKPOINT_KEY, {})  # written by the strategy's callback, which Lightning calls first
         checkpoint[CHECKPOINT_KEY] = {
             **known,
             **search_state(self._gates, self._paths, self._schedule, self._reinforce.baseline, self.pruned),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the state of a search, before weights and optimizers are loaded, which lack what was pruned."""
+        """Restore the state of a search.
+
+        Lightning calls this before it loads weights and optimizers. Pruned paths must be removed by then, because their
+        weights are missing from the checkpoint.
+        """
         state = checkpoint[CHECKPOINT_KEY]
         self.pruned = state["pruned"]
         load_search_state(state, self._gates, self._paths, self._schedule, self._reinforce.baseline)

@@ -1,4 +1,4 @@
-"""The score of a single network with the supernet's weights, by the evaluator's own validation."""
+"""Score of a single network with the supernet's weights, computed by the evaluator's own validation."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _LOWER_IS_BETTER = re.compile(
 
 @dataclass(frozen=True)
 class Metric:
-    """What networks are compared by.
+    """Metric by which networks are compared.
 
     Attributes:
-        name: Name under which the evaluator logs it.
-        higher_is_better: Whether more of it is better.
+        name: Name under which the evaluator logs the metric.
+        higher_is_better: Whether higher values are better.
     """
 
     name: str
@@ -53,17 +53,18 @@ class Metric:
 class NetworkScore:
     """Scores networks of a supernet.
 
-    Each network gets batch-norm statistics of its own. Weights, buffers and random numbers are afterwards as before.
+    The batch-norm statistics are estimated anew for each network. Weights, buffers and random number generators are
+    restored afterwards.
 
     Args:
-        module: The evaluator's Lightning module, whose model is the supernet.
-        validation: Makes the loader whose batches networks are compared on.
-        statistics: Makes the loader whose first batches give batch-norm statistics.
-        to_device: Moves a batch to where the module is.
-        statistics_batches: Number of those batches.
+        module: Lightning module of the evaluator, whose model is the supernet.
+        validation: Function that returns the loader of the data on which networks are compared.
+        statistics: Function that returns the loader whose first batches are used to estimate batch-norm statistics.
+        to_device: Function that moves a batch to the module's device.
+        statistics_batches: Number of batches for these statistics.
 
     Attributes:
-        metric: What networks are compared by; known after the first network.
+        metric: Metric by which networks are compared; `None` before the first network has been scored.
     """
 
     def __init__(
@@ -82,22 +83,22 @@ class NetworkScore:
         with isolate_rng():
             torch.manual_seed(_SEED)
             wanted = statistics_batches if self._norms else 0
-            # The same batches for all networks, read once.
+            # The batches are read only once, and are the same for all networks.
             self._statistics = list(itertools.islice(_batches(statistics()), wanted))
 
     @torch.no_grad()
     def of(self, sample: Mapping[str, Any]) -> float:
-        """The score of one network; the higher the better.
+        """Compute the score of one network; the higher the better.
 
         Args:
-            sample: Label to candidate.
+            sample: Mapping from labels to candidates.
 
         Raises:
-            InputError: The validation loader has no batch, or the evaluator gives neither a metric nor a loss.
+            InputError: The validation loader has no batch, or the evaluator yields neither a metric nor a loss.
             SpaceError: The supernet cannot be run as a single network.
         """
         with isolate_rng(), single_path(self._module.model, sample), _kept(self._module):
-            torch.manual_seed(_SEED)  # the same augmentation for all networks
+            torch.manual_seed(_SEED)  # so that all networks see the same augmentation
             self._estimate_statistics()
             self._module.eval()
             means = self._validate()
@@ -108,18 +109,18 @@ class NetworkScore:
         return value if self.metric.higher_is_better else -value
 
     def _estimate_statistics(self) -> None:
-        """Replace running statistics by the plain average over some batches."""
+        """Replace the running statistics by the plain average over some batches."""
         self._module.eval()
         for norm in self._norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a cumulative average
+            norm.momentum = None  # batch-norm then computes the plain (cumulative) average
             norm.train()
         with _logged(self._module):
             for index, batch in enumerate(self._statistics):
                 self._module.training_step(self._to_device(batch), index)
 
     def _validate(self) -> dict[str, float]:
-        """Means over all batches of what a validation logs and returns, weighted by their sizes."""
+        """Average the values that validation logs and returns over all batches, weighted by batch size."""
         validates = is_overridden("validation_step", self._module)
         step = self._module.validation_step if validates else self._module.training_step
         sums: dict[str, float] = {}
@@ -143,13 +144,14 @@ class NetworkScore:
 
 
 def choose_metric(means: Mapping[str, float], module: Any) -> Metric:
-    """The evaluator's own metric among what its validation logs, else its loss.
+    """Choose a metric among the values that the evaluator's validation logs, or the loss if there is no metric.
 
-    A torchmetrics object says itself whether more of it is better. Otherwise the name tells, as in `val_acc`.
+    A torchmetrics object states whether higher values are better. For all other values, the name decides, such as
+    `val_acc`.
 
     Args:
-        means: Name to value, as logged.
-        module: The evaluator's Lightning module; a `metrics` dictionary of torchmetrics is looked up there.
+        means: Logged values by name.
+        module: Lightning module of the evaluator, which may have a dictionary `metrics` of torchmetrics objects.
 
     Raises:
         InputError: There is neither a metric nor a loss.
@@ -175,7 +177,7 @@ def choose_metric(means: Mapping[str, float], module: Any) -> Metric:
 
 
 def _batches(loaders: Any) -> Iterator[Any]:
-    """All batches of a loader, or of several one after the other."""
+    """Iterate over the batches of one loader, or of several loaders one after the other."""
     if isinstance(loaders, Mapping):
         loaders = list(loaders.values())
     if isinstance(loaders, (list, tuple)):
@@ -188,12 +190,12 @@ def _size_of(batch: Any) -> int:
         warnings.simplefilter("ignore")
         try:
             return int(extract_batch_size(batch))
-        except Exception:  # Lightning's own error for a batch without tensors
+        except Exception:  # Lightning raises its own error for a batch without tensors
             return 1
 
 
 def _number(value: Any) -> float | None:
-    if hasattr(value, "compute") and hasattr(value, "reset"):  # a torchmetrics object: its value for this batch
+    if hasattr(value, "compute") and hasattr(value, "reset"):  # a torchmetrics object: take its value for this batch
         value = getattr(value, "_forward_cache", None)
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 else None
@@ -202,7 +204,7 @@ def _number(value: Any) -> float | None:
 
 @contextmanager
 def _logged(module: Any) -> Iterator[dict[str, Any]]:
-    """What a step of the evaluator logs, instead of logging it."""
+    """Collect the values that the evaluator's steps would log, instead of logging them."""
     found: dict[str, Any] = {}
     before = module.__dict__.get("log")
     module.log = lambda name, value, *_, **__: found.__setitem__(name, value)
@@ -217,7 +219,7 @@ def _logged(module: Any) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _kept(module: nn.Module) -> Iterator[None]:
-    """Put buffers, momenta of batch-norms and training modes back afterwards."""
+    """Restore buffers, momenta of batch-norms and training modes at the end."""
     buffers: Iterable[tuple[Tensor, Tensor]] = [(buffer, buffer.clone()) for buffer in module.buffers()]
     modes = [(m, m.training) for m in module.modules()]
     momenta = [(m, m.momentum) for m in module.modules() if isinstance(m, _BatchNorm)]

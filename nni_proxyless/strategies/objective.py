@@ -1,11 +1,11 @@
-"""How accuracy and latency are weighed against each other in one loss. Pure functions of tensors.
+"""Objectives that combine the loss and the expected latency in one number. All are functions of tensors.
 
 | symbol | here | meaning |
 |---|---|---|
-| CE | `loss` | cross-entropy (or any loss) of the sampled network, a scalar |
-| E | `expected_latency_ms` | E[latency] in milliseconds, a scalar |
-| ref, T | `reference_ms` | the latency that E is compared with, in milliseconds |
-| λ, b, μ | `weight` | how much latency counts |
+| CE | `loss` | cross-entropy (or another loss) of the sampled network, a scalar |
+| E | `expected_latency_ms` | expected latency E[latency] in milliseconds, a scalar |
+| ref, T | `reference_ms` | reference latency, or latency budget T, in milliseconds |
+| λ, b, μ | `weight` | weight of the latency |
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Objective = Callable[[Tensor, Tensor, float, float], Tensor]
 
 
 def add_linear(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weight: float) -> Tensor:
-    """CE + λ (E / ref - 1): each per cent of latency costs as much anywhere (paper eq. 7, up to a constant)."""
+    """CE + λ (E / ref - 1), which is linear in the expected latency (paper eq. 7, up to a constant)."""
     return loss + weight * (expected_latency_ms / reference_ms - 1.0)
 
 
 def mul_log(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weight: float) -> Tensor:
-    """CE · (log E / log ref)^b, the form of the paper's released code, with latencies in milliseconds.
+    """CE · (log E / log ref)^b, the objective of the paper's released code, with latencies in milliseconds.
 
     Raises:
-        InputError: The latencies are not above 1 ms, where the logarithm changes its sign.
+        InputError: The expected latency or the reference is not above 1 ms, so its logarithm is not positive.
     """
     if reference_ms <= 1.0 or float(expected_latency_ms.detach()) <= 1.0:
         raise InputError(
@@ -40,7 +40,7 @@ def mul_log(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weig
 
 
 def budget(loss: Tensor, expected_latency_ms: Tensor, reference_ms: float, weight: float) -> Tensor:
-    """CE + μ (E / T - 1), the Lagrangian of "minimise CE where E ≤ T"; `BudgetMultiplier` finds μ."""
+    """CE + μ (E / T - 1), the Lagrangian of "minimise CE subject to E ≤ T". `BudgetMultiplier` adjusts μ."""
     return add_linear(loss, expected_latency_ms, reference_ms, weight)
 
 
@@ -48,10 +48,10 @@ OBJECTIVES: dict[str, Objective] = {"add_linear": add_linear, "mul_log": mul_log
 
 
 def get_objective(name: str) -> Objective:
-    """The objective of that name.
+    """Return the objective with a given name.
 
     Raises:
-        InputError: There is none; the message lists what exists.
+        InputError: There is no such objective. The message lists all objectives.
     """
     if name not in OBJECTIVES:
         raise InputError(unknown_name("objective", name, OBJECTIVES))
@@ -59,19 +59,20 @@ def get_objective(name: str) -> Objective:
 
 
 class BudgetMultiplier:
-    """μ ≥ 0 by dual ascent: raised while E > T, lowered while E < T.
+    """Multiplier μ ≥ 0, adjusted by dual ascent: μ rises while E > T and falls while E < T.
 
-    Plain dual ascent, the integral of the excess e = E / T - 1, swings around the budget, as α answers late. So the
-    present excess counts as well (a PI controller; Stooke, Achiam, Abbeel, "Responsive Safety in Reinforcement Learning
-    by PID Lagrangian Methods", ICML 2020): μ = max(0, I + k e), where I ← max(0, I + r e) at each step.
+    Plain dual ascent only integrates the excess e = E / T - 1. Then E oscillates around the budget, because α reacts to
+    μ with a delay. So a term proportional to the current excess is added (a PI controller; Stooke, Achiam, Abbeel,
+    "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods", ICML 2020): μ = max(0, I + k e), where each
+    step updates I ← max(0, I + r e).
 
     Args:
-        rate: r, for each architecture step.
-        gain: k.
+        rate: Integral gain r per architecture step.
+        gain: Proportional gain k.
 
     Attributes:
-        integral: I.
-        value: μ.
+        integral: Integral term I.
+        value: Multiplier μ.
     """
 
     def __init__(self, rate: float, gain: float) -> None:
@@ -81,13 +82,13 @@ class BudgetMultiplier:
         self.value = 0.0
 
     def update(self, excess: float) -> float:
-        """One step of dual ascent.
+        """Take one step of dual ascent.
 
         Args:
-            excess: E / T - 1.
+            excess: Relative excess E / T - 1 of the expected latency over the budget.
 
         Returns:
-            The new μ.
+            New multiplier μ.
         """
         self.integral = max(0.0, self.integral + self.rate * excess)
         self.value = max(0.0, self.integral + self.gain * excess)

@@ -1,7 +1,8 @@
-"""The expectation of any NNI ExpressionProfiler under path probabilities, with a gradient.
+"""Differentiable expectation of an NNI ExpressionProfiler under path probabilities.
 
-NNI 3.0's own ExpectationProfilerPenalty takes Python numbers, so nothing can be learnt from it; it also refuses
-spaces with a skip (mixed whole and floating-point costs), and enumerates jointly what is merely scaled.
+NNI 3.0's ExpectationProfilerPenalty computes with Python numbers, so it has no gradient. It also fails for spaces with
+a skip, because their costs mix integers and floats. And if a sum is multiplied by a constant, it enumerates all
+combinations of the sum's labels.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 from nni.mutable import MutableExpression
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from nni.nas.oneshot.pytorch.supermodule._expression_utils import traverse_all_options
@@ -27,10 +28,14 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
 
     @classmethod
     def of(cls, penalty: Mapping[str, Any] | ExpectationProfilerPenalty) -> ExpectationProfilerPenalty:
-        """Make one of NNI's dictionary or of NNI's object; an object of a user's own class is left as it is.
+        """Convert a penalty of NNI to one with a gradient.
+
+        Args:
+            penalty: Arguments of an ExpectationProfilerPenalty, or such an object. An object of a subclass is returned
+                unchanged.
 
         Raises:
-            InputError: The dictionary lacks a key, has an unknown one, or its profiler has no expression.
+            InputError: The dictionary lacks a key or has an unknown key, or the profiler is not an ExpressionProfiler.
         """
         if isinstance(penalty, Mapping):
             try:
@@ -57,25 +62,29 @@ class DifferentiablePenalty(ExpectationProfilerPenalty):
         return made
 
     def profile(self, sample: Mapping[str, Mapping[Any, Any]]) -> Any:
-        """Expectation under label to candidate to probability (a number or a tensor)."""
+        """Compute the expected value of the profiler's expression.
+
+        Args:
+            sample: Mapping from labels to the probabilities of their candidates, which are numbers or scalar tensors.
+        """
         return expectation(self.profiler.expression, sample)
 
 
 def expectation(expression: Any, distribution: Mapping[str, Mapping[Any, Any]]) -> Any:
-    """E[expression] when each label's candidate is drawn on its own.
+    """Compute E[expression] if the candidates of different labels are drawn independently.
 
-    Sums, differences, constant factors and products of terms without a common label are taken apart; what is left
-    is enumerated.
+    Sums, differences, constant factors, and products of factors without a common label are split into their parts. For
+    every other term, all combinations of its labels' candidates are enumerated.
 
     Args:
-        expression: A number or an NNI expression of categorical mutables.
-        distribution: Label to candidate to probability, numbers or scalar tensors.
+        expression: Number, or NNI expression of categorical mutables.
+        distribution: Mapping from labels to the probabilities of their candidates, which are numbers or scalar tensors.
 
     Returns:
-        A number or a scalar tensor, differentiable in the probabilities.
+        Number or scalar tensor, differentiable in the probabilities.
 
     Raises:
-        InputError: A term depends on too many labels at once to be enumerated.
+        InputError: A term has more than `MAX_COMBINATIONS` combinations to enumerate.
     """
     if not isinstance(expression, MutableExpression):
         return float(expression)

@@ -1,4 +1,4 @@
-"""`ProxylessNAS`: the search as an NNI one-shot strategy. Wiring only."""
+"""`ProxylessNAS`, the search as an NNI one-shot strategy. It connects the supernet, the objective and the trainer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import nni.nas.strategy  # noqa: F401  first: or NNI's import cycle leaves stubs instead of its DARTS and ENAS
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
@@ -29,28 +29,28 @@ from .search_objective import SearchObjective
 class ProxylessNAS(LatencyAwareStrategy):
     """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space of LayerChoice, InputChoice and Repeat.
 
-    Use it wherever NNI takes a one-shot strategy, as in `NasExperiment(space, evaluator, strategy).run()`. A latency
-    table and a budget are all that it needs: `ProxylessNAS(latency=table, budget_ms=40)`. The defaults are those of
-    recipes.
+    It can be used wherever NNI takes a one-shot strategy, as in `NasExperiment(space, evaluator, strategy).run()`. It
+    only needs a latency table and a budget: `ProxylessNAS(latency=table, budget_ms=40)`. The defaults are the same as
+    in recipes.
 
     Args:
-        latency: Latency table of the target device; `None` for a search for accuracy alone.
-        budget_ms: Latency budget in milliseconds. With the objective `budget`, the default where there is a budget, the
-            exported network is within it. For other objectives the budget is their reference.
-        budget_fraction: The budget as a part of the largest network's latency, above 0 to 1.
-        penalty: NNI's penalty, or a dictionary with `profiler`, `baseline` and optionally `scale`, `nonlinear`,
-            `aggregate`: any ExpressionProfiler (FLOPs, parameters, your own), with a gradient. It may be combined with
-            `latency`.
-        gradient_clip_val: Largest norm of the weights' gradients; `None` does not clip.
-        log_prob_every_n_step: Number of steps between two logs of the path probabilities.
-        seed: Seed of the path sampler. Default: drawn from torch's generator.
-        mutation_hooks: NNI's mutation hooks, called before the built-in ones.
-        arch_betas: `arch_beta1` and `arch_beta2` as a pair.
+        latency: Latency table of the target device; `None` to search for accuracy alone.
+        budget_ms: Latency budget in milliseconds. With the objective `budget`, which is the default if there is a
+            budget, the exported network is within the budget. For other objectives, the budget is only the reference.
+        budget_fraction: Latency budget as a fraction of the largest network's latency, above 0 and at most 1.
+        penalty: Penalty of NNI, or a dictionary of its arguments: `profiler`, `baseline` and optionally `scale`,
+            `nonlinear` and `aggregate`. The profiler may be any ExpressionProfiler (FLOPs, parameters or your own).
+            Unlike in NNI, the penalty has a gradient. It can be combined with `latency`.
+        gradient_clip_val: Largest norm of the weights' gradients, to which they are clipped; `None` for no clipping.
+        log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
+        seed: Seed of the path sampler. Default: the initial seed of torch's generator.
+        mutation_hooks: Mutation hooks of NNI, which run before the built-in ones.
+        arch_betas: Pair of `arch_beta1` and `arch_beta2`.
         **settings: Settings of the architecture's training, the fields of `ArchSettings`:
 
     Raises:
-        InputError: An argument is unknown or out of range; the message says what is allowed.
-        MissingOperatorError: The table lacks operators of the space (when the experiment starts).
+        InputError: An argument is unknown or out of range. The message says what is allowed.
+        MissingOperatorError: The table lacks operators of the space. This is raised when the experiment starts.
     """
 
     strategy_name: ClassVar[str] = "proxyless"
@@ -78,7 +78,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         if self.objective_name == "budget" and not has_budget:
             raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
         if self.arch.finalist_epochs and self.arch.num_finalists(has_budget) == 1:
-            raise InputError("finalist_epochs needs finalists= of at least 2: it trains those")
+            raise InputError("finalist_epochs needs finalists of at least 2: it trains those")
         if log_prob_every_n_step < 1:
             raise InputError(f"log_prob_every_n_step must be a whole number from 1, got {log_prob_every_n_step!r}")
         super().__init__(
@@ -96,11 +96,11 @@ class ProxylessNAS(LatencyAwareStrategy):
 
     @property
     def latency_weight(self) -> float:
-        """The weight of latency as given; the objective `budget` finds its own."""
+        """Configured weight of the latency. The objective `budget` ignores it and adjusts its own weight."""
         return self.arch.latency_weight
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
-        """Make a supernet of a model space, in place; see NNI's `OneShotStrategy.mutate_model`."""
+        """Turn a model space into a supernet, in place; see NNI's `OneShotStrategy.mutate_model`."""
         self._gates = make_gates(model.simplify())
         if self.arch.prune_below is not None:
             most = max(gate.num_candidates for gate in self._gates.values())
@@ -113,16 +113,16 @@ class ProxylessNAS(LatencyAwareStrategy):
         return accelerate(super().mutate_model(model))
 
     def default_mutation_hooks(self) -> list[MutationHook]:
-        """The hooks that gate choices; NNI's last one refuses what no hook has handled."""
+        """Return the hook that gates choices, and NNI's hook that rejects everything no other hook has handled."""
         return [mutate_choice, no_default_hook]
 
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
-        """Run a mutation hook with the gates in its memo."""
+        """Run a mutation hook, with the gates in its memo."""
         memo.update(self._gates)
         return hook(module, name, memo, {})
 
     def configure_oneshot_module(self, training_module: Any) -> ProxylessLightningModule:
-        """The Lightning module that trains weights and architecture in turn."""
+        """Create the Lightning module that trains the weights and the architecture."""
         return ProxylessLightningModule(
             training_module,
             gates_by_label=self._gates,
@@ -141,32 +141,32 @@ class ProxylessNAS(LatencyAwareStrategy):
     def train_dataloader(
         self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]
     ) -> dict[str, Any]:
-        """Both loaders at once: NNI's training loader for weights, its validation loader for the architecture."""
+        """Combine both loaders: NNI's training loader trains the weights, its validation loader the architecture."""
         return {"train": train_dataloader_fn(), "val": val_dataloader_fn()}
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
-        """No validation in Lightning's sense: the validation loader trains the architecture."""
+        """Return no loader, because the validation loader trains the architecture."""
         return None
 
     def path_probs(self) -> dict[str, torch.Tensor]:
-        """Label to path probabilities at temperature 1, shape (num_candidates,), float64; changes nothing.
+        """Return the path probabilities of each label at temperature 1, shape (num_candidates,), float64.
 
-        The temperature changes no comparison of two architectures, so decoding does not depend on it.
+        The temperature does not change which of two architectures is more likely, so decoding does not depend on it.
         """
         return {label: torch.softmax(gate.alpha.detach().double(), 0) for label, gate in self._gates.items()}
 
     def expected_latency_ms(self) -> float | None:
-        """E[latency] in milliseconds at the present temperature, or `None` without a table."""
+        """Compute E[latency] at the current temperature in milliseconds; `None` without a table."""
         module: ProxylessLightningModule = self.oneshot_module
         return module.expected_latency_ms()
 
     def mean_entropy(self) -> float:
-        """Mean entropy of the layers in nats, at the present temperature."""
+        """Compute the mean entropy of the layers at the current temperature, in nats."""
         module: ProxylessLightningModule = self.oneshot_module
         return module.mean_entropy()
 
     def progress(self) -> dict[str, float]:
-        """Further numbers for the history of a search, with the same keys after each epoch."""
+        """Return further columns of the search's history. The keys are the same after each epoch."""
         module: ProxylessLightningModule = self.oneshot_module
         return {
             "latency_weight": module.latency_weight,
@@ -177,7 +177,7 @@ class ProxylessNAS(LatencyAwareStrategy):
 
 
 def _show_settings() -> None:
-    """Let `help(ProxylessNAS)` and editors show the fields of `ArchSettings` as the arguments that they are."""
+    """Make `help(ProxylessNAS)` and editors show the fields of `ArchSettings` as arguments."""
     signature = inspect.signature(ProxylessNAS.__init__)
     named = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     named += [

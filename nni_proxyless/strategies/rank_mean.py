@@ -1,7 +1,7 @@
-"""Means over the processes that search together.
+"""Means over the processes (ranks) that search together.
 
-All ranks sample the same paths, so the same parameters have gradients everywhere, and one reduction of their
-concatenation is enough.
+All ranks sample the same paths, so the same parameters have gradients on all ranks. The gradients are concatenated and
+averaged in a single reduction.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 
 
 class RankMean:
-    """Averages tensors over all ranks; with one rank it changes nothing.
+    """Averages tensors over all ranks. With a single rank, nothing changes.
 
     Args:
-        ranks: Number of processes.
+        ranks: Number of ranks.
     """
 
     def __init__(self, ranks: int = 1) -> None:
         self._ranks = ranks
 
     def of(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over all ranks, same shape."""
+        """Return the mean of a tensor over all ranks, in the same shape. The tensor itself may be overwritten."""
         if self._ranks > 1:
             torch.distributed.all_reduce(values)
             values = values / self._ranks
         return values
 
     def gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace the gradients of parameters by their means, in place."""
+        """Replace the gradients of parameters by their means over all ranks, in place."""
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self._ranks == 1 or not gradients:
             return

@@ -1,7 +1,8 @@
-"""REINFORCE for the architecture (paper section 3.3.2): rewards, baseline, gradient. Pure functions of tensors.
+"""REINFORCE for the architecture (paper section 3.3.2): rewards, their baseline, and the gradient.
 
-J(α) = E_g[R(N_g)], and ∇J ≈ 1/M Σ_i (R(N_i) - b) ∇ log p(g_i) for M sampled networks N_i, with the moving average b of
-rewards as baseline. R need not be differentiable: accuracy and latency are taken as they are.
+The objective is the expected reward J(α) = E_g[R(N_g)]. Its gradient is estimated from M sampled networks N_i as
+∇J ≈ 1/M Σ_i (R(N_i) - b) ∇ log p(g_i), where the baseline b is a moving average of the rewards. R need not be
+differentiable, so it is computed from the accuracy and the latency themselves.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from torch import Tensor
 
 
 def reward(accuracy: float, latency_ms: float | None, reference_ms: float, weight: float) -> float:
-    """Accuracy × (ref / latency)^w.
+    """Compute the reward R = accuracy × (ref / latency)^w.
 
     Args:
         accuracy: Accuracy of the sampled network on the batch, between 0 and 1.
-        latency_ms: Latency of the sampled network by the table, in milliseconds; `None` for a search without latency.
-        reference_ms: ref, in milliseconds.
-        weight: w.
+        latency_ms: Latency of the sampled network, predicted by the table, in milliseconds; `None` for a search without
+            latency.
+        reference_ms: Reference latency ref, in milliseconds.
+        weight: Exponent w.
     """
     if latency_ms is None:
         return accuracy
@@ -27,27 +29,27 @@ def reward(accuracy: float, latency_ms: float | None, reference_ms: float, weigh
 
 
 def surrogate(log_likelihoods: Tensor, rewards: Tensor, baseline: float) -> Tensor:
-    """-1/M Σ_i (R_i - b) log p(g_i): its gradient is that of -J.
+    """Compute the surrogate loss -1/M Σ_i (R_i - b) log p(g_i), whose gradient estimates that of -J.
 
     Args:
-        log_likelihoods: log p of each sampled network, shape (M,), differentiable.
-        rewards: R of each sampled network, shape (M,).
-        baseline: b, which changes the variance of the gradient and not its expectation.
+        log_likelihoods: Log-probability log p of each sampled network, shape (M,), differentiable.
+        rewards: Reward R of each sampled network, shape (M,).
+        baseline: Baseline b, which changes the variance of the gradient, but not its expectation.
 
     Returns:
-        A scalar.
+        Surrogate loss, a scalar.
     """
     return -((rewards - baseline) * log_likelihoods).mean()
 
 
 class MovingAverage:
-    """Moving average of rewards, which begins at the mean of the first batch.
+    """Moving average of rewards, which starts at the mean of the first batch.
 
     Args:
         decay: Weight of the old average, between 0 and 1.
 
     Attributes:
-        value: The average, `None` before the first batch.
+        value: Current average; `None` before the first batch.
     """
 
     def __init__(self, decay: float = 0.9) -> None:
@@ -58,8 +60,8 @@ class MovingAverage:
         """Update the average with the rewards of a batch of networks, shape (M,).
 
         Returns:
-            The baseline for this batch: the average before it, since a baseline that contains the batch would bias the
-            gradient. For the first batch it is the batch's own mean.
+            Baseline for this batch. It is the average before the batch, because a baseline that contains the batch
+            would bias the gradient. For the first batch, it is the batch's own mean.
         """
         mean = float(rewards.mean())
         before = mean if self.value is None else self.value
@@ -74,5 +76,10 @@ class MovingAverage:
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
-    """Top-1 accuracy of a batch, between 0 and 1; logits of shape (batch, classes), labels of shape (batch,)."""
+    """Compute the top-1 accuracy of a batch, between 0 and 1.
+
+    Args:
+        logits: Outputs of the network, shape (batch, classes).
+        labels: True classes, shape (batch,).
+    """
     return float((logits.argmax(1) == labels).to(torch.float32).mean())

@@ -1,4 +1,4 @@
-"""The architecture step of REINFORCE: sampled networks, their rewards, the score-function gradient (section 3.3.2)."""
+"""Architecture step of REINFORCE: sampled networks, their rewards and the score-function gradient (section 3.3.2)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .reinforce import MovingAverage, reward, surrogate, top1
 
 
 class ReinforceStep:
-    """Samples networks, rewards each with accuracy × (ref / latency)^w, and gives the surrogate loss.
+    """Samples networks, computes the reward accuracy × (ref / latency)^w of each, and computes the surrogate loss.
 
     Args:
-        gates_by_label: All gates of the supernet.
-        costs: Latencies of all candidates, or `None` for a search without latency.
-        reference_ms: ref, in milliseconds.
-        samples: Number of networks in each step.
+        gates_by_label: All gates of the supernet by label.
+        costs: Latencies of all candidates; `None` for a search without latency.
+        reference_ms: Reference latency ref, in milliseconds.
+        samples: Number of networks that each step samples.
 
     Attributes:
         baseline: Moving average of the rewards.
@@ -46,17 +46,17 @@ class ReinforceStep:
         generator: torch.Generator,
         ranks: RankMean,
     ) -> tuple[Tensor, Tensor]:
-        """The surrogate loss of one batch of networks, and the mean reward.
+        """Sample networks, and compute their surrogate loss and mean reward.
 
         Args:
             batch: Images and labels.
-            forward: Maps images to logits of shape (batch, classes) with the sampled paths.
-            latency_weight: w.
-            generator: Source of the sampled paths.
-            ranks: Averages accuracies over processes, so that all of them reward alike.
+            forward: Function that maps images to logits of shape (batch, classes) with the sampled paths.
+            latency_weight: Exponent w of the reward.
+            generator: Random number generator of the paths.
+            ranks: Mean over processes; it averages accuracies, so that all processes compute the same rewards.
 
         Returns:
-            Two scalars; the first is differentiable in the architecture parameters.
+            Surrogate loss, a scalar that is differentiable in the architecture parameters, and mean reward, a scalar.
         """
         inputs, labels = batch
         accuracies, latencies, sampled = [], [], []

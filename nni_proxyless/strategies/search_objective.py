@@ -1,4 +1,4 @@
-"""The objective of an architecture step: loss, expected latency and NNI's penalty in one number (paper eq. 7)."""
+"""Objective of an architecture step: loss, expected latency and NNI's penalty in one number (paper eq. 7)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .objective import Objective
 
 @dataclass(frozen=True)
 class SearchObjective:
-    """Joins what the architecture is trained for.
+    """Combines the loss, the expected latency and NNI's penalty.
 
     Attributes:
-        join: Joins loss and expected latency.
-        reference_ms: Latency that the expected latency is compared with, in milliseconds.
-        candidates: Label to candidates, as an NNI sample names them.
-        costs: Latencies of all candidates, or `None` for a search without latency.
-        penalty: NNI's penalty, or `None`.
+        join: Objective that combines the loss and the expected latency.
+        reference_ms: Reference latency of the objective, in milliseconds.
+        candidates: Mapping from labels to candidates, as an NNI sample names them.
+        costs: Latencies of all candidates; `None` for a search without latency.
+        penalty: NNI's penalty; `None` for a search without penalty.
     """
 
     join: Objective
@@ -35,15 +35,15 @@ class SearchObjective:
     def of(
         self, loss: Tensor, probs: Mapping[str, Tensor], latency_weight: float
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The objective, and numbers to log.
+        """Compute the objective.
 
         Args:
             loss: Loss of the sampled network, a scalar.
-            probs: Label to path probabilities, shape (num_candidates,), differentiable.
-            latency_weight: λ, b or μ.
+            probs: Path probabilities of each label, shape (num_candidates,), differentiable.
+            latency_weight: Weight of the latency: λ, b or μ.
 
         Returns:
-            A scalar that is differentiable in `probs`, and name to number.
+            Objective, a scalar that is differentiable in `probs`, and values to log, by name.
         """
         details: dict[str, Tensor | float] = {}
         if self.costs is not None:
@@ -56,7 +56,7 @@ class SearchObjective:
         return total, {**details, **more}
 
     def penalised(self, loss: Tensor, probs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """A loss with NNI's penalty, and numbers to log; see `of`."""
+        """Add NNI's penalty to a loss; see `of` for arguments and results."""
         assert self.penalty is not None
         distribution = {
             label: probs_by_candidate(of, list(probs[label].unbind())) for label, of in self.candidates.items()

@@ -1,4 +1,4 @@
-"""What checkpoints of a search hold beside weights and optimizers: plain data and tensors only."""
+"""State of a search in its checkpoint, except weights and optimizers: plain data and tensors only."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def search_state(
     baseline: MovingAverage,
     pruned: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The state of a search, as its checkpoint holds it.
+    """Return the state of a search for its checkpoint.
 
     Args:
-        gates_by_label: All gates of the supernet.
-        paths: The path sampler.
-        schedule: The schedule of rate, temperature and target.
-        baseline: The moving average of REINFORCE's rewards.
-        pruned: What was pruned: epoch, label, candidate, and the probability it had.
+        gates_by_label: All gates of the supernet by label.
+        paths: Path sampler.
+        schedule: Schedule of learning rate, temperature and target latency.
+        baseline: Moving average of REINFORCE's rewards.
+        pruned: Pruned paths, each with epoch, label, candidate and the probability that it had.
     """
     return {
         "schema": CHECKPOINT_SCHEMA,
@@ -48,7 +48,7 @@ def load_search_state(
     schedule: ArchSchedule,
     baseline: MovingAverage,
 ) -> None:
-    """Take up what `search_state` gave, in place; see there."""
+    """Restore the state that `search_state` returned, in place; see there for the arguments."""
     paths.generator.set_state(state["path_sampler"].cpu())
     baseline.load_state_dict(state["baseline"])
     schedule.load_state_dict(state)

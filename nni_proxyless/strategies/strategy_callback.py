@@ -1,4 +1,4 @@
-"""A strategy's part in Lightning's fit: its state goes into checkpoints, and its finalists are compared at the end."""
+"""Callback by which a strategy saves its state in Lightning's checkpoints and compares its finalists at the end."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ if TYPE_CHECKING:
 
 
 class TakesPart(Protocol):
-    """What a strategy does in the course of a fit."""
+    """Methods of a strategy that are called during a fit."""
 
     def checkpoint(self) -> dict[str, Any]:
-        """What `nni-proxyless decode` reads in a checkpoint."""
+        """Return the part of a checkpoint that `nni-proxyless decode` reads."""
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint has to hold beside what Lightning saves."""
+        """Return the state that Lightning does not save."""
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what `extra_state` gave."""
+        """Restore the state that `extra_state` returned."""
 
     def select_finalist(self, trainer: Any) -> None:
-        """Compare the finalists, unless they have been compared."""
+        """Compare the finalists, unless they have already been compared."""
 
 
 class StrategyCallback(pl.Callback):
-    """Saves and restores a strategy's state, and starts the final selection when the last epoch has been trained.
+    """Saves and restores a strategy's state, and starts the final selection after the last epoch.
 
     Args:
-        strategy: The strategy.
+        strategy: Strategy of the search.
     """
 
     def __init__(self, strategy: TakesPart) -> None:
         self._strategy = strategy
 
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Add the distribution over architectures and the strategy's own state."""
+        """Add the distribution over architectures and the strategy's own state to a checkpoint."""
         state = checkpoint.setdefault(CHECKPOINT_KEY, self._strategy.checkpoint())
         state["strategy"] = self._strategy.extra_state()
 
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Give the strategy its state back."""
+        """Restore the strategy's own state."""
         self._strategy.load_extra_state(checkpoint.get(CHECKPOINT_KEY, {}).get("strategy", {}))
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        """Compare finalists after the last epoch, before other callbacks record it."""
+        """Compare the finalists after the last epoch, before other callbacks record the result."""
         if trainer.current_epoch + 1 == trainer.max_epochs:
             self._strategy.select_finalist(trainer)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
-        """Compare finalists where something else than `max_epochs` ended the search."""
+        """Compare the finalists if the search has ended before `max_epochs`."""
         self._strategy.select_finalist(trainer)

@@ -1,4 +1,4 @@
-"""Which path each weight step of a search trains (paper section 3.2.1, FairNAS, GreedyNAS)."""
+"""Choice of the paths that the weight steps of a search train (paper section 3.2.1, FairNAS, GreedyNAS)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from .arch_settings import ArchSettings
 
 
 class WeightPaths:
-    """Draws paths at random, by their probability, all in turn, or in the last epochs those of the finalists.
+    """Chooses the path of every gate for each weight step.
+
+    Paths are drawn from the path probabilities, or all paths of a gate take turns. In the last epochs, the finalists
+    may take turns instead.
 
     Args:
-        gates_by_label: All gates of the supernet.
-        arch: Settings that say how paths are drawn in which epoch.
-        seed: Seed of the draws. They have a generator of their own, so paths do not depend on other random numbers.
-        finalists: Function that gives the networks that are compared at the end of the search.
+        gates_by_label: All gates of the supernet by label.
+        arch: Settings of the architecture's training, which say how paths are chosen in each epoch.
+        seed: Seed of the random choices. They use a separate generator, so paths do not depend on other random numbers.
+        finalists: Function that returns the finalists, the networks that are compared at the end of the search.
 
     Attributes:
-        generator: Generator of the draws; architecture steps draw from it as well.
+        generator: Random number generator of the paths. Architecture steps use it as well.
     """
 
     def __init__(
@@ -38,20 +41,20 @@ class WeightPaths:
         self._arch = arch
         self._seed = seed
         self._finalists = finalists
-        self._trained_last: list[list[int]] = []  # for each finalist the path of every gate
+        self._trained_last: list[list[int]] = []  # for each finalist, the path of every gate
 
     def among_finalists(self, epoch: int, epochs: int | None) -> bool:
-        """Whether an epoch is one of the last ones, whose weight steps train the finalists alone.
+        """Whether the weight steps of an epoch train only the finalists.
 
         Args:
             epoch: Number of the epoch, counted from 0.
-            epochs: Number of epochs of the whole search; `None` or below 1 where it is not limited.
+            epochs: Number of epochs of the whole search; `None` or less than 1 if it is not limited.
         """
         last = self._arch.finalist_epochs
         return last > 0 and epochs is not None and 0 < epochs <= epoch + last
 
     def draw(self, step: int, epoch: int, epochs: int | None) -> None:
-        """Give every gate its path of a weight step.
+        """Choose the path of every gate for a weight step.
 
         Args:
             step: Number of weight steps of the search before this one.
@@ -69,7 +72,7 @@ class WeightPaths:
                 gate.draw_path(self.generator)
 
     def _draw_finalist(self, step: int) -> None:
-        """Give every gate the path of the finalist whose turn it is. Each round has an order of its own.
+        """Give every gate the path of the finalist whose turn it is. Each round has its own random order.
 
         The architecture parameters no longer change, so a resumed search finds the same finalists in the same order.
         """

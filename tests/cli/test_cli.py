@@ -41,7 +41,7 @@ def recipe(tmp_path: Path) -> Path:
     ("setting", "message"),
     [
         ("epoch=3", "unknown key 'epoch'; did you mean 'epochs'?"),
-        ("epochs=many", "'epochs' must be a whole number, got 'many' (str)"),
+        ("epochs=many", "'epochs' must be a whole number from 1, got 'many' (str)"),
         (
             "target=cpu_tensorflow",
             "unknown target 'cpu_tensorflow'; did you mean 'cpu_torch'? (allowed: cpu_onnxruntime, cpu_torch)",
@@ -176,7 +176,7 @@ def test_large_search_spaces_are_checked_value_by_value(recipe: Path, capsys: An
     assert plan.trials == 7
     space["arch_learning_rate"]["_value"][70] = -1.0
     config.write_text(yaml.safe_dump({**content, "searchSpace": space}))
-    assert "'arch_learning_rate' must be greater than 0, got -1.0" in fails(["run", str(config)], capsys)
+    assert "'arch_learning_rate' must be a number greater than 0, got -1.0" in fails(["run", str(config)], capsys)
 
 
 def test_latency_measure(tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any) -> None:

@@ -214,8 +214,8 @@ def test_a_loss_that_is_not_finite_ends_it(found: Path, tmp_path: Path) -> None:
     [
         ({"epoch": 3}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"warmup_epochs": 3}, "'warmup_epochs' must be fewer than 'epochs', got 3 of 3"),
-        ({"ema_decay": 1.0}, "'ema_decay' must be from 0 to below 1"),
-        ({"mixup_alpha": -1}, "'mixup_alpha' must not be negative"),
+        ({"ema_decay": 1.0}, "'ema_decay' must be a number from 0 to below 1"),
+        ({"mixup_alpha": -1}, "'mixup_alpha' must be a number of at least 0"),
         ({"held_out_fraction": 0.9}, "must leave images to train on"),
     ],
 )

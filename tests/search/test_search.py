@@ -416,7 +416,7 @@ def test_the_last_epochs_train_the_finalists_alone(recipe_file: Path, monkeypatc
 
 
 def test_finalist_epochs_are_refused_without_finalists_or_epochs_to_search_in(recipe_file: Path) -> None:
-    with pytest.raises(InputError, match="finalist_epochs needs finalists= of at least 2"):
+    with pytest.raises(InputError, match="finalist_epochs needs finalists of at least 2"):
         searched(recipe_file, "out", finalists=1, finalist_epochs=2)
     with pytest.raises(InputError, match="got 2 and 4 'finalist_epochs' of 6"):
         searched(recipe_file, "out", finalists=3, finalist_epochs=4)
@@ -534,7 +534,7 @@ def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixtu
     assert decode(str(output)).returncode == 0
     for words, message in (
         ((str(output), "--table", table, "--budget-ms", "0.01"), "no network of this space takes 0.01 ms or less"),
-        ((str(output), "--budget-ms", "3"), "a budget of 3 ms needs a table"),
+        ((str(output), "--budget-ms", "3"), "a budget of 3 ms needs a latency table"),
         ((str(output), "--front", "f.csv"), "--front needs --table"),
         ((str(output), "--finalists", "8"), "--finalists needs --table and --budget-ms"),
         ((str(output), *within, "--finalists", "1"), "--finalists must be a number from 2, got 1"),

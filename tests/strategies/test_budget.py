@@ -78,7 +78,7 @@ def test_a_search_with_a_budget_ends_decided() -> None:
 
 def test_the_rate_follows_the_number_of_steps_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="nni_proxyless"):
-        strategy = search(epochs=2, budget_ms=5.4)
+        strategy = search(epochs=2, budget_ms=5.4, arch_gradient="two_path")
     # 32 steps, in each of which 2 of 3 paths move: 7 / (32 * 2 / 3), more than the highest rate allowed.
     assert strategy.oneshot_module.arch_rate == pytest.approx(0.2)
     assert "architecture learning rate 0.2, for 32 architecture steps" in caplog.text

@@ -141,7 +141,9 @@ def test_search_finds_the_best_path_known_by_enumeration(arch_gradient: Any, tmp
     found = []
     for seed in range(10):
         pl.seed_everything(seed)
-        strategy = ProxylessNAS(arch_gradient=arch_gradient, arch_learning_rate=0.05, seed=seed)
+        strategy = ProxylessNAS(
+            arch_gradient=arch_gradient, arch_learning_rate=0.05, arch_update_every=1, arch_weight_decay=0.0, seed=seed
+        )
         run(Signs(), evaluator(), strategy, tmp_path)
         found.append(tuple(strategy.most_likely_choices().values()))
     assert found.count(best) >= 9, found
@@ -343,7 +345,9 @@ def test_of_equal_finalists_the_one_that_computes_more_is_preferred_within_a_bud
 
 @pytest.mark.parametrize("draws", [1, 2])
 def test_two_path_step_moves_only_the_sampled_paths(tiny_spec: SpaceSpec, tiny_table: LatencyTable, draws: int) -> None:
-    strategy = ProxylessNAS(latency=tiny_table, arch_learning_rate=0.3, arch_samples=draws, seed=1)
+    strategy = ProxylessNAS(
+        latency=tiny_table, arch_gradient="two_path", arch_learning_rate=0.3, arch_samples=draws, seed=1
+    )
     module = outside_of_a_trainer(strategy, tiny_spec)
     x, y = image_data(0).tensors
     drawn: list[set[int]] = []
@@ -442,7 +446,7 @@ def test_a_loss_that_is_not_finite_says_where_it_appeared(tmp_path: Path) -> Non
     with pytest.raises(
         RunError, match=r"the loss of the weights became nan in epoch [12], step 3; lower the learning rate"
     ):
-        run(Signs(), bad, ProxylessNAS(seed=2), tmp_path)
+        run(Signs(), bad, ProxylessNAS(arch_gradient="two_path", seed=2), tmp_path)
 
 
 def test_latency_profiler_is_the_table(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
@@ -540,4 +544,4 @@ def test_recipes_take_the_gradient_of_all_paths_half_as_often_as_that_of_two(
 ) -> None:
     strategy = make_strategy(Recipe.from_dict(settings), tiny_table, tiny_spec, steps_per_epoch=10)
     assert isinstance(strategy, ProxylessNAS)
-    assert (strategy.arch.gradient, strategy.arch.update_every) == (gradient, every)
+    assert (strategy.arch.arch_gradient, strategy.arch.effective_arch_update_every) == (gradient, every)
