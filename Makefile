@@ -17,7 +17,7 @@ quickstart: $(READY)
 	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
 
 # Two tests at a time, each on one core.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist load --maxschedchunk 1
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # All tests, the slow end-to-end ones included.
 test: $(READY)
@@ -51,7 +51,7 @@ search-quality: $(READY)
 
 # What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)
-	$(PARALLEL) tests/test_docs.py tests/test_docs_run.py
+	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py
 
 clean:
 	rm -rf $(VENV) build dist results

@@ -37,15 +37,17 @@ def _number(value: Any) -> Any:
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Count = Annotated[Whole, Field(ge=1)]
-WholeFrom0 = Annotated[Whole, Field(ge=0)]
-Number = Annotated[float, BeforeValidator(_number)]
-Positive = Annotated[Number, Field(gt=0)]
-NumberFrom0 = Annotated[Number, Field(ge=0)]
-PartBelow1 = Annotated[Number, Field(ge=0, lt=1)]
-ProperPart = Annotated[Number, Field(gt=0, lt=1)]
-PartUpTo1 = Annotated[Number, Field(gt=0, le=1)]
+_FROM_FLOAT, _FROM_TEXT = BeforeValidator(_whole), BeforeValidator(_number)
+# The range stands next to the type, so that it reaches the JSON schema.
+Whole = Annotated[int, _FROM_FLOAT]
+Count = Annotated[int, Field(ge=1), _FROM_FLOAT]
+WholeFrom0 = Annotated[int, Field(ge=0), _FROM_FLOAT]
+WholeFrom2 = Annotated[int, Field(ge=2), _FROM_FLOAT]
+Positive = Annotated[float, Field(gt=0), _FROM_TEXT]
+NumberFrom0 = Annotated[float, Field(ge=0), _FROM_TEXT]
+PartBelow1 = Annotated[float, Field(ge=0, lt=1), _FROM_TEXT]
+ProperPart = Annotated[float, Field(gt=0, lt=1), _FROM_TEXT]
+PartUpTo1 = Annotated[float, Field(gt=0, le=1), _FROM_TEXT]
 
 
 class CheckedSettings(BaseModel):

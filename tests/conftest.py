@@ -15,14 +15,14 @@ from tests.helpers import REPOSITORY, Workplace, table_of
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers, the long tests first: the short ones then fill what time is left to each."""
+    """Run the slow tests first if there are several workers, so that all workers finish at about the same time."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: "slow" not in item.keywords)
 
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that a test does touches the user's cache, NNI's registry or NNI's list of experiments."""
+    """Keep tests away from the user's cache, NNI's registry and NNI's list of experiments."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(home / "cache"))
     monkeypatch.setenv("NNI_CONFIG_DIR", str(home / "nni"))
@@ -35,7 +35,7 @@ def _seeded() -> None:
 
 @pytest.fixture
 def tiny_spec() -> SpaceSpec:
-    """Three searched layers of 4 and 5 candidates, 8 x 8 images: 80 networks."""
+    """Space of 80 networks for images of 8 x 8 pixels: three searched layers with 4, 5 and 4 candidates."""
     return SpaceSpec.from_dict(
         {
             "schema": "nni-proxyless/space@1",
@@ -53,13 +53,13 @@ def tiny_spec() -> SpaceSpec:
 
 @pytest.fixture
 def tiny_table(tiny_spec: SpaceSpec) -> LatencyTable:
-    """Made-up latencies that differ for all operators: the n-th takes n hundredths of a millisecond."""
+    """Table of made-up latencies, all different: the n-th operator takes n hundredths of a millisecond."""
     return table_of(tiny_spec)
 
 
 @pytest.fixture
 def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
-    """Digits on a tiny space, six epochs, two of them warm-up, for a made-up device."""
+    """Recipe of a search on the digits in the tiny space, for a made-up device; two of its six epochs are warm-up."""
     spec = replace(tiny_spec, classes=10)
     (tmp_path / "tiny.yml").write_text(yaml.safe_dump(spec.to_dict()))
     table_of(spec).save(tmp_path / "table.yml")
@@ -75,7 +75,7 @@ def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Public data that is no part of the project: `$NNI_PROXYLESS_DATA`, or beside the checkout."""
+    """Folder of public data outside the repository: `$NNI_PROXYLESS_DATA`, or `shared/data` beside the checkout."""
     folder = Path(os.environ.get("NNI_PROXYLESS_DATA", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"needs the shared data; there is none in {folder} (set NNI_PROXYLESS_DATA)")

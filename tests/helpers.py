@@ -1,4 +1,4 @@
-"""What several tests need: made-up latency tables, and a home of its own for NNI to run real experiments in."""
+"""Helpers of several tests: made-up latency tables, and a separate home folder in which NNI runs real experiments."""
 
 from __future__ import annotations
 
@@ -27,8 +27,21 @@ BIN = Path(sys.executable).parent
 
 
 def heed_ctrl_c() -> None:
-    """For `preexec_fn`: whoever runs the tests in the background has Ctrl-C ignored, by all that they start too."""
+    """Enable Ctrl-C in a child process (`preexec_fn`). It is ignored in all processes that a background job starts."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+SMALL_SPACE: dict[str, Any] = {
+    "schema": "nni-proxyless/space@1",
+    "name": "small",
+    "input": {"channels": 1, "size": 16},
+    "stem": {"width": 8, "stride": 2},
+    "first_block": {"width": 8},
+    "stages": [{"width": 16, "depth": 3, "stride": 2}],
+    "candidates": {"kernels": [3, 5], "expansions": [2], "skip": True},
+    "head": {"width": 32},
+    "classes": 10,
+}
 
 
 def free_port() -> int:
@@ -42,7 +55,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 class Workplace:
-    """A home of its own for NNI, with a copy of the quickstart in it."""
+    """Separate home folder for NNI, with copies of some experiments."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -62,6 +75,12 @@ class Workplace:
         path = self.experiment / file
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
+    def shrink(self, **recipe: Any) -> None:
+        """Let the experiment search a small space on one thread, so that starting processes takes most of the time."""
+        (self.experiment / "small.yml").write_text(yaml.safe_dump(SMALL_SPACE))
+        small = {"space": "small.yml", "input_size": None, "threads": 1, "finalists": 4, "bn_batches": 2}
+        self.change("recipe.yml", {**small, "budget_fraction": 0.9, **recipe})
+
     def command(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(BIN / words[0]), *words[1:]],
@@ -76,7 +95,7 @@ class Workplace:
         return requests.get(f"http://localhost:{self.port}/api/v1/nni/{path}", timeout=20).text
 
     def metrics(self, trial: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
-        """Intermediate results in the order of their numbers, which have no gaps, and final ones."""
+        """Return a trial's intermediate results, in order of their numbers without gaps, and its final results."""
         rows = self.api(f"metric-data/{trial}")
         periodical = sorted((r for r in rows if r["type"] == "PERIODICAL"), key=lambda r: r["sequence"])
         assert [r["sequence"] for r in periodical] == list(range(len(periodical)))
@@ -84,7 +103,7 @@ class Workplace:
         return tuple([json.loads(json.loads(r["data"])) for r in part] for part in (periodical, final))  # type: ignore[return-value]
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that still runs with this home."""
+        """Return all running processes with this home folder."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -96,10 +115,17 @@ class Workplace:
 
 
 def wait_until(condition: Any, seconds: float = 60, progress: Any = None) -> Any:
-    """Wait until a condition holds and return its value; an exception counts as not yet.
+    """Wait until a condition holds, and return its value.
 
-    With `progress`, a function of no arguments, the seconds count from when its value last changed: what is slow may
-    take as long as it needs, what stands still may not.
+    Args:
+        condition: Function that returns a true value if the condition holds. If it raises an exception, the condition
+            does not hold yet.
+        seconds: Timeout in seconds.
+        progress: Function whose value shows progress. The timeout restarts when the value changes, so a slow process
+            may take any time, but a hanging one may not.
+
+    Raises:
+        AssertionError: The condition did not hold within the timeout.
     """
     end, last = time.monotonic() + seconds, None
     seen = progress() if progress else None
@@ -124,7 +150,7 @@ def table_of(spec: SpaceSpec) -> LatencyTable:
 
 
 def made_up_table(costs_ms: Mapping[Any, float], calibration: Calibration, space: str) -> LatencyTable:
-    """A table of a device that does not exist."""
+    """Make a latency table of a device that does not exist."""
     return LatencyTable(
         device=Device("made up", "none", 1),
         backend="torch",

@@ -1,7 +1,7 @@
-"""A space whose best network under each budget is known by enumeration.
+"""A small space in which the best network within each budget is known by enumeration.
 
-Four features of different worth are each kept, kept at a tenth of their size among noise, or dropped; the label is the
-sign of their weighted sum. What keeping one costs does not follow from what it is worth.
+The class is the sign of a weighted sum of four features. For each feature, the network keeps it, adds noise to it, or
+drops it. The cost of keeping a feature does not follow its weight.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Blur(nn.Module):
 
 
 class Features(ModelSpace):
-    """Input of shape (batch, 4), logits of shape (batch, 2)."""
+    """Space of networks that map features of shape (batch, 4) to logits of shape (batch, 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Features(ModelSpace):
 
 
 def table() -> LatencyTable:
-    """As if fitted to whole networks."""
+    """Make a latency table by label, like one that was fitted to whole networks."""
     costs = {Choice(label, name): cost for label, of in COSTS.items() for name, cost in of.items()}
     return made_up_table(costs, Calibration(1.0, FIXED_MS, 8, 0.0), "tests.toy.Features")
 
@@ -70,7 +70,7 @@ def latency_ms(choices: Mapping[str, str]) -> float:
 
 
 def accuracies() -> dict[tuple[str, ...], float]:
-    """Of every network trained alone, by its candidates."""
+    """Train every network alone, and return the accuracies by the networks' candidates."""
     found = {}
     for picks in itertools.product(*(of for of in COSTS.values())):
         torch.manual_seed(0)

@@ -107,7 +107,7 @@ def _last_line(path: Path) -> str:
 
 COLUMNS = (
     "target", "strategy", "accuracy", "budget_ms", "predicted_latency_ms", "measured_latency_ms",
-    "expected_over_budget", "parameters", "architecture",
+    "expected_over_budget", "layers", "parameters", "architecture",
 )  # fmt: skip
 
 
@@ -128,11 +128,18 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
                 "predicted_latency_ms": _number(found.predicted_latency_ms, ""),
                 "measured_latency_ms": _number(measured, "" if found.target is None else "other device"),
                 "expected_over_budget": "" if ratio is None else f"{ratio:.3f}",
+                "layers": _layers(found),
                 "parameters": str(found.parameters),
                 "architecture": str(folder / results_folder.ARCHITECTURE),
             }
         )
     return rows
+
+
+def _layers(found: Architecture) -> str:
+    """The number of searched layers that the network has, of those that the space has."""
+    kept = sum(operator is not None for operator in found.require_spec().choice_operators(found.choices))
+    return f"{kept} of {len(found.layer_labels)}"
 
 
 def _number(value: float | None, otherwise: str) -> str:

@@ -1,4 +1,4 @@
-"""A latency table applied to an NNI model space."""
+"""Costs of the candidates of an NNI model space, from a latency table."""
 
 from __future__ import annotations
 

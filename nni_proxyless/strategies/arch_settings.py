@@ -6,9 +6,9 @@ module imports neither NNI nor torch, so that a recipe can be checked without th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ..settings import (
     CheckedSettings,
@@ -18,8 +18,8 @@ from ..settings import (
     PartUpTo1,
     Positive,
     ProperPart,
-    Whole,
     WholeFrom0,
+    WholeFrom2,
 )
 
 ArchGradient = Literal["two_path", "full", "reinforce"]
@@ -38,8 +38,8 @@ class ArchSettings(CheckedSettings):
 
     objective: ObjectiveName | None = None
     """Objective that combines the cross-entropy CE and the expected latency E: `budget`, CE + μ (E / T - 1), with the
-    budget T and a weight μ that dual ascent adjusts; `add_linear`, CE + λ (E / ref - 1); or `mul_log`,
-    CE · (log E / log ref)^b. Default: `budget` if there is a budget, else `add_linear`."""
+    budget T and a weight μ that dual ascent adjusts; `add_linear`, CE + λ (E / ref - 1), with the reference latency
+    ref; or `mul_log`, CE · (log E / log ref)^b. Default: `budget` if there is a budget, else `add_linear`."""
 
     latency_weight: NumberFrom0 = 0.1
     """Weight of the latency: λ of `add_linear`, or the exponent of `mul_log` and of the reward of `reinforce`. The
@@ -78,7 +78,7 @@ class ArchSettings(CheckedSettings):
     """Statistics that batch-norm uses in architecture steps: those of the `batch`, as in the paper's code, or the
     `running` statistics."""
 
-    reinforce_samples: Annotated[Whole, Field(ge=2)] = 8
+    reinforce_samples: WholeFrom2 = 8
     """Number of networks that each step of `reinforce` samples."""
 
     warmup_epochs: WholeFrom0 = 0

@@ -18,6 +18,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty, SampleProfilerPenalty
 from nni.nas.strategy import DARTS, ENAS, GumbelDARTS, Proxyless, RandomOneShot
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from ..decoding.budget import BudgetRequest
@@ -231,21 +232,19 @@ class LatencyENAS(NniStrategy, ENAS):
         """Return the marginal path probabilities of each label under the controller, shape (num_candidates,), float64.
 
         The sampled networks have a fixed seed. So the result does not change until the controller is trained again, and
-        torch's random number generator on the CPU is left unchanged.
+        all random number generators are left unchanged.
         """
         module = self.oneshot_module
-        states = torch.get_rng_state()
         was_training = module.policy.training
-        torch.manual_seed(0)
         module.policy.train()  # so that it samples actions instead of taking the most likely ones
         total = {label: torch.zeros(len(of), dtype=torch.float64) for label, of in self._candidates.items()}
-        with torch.no_grad():
+        with isolate_rng(), torch.no_grad():
+            torch.manual_seed(0)
             for _ in range(POLICY_SAMPLES):
                 module.generator.next_sample()
                 for label, probs in module.generator.sample_logits.items():
                     total[label] += torch.tensor(probs, dtype=torch.float64)
         module.policy.train(was_training)
-        torch.set_rng_state(states)
         return {label: values / values.sum() for label, values in total.items()}
 
 

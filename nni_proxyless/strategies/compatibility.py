@@ -35,7 +35,8 @@ def check_lightning() -> None:
     """Check that NNI's one-shot strategies work with the installed version of pytorch-lightning.
 
     Raises:
-        MissingDependencyError: It is too old, too new or not installed. The message says what to install.
+        MissingDependencyError: The version is too old or too new, or pytorch-lightning is not installed. The message
+            says what to install.
     """
     found = installed("pytorch-lightning")
     least, below = LIGHTNING

@@ -265,7 +265,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         """
         if not sort:
             _log.warning("list_models always gives the best architectures first, got sort=%s", sort)
-        self.oneshot_module.set_model(self.supernet)
+        # Not NNI's `set_model` before: it would give ENAS a new controller that has learnt nothing.
         for sample in self.best_choices(limit):
             yield self.model_space.freeze(sample)
 
@@ -279,7 +279,7 @@ class LatencyAwareStrategy(OneShotStrategy):
             others = [dict(finalist.choices) for finalist in ranked]
         else:
             others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)
-        return [first, *(choices for choices in others if choices != first)][: limit or len(others)]
+        return [first, *(choices for choices in others if choices != first)][: limit or max(self._num_finalists, 1)]
 
     def export_front(
         self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None

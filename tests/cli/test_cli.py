@@ -1,4 +1,4 @@
-"""Bad input: one line, exit code 2, nothing written."""
+"""Bad input to commands yields a one-line message and exit code 2, and nothing is written."""
 
 from __future__ import annotations
 

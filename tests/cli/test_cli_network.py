@@ -1,4 +1,7 @@
-"""`retrain`, `export`, `show`, `report`: what they print, and one line for what is wrong, with nothing half-written."""
+"""Output of the commands `retrain`, `export`, `show` and `report`.
+
+Errors yield a one-line message and leave no partly written files.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from tests.report.test_report import RECORDED
 
 @pytest.fixture
 def found(tmp_path: Path) -> Path:
-    """A search's results with weights that were never trained."""
+    """Folder of a search's results, with untrained weights."""
     folder = tmp_path / "results" / "cpu_torch"
     folder.mkdir(parents=True)
     for name in ("architecture.json", "recipe.yml", "history.csv", "latency_table.yml"):

@@ -87,7 +87,7 @@ def test_real_cifar_images_as_imagefolder(shared_data: Path, tmp_path: Path) -> 
 
 
 def write_arrays(path: Path, **changes: Any) -> Path:
-    """60 random images of 3 classes, each with pixels of its own, and 6 to test on."""
+    """Write a file with 60 random training images and 6 random test images of 3 classes."""
     generator = np.random.default_rng(0)
     arrays = {
         "images": generator.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8),
@@ -118,7 +118,7 @@ def test_arrays(tmp_path: Path) -> None:
 
 
 def test_arrays_are_shifted_and_flipped(tmp_path: Path) -> None:
-    """Each augmented image is one of the 3 x 3 shifts of the image or of its mirror, made by hand."""
+    """Compare augmented images with the 3 x 3 possible shifts of the image and of its mirror image."""
     splits = load_splits("arrays", (3, 8, 8), data_dir=write_arrays(tmp_path / "images.npz"))
     plain, augmented = splits.statistics[7][0], [splits.weights[7][0] for _ in range(200)]
     dataset = splits.weights.dataset
@@ -188,7 +188,7 @@ def test_faults_of_the_data_folder(tmp_path: Path, folder: Path) -> None:
 
 
 def test_cifar_of_torchvisions_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torchvision's own format, written small; its checksums are of the full set."""
+    """Load a small data set in torchvision's file format. Torchvision's checksums only fit the full data set."""
     import pickle
 
     from torchvision.datasets import CIFAR10

@@ -88,7 +88,7 @@ def test_rounding_of_large_spaces_is_never_over_budget(monkeypatch: pytest.Monke
 
 
 def test_the_papers_space_is_decoded_exactly() -> None:
-    """21 layers of 7 candidates with real-valued costs: the front stays far below the bound."""
+    """Decode 21 layers of 7 candidates with real-valued costs; the number of states stays far below its limit."""
     draw = random.Random(0)
     labels = [f"l{i}" for i in range(21)]
     costs = SpaceCosts(
@@ -103,7 +103,7 @@ def test_the_papers_space_is_decoded_exactly() -> None:
 
 
 def enumerated(costs: SpaceCosts, probs: dict[str, torch.Tensor]) -> list[tuple[float, float]]:
-    """Latency and log likelihood of every architecture."""
+    """Compute latency and log-likelihood of every architecture by enumeration."""
     found = []
     for picks in itertools.product(*(range(len(c)) for c in costs.candidates.values())):
         choices = {k: costs.candidates[k][i] for k, i in zip(probs, picks, strict=True)}
@@ -115,7 +115,7 @@ def enumerated(costs: SpaceCosts, probs: dict[str, torch.Tensor]) -> list[tuple[
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[SpaceCosts, dict[str, torch.Tensor]]:
-    """Spaces of up to 1,024 architectures, with equal costs, equal and vanishing probabilities among them."""
+    """Draw spaces of up to 1,024 architectures. Costs and probabilities may be equal, and probabilities may be 0."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
     cost = st.one_of(st.integers(0, 3).map(float), st.floats(0, 5, allow_nan=False))
     weight = st.one_of(st.just(1.0), st.floats(1e-6, 1.0), st.just(0.0))
@@ -175,7 +175,7 @@ def test_the_front_is_that_of_brute_force(case: tuple[SpaceCosts, dict[str, torc
         assert costs.of(point.choices) == point.latency_ms
         beaten_by = [v for latency, v in everything if latency <= point.latency_ms * (1 + 1e-12)]
         assert point.log_likelihood == pytest.approx(max(beaten_by))
-    for latency, likelihood in everything:  # nothing on the true front is missing
+    for latency, likelihood in everything:  # every point of the true front was found
         if all(v < likelihood - 1e-9 for other, v in everything if other <= latency + 1e-9 and v != likelihood):
             within = [p.log_likelihood for p in points if p.latency_ms <= latency * (1 + 1e-12) + 1e-9]
             assert max(within) == pytest.approx(likelihood)

@@ -1,4 +1,4 @@
-"""Smoothed accuracies of finalists, against the regression written out, and against what is known by construction."""
+"""Smoothed accuracies of finalists, compared with an explicit regression and with accuracies known by construction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = [dict(zip(CANDIDATES, picks, strict=True)) for picks in itertools.product(
 
 
 def accuracies(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
-    """What is true, additive over layers, and what is seen of it."""
+    """Draw true accuracies, which are additive over layers, and noisy observations of them."""
     generator = np.random.default_rng(seed)
     worth = {label: generator.normal(0, 0.01, len(of)) for label, of in CANDIDATES.items()}
     true = np.array([0.5 + sum(worth[la][CANDIDATES[la].index(c)] for la, c in one.items()) for one in ALL])
@@ -25,7 +25,7 @@ def accuracies(seed: int, noise: float) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("noise", [0.1, 1.0])
 def test_it_is_bayesian_regression_on_the_candidates(noise: float) -> None:
-    """The same in the other form: a normal prior of variance 1 / layers for each candidate, the posterior's mean."""
+    """Compare with the posterior mean of a linear regression, with a normal prior of variance 1 / layers."""
     _, seen = accuracies(0, 0.01)
     columns = [(label, candidate) for label, of in CANDIDATES.items() for candidate in of]
     design = np.array([[float(one[label] == candidate) for label, candidate in columns] for one in ALL])
@@ -50,7 +50,7 @@ def test_two_architectures_keep_their_order() -> None:
     one, other = ALL[0], ALL[-1]
     assert additive_fit([one, other], [0.4, 0.5])[1] > additive_fit([one, other], [0.4, 0.5])[0]
     assert additive_fit([one], [0.4]) == [0.4]
-    assert len(set(additive_fit(ALL, [0.1] * len(ALL)))) == 1  # the first, which is the likeliest, wins
+    assert len(set(additive_fit(ALL, [0.1] * len(ALL)))) == 1  # so the first, most likely one is selected
 
 
 def test_the_order_in_which_they_come_does_not_matter() -> None:
@@ -62,7 +62,11 @@ def test_the_order_in_which_they_come_does_not_matter() -> None:
 
 
 def test_other_opinions_count_a_little() -> None:
-    """By hand: accuracies have standard deviation 0.02, the values 3; the last gains 0.5 · 0.02 · 1."""
+    """Check values computed by hand.
+
+    The accuracies have a standard deviation of 0.02, and the other values one of 3. So the higher of the two values
+    raises the accuracy by 0.5 · 0.02 · 1.
+    """
     assert add_weighted_criteria([0.3, 0.34], ([-8.0, -2.0], 0.5)) == pytest.approx([0.29, 0.35])
     assert add_weighted_criteria([0.3, 0.34], ([-2.0, -8.0], 0.5)) == pytest.approx([0.31, 0.33])
     assert add_weighted_criteria([0.3, 0.34], ([-2.0, -8.0], 0.5), ([1.0, 9.0], 1.0)) == pytest.approx([0.29, 0.35])
@@ -70,22 +74,26 @@ def test_other_opinions_count_a_little() -> None:
     assert add_weighted_criteria([0.3, 0.34], ([-2.0, -2.0], 0.5)) == [
         0.3,
         0.34,
-    ]  # strategies that learn nothing of paths
+    ]  # the likelihoods are equal if a strategy learns nothing about paths
     assert add_weighted_criteria([0.3], ([-2.0], 0.5)) == [0.3]
     equal = add_weighted_criteria([0.3, 0.3, 0.3], ([-1.0, -2.0, -4.0], 0.5))
-    assert equal == [0.3, 0.3, 0.3]  # the first, which is the likeliest, wins
+    assert equal == [0.3, 0.3, 0.3]  # so the first, most likely one is selected
 
 
 def test_finalists_are_compared_by_three_opinions() -> None:
-    """By hand: two networks that share nothing keep their order when smoothed; y is mean ± s, all else is ± 1 s."""
+    """Check values computed by hand.
+
+    Two networks without a common candidate keep their order when they are smoothed. Their accuracies are then mean ± s,
+    and each further criterion is ± 1 in units of its standard deviation.
+    """
     pair, accuracies = [ALL[0], ALL[-1]], [0.4, 0.5]
     low, high = additive_fit(pair, accuracies)
     mean, s = (low + high) / 2, (high - low) / 2
     assert rank_values(pair, accuracies, [-1.0, -2.0]) == pytest.approx([mean - 0.85 * s, mean + 0.85 * s])
-    # Multiply-adds by their logarithms, of which only the order matters where there are two.
+    # Multiply-adds count by their logarithms. For two networks, only the order of the logarithms matters.
     assert rank_values(pair, accuracies, [-1.0, -2.0], [7e6, 6e6]) == pytest.approx([mean - 0.55 * s, mean + 0.55 * s])
     assert rank_values(pair, accuracies, [-2.0, -1.0], [6e6, 7e6]) == pytest.approx([mean - 1.45 * s, mean + 1.45 * s])
-    # Of three, the logarithms 0, 1 and 5 times log 2 have mean 2 and deviation √(14/3).
+    # For three networks, the logarithms 0, 1 and 5 times log 2 have mean 2 and standard deviation √(14/3).
     three = [ALL[0], ALL[1], ALL[2]]
     fitted = np.array(additive_fit(three, [0.4, 0.5, 0.45]))
     expected = fitted + 0.3 * fitted.std() * (np.array([0, 1, 5]) - 2) / np.sqrt(14 / 3)

@@ -1,4 +1,4 @@
-"""Exported files give PyTorch's results, and nothing is written when they don't."""
+"""Exported files yield the results of PyTorch. If they do not, no file is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers import table_of
 
 
 def trained(spec: SpaceSpec, seed: int) -> tuple[Architecture, nn.Module]:
-    """A random architecture whose batch-norms have seen something: folding them is then no no-op."""
+    """Build a random network whose batch-norms have random statistics, so that folding them has an effect."""
     torch.manual_seed(seed)
     architecture = random_architecture(spec, random.Random(seed))
     network = architecture.build()
@@ -51,7 +51,7 @@ def test_every_format_gives_pytorchs_results(space: str, seed: int, tiny_spec: S
     for one in done:
         assert (tmp_path / "out" / one.file).is_file()
         assert one.format == "int8" or one.max_difference <= 1e-4
-    # Independently of the check within: the ONNX file in a session of its own.
+    # Independently of the check in `export`, the ONNX file is run in a separate session.
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -119,7 +119,10 @@ def test_real_images_check_and_others_calibrate(tiny_spec: SpaceSpec, tmp_path: 
 
 
 def test_tables_near_an_architecture(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
-    """Its own first, then the other targets', whether `run` put them side by side or each target's trials together."""
+    """The architecture's own table comes first, then the tables of other targets.
+
+    The results folders may lie side by side, or `run` may have grouped them by target.
+    """
     places = ("flat/a", "flat/b", "deep/a/seed-0", "deep/a/seed-1", "deep/b/seed-0", "deep/b/seed-1")
     for place in places:
         replace(table_of(tiny_spec), backend_version=place).save(tmp_path / place / "latency_table.yml")
@@ -148,6 +151,6 @@ def test_latencies_of_exported_files_are_measured(tmp_path: Path) -> None:
     by_format = {one.format: one for one in done}
     assert by_format["onnx"].predicted_latency_ms == pytest.approx(table.costs(spec).of(architecture.choices))
     assert all(one.measured_latency_ms is not None and one.measured_latency_ms > 0 for one in done)
-    assert by_format["int8"].predicted_latency_ms is None  # the table is of another format
+    assert by_format["int8"].predicted_latency_ms is None  # the table was measured in another format
     content = json.loads((tmp_path / "out" / "export.json").read_text())
     assert [one["file"] for one in content["formats"]] == [FILES[name] for name in formats]

@@ -1,4 +1,4 @@
-"""Retraining: what is trained on what, interrupted and not; its recipe; its model card."""
+"""Retraining: its training data, interruptions, recipe and model card."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {"epochs": 3, "warmup_epochs": 1, "batch_size": 64, "
 
 @pytest.fixture
 def found(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
-    """What a search leaves: an architecture and its recipe."""
+    """Folder with the architecture and the recipe of a search."""
     spec = replace(tiny_spec, classes=10)
     folder = tmp_path / "found"
     Architecture.of_space(spec, CHOICES, target="device", budget_ms=2.0).save(folder / "architecture.json")
@@ -82,11 +82,11 @@ def test_an_interrupted_retraining_ends_with_the_same_weights(found: Path, tmp_p
     kept = ("epoch", "default", "top5", "train_loss")
     histories = [[{k: row[k] for k in kept} for row in read_csv(folder / "history.csv")] for folder in (whole, parts)]
     assert histories[0] == histories[1]
-    # Once more: it is finished, and nothing is trained.
+    # The retraining is finished, so running it again trains nothing.
     again: list[int | None] = []
     run_retraining(prepare_retraining(recipe_of(found, mixup_alpha=0.2)), parts, lambda _, n: again.append(n))
     assert again == [None]
-    # Another recipe begins anew.
+    # With another recipe, the retraining starts from the beginning.
     run_retraining(prepare_retraining(recipe_of(found, epochs=2)), parts)
     assert len(read_csv(parts / "history.csv")) == 2
 
@@ -163,7 +163,7 @@ def test_classes_follow_the_data(found: Path, tiny_spec: SpaceSpec) -> None:
 
 
 def test_the_moving_average_is_that_of_the_steps(found: Path, tmp_path: Path) -> None:
-    """By hand: with a decay of 0 it is the weights themselves, which another average is not."""
+    """With a decay of 0, the average equals the weights themselves. With another decay, it does not."""
     settings = {"epochs": 2, "warmup_epochs": 1}
     run_retraining(prepare_retraining(recipe_of(found, ema_decay=0.0, **settings)), tmp_path / "plain")
     run_retraining(prepare_retraining(recipe_of(found, ema_decay=0.5, **settings)), tmp_path / "average")

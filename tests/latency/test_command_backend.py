@@ -1,4 +1,4 @@
-"""A user's own program as a backend: slow, noisy, wrong, hanging, silent; and measurements that are interrupted."""
+"""User programs as backends, also slow, noisy, failing, hanging and silent ones, and interrupted measurements."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def fake_device(folder: Path) -> Path:
-    """A program that takes a model file and prints a latency: a thousandth of its bytes, now and then far too much."""
+    """Write a program that prints 1 µs per byte of a model file as its latency, but in every seventh run 3 µs."""
     program = folder / "device.sh"
     program.write_text(
         "#!/bin/sh\n"
@@ -132,7 +132,7 @@ def test_a_noisy_device_is_measured(tiny_spec: SpaceSpec, tmp_path: Path) -> Non
 def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
     program, journal = fake_device(tmp_path), tmp_path / "samples"
     flag = tmp_path / "unplugged"
-    # The device is unplugged after twelve answers; asked again, it works.
+    # The device is unplugged after twelve answers. On the next call, it works again.
     line = f"[ $(cat {tmp_path}/calls 2>/dev/null | wc -l) -eq 12 ] && [ ! -e {flag} ] && touch {flag} && exit 1; "
     backend = CommandBackend(command=f"{line}{program} {{model}}", retries=0)
     settings: dict[str, Any] = {"calibration_networks": 0, "protocol": ONCE, "journal_path": journal}
@@ -140,14 +140,14 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(tiny_spec: SpaceSpe
         measure_table(tiny_spec, backend, **settings)
     assert len(journal.read_text().splitlines()) == 1 + 12
     with journal.open("a") as file:
-        file.write('["half a li')  # what a crash leaves
+        file.write('["half a li')  # a crash may leave an incomplete line
     table = measure_table(tiny_spec, backend, **settings)
     calls = len((tmp_path / "calls").read_text().splitlines())
     assert calls == len(table.operators) == len(tiny_spec.distinct_operators())
     rows = export_samples([journal], tmp_path / "s.csv").read_text().splitlines()
     assert rows[0] == "process,workload,moment_s,value"
     assert len(rows) == 1 + calls
-    # Other settings are another measurement.
+    # A journal with other settings belongs to another measurement.
     Journal(journal, {"something": "else"}).close()
     assert len(journal.read_text().splitlines()) == 1
 

@@ -1,4 +1,4 @@
-"""Tables against hand-made sums and finite differences; measuring against a synthetic device."""
+"""Latency tables, compared with sums by hand and finite differences, and measurements of a synthetic device."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_calibration_leaves_out_an_offset_that_fits_noise() -> None:
 
 
 def test_corrections_tell_what_differs_inside_a_network() -> None:
-    """Known costs for each unit of two amounts are recovered; without any there are none to speak of."""
+    """Known costs per unit of two amounts are recovered. If there are no such costs, the corrections are nearly 0."""
     draw = np.random.default_rng(0)
     sums = draw.uniform(4, 8, 24)
     amounts = np.column_stack([draw.uniform(1, 3, 24), draw.uniform(2, 6, 24)])
@@ -186,7 +186,7 @@ def test_corrections_tell_what_differs_inside_a_network() -> None:
 
 
 def test_operators_are_corrected_where_they_convert(tiny_spec: SpaceSpec) -> None:
-    """Operators that took longer alone, by a cost for each value that goes in and out, are predicted as in networks."""
+    """Corrected tables predict networks although operators alone take longer, by a cost per input and output value."""
     inside = {op: op.multiply_adds / 1e5 + 0.01 for op in tiny_spec.distinct_operators()}
 
     def values(op: Operator) -> float:
@@ -234,10 +234,10 @@ def test_samples_by_hand() -> None:
 
 
 class SyntheticBackend(Backend):
-    """A device on which an operator takes a known time, and a network the sum of its operators and a constant.
+    """Synthetic device with known latencies of operators. A network takes their scaled sum and a constant.
 
-    Time is counted, not spent: the clocks are replaced by the device's own. With `episodes`, all that runs in every
-    other second takes a fifth longer, as on a machine with other tenants.
+    No real time passes, because the device's own clock replaces the real clocks. With `episodes`, everything takes 20 %
+    longer in every other second, as on a machine with other users.
     """
 
     name = "synthetic"
@@ -306,13 +306,13 @@ def test_workloads_are_interleaved() -> None:
     workloads = {name: lambda name=name: Workload(lambda: order.append(name)) for name in "abc"}
     taken = sample_interleaved(workloads, replace(SHORT, warmup_s=0.0, settle_s=0.0, sample_s=0.0))
     assert [len(samples.raw) for samples in taken.values()] == [4, 4, 4]
-    timed = order[-3 * 3 * 2 :]  # the last three rounds: each once to settle and once to be timed
+    timed = order[-3 * 3 * 2 :]  # in the last three rounds, each workload runs twice: to settle, and to be timed
     rounds = [timed[i : i + 6] for i in range(0, len(timed), 6)]
     assert all(sorted(r) == list("aabbcc") for r in rounds)
     assert len({tuple(r) for r in rounds}) > 1
 
 
-# What each backend of the conformance suite is made with: an executable that takes as long as the model is large.
+# Settings of each backend in the conformance suite. The command prints the size of the model file as its latency.
 SETTINGS: dict[str, dict[str, Any]] = {
     "torch": {},
     "onnxruntime": {},
@@ -359,7 +359,7 @@ def test_every_backend_takes_a_sample(backend: Backend, tiny_spec: SpaceSpec) ->
 
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "onnxruntime int8"])
 def test_what_is_timed_computes_the_network(name: str, tiny_spec: SpaceSpec) -> None:
-    """Right output on its own input, no wrapped no-op."""
+    """The workload that is timed returns finite outputs of the right shape, so it runs the network."""
     network = random_architecture(tiny_spec, random.Random(2)).build()
     output = make_backend(name.split()[0], batch=3, **SETTINGS[name]).prepare(network, tiny_spec.input_shape).run()
     value = output if isinstance(output, torch.Tensor) else torch.from_numpy(output[0])  # type: ignore[index]
@@ -428,13 +428,13 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
 
 
 def test_a_failed_measuring_process_says_why(tiny_spec: SpaceSpec) -> None:
-    backend = SyntheticBackend()  # which the other process does not know
+    backend = SyntheticBackend()  # the other process does not know this backend
     with pytest.raises(InputError, match="unknown latency backend 'synthetic'"):
         measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend)
 
 
 def test_calibration_spans_the_space(tiny_spec: SpaceSpec) -> None:
-    """Against all networks of the space: the smallest and the largest are there, and none twice."""
+    """The calibration networks are distinct, and include the smallest and the largest network of the space."""
     names = [layer.names for layer in tiny_spec.layers]
     labels = [layer.label for layer in tiny_spec.layers]
     sizes = {
@@ -451,11 +451,14 @@ def test_calibration_spans_the_space(tiny_spec: SpaceSpec) -> None:
 def test_processes_are_put_together_by_their_ratio_to_the_reference(
     tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three processes, one on slower memory and one with a disturbed network: the middle ratio, fastest level."""
+    """Combine three processes, one with slower memory and one with a disturbed network.
+
+    The result has the median of the ratios to the reference, at the level of the fastest process.
+    """
     answers = [
         [([10.0, 10.0], [1.0, 1.0], 5.0), ([20.0], [1.0], 5.0)],
-        [([11.0, 11.0], [1.0, 1.0], 5.5), ([22.0], [1.0], 5.5)],  # a tenth slower in all
-        [([10.0, 10.0], [1.0, 1.0], 5.0), ([30.0], [1.0], 5.0)],  # the second network alone is slow
+        [([11.0, 11.0], [1.0, 1.0], 5.5), ([22.0], [1.0], 5.5)],  # everything is 10 % slower
+        [([10.0, 10.0], [1.0, 1.0], 5.0), ([30.0], [1.0], 5.0)],  # only the second network is slow
     ]
     monkeypatch.setattr(isolated, "_in_fresh_processes", lambda *_: answers)
     networks = [random_architecture(tiny_spec, random.Random(i)) for i in range(2)]
@@ -487,7 +490,7 @@ def test_validation_takes_off_what_the_machine_has_changed(
     assert found.spearman == found.kendall == pytest.approx(1.0)
     np.testing.assert_allclose(found.raw_ms, 1.2 * found.measured_ms)
     assert not {a.candidate_names for a in found.architectures} & set(table.calibration.architectures)
-    # Of another device, nothing is known of the machine before.
+    # A table of another device does not show how fast this machine was before.
     other = validation.validate(replace(table, device=tiny_table.device), tiny_spec, 20, backend=backend)
     assert other.machine is None
     assert other.bias == pytest.approx(1 / 1.2 - 1)

@@ -1,4 +1,4 @@
-"""Predictions against brute-force sums; files of architectures, good and bad."""
+"""Predictions, compared with sums by hand, and valid and invalid files of architectures."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_any_text_is_measurements_or_one_clear_line(text: str, tmp_path: Path) -
     latency_ms=st.floats(min_value=1e-9, max_value=1e9),
 )
 def test_written_measurements_are_read_as_they_were(rows: list[list[str]], latency_ms: float, tmp_path: Path) -> None:
-    rows = [*rows, rows[0]]  # a column of different values in all rows is taken for a name
+    rows = [*rows, rows[0]]  # otherwise a column with a different value in each row would count as names
     path = tmp_path / "m.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["x", "y", "latency_ms"], *([*row, repr(latency_ms)] for row in rows)])

@@ -1,4 +1,4 @@
-"""Published tables: the same sums as adding their entries by hand; what they lack is said."""
+"""Imported published tables: predictions equal sums by hand, and missing entries are reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def hwc(shape: tuple[int, int, int]) -> str:
 
 
 def published_name(operator: Operator, position: int) -> str:
-    """The name that an operator has in the Pixel 1 table, from its definition in the paper's code."""
+    """Return the name of an operator in the Pixel 1 table, as the paper's code defines it."""
     source, target = hwc(operator.input_shape), hwc(operator.output_shape)
     if operator.kind == "conv":
         return f"{'Conv' if position == 0 else 'Conv_1'}-input:{source}-output:{target}"
@@ -55,7 +55,7 @@ def test_once_for_all_keeps_what_it_cannot_map(shared_data: Path, tmp_path: Path
     found = import_table(path, "once-for-all")
     assert len(found.table.operators) == len(entries)
     plain = [name for name in entries if name.startswith("expanded_conv") and name.endswith("-se:0-hs:0")]
-    assert found.known == len(plain) + 1  # and the classifier
+    assert found.known == len(plain) + 1  # one more for the classifier
     assert len(found.by_name) == len(entries) - found.known
     operator = Operator("mbconv", (24, 112, 112), (32, 56, 56), 5, 3, 2)
     name = "expanded_conv-input:112x112x24-output:56x56x32-expand:72-kernel:5-stride:2-idskip:0-se:0-hs:0"
@@ -86,7 +86,7 @@ def test_bad_published_tables(content: str, message: str, tmp_path: Path) -> Non
 
 
 def test_comparison_by_hand(tiny_table: LatencyTable) -> None:
-    """Twice as slow everywhere, but for one operator that is six times as slow."""
+    """Compare a table with one in which every operator is twice as slow, except one that is six times as slow."""
     odd = next(op for op in tiny_table.operators if isinstance(op, Operator) and op.kernel == 5)
     costs = {op: OperatorCost(cost.cost * (6 if op == odd else 2)) for op, cost in tiny_table.operators.items()}
     found = compare(tiny_table, replace(tiny_table, operators=costs))

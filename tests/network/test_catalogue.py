@@ -1,4 +1,4 @@
-"""Networks known by name, against what was published of them and against torchvision's MobileNetV2."""
+"""Networks known by name, compared with their published sizes and with torchvision's MobileNetV2."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_mobilenet_v2_is_torchvisions(width: float) -> None:
     theirs = mobilenet_v2(width_mult=width)
     shapes = [tuple(p.shape) for p in theirs.parameters()]
     assert [tuple(p.shape) for p in found.parameters()] == shapes
-    with torch.no_grad():  # the same function of the same weights, but for the setting of batch-norms
+    with torch.no_grad():  # with the same weights and batch-norm epsilon, both networks compute the same outputs
         for mine, other in zip(found.state_dict().values(), theirs.state_dict().values(), strict=True):
             mine.copy_(other)
         for module in theirs.modules():

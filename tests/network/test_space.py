@@ -1,4 +1,4 @@
-"""Spaces and operators against the published networks and counts taken from built modules."""
+"""Spaces and operators, compared with published networks and with counts on built modules."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PUBLISHED = {  # millions of parameters and multiply-adds at 224 x 224
 
 
 def counted(network: nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Parameters and multiply-adds counted on a built network, independently of `Operator`'s formulas."""
+    """Count parameters and multiply-adds on a built network, independently of the formulas of `Operator`."""
     total = 0
 
     def count(module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
@@ -98,7 +98,7 @@ def test_model_space_has_one_labelled_choice_per_layer() -> None:
 def test_width_multiplier_rounds_to_multiples_of_8_and_never_shrinks_the_head() -> None:
     spec = SpaceSpec.from_yaml("mobilenetv2_imagenet")
     wide, narrow = spec.with_changes(width_mult=1.4), spec.with_changes(width_mult=0.5)
-    assert wide.stem.output_shape[0] == 48  # 44.8
+    assert wide.stem.output_shape[0] == 48  # 44.8 rounded to a multiple of 8
     assert wide.head.output_shape[0] == 1792
     assert narrow.stem.output_shape[0] == 16
     assert narrow.head.output_shape[0] == 1280

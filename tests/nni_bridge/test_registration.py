@@ -1,4 +1,4 @@
-"""NNI's registry in a folder of the test's own, the doctor on good and broken environments, versions."""
+"""NNI's registry in a temporary folder, `doctor` in good and broken environments, and checks of versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tuner against simulated trials: monotone, noisy, flat, failing, out of order, twice, resumed."""
+"""The tuner with simulated trials: monotone, noisy, flat, failing, out-of-order, repeated and resumed ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def space(**choices: list[Any]) -> dict[str, Any]:
 
 
 def device(parameters: dict[str, Any]) -> dict[str, float] | None:
-    """Expected latency falls from 16 ms towards 2 ms as the weight rises."""
+    """Simulate a trial. The expected latency falls from 16 ms towards 2 ms as the weight rises."""
     if parameters["strategy"] == "proxyless":
         ratio = 0.99
     else:
@@ -43,7 +43,7 @@ def device(parameters: dict[str, Any]) -> dict[str, float] | None:
 
 
 class Manager:
-    """What NNI's manager does to a tuner: asks for trials, runs some at a time, tells results and ends."""
+    """Simulated NNI manager, which requests trials, runs several at a time, and reports their results and ends."""
 
     def __init__(self, tuner: LatencyBudget, concurrency: int = 1, seed: int = 0) -> None:
         self.tuner = tuner
@@ -114,7 +114,7 @@ def test_every_grid_point_meets_its_budget(concurrency: int, tmp_path: Path) -> 
 
 
 def test_neighbours_warm_start() -> None:
-    """The second seed begins where the first one ended, and needs a single trial."""
+    """The second and third seeds start at the weight where the first one ended, so they need only one trial each."""
     manager = Manager(made(space(strategy=["darts"], budget_ms=[6.0], seed=[0, 1, 2]), max_trials_per_cell=8))
     manager.run(device)
     by_seed = [sum(p["seed"] == seed for p in manager.handed) for seed in (0, 1, 2)]
@@ -187,7 +187,7 @@ def test_a_grid_point_that_crashes_twice_is_given_up_and_the_others_go_on(tmp_pa
 
 
 def test_a_crash_that_is_told_late_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NNI asks for the next trial on one thread and tells the crash on another."""
+    """NNI requests the next trial in one thread, and reports the crash in another one."""
     monkeypatch.setattr("nni_proxyless.nni_bridge.tuner._PATIENCE_S", 20.0)
     tuner = made(space(strategy=["proxyless"], budget_ms=[6.0]))
     (first,) = tuner.generate_multiple_parameters([0])
@@ -213,7 +213,7 @@ def test_results_that_come_twice_or_late_or_from_elsewhere_do_no_harm(tmp_path: 
 
 
 def test_resume_repeats_nothing(tmp_path: Path) -> None:
-    """A finished trial is not run again, an interrupted one is left to NNI, and the rest goes on."""
+    """After a resume, finished trials are not repeated, interrupted ones are left to NNI, and all others are run."""
     tuner = made()
     manager = Manager(tuner, 2)
     manager.run(device, limit=9)
@@ -225,7 +225,7 @@ def test_resume_repeats_nothing(tmp_path: Path) -> None:
     again.load_checkpoint()
     again.update_search_space(SPACE)
     resumed = Manager(again, 2)
-    # NNI runs the interrupted ones by itself and imports their results.
+    # NNI itself runs the interrupted trials again, and imports their results.
     resumed.request(1)
     again.import_data([{"parameter": p, "value": device(p)} for p in interrupted])
     resumed.run(device)
@@ -235,7 +235,7 @@ def test_resume_repeats_nothing(tmp_path: Path) -> None:
 
 
 def test_after_a_resume_the_manager_is_asked_what_became_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NNI never tells the end of a trial from before a resume, and loses those that had not been started."""
+    """NNI never reports the end of trials from before a resume, and drops trials that had not been started."""
     grid = space(strategy=["proxyless"], budget_ms=[1.0, 2.0, 3.0, 4.0])
     made(grid).generate_multiple_parameters([0, 1, 2])
     again = LatencyBudget()
@@ -246,10 +246,10 @@ def test_after_a_resume_the_manager_is_asked_what_became_of_trials(monkeypatch: 
         ({"strategy": "proxyless", "budget_ms": 2.0}, "WAITING"),
     ]
     monkeypatch.setattr("nni_proxyless.nni_bridge.tuner.manager_jobs", lambda: jobs)
-    # The third was handed out but never started: it comes again. Then the fourth, which is new.
+    # The third trial was handed out but never started, so it is handed out again. The fourth trial is new.
     handed = again.generate_multiple_parameters([3, 4, 5])
     assert [p["budget_ms"] for p in handed] == [3.0, 4.0]
-    # The first was killed, the second ended well: its result is imported.
+    # The first trial was killed. The second one succeeded, so its result is imported.
     jobs[0] = (jobs[0][0], "USER_CANCELED")
     jobs[1] = (jobs[1][0], "SUCCEEDED")
     again.import_data([{"parameter": jobs[1][0], "value": {"default": 0.9}}])
@@ -262,7 +262,7 @@ def test_a_second_try_that_was_never_started_is_not_a_second_crash(monkeypatch: 
     tuner = made(grid)
     (parameters,) = tuner.generate_multiple_parameters([0])
     tuner.trial_end(0, False)
-    assert tuner.generate_multiple_parameters([1]) == [parameters]  # and the manager is killed
+    assert tuner.generate_multiple_parameters([1]) == [parameters]  # then the manager is killed
     for expected in ([parameters], []):
         again = LatencyBudget()
         again.load_checkpoint()
@@ -301,7 +301,7 @@ def test_a_changed_search_space_keeps_what_is_known() -> None:
     manager = Manager(tuner)
     manager.run(device)
     tuner.update_search_space(space(strategy=["proxyless"], budget_ms=[4.0, 8.0]))
-    # The request that could not be met is met now, without being made again.
+    # The open request from before is now fulfilled, although it was not repeated.
     assert [p["budget_ms"] for p in manager.handed] == [4.0, 8.0]
 
 
@@ -365,7 +365,7 @@ def test_search_spaces_are_checked(bad: dict[str, Any], message: str) -> None:
 @given(low=st.floats(2e-3, 1.0), high=st.floats(1.01, 40.0), power=st.floats(0.2, 3.0), start=st.floats(1e-3, 100.0))
 @settings(max_examples=100, deadline=None)
 def test_bisection_finds_the_weight_of_any_falling_curve(low: float, high: float, power: float, start: float) -> None:
-    """The ratio is exactly 1 at a weight between low and high, wherever one starts."""
+    """The weight at which the ratio is 1 lies between `low` and `high`, and is found from any start."""
     meets = math.sqrt(low * high)
     within = WeightRange(start)
     tried: list[tuple[float, float]] = []
@@ -374,7 +374,7 @@ def test_bisection_finds_the_weight_of_any_falling_curve(low: float, high: float
         tried.append((weight, (meets / weight) ** power))
         assert len(tried) < 25
     assert any(abs(ratio - 1.0) <= 0.05 for _, ratio in tried) or (
-        # or the weights on both sides of it are within 5 %
+        # or the weights on both sides differ by less than 5 %
         min(w for w, r in tried if r < 1) / max(w for w, r in tried if r > 1) < 1.05
     )
 

@@ -1,11 +1,11 @@
-"""Latency of NNI's hub spaces and of users' own, against networks that are frozen and counted by hand."""
+"""Latency profiles of NNI's hub spaces and of users' own spaces, compared with counts on frozen networks."""
 
 from __future__ import annotations
 
 import math
 
 import nni
-import nni.nas.strategy  # first: or NNI's import cycle leaves stubs
+import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
 import numpy as np
 import pytest
 import torch
@@ -29,7 +29,7 @@ SHORT = Protocol(warmup_s=0.0, settle_s=0.0, sample_s=0.0005, min_rounds=2, max_
 
 
 class Small(ModelSpace):
-    """A layer of two candidates, a block repeated one to three times, a width that is chosen."""
+    """Space with a layer of two candidates, a block that is repeated one to three times, and a choice of width."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def test_measured_hub_space_in_filters_penalties_and_searches() -> None:
     within = RangeProfilerFilter(profiler, max=middle)
     for sample, _ in samples(space, 12):
         assert within.filter(sample) == (latencies[str(sample)] <= middle)
-    # Depth counts one convolution for each block.
+    # Each further block adds the latency of one convolution.
     one, two, three = (profiler.profile({"width": 4, "layer": "small", "depth": depth}) for depth in (1, 2, 3))
     assert two - one == pytest.approx(three - two)
     assert two > one > 0

@@ -1,4 +1,4 @@
-"""The report of a recorded experiment: complete, and what is drawn is what was found."""
+"""The report of a recorded experiment is complete, and its figures show the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TARGETS = ["cpu_onnxruntime", "cpu_torch"]
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    """A copy of what the quickstart, a retraining of both networks and an export have left."""
+    """Copy of the results of the quickstart, of the retraining of both networks, and of an export."""
     return Path(shutil.copytree(RECORDED, tmp_path / "quickstart"))
 
 
@@ -35,7 +35,7 @@ def results(recorded: Path) -> Results:
 
 
 class Page(HTMLParser):
-    """Headings, sources of pictures and all that a page would fetch."""
+    """Headings of a page, and the addresses of its pictures and of everything else that it loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def test_the_report_is_complete(results: Results, tmp_path: Path) -> None:
         ["architectures.png", "accuracy_latency.png", "progress.png", "predicted_measured.png"]
         + [f"probabilities_{target}.png" for target in TARGETS]
     )
-    assert len(parsed.sources) == len(pictures) + 1  # and the icon
+    assert len(parsed.sources) == len(pictures) + 1  # one more for the icon
     for name in pictures:
         width, height = png_size(page.parent / name)
         assert 600 <= width <= 1200
@@ -118,7 +118,7 @@ def test_the_report_says_so_where_another_network_is_faster() -> None:
     assert first.startswith("a: its own network is NOT the fastest of its class here: it takes 2 ms")
     assert "that of b (1.5 ms, accuracy 0.9100)" in first
     assert second.startswith("b: its own network is the fastest, or equally fast")
-    rows[1]["accuracy"] = 0.88  # of another class
+    rows[1]["accuracy"] = 0.88  # the network is now in another accuracy class
     assert "is the fastest" in own_is_fastest(rows)[0]
 
 

@@ -1,4 +1,4 @@
-"""Searches from a recipe: interruption, shared warm-up, several processes, precision, pruning."""
+"""Searches from a recipe: interruption, shared warm-up, several processes, precision and pruning."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from nni_proxyless.strategies.lightning_module import ProxylessLightningModule
 from nni_proxyless.supernet.gates import path_probs
 from tests.helpers import REPOSITORY, table_of
 
-# What differs between two runs of the same search, and nothing else may.
+# Columns that may differ between two runs of the same search. All others must be equal.
 CLOCK = {"seconds"}
 
 
@@ -63,7 +63,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def same(first: Path, second: Path) -> None:
-    """Same history, same architecture, same weights to the last bit."""
+    """Check that two results have the same history, architecture and weights, to the last bit."""
     assert history(first) == history(second)
     assert (
         Architecture.load(first / "architecture.json").choices
@@ -90,7 +90,8 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
     searched(recipe_file, "whole", **settings)
     assert (recipe_file.parent / "whole" / "pruned.csv").is_file()
     original = EpochCallback._record
-    for epoch in (1, 3, 5):  # in the warm-up, in the search, and after paths were pruned; always before the checkpoint
+    # The search is killed before it writes a checkpoint: in the warm-up, after it, and after paths have been pruned.
+    for epoch in (1, 3, 5):
 
         def stop(self: Any, trainer: Any, number: int, epoch: int = epoch) -> None:
             original(self, trainer, number)
@@ -116,7 +117,7 @@ def test_a_folder_of_another_recipe_is_begun_anew(recipe_file: Path) -> None:
 
 
 def test_a_trial_that_crashed_at_the_very_end_is_taken_over_with_its_records(recipe_file: Path) -> None:
-    """After its last epoch and before its result: the trial that is tried once more has no epoch left to record."""
+    """A trial crashes after its last epoch, but before its result. The second attempt has no epoch left to record."""
     trials = recipe_file.parent / "trials"
     _, crashed = searched(recipe_file, "trials/crashed", finalists=2)
     parameters = {"target": "fake"}
@@ -156,7 +157,7 @@ def test_kill_9_at_random_moments(recipe_file: Path) -> None:
             command(recipe_file, "share_warmup=false", "--output", str(parts)),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        # Beginning takes some seconds of importing: let some of them come to train, whatever the machine's speed.
+        # Imports take several seconds, so the kill waits for the next checkpoint. Then every run trains before it.
         before = (parts / "checkpoint.ckpt").stat().st_mtime if (parts / "checkpoint.ckpt").exists() else 0.0
         while process.poll() is None and not (
             (parts / "checkpoint.ckpt").exists() and (parts / "checkpoint.ckpt").stat().st_mtime > before
@@ -174,7 +175,7 @@ def test_kill_9_at_random_moments(recipe_file: Path) -> None:
 
 
 def test_searches_that_agree_on_the_warmup_train_it_once(recipe_file: Path) -> None:
-    """With another budget and another gradient, but the same data, space, seed and schedule."""
+    """The searches have different budgets and gradients, but the same data, space, seed and schedule."""
     _, first = searched(recipe_file, "first", budget_fraction=0.95)
     assert [row["epoch"] for row in history(first)] == ["1", "2", "3", "4", "5", "6"]
     other = {"budget_fraction": 0.8, "arch_gradient": "full", "arch_beta1": 0.5, "arch_weight_decay": 0.001}
@@ -193,7 +194,7 @@ def test_the_same_search_again_begins_its_history_behind_the_warmup(recipe_file:
     again = recipe_file.parent / "again"
     run_search(prepare(Recipe.load(recipe_file)), again, lambda _record, number: numbers.append(number))
     assert [row["epoch"] for row in history(again)] == ["3", "4", "5", "6"]
-    assert numbers == [0, 1, 2, 3, None]  # NNI wants them from 0, without gaps
+    assert numbers == [0, 1, 2, 3, None]  # NNI expects numbers from 0 without gaps
 
 
 def test_concurrent_searches_wait_for_the_warmup() -> None:
@@ -263,7 +264,7 @@ torch.save(seen, folder / f"rank{seen[0]['rank']}.pt")
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["two_path", "reinforce"])
 def test_two_ranks_stay_identical(gradient: str, recipe_file: Path) -> None:
-    """Two processes under gloo: different images, the same paths, the same weights and α throughout."""
+    """Two processes (gloo) train on different images, but always have the same paths, weights and α."""
     script = recipe_file.parent / "ranks.py"
     script.write_text(RANKS)
     done = subprocess.run(
@@ -274,7 +275,7 @@ def test_two_ranks_stay_identical(gradient: str, recipe_file: Path) -> None:
     first, second = (torch.load(recipe_file.parent / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert len(first) == len(second) == 4
     for one, other in zip(first, second, strict=True):
-        assert not torch.equal(one["losses"], other["losses"])  # each has images of its own
+        assert not torch.equal(one["losses"], other["losses"])  # each rank has its own images
         for key, value in one["state"].items():
             assert torch.equal(value, other["state"][key]), key
     moved = [key for key in first[0]["state"] if key in first[-1]["state"]]
@@ -314,7 +315,7 @@ def test_settings_of_real_training(settings: dict[str, Any], recipe_file: Path) 
     architecture, output = searched(recipe_file, "out", **settings, share_warmup=False)
     rows = history(output)
     assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
-    assert architecture.metrics["default"] > 0.3  # ten classes
+    assert architecture.metrics["default"] > 0.3  # random guessing among ten classes would reach 0.1
 
 
 def test_what_the_hardware_lacks_is_said(recipe_file: Path) -> None:
@@ -348,7 +349,7 @@ def test_pruned_candidates_are_gone_and_the_budget_still_holds(recipe_file: Path
 
 @pytest.mark.parametrize("strategy", ["proxyless", "darts"])
 def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_file: Path) -> None:
-    """The finalists are the likeliest of all networks within the budget, by the probabilities in the last record."""
+    """The finalists are the most likely networks within the budget, by the path probabilities of the last epoch."""
     architecture, output = searched(recipe_file, "out", strategy=strategy, finalists=5, epochs=3)
     with (output / "finalists.csv").open(encoding="utf-8") as file:
         finalists = list(csv.DictReader(file))
@@ -400,11 +401,11 @@ def test_the_last_epochs_train_the_finalists_alone(recipe_file: Path, monkeypatc
     architecture, output = searched(recipe_file, "out", arch_update_every=1, finalists=3, finalist_epochs=2)
     with (output / "finalists.csv").open(encoding="utf-8") as file:
         finalists = {row["architecture"] for row in csv.DictReader(file)}
-    assert list(architecture.choices) == sorted(architecture.choices)  # names in the order of the gates
+    assert list(architecture.choices) == sorted(architecture.choices)  # `names` has the order of the gates
     assert len(finalists) == 3
     last = Counter(trained[4] + trained[5])
     assert set(last) == finalists
-    assert max(last.values()) - min(last.values()) <= 2  # rounds are complete but for the first and the last
+    assert max(last.values()) - min(last.values()) <= 2  # only the first and the last round may be incomplete
     assert len(set(trained[3])) > 3
     with (output / "probabilities.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -432,7 +433,7 @@ def test_finalist_epochs_are_refused_without_finalists_or_epochs_to_search_in(re
     ],
 )
 def test_how_many_finalists_are_compared(settings: dict[str, Any], count: int | None, recipe_file: Path) -> None:
-    """Where a budget is kept; accuracies alone would say nothing of latency."""
+    """By default, finalists are only compared with the objective `budget`, because their accuracy ignores latency."""
     _, output = searched(recipe_file, "out", **{"finalists": None, "epochs": 3, **settings})
     compared = output / "finalists.csv"
     assert (len(compared.read_text(encoding="utf-8").splitlines()) - 1 if compared.exists() else None) == count
@@ -456,7 +457,7 @@ def test_records_hold_expected_and_decoded_latency(recipe_file: Path) -> None:
     assert architecture.budget_ms == pytest.approx(0.87 * costs.largest)
     assert float(rows[-1]["latency_ms"]) == pytest.approx(costs.of(architecture.choices))
     assert all(float(row["latency_ms"]) <= 0.87 * costs.largest for row in rows)
-    # Sharpened, the distribution is all but the decoded network.
+    # After sharpening, almost all of the probability is on the decoded network.
     assert float(rows[-1]["expected_latency_ms"]) == pytest.approx(float(rows[-1]["latency_ms"]), rel=0.05)
 
 
@@ -494,7 +495,7 @@ def test_reports_are_numbered_without_gaps(recipe_file: Path) -> None:
     ],
 )
 def test_finalists_of_a_search_that_is_over(settings: dict[str, Any], recipe_file: Path) -> None:
-    """They are those of the search itself, with the same accuracies; of another budget, others."""
+    """Decoding a finished search selects the same network as the search. A smaller budget yields a faster network."""
     architecture, output = searched(recipe_file, "out", finalists=8, **settings)
     table = LatencyTable.load(recipe_file.parent / "table.yml")
     assert architecture.budget_ms is not None
@@ -510,7 +511,7 @@ def test_finalists_of_a_search_that_is_over(settings: dict[str, Any], recipe_fil
 
 
 def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In another process: the search's own result again, other tables, fronts. And what is refused."""
+    """The command decodes the search's own result, other tables and fronts from a checkpoint, and rejects bad input."""
     architecture, output = searched(recipe_file, "out")
     decoded, front = recipe_file.parent / "decoded", recipe_file.parent / "front.csv"
 
@@ -573,7 +574,7 @@ def test_shipped_experiments_are_well_formed(folder: Path) -> None:
 
 
 def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
-    """ImageNet's layout, the recipe of experiments/imagenet with small images, few channels and two epochs."""
+    """Run the recipe of experiments/imagenet on made-up images, with small images, few channels and two epochs."""
     shutil.copy(REPOSITORY / "experiments" / "imagenet" / "recipe.yml", tmp_path)
     draw = torch.Generator().manual_seed(0)
     for number in range(2):
@@ -588,7 +589,7 @@ def test_the_papers_recipe_runs_on_made_up_images(tmp_path: Path) -> None:
     }  # fmt: skip
     recipe = Recipe.load(tmp_path / "recipe.yml", small)
     spec = SpaceSpec.from_yaml(recipe.space).with_changes(width_mult=0.1, input_size=32, classes=2)
-    table = table_of(spec)  # hundredths of a millisecond, where mul_log needs more than one
+    table = table_of(spec)  # its networks take more than 1 ms, as mul_log requires
     table.save(tmp_path / "mobile.yml")
     architecture = run_search(prepare(recipe.model_copy(update={"target": "mobile"})), tmp_path / "out")
     assert architecture.require_spec().name == "mobilenetv2_imagenet"

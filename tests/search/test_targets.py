@@ -27,8 +27,8 @@ def test_a_measured_table_is_kept_for_the_next_trial(
     assert len(measured) == 1
     target.latency_table(tiny_spec, remeasure=True)
     assert len(measured) == 2
-    target.latency_table(tiny_spec.with_changes(classes=5))  # another space
-    Target("laptop", backend="torch", settings={"threads": 2}).latency_table(tiny_spec)  # other settings
+    target.latency_table(tiny_spec.with_changes(classes=5))  # another space needs another table
+    Target("laptop", backend="torch", settings={"threads": 2}).latency_table(tiny_spec)  # so do other settings
     assert len(measured) == 4
 
 

@@ -1,4 +1,4 @@
-"""NNI's strategies with latency: gradients and rewards, decoding within the budget, the same files, resume."""
+"""NNI's strategies with latency: gradients, rewards, decoding within the budget, result files and resumption."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss",
 
 
 class Mine(RandomOneShot):
-    """A strategy that this package knows nothing of."""
+    """Strategy that this package does not know."""
 
 
 class MyDARTS(DARTS):
-    """A user's variant of NNI's DARTS."""
+    """User's subclass of NNI's DARTS."""
 
 
 class MyProxyless(ProxylessNAS):
-    """A user's variant of this package's."""
+    """User's subclass of this package's strategy."""
 
     def __init__(self, *, colour: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -86,7 +86,7 @@ def test_latency_has_a_gradient_that_agrees_with_finite_differences(
     costs, budget = tiny_table.costs(tiny_spec), 0.8 * tiny_table.costs(tiny_spec).largest
 
     def by_hand(values: list[torch.Tensor]) -> float:
-        """Expectation by enumerating every architecture, in double precision."""
+        """Compute the objective with an expectation over all architectures, in double precision."""
         probs = [torch.softmax(v, 0).tolist() for v in values]
         expected = 0.0
         for picks in itertools.product(*(range(len(p)) for p in probs)):
@@ -136,7 +136,7 @@ def test_each_strategy_keeps_the_budget_and_leaves_the_same_files(name: str, rec
     assert {"architecture.json", "weights.pt", "history.csv", "checkpoint.ckpt", "latency_table.yml"} <= files
     network = Architecture.load(recipe_file.parent / "out" / "architecture.json").build()
     network.load_state_dict(torch.load(recipe_file.parent / "out" / "weights.pt", weights_only=True))
-    # The checkpoint decodes for other budgets, without NNI.
+    # The checkpoint can be decoded for another budget without NNI.
     checkpoint = SearchCheckpoint.load(recipe_file.parent / "out")
     again = checkpoint.decode(prepared.table, 0.8 * costs.largest)
     assert again.predicted_latency_ms is not None
@@ -170,7 +170,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
 
 
 def test_enas_goes_on_where_it_was(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its controller and the controller's optimizer come back; what its replay buffer held is lost with the epoch."""
+    """The controller and its optimizer are restored. Only the replay buffer of the interrupted epoch is lost."""
     settings = {"strategy": "enas", "strategy_args": {"batches_per_update": 2}}
     searched(recipe_file, "out", **settings)
     before = torch.load(recipe_file.parent / "out" / "checkpoint.ckpt", weights_only=True)["nni_proxyless"]["strategy"]
@@ -209,7 +209,7 @@ def test_enas_probabilities_change_nothing(recipe_file: Path) -> None:
 
 
 def test_random_search_takes_the_best_of_those_it_drew(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranked on the part of the data that is there for the architecture, not on the one held out."""
+    """The random networks are compared on the architecture part of the data, not on the held-out part."""
     scored: list[tuple[int, float]] = []
     original = NetworkScore.of
 

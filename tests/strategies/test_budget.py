@@ -1,4 +1,4 @@
-"""Budgets are kept, and spent, on a space whose best networks are known by enumeration (tests/toy.py)."""
+"""Searches keep and use up their budgets, in a space whose best networks are known by enumeration (tests/toy.py)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def alone() -> dict[tuple[str, ...], float]:
 
 
 def best_within(alone: dict[tuple[str, ...], float], budget_ms: float) -> tuple[tuple[str, ...], float]:
-    """The most accurate network within a budget, and by how much it is the best."""
+    """Find the most accurate network within a budget, and its lead over the second most accurate one."""
     feasible = sorted(
         (value, picks)
         for picks, value in alone.items()
@@ -45,7 +45,7 @@ def best_within(alone: dict[tuple[str, ...], float], budget_ms: float) -> tuple[
 def test_the_best_network_within_a_budget_is_found(gradient: str, alone: dict[tuple[str, ...], float]) -> None:
     for budget_ms in BUDGETS_MS:
         best, lead = best_within(alone, budget_ms)
-        assert lead > 0.02  # it is worth finding
+        assert lead > 0.02  # the best network is clearly better than all others
         found = []
         for seed in range(10):
             strategy = search(budget_ms=budget_ms, arch_gradient=gradient, seed=seed)
@@ -79,14 +79,14 @@ def test_a_search_with_a_budget_ends_decided() -> None:
 def test_the_rate_follows_the_number_of_steps_and_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="nni_proxyless"):
         strategy = search(epochs=2, budget_ms=5.4, arch_gradient="two_path")
-    # 32 steps, in each of which 2 of 3 paths move: 7 / (32 * 2 / 3), more than the highest rate allowed.
+    # In each of 32 steps, 2 of 3 paths move. The rate would be 7 / (32 * 2 / 3), which exceeds the upper limit.
     assert strategy.oneshot_module.arch_rate == pytest.approx(0.2)
     assert "architecture learning rate 0.2, for 32 architecture steps" in caplog.text
     from nni_proxyless.strategies.arch_settings import default_arch_rate
 
     assert default_arch_rate(960, 7, "full") == pytest.approx(7 / 960)
     assert default_arch_rate(960, 7, "two_path") == pytest.approx(7 / 960 * 3.5)
-    assert default_arch_rate(500_000, 7, "two_path") == 0.001  # the paper's
+    assert default_arch_rate(500_000, 7, "two_path") == 0.001  # the paper's rate
 
 
 def test_one_search_gives_a_network_for_every_table() -> None:

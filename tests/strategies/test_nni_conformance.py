@@ -1,8 +1,8 @@
-"""What NNI's own tests ask of any one-shot strategy and its supermodules, asked of ours.
+"""The requirements that NNI's own tests place on every one-shot strategy and its supermodules.
 
-After the behaviours that `test/algo/nas/oneshot` of NNI 3.0 checks: spaces of every kind are searched and exported,
-labels and samples mean what NNI's mean, a supernet computes what the frozen model does, a checkpoint is taken up, and
-the evaluator's schedule and clipping are kept.
+The tests follow `test/algo/nas/oneshot` of NNI 3.0: spaces of every kind can be searched and exported, labels and
+samples have NNI's meaning, a supernet computes the same outputs as the frozen model, a search can be resumed from a
+checkpoint, and the evaluator's learning rate schedule and gradient clipping are respected.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nni_proxyless import ProxylessNAS
 
 
 class Layers(ModelSpace):
-    """Convolutions to choose among, one choice within another."""
+    """Space with choices of convolutions, one of them nested in another choice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Inputs(ModelSpace):
 
 
 class Depths(ModelSpace):
-    """A fixed block repeated, and a repeat whose blocks are choices with labels of their own."""
+    """Space with a repeated fixed block, and a Repeat whose blocks are choices with separate labels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_a_sampled_supernet_computes_what_the_frozen_model_does(name: str, tmp_p
             sample.update(module.resample(sample))
         frozen = space.freeze(sample)
         torch.testing.assert_close(frozen(x), space(x))
-        with model_context(sample):  # a model made anew by the sample takes its weights
+        with model_context(sample):  # a new model of the same sample can load the weights
             again = SPACES[name]()
         again.load_state_dict(frozen.state_dict())
         torch.testing.assert_close(again(x), frozen(x))
@@ -171,7 +171,7 @@ def test_samples_of_an_input_choice() -> None:
     drawn = {tuple(space.choose.resample({})["which"]) for _ in range(200)}
     assert drawn == {(i, j) for i in range(4) for j in range(i + 1, 4)}
     assert space.choose.export({})["which"] in [list(pair) for pair in drawn]
-    assert space.choose.resample({"which": [0, 1]}) == {}  # already known: kept
+    assert space.choose.resample({"which": [0, 1]}) == {}  # a label in the memo is not sampled again
 
 
 def test_samples_of_a_repeat() -> None:
@@ -189,7 +189,7 @@ def test_samples_of_a_repeat() -> None:
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
-    """Attention takes query, key and value, and returns a tuple."""
+    """Test with attention, which takes query, key and value, and returns a tuple."""
 
     class Attention(ModelSpace):
         def __init__(self) -> None:

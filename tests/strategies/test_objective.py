@@ -45,7 +45,7 @@ def test_budget_is_the_lagrangian() -> None:
 
 @pytest.mark.parametrize(("rate", "gain"), [(0.02, 0.0), (0.02, 1.0), (0.2, 10.0)])
 def test_dual_ascent_finds_the_multiplier_of_a_quadratic(rate: float, gain: float) -> None:
-    """Minimise (x - 3)^2 where x <= 2: the optimum is x = 2 with 2 (x - 3) + μ / T = 0, so μ = 2 T = 4."""
+    """Minimise (x - 3)^2 subject to x <= 2. At the optimum x = 2, 2 (x - 3) + μ / T = 0, so μ = 2 T = 4."""
     budget, x = 2.0, 0.5
     multiplier = BudgetMultiplier(rate, gain)
     for _ in range(5000):

@@ -1,4 +1,4 @@
-"""The strategy under NNI's own API: swaps with DARTS, finds known best paths, exports without side effects."""
+"""ProxylessNAS with NNI's API: it replaces DARTS, finds the known best paths, and exports without side effects."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Zero(nn.Module):
 
 
 class Signs(ModelSpace):
-    """Two layers of three fixed candidates before a trainable classifier: 9 networks."""
+    """Space of 9 networks: two layers of three fixed candidates, and a trainable classifier."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ class Signs(ModelSpace):
 
 
 def sign_data(seed: int, count: int = 512) -> TensorDataset:
-    """The class is the sign of the first number: only a network that keeps signs can tell it."""
+    """Draw data whose class is the sign of the first feature, so only networks that keep signs can classify it."""
     x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
     return TensorDataset(x, (x[:, 0] > 0).long())
 
 
 def classification(data: Callable[[int], TensorDataset], classes: int, batch: int, rate: float, epochs: int) -> Any:
-    """NNI's own evaluator, quiet, with one set of data for weights and another for the architecture."""
+    """Create NNI's own evaluator without output, with separate data for the weights and the architecture."""
     loaders = [
         DataLoader(data(seed), batch_size=batch, shuffle=True, generator=torch.Generator().manual_seed(seed))
         for seed in (0, 1)
@@ -105,7 +105,7 @@ def run(space: ModelSpace, evaluator: Lightning, strategy: Any, folder: Path) ->
 
 
 class Costs(ExpressionProfiler):
-    """A user's own profiler: what each candidate costs."""
+    """User's own profiler, which sums the costs of all candidates."""
 
     def __init__(self, model_space: ModelSpace, costs: dict[str, float]) -> None:
         super().__init__(model_space)
@@ -118,7 +118,7 @@ class Costs(ExpressionProfiler):
 
 
 def accuracy_of(choices: dict[str, str]) -> float:
-    """Of one network trained alone: what the search is to find out."""
+    """Train a single network, and compute its accuracy. The search should find the network with the highest one."""
     torch.manual_seed(0)
     network = Signs().freeze(choices)
     x, y = sign_data(0).tensors
@@ -137,7 +137,7 @@ def test_search_finds_the_best_path_known_by_enumeration(arch_gradient: Any, tmp
     alone = {picks: accuracy_of(dict(zip(names, picks, strict=True))) for picks in itertools.product(*names.values())}
     best = max(alone, key=alone.__getitem__)
     assert alone[best] > 0.95
-    assert sorted(alone.values())[-2] < 0.9  # no other comes near
+    assert sorted(alone.values())[-2] < 0.9  # all other networks are clearly worse
     found = []
     for seed in range(10):
         pl.seed_everything(seed)
@@ -212,7 +212,7 @@ def test_nnis_hub_space_is_searched_under_nnis_experiment(tmp_path: Path) -> Non
     assert sample["s2_depth"] in {1, 2, 3, 4}
     assert sample["s7_i0"] in {f"k{k}e{e}" for k in (3, 5, 7) for e in (3, 6)}
     moved = {label for label, gate in strategy._gates.items() if float(gate.alpha.detach().abs().sum()) > 0}
-    always = {f"s{s}_depth" for s in range(2, 7)} | {f"s{s}_i0" for s in range(2, 8)}  # others may lie too deep
+    always = {f"s{s}_depth" for s in range(2, 7)} | {f"s{s}_i0" for s in range(2, 8)}  # deeper layers may not have run
     assert always <= moved
     (network,) = experiment.export_top_models(formatter="instance")
     assert network.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
@@ -274,7 +274,7 @@ def test_architecture_steps_through_lightning_leave_weights_and_buffers_alone(
     monkeypatch.setattr(ProxylessLightningModule, "architecture_step", watched)
     strategy = ProxylessNAS(latency=tiny_table, warmup_epochs=1, arch_update_every=2, arch_learning_rate=0.1)
     run(MobileNetV2Space(tiny_spec), image_evaluator(3), strategy, tmp_path)
-    assert len(changed) == 2 * 2  # 4 batches an epoch, every second one, not in the first of three epochs
+    assert len(changed) == 2 * 2  # every second of 4 batches, in the last two of three epochs
     assert set().union(*changed)
     assert all(name.endswith("alpha") for names in changed for name in names)
 
@@ -304,20 +304,20 @@ def test_fair_weight_steps_give_each_candidate_its_turn_all_through(
         steps, count = active[layer.label], len(layer.names)
         assert len(steps) == 20  # 4 batches in each of 5 epochs
         rounds = [steps[i : i + count] for i in range(0, len(steps) - count + 1, count)]
-        assert sorted(rounds[0][:4]) == sorted(set(rounds[0][:4]))  # the warm-up: none twice
+        assert sorted(rounds[0][:4]) == sorted(set(rounds[0][:4]))  # in the warm-up, no path runs twice
         fair.append(all(sorted(of) == list(range(count)) for of in rounds))
     assert all(fair) if after == "fair" else not any(fair)
 
 
 def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
-    """The strategy's Lightning module, whose architecture steps can be called one by one."""
+    """Create the strategy's Lightning module such that its architecture steps can be called without a trainer."""
     from nni_proxyless.supernet.freezing import WeightFreezer
 
     torch.manual_seed(0)
     space = strategy.mutate_model(MobileNetV2Space(spec))
     module: Any = strategy.configure_oneshot_module(image_evaluator(1).module)
     module.training_module.set_model(space)
-    strategy._mutated_model_space = RawFormatModelSpace(space, None)  # as NNI does when it runs a strategy
+    strategy._mutated_model_space = RawFormatModelSpace(space, None)  # NNI does the same when it runs a strategy
     module.log = lambda *_a, **_k: None
     module.training_module.log = module.log
     module.manual_backward = lambda loss: loss.backward()
@@ -331,7 +331,7 @@ def outside_of_a_trainer(strategy: ProxylessNAS, spec: SpaceSpec) -> Any:
 def test_of_equal_finalists_the_one_that_computes_more_is_preferred_within_a_budget(
     objective: Literal["budget", "add_linear"], tiny_spec: SpaceSpec, tiny_table: LatencyTable
 ) -> None:
-    """Nothing has been learnt, so all are as likely; what is added to the smoothed accuracies is of multiply-adds."""
+    """Before training, all networks are equally likely. So only multiply-adds can change the smoothed accuracies."""
     strategy = ProxylessNAS(latency=tiny_table, objective=objective, budget_fraction=1.0, finalists=8)
     outside_of_a_trainer(strategy, tiny_spec)
     finalists, accuracies = strategy.finalists(), [0.3] * 7 + [0.4]
@@ -388,7 +388,7 @@ def test_several_draws_give_the_mean_of_their_gradients(
 
 
 def test_nnis_penalty_has_the_gradient_of_its_expectation(tiny_spec: SpaceSpec) -> None:
-    """FLOPs of NNI's own profiler: against the mean over all networks and its finite differences."""
+    """Compare a FLOPs penalty with the mean over all networks, and its gradient with finite differences."""
     space = MobileNetV2Space(tiny_spec)
     profiler = FlopsProfiler(space, torch.randn(1, 1, 8, 8))
     baseline = float(profiler.profile({layer.label: layer.names[0] for layer in tiny_spec.layers}))
@@ -422,7 +422,7 @@ def test_nnis_penalty_has_the_gradient_of_its_expectation(tiny_spec: SpaceSpec) 
 
 
 def test_a_fused_optimizer_of_entangled_weights_is_refused(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
-    """PyTorch's fused kernels take a view with gaps for dense."""
+    """PyTorch's fused kernels treat a view with gaps as dense."""
 
     def search(entangled: bool, fused: bool) -> None:
         training = image_evaluator(1)

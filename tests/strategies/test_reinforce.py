@@ -1,4 +1,4 @@
-"""REINFORCE against the enumeration of all networks."""
+"""REINFORCE, compared with an enumeration of all networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from nni_proxyless.strategies.reinforce import MovingAverage, reward, surrogate, top1
 from nni_proxyless.supernet.gates import PathSample, log_likelihood, path_probs, sample_path
 
-REWARDS = torch.tensor([[0.2, 0.9], [0.5, 0.1], [0.7, 0.4]])  # of each pair of paths of two layers
+REWARDS = torch.tensor([[0.2, 0.9], [0.5, 0.1], [0.7, 0.4]])  # by path of the first layer and path of the second layer
 
 
 def alphas() -> list[torch.Tensor]:
@@ -18,7 +18,7 @@ def alphas() -> list[torch.Tensor]:
 
 
 def exact_gradient() -> list[torch.Tensor]:
-    """Of -J = -Σ p(network) R(network)."""
+    """Compute the gradient of -J = -Σ p(network) R(network)."""
     layers = alphas()
     (-(path_probs(layers[0]) @ REWARDS @ path_probs(layers[1]))).backward()
     return [a.grad for a in layers]  # type: ignore[misc]
@@ -26,7 +26,7 @@ def exact_gradient() -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("baseline", [0.0, 0.55])
 def test_its_expectation_is_the_gradient_whatever_the_baseline(baseline: float) -> None:
-    """Each network's surrogate gradient, weighed by the network's probability."""
+    """The mean of the surrogate gradients, weighted by the networks' probabilities, is the exact gradient."""
     layers = alphas()
     total = [torch.zeros_like(a) for a in layers]
     for i, j in itertools.product(range(3), range(2)):

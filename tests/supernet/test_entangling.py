@@ -1,4 +1,4 @@
-"""Candidates that train the same weights, against networks that are trained alone."""
+"""Candidates that train the same weights, compared with networks that are trained alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def candidates_of(space: MobileNetV2Space, layer: int) -> dict[str, MBConv]:
 
 
 def assert_entangled(blocks: dict[str, MBConv]) -> None:
-    """By hand: which part of which kernel each has."""
+    """Check that the weights of each block equal the expected part of the largest block's weights."""
     largest = blocks["k7_e6"]
     for name, block in blocks.items():
         kernel, hidden = int(name[1]), block.conv_dw.out_channels
@@ -32,10 +32,10 @@ def assert_entangled(blocks: dict[str, MBConv]) -> None:
 
 
 def test_entangled_candidates_train_the_same_weights() -> None:
-    """A step on one candidate is the step of that network alone, and all others have it where they overlap."""
+    """A step on one candidate changes it like a network that is trained alone, and changes the overlapping weights."""
     spec = SpaceSpec.from_yaml("mobilenetv2_digits")
     space = MobileNetV2Space(spec, entangled=True).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    entangle(space)  # the other memory format has parted them
+    entangle(space)  # again, because the change of memory format has copied the weights
     names = list(candidates_of(space, 0))
     assert {"k3_e3", "k5_e3", "k7_e6"} <= set(names)
     draw = torch.Generator().manual_seed(0)
@@ -46,7 +46,7 @@ def test_entangled_candidates_train_the_same_weights() -> None:
         block = candidates_of(space, 0)[names[(2 * step) % len(names)]]
         x = torch.randn(4, block.conv_pw.in_channels, 8, 8, generator=draw)
         if id(block) not in alone:
-            networks[id(block)] = copy.deepcopy(block)  # with weights of its own
+            networks[id(block)] = copy.deepcopy(block)  # this copy has separate weights
             alone[id(block)] = torch.optim.SGD(
                 networks[id(block)].parameters(), 0.1, momentum=0.9, nesterov=True, weight_decay=1e-2, foreach=False
             )
@@ -64,7 +64,7 @@ def test_entangled_candidates_train_the_same_weights() -> None:
 
 
 def test_blocks_without_an_expansion_share_with_their_like_only(tiny_spec: SpaceSpec) -> None:
-    """Their channels are those of the input, the others' are made of it."""
+    """Their hidden channels are the input channels, while expansions compute theirs from the input."""
     space = MobileNetV2Space(tiny_spec, entangled=True)
     blocks = candidates_of(space, 1)  # k3_e1, k5_e1, k3_e2, k5_e2
     with torch.no_grad():
@@ -80,20 +80,21 @@ def test_entangled_weights_survive_a_state_dict(tiny_spec: SpaceSpec) -> None:
         assert torch.equal(ours, theirs)
     with torch.no_grad():
         candidates_of(second, 0)["k5_e2"].conv_pw.weight.zero_()
-    assert not bool(candidates_of(second, 0)["k3_e2"].conv_pw.weight.any())  # still the same memory
+    assert not bool(candidates_of(second, 0)["k3_e2"].conv_pw.weight.any())  # the memory is still shared
     assert bool(candidates_of(first, 0)["k3_e2"].conv_pw.weight.any())
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])  # 0.9 is fused
+@pytest.mark.parametrize("momentum", [0.0, 0.9])  # only SGD with momentum is fused
 def test_a_step_on_all_candidates_is_the_sum_of_theirs(momentum: float) -> None:
-    """As DARTS takes them. By hand, the first step: w - lr (1 + momentum) Σ gradients, where they overlap."""
+    """DARTS trains all candidates at once. The first step is w - lr (1 + momentum) Σ gradients where they overlap."""
     space = MobileNetV2Space(SpaceSpec.from_yaml("mobilenetv2_digits"), entangled=True)
     module = ImageClassification(
         learning_rate=0.1, momentum=momentum, weight_decay=0.0, label_smoothing=0.0, total_steps=9, channels_last=False
     )
     module.set_model(space)
     optimizer = module.configure_optimizers()["optimizer"]
-    assert {group["foreach"] for group in optimizer.param_groups} == {False}  # on CUDA they would be changed at once
+    # Overlapping weights must not be updated at the same time, as PyTorch would do on CUDA.
+    assert {group["foreach"] for group in optimizer.param_groups} == {False}
     blocks = candidates_of(space, 0)
     largest = blocks["k7_e6"].conv_dw.weight
     expected, draw = largest.detach().clone(), torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Gate gradients against exact enumeration of gate outcomes and finite differences."""
+"""Gradients of gates, compared with an exact enumeration of all gate outcomes and with finite differences."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finite_difference(function: Callable[[Tensor], Tensor], at: Tensor, step: fl
 
 
 class TwoLayers:
-    """y = A_j B_i x and loss c·y: linear, so that ⟨∂L/∂y, o_j⟩ is exactly the loss that path j would have."""
+    """Network y = A_j B_i x with the loss c·y. The loss is linear, so ⟨∂L/∂y, o_j⟩ is exactly the loss of path j."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -88,7 +88,7 @@ def test_full_gradient_is_exact_in_expectation_over_all_gate_outcomes(alphas: li
 def test_two_path_gradient_is_exact_given_the_pairs(
     alphas: list[Tensor], pair_1: tuple[int, int], pair_2: tuple[int, int]
 ) -> None:
-    """Given the pairs, the active paths are drawn from p renormalised over each: enumerate these four outcomes."""
+    """Enumerate the four outcomes of two given pairs. The active paths are drawn from p renormalised over each pair."""
     net = TwoLayers()
     block = net.losses()[list(pair_1)][:, list(pair_2)]
 
@@ -112,7 +112,7 @@ def test_two_path_gradient_is_exact_given_the_pairs(
 
 @pytest.mark.parametrize("active", range(N))
 def test_every_outcome_has_the_gradient_of_equation_4(alphas: list[Tensor], active: int) -> None:
-    """∂L/∂α_i = Σ_j ∂L/∂g_j p_j (δ_ij - p_i) with a loss that is not linear, written out by hand."""
+    """Compare ∂L/∂α_i with Σ_j ∂L/∂g_j p_j (δ_ij - p_i), computed by hand, for a loss that is not linear."""
     outputs = torch.randn(N, 6, dtype=torch.float64)
     alpha = alphas[0].clone().requires_grad_()
     sample = PathSample(active, tuple(k for k in range(N) if k != active))
@@ -143,7 +143,7 @@ def test_tuples_dictionaries_and_whole_numbers_pass() -> None:
     assert torch.equal(left["a"], torch.ones(2))
     assert torch.equal(left["n"], torch.tensor([1]))
     (left["a"].sum() + right.sum()).backward()
-    # losses of the two paths would be 2 + 6 = 8 and 0 + 15 = 15; p = 1/2 each
+    # The losses of the two paths are 2 + 6 = 8 and 0 + 15 = 15, and their probabilities are 1/2.
     torch.testing.assert_close(alpha.grad, torch.tensor([-(15.0 - 8.0) / 4, (15.0 - 8.0) / 4]))
 
 
@@ -176,7 +176,7 @@ def test_paths_are_drawn_from_their_probabilities() -> None:
 
 @pytest.mark.parametrize("pruned", [(), (1,)])
 def test_paths_take_turns(pruned: tuple[int, ...]) -> None:
-    """In each round every path that is not pruned runs once; rounds and layers have orders of their own."""
+    """In each round, every path that is not pruned runs once. The order differs between rounds and layers."""
     logits = torch.zeros(5)
     logits[list(pruned)] = -torch.inf
     kept = [i for i in range(5) if i not in pruned]
@@ -197,7 +197,7 @@ def test_pairs_are_drawn_without_replacement_and_the_active_one_from_the_pair() 
     counts = Counter((s.active, s.inactive[0]) for s in (sample_pair(alpha, generator) for _ in range(draws)))
     p = path_probs(alpha).double()
     for a, b in itertools.permutations(range(N), 2):
-        drawn = p[a] * p[b] / (1 - p[a]) + p[b] * p[a] / (1 - p[b])  # either order
+        drawn = p[a] * p[b] / (1 - p[a]) + p[b] * p[a] / (1 - p[b])  # probability of the pair, drawn in either order
         expected = drawn * p[a] / (p[a] + p[b])
         assert counts[(a, b)] / draws == pytest.approx(float(expected), abs=0.015)
 
@@ -213,14 +213,14 @@ def test_pairs_of_a_collapsed_layer_are_still_two_paths() -> None:
 def test_rescaling_leaves_all_other_probabilities_unchanged(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     before = 3 * torch.randn(6, generator=generator, dtype=torch.float64)
-    after = before + torch.randn(6, generator=generator, dtype=torch.float64)  # as momentum would: all have moved
+    after = before + torch.randn(6, generator=generator, dtype=torch.float64)  # momentum may move all α
     sample = PathSample(4, (1,))
     updated = after.clone()
     rescale_pairs([after], [before], [sample])
     others = [0, 2, 3, 5]
     torch.testing.assert_close(path_probs(after)[others], path_probs(before)[others], rtol=0, atol=1e-6)
     shift = after - updated
-    assert float(shift[4] - shift[1]) == pytest.approx(0.0, abs=1e-12)  # the same offset for both of the pair
+    assert float(shift[4] - shift[1]) == pytest.approx(0.0, abs=1e-12)  # both α of the pair have the same shift
     assert not torch.allclose(path_probs(after)[[1, 4]], path_probs(before)[[1, 4]])
 
 
@@ -273,7 +273,7 @@ def test_entropy_of_known_distributions() -> None:
 def test_gradients_of_gates_in_every_memory_format(
     shape: tuple[int, ...], formats: tuple[torch.memory_format, torch.memory_format]
 ) -> None:
-    """∂L/∂g = ⟨∂L/∂y, o_1 - o_0⟩, however gradient and outputs lie in memory."""
+    """∂L/∂g = ⟨∂L/∂y, o_1 - o_0⟩ for all memory formats of gradient and outputs."""
     weight = torch.randn(shape).contiguous(memory_format=formats[0])
     outputs = [torch.randn(shape).contiguous(memory_format=formats[1]) for _ in range(2)]
     gates = torch.tensor([1.0, 0.0], requires_grad=True)

@@ -1,4 +1,4 @@
-"""Which paths run, what an architecture step leaves alone, and every kind of choice NNI's spaces have."""
+"""The supernet: the paths that run, what an architecture step leaves unchanged, and all kinds of choices in NNI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nni_proxyless.supernet.pruning import free_pruned
 
 
 class Scale(nn.Module):
-    """Multiplies by a trainable number and counts its calls."""
+    """Multiplication by a trainable factor, which counts its calls."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Scale(nn.Module):
 
 
 class Zoo(ModelSpace):
-    """One of each kind of choice, with keyword arguments, a tuple output, a shared label and nesting."""
+    """Space with all kinds of choices, also with keyword arguments, a tuple output, a shared label and nesting."""
 
     class Pair(nn.Module):
         def __init__(self, factor: float) -> None:
@@ -95,12 +95,12 @@ def test_every_path_computes_what_the_frozen_model_does() -> None:
 def test_architecture_gradient_of_every_choice_is_the_difference_of_its_paths(
     zoo: tuple[Zoo, ProxylessNAS], mode: Any
 ) -> None:
-    """At one layer with the others fixed, ∂L/∂α by the supernet against ∂L/∂y times outputs from separate runs."""
+    """Compare ∂L/∂α of one layer with ∂L/∂y times the outputs of separate runs. The other layers keep their paths."""
     supernet, strategy = zoo
     x = torch.randn(4)
     for label, gate in strategy._gates.items():
         if label == "inner":
-            continue  # tested with its outer layer on the nested path, below
+            continue  # the next test covers it, with the outer layer on the nested path
         for g in strategy._gates.values():
             g.sample = PathSample(g.num_candidates - 1)
         gate.draw_for_gradient(mode)
@@ -115,7 +115,7 @@ def test_architecture_gradient_of_every_choice_is_the_difference_of_its_paths(
         q = torch.softmax(gate.alpha.detach()[list(sample.paths)], 0)
         inner = torch.stack([2 * y @ losses[i] for i in sample.paths])
         expected = torch.zeros(gate.num_candidates)
-        if label not in {"shared", "pair"}:  # where the rest of the network is linear in this layer's output
+        if label not in {"shared", "pair"}:  # for all others, the network is linear in this layer's output
             expected[list(sample.paths)] = q * (inner - q @ inner)
             torch.testing.assert_close(gate.alpha.grad, expected, rtol=1e-4, atol=1e-3)
         assert float(gate.alpha.grad.abs().sum()) > 0
@@ -177,7 +177,7 @@ def test_inactive_weights_get_no_gradient(tiny_spec: SpaceSpec) -> None:
 
 
 class Counting(nn.Module):
-    """A buffer that every forward changes, as a moving average of somebody's own would."""
+    """Module with a buffer that each forward pass changes, like a user's own moving average."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -205,20 +205,20 @@ def test_frozen_weights_and_buffers_are_bit_identical(tiny_spec: SpaceSpec, mode
     weights = [p for k, p in space.named_parameters() if not k.endswith("alpha")]
     assert all(p.grad is None and p.requires_grad for p in weights)
     assert all(g.alpha.grad is not None for g in strategy._gates.values())
-    # and outside of an architecture step statistics move again
+    # Outside of an architecture step, statistics are updated again.
     space(torch.randn(4, 1, 8, 8))
     assert not torch.equal(space.state_dict()["stem.bn.running_mean"], before["stem.bn.running_mean"])
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_statistics_of_batch_norm_while_weights_are_frozen(tiny_spec: SpaceSpec, running: bool) -> None:
-    """Outputs are those of a network that trains, or of one that is evaluated."""
+    """With frozen weights, outputs equal those of a network in training mode, or in evaluation mode if `running`."""
     strategy = ProxylessNAS()
     space = strategy.mutate_model(MobileNetV2Space(tiny_spec))
     images = torch.randn(4, 1, 8, 8)
-    for _ in range(3):  # statistics that differ from those of a batch
+    for _ in range(3):  # makes the running statistics differ from those of a batch
         space(images + torch.randn_like(images))
-    space.stem.bn.eval()  # the user's own choice stays
+    space.stem.bn.eval()  # the user's own mode is kept
     with WeightFreezer(space, running_statistics=running).frozen(), torch.no_grad():
         seen = space(images)
     assert not space.stem.bn.training
@@ -304,7 +304,7 @@ def test_paths_that_change_their_input_in_place_are_refused_in_architecture_step
 
     strategy = ProxylessNAS()
     supernet = strategy.mutate_model(InPlace())
-    supernet(torch.randn(2, 3)).sum().backward()  # one path alone may do as it likes
+    supernet(torch.randn(2, 3)).sum().backward()  # a single path may change its input
     strategy._gates["layer"].draw_for_gradient("full")
     with pytest.raises(SpaceError, match="candidate 'in_place' of 'layer' changes its input in place"):
         supernet(torch.randn(2, 3))
@@ -385,7 +385,7 @@ def test_a_pruned_depth_frees_the_blocks_that_only_it_reached() -> None:
 
 
 def test_a_search_saves_no_more_for_the_backward_pass_than_training_does(tiny_spec: SpaceSpec) -> None:
-    """Counted with saved-tensor hooks: a weight step as much as the network alone, a two-path step less."""
+    """Count saved tensors with hooks: a weight step saves as much as the network alone, a two-path step no more."""
     strategy = ProxylessNAS()
     supernet = strategy.mutate_model(MobileNetV2Space(tiny_spec))
     choices = {label: gate.candidates[0] for label, gate in strategy._gates.items()}

@@ -1,4 +1,4 @@
-"""What the documentation says of commands, keys, names and files is true."""
+"""The documentation names only commands, keys, names and files that exist, and the correct defaults."""
 
 from __future__ import annotations
 

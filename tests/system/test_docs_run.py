@@ -1,7 +1,7 @@
-"""Every command block and every Python block of the documentation is executed, in a short form.
+"""Every command block and every Python block of the documentation is executed, in a shortened form.
 
-Commands run as they are printed, in a folder that holds what a reader would have there: copies of the experiments with
-few epochs, a finished quickstart, tables, measurements, and programs that stand for a phone and a board.
+The commands run in a folder with the files that a reader would have: copies of the experiments with few epochs, a
+finished quickstart, tables, measurements, and programs that simulate a phone and a board.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PAGES = [
     *sorted((REPOSITORY / "experiments").glob("*/README.md")),
 ]
 PROGRAMS = ("nni-proxyless", "nnictl", "make")
-# What other tests execute, as what several pages print: there is nothing to be gained by doing it twice.
+# Commands that other tests execute.
 ELSEWHERE = {
     "make test": "this is what is running",
-    "nnictl create --config experiments/quickstart/config.yml": "tests/test_end_to_end.py, as it stands",
-    "nnictl create --config experiments/remote/config.yml": "tests/test_remote.py, with a worker behind an SSH server",
-    "nni-proxyless run experiments/baselines/config.yml": "tests/test_experiments.py, all strategies",
+    "nnictl create --config experiments/quickstart/config.yml": "tests/system/test_end_to_end.py, as it stands",
+    "nnictl create --config experiments/remote/config.yml": "tests/system/test_remote.py, through SSH",
+    "nni-proxyless run experiments/baselines/config.yml": "tests/system/test_experiments.py, all strategies",
 }
-# The short form: fewer networks and epochs, smaller images.
+# Replacements that shorten commands: fewer networks and epochs, and a smaller space.
 SHORTER = (
     (r"--networks 30\b", "--networks 2"),
     (r"--space \S+(?= --backend command)", "--space tiny.yml"),
@@ -55,7 +55,7 @@ NEEDS_CUDA = r"--device cuda"
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between two lines of backquotes."""
+    """Fenced code block of a page."""
 
     page: Path
     language: str
@@ -82,7 +82,7 @@ PYTHON = [block for page in PAGES for block in blocks(page) if block.language ==
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """A folder with all that the pages speak of."""
+    """Folder with all files that the pages mention."""
     place = Workplace(tmp_path_factory.mktemp("docs"))
     place.environment["PATH"] = f"{place.folder / 'bin'}:{place.environment['PATH']}"
     try:
@@ -96,8 +96,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
 
 @pytest.fixture(scope="module")
 def executed() -> set[str]:
-    """Commands that need not be executed again: the workplace stays the same."""
-    return {"nni-proxyless run experiments/quickstart/config.yml"}  # `_furnish` does
+    """Commands that have been executed and need not be executed again, because the workplace keeps their results."""
+    return {"nni-proxyless run experiments/quickstart/config.yml"}  # `_furnish` has executed it
 
 
 def _furnish(place: Workplace) -> None:
@@ -120,7 +120,7 @@ def _furnish(place: Workplace) -> None:
 
 
 def _provide_network(place: Workplace) -> None:
-    """What the Python blocks load; some of them save something of that name."""
+    """Copy the files that the Python blocks load. This is repeated, because some blocks overwrite them."""
     found = place.folder / "results" / "quickstart"
     shutil.copy(found / "cpu_torch" / "architecture.json", place.folder / "architecture.json")
     shutil.copy(found / "cpu_torch" / "weights.pt", place.folder / "weights.pt")
@@ -128,7 +128,7 @@ def _provide_network(place: Workplace) -> None:
 
 
 def _write_programs(place: Workplace) -> None:
-    """The scripts that docs/latency.md prints, and programs that stand for adb, ssh and scp: all run here."""
+    """Write the scripts of docs/latency.md, and programs that simulate adb, ssh and scp on this machine."""
     printed = blocks(REPOSITORY / "docs" / "latency.md")
     (phone,) = [block.text for block in printed if block.language == "sh"]
     (bench,) = [block.text for block in printed if "sys.argv" in block.text]
@@ -158,7 +158,7 @@ def _write_programs(place: Workplace) -> None:
 
 
 def _write_tables(place: Workplace) -> None:
-    """Whole networks of the quickstart's space, measured on devices that do not exist, and tables fitted to some."""
+    """Write made-up measurements of whole networks of the quickstart's space, and tables fitted to some of them."""
     spec = SpaceSpec.from_yaml("mobilenetv2_digits")
     labels = [layer.label for layer in spec.layers]
     draw = random.Random(0)
@@ -207,7 +207,7 @@ def test_commands(page: Path, place: Workplace, executed: set[str], shared_data:
 
 def run(command: str, place: Workplace, executed: set[str]) -> None:
     if command == "make quickstart":
-        # Under make (as here in docs-check) the last line would otherwise be of the folder that make leaves.
+        # Without the option, a nested make (as in docs-check) would print the name of its folder as the last line.
         made = subprocess.run(
             ["make", "-n", "--no-print-directory", "quickstart"],
             cwd=REPOSITORY, capture_output=True, text=True, check=True,
@@ -219,7 +219,7 @@ def run(command: str, place: Workplace, executed: set[str]) -> None:
     executed.add(command)
     for pattern, shorter in SHORTER:
         command = re.sub(pattern, shorter, command)
-    # Pages run two at a time, and a port that is free when one asks for it may be taken by the other's manager.
+    # Two pages run at a time. Each has its own port, because a manager might take a port that seemed to be free.
     if command.startswith(("nnictl create", "nni-proxyless run")):
         command += f" --port {place.port}"
     start = time.monotonic()
@@ -236,7 +236,7 @@ def run(command: str, place: Workplace, executed: set[str]) -> None:
         place.command("nnictl", "stop", "--all")
 
 
-# What a reader has before the block begins: an NNI evaluator of their own.
+# Code that runs before a block, because the block assumes that the reader has an NNI evaluator.
 BEFORE = """
 import torch
 from nni.nas.evaluator.pytorch import Classification, DataLoader
@@ -255,7 +255,7 @@ evaluator = Classification(
 def test_python(number: int, place: Workplace) -> None:
     block = PYTHON[number]
     if "sys.argv" in block.text:
-        return  # bench.py, which the commands of the same page run
+        return  # the block is bench.py, which the commands of the same page run
     _provide_network(place)
     found = Architecture.load(place.folder / "other.json")
     table = LatencyTable.load(place.folder / "my_device.yml")
@@ -278,7 +278,7 @@ def test_python(number: int, place: Workplace) -> None:
 
 
 def test_the_blocks_are_found() -> None:
-    """Not a page less than there are: a change of how they are written would leave blocks unexecuted."""
+    """All command blocks are found. A change of their format would otherwise leave them unexecuted."""
     assert {name_of(page) for page in WITH_COMMANDS} >= {
         "README.md", "docs/latency.md", "docs/nni.md", "docs/retrain.md", "docs/strategies.md",
         "experiments/budgets/README.md",

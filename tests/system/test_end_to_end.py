@@ -1,4 +1,4 @@
-"""Through a real NNI manager, and from a wheel in an empty environment."""
+"""Experiments with a real NNI manager, and an installation from a wheel in an empty environment."""
 
 from __future__ import annotations
 
@@ -10,84 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import requests
 
-from nni_proxyless import Architecture, LatencyTable
-from tests.helpers import BIN, REPOSITORY, Workplace, heed_ctrl_c, read_csv, wait_until
+from nni_proxyless import Architecture
+from tests.helpers import REPOSITORY, Workplace, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
-KEYS = {"default", "latency_ms", "expected_latency_ms", "entropy", "train_loss"}
-
-
-def test_quickstart_in_short_form(workplace: Workplace) -> None:
-    """Both targets through the manager: metrics, files, summary, TensorBoard; then nothing is left running."""
-    workplace.change("recipe.yml", {"epochs": 14, "warmup_epochs": 6})
-    done = workplace.command(
-        "nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port), "--keep"
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"NNI web UI: http://localhost:{workplace.port}" in done.stderr
-    assert "trial 0 result 14: accuracy" in done.stderr
-    assert "trial 1 result 8: accuracy" in done.stderr  # it goes on from the first one's warm-up
-
-    rows = read_csv(workplace.folder / "results" / "quickstart" / "summary.csv")
-    assert [row["target"] for row in rows] == ["cpu_torch", "cpu_onnxruntime"]
-    for row in rows:
-        assert float(row["accuracy"]) >= 0.9
-        assert Path(row["architecture"]) == Path("results") / "quickstart" / row["target"] / "architecture.json"
-        assert row["architecture"] in done.stdout
-        folder = (workplace.folder / row["architecture"]).parent
-        architecture = Architecture.load(folder / "architecture.json")
-        assert architecture.target == row["target"]
-        assert architecture.trial_parameters == {"target": row["target"]}
-        assert architecture.measured_latency_ms is not None
-        assert architecture.measured_latency_ms > 0
-        table = LatencyTable.load(folder / "latency_table.yml")
-        predicted = table.costs(architecture.require_spec()).of(architecture.choices)
-        assert architecture.predicted_latency_ms == pytest.approx(predicted)
-        assert int(row["parameters"]) == sum(p.numel() for p in architecture.build().parameters())
-        history = read_csv(folder / "history.csv")
-        # The second target's search goes on from the warm-up that the first has trained.
-        assert [int(r["epoch"]) for r in history] == list(range(1 if row is rows[0] else 7, 15))
-        assert float(history[-1]["default"]) == architecture.metrics["default"]
-
-    jobs = workplace.api("trial-jobs")
-    assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
-    experiment = workplace.api("experiment")["id"]
-    for job, epochs in zip(jobs, (14, 8), strict=True):
-        intermediate, final = workplace.metrics(job["trialJobId"])
-        assert len(intermediate) == epochs
-        assert len(final) == 1
-        assert all(set(record) == KEYS for record in intermediate + final)
-        assert all(isinstance(value, float) for record in intermediate + final for value in record.values())
-        assert final == intermediate[-1:]
-        seen = (
-            workplace.folder / "nni-experiments" / experiment / "trials" / job["trialJobId"] / "output" / "tensorboard"
-        )
-        assert any(path.name.startswith("events.out.tfevents") for path in seen.iterdir())
-        written = (
-            workplace.folder / "nni-experiments" / experiment / "environments/local-env/trials" / job["trialJobId"]
-        )
-        assert {"architecture.json", "history.csv", "latency_table.yml", "checkpoint.ckpt"} <= {
-            p.name for p in written.iterdir()
-        }
-
-    # What the web UI's TensorBoard button does.
-    answer = requests.post(
-        f"http://localhost:{workplace.port}/api/v1/nni/tensorboard",
-        json={"trials": ",".join(job["trialJobId"] for job in jobs)},
-        timeout=60,
-    )
-    assert answer.ok, answer.text
-    board = answer.json()
-    tags = wait_until(
-        lambda: requests.get(f"http://localhost:{board['port']}/data/plugin/scalars/tags", timeout=5).json()
-    )
-    assert all("val/accuracy" in run and "search/latency_ms" in run for run in tags.values())
-    assert len(tags) == 2
-
-    assert workplace.command("nnictl", "stop", experiment).returncode == 0
-    wait_until(lambda: not workplace.processes())
+KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", "entropy", "train_loss"}
 
 
 def test_several_architectures_are_retrained_through_the_manager(workplace: Workplace) -> None:
@@ -113,8 +41,8 @@ def test_several_architectures_are_retrained_through_the_manager(workplace: Work
 
 
 def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
-    """The config is an ordinary one: nnictl starts it, tables are measured by the trials themselves."""
-    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    """`nnictl` can run the configuration without our `run` command. The trials then measure the tables themselves."""
+    workplace.shrink(epochs=2, warmup_epochs=1)
     done = workplace.command(
         "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
     )
@@ -123,7 +51,7 @@ def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
     jobs = workplace.api("trial-jobs")
     assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     targets = set()
-    for job, records in zip(jobs, (3, 2), strict=True):  # the second trial shares the first one's warm-up
+    for job, records in zip(jobs, (3, 2), strict=True):  # the second trial starts from the first one's warm-up
         intermediate, final = workplace.metrics(job["trialJobId"])
         assert [set(record) for record in intermediate + final] == [KEYS] * records
         targets.add(json.loads(job["hyperParameters"][0])["parameters"]["target"])
@@ -133,7 +61,7 @@ def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
 
 
 def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> None:
-    workplace.change("recipe.yml", {"epochs": 1, "warmup_epochs": 0})
+    workplace.shrink(epochs=1, warmup_epochs=0)
     choices = {"learning_rate": {"_type": "choice", "_value": [1e30, 0.05]}}
     workplace.change("config.yml", {"searchSpace": choices})
     done = workplace.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port))
@@ -151,33 +79,17 @@ def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> N
     wait_until(lambda: not workplace.processes())
 
 
-def test_interrupting_run_leaves_no_process_behind(workplace: Workplace) -> None:
-    import signal
-
-    workplace.change("recipe.yml", {"epochs": 200})
-    with subprocess.Popen(
-        [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
-        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        text=True, preexec_fn=heed_ctrl_c,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "trial 0 result 1:" in line:
-                process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130, lines
-    assert any("go on with: nnictl resume" in line for line in lines), lines
-    wait_until(lambda: not workplace.processes())
-
-
 def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(REPOSITORY)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
     python = tmp_path / "env" / "bin" / "python"
-    subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"{wheel}[onnx]"], check=True, capture_output=True)
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[onnx]"],
+        check=True,
+        capture_output=True,
+    )
     try:
         subprocess.run([str(python), "-m", "pip", "check"], check=True)
         far = tmp_path / "far" / "away"
@@ -196,4 +108,4 @@ def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: P
             str(tmp_path / "env") in subprocess.run(where, capture_output=True, text=True, cwd=far, check=True).stdout
         )
     finally:
-        shutil.rmtree(tmp_path / "env")  # several GB
+        shutil.rmtree(tmp_path / "env")  # the environment takes several GB

@@ -1,4 +1,4 @@
-"""Experiments through a real NNI manager: strategies side by side, stop and resume, kills."""
+"""Experiments with a real NNI manager: all strategies, stop and resume, and kills."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +19,7 @@ from nni_proxyless.search.recipe import STRATEGIES
 from tests.helpers import BIN, Workplace, heed_ctrl_c, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
-# `NNI_PROXYLESS_KILLS=20` for the long form.
+# For the long form of the test, set `NNI_PROXYLESS_KILLS=20`.
 KILLS = int(os.environ.get("NNI_PROXYLESS_KILLS", "3"))
 
 
@@ -36,7 +35,7 @@ def epochs(folder: Path) -> list[int]:
 
 
 def written(workplace: Workplace) -> dict[str, int]:
-    """The bytes of each trial's history and log: they grow as long as anything goes on."""
+    """Return the sizes of each trial's history and log in bytes. They grow while a trial is running."""
     files = (workplace.folder / "nni-experiments").glob("*/environments/local-env/trials/*/*")
     return {str(file): file.stat().st_size for file in files if file.name in {"history.csv", "trial.stderr"}}
 
@@ -46,19 +45,15 @@ def wait_for_the_end(workplace: Workplace, succeeded: int) -> None:
 
 
 def ended(workplace: Workplace, succeeded: int) -> bool:
-    """Whether that many trials have succeeded and nothing runs; NNI itself never says so of a tuner without more."""
+    """Whether a number of trials has succeeded and none is running. NNI does not report that a tuner has no more."""
     statuses = [job["status"] for job in workplace.api("trial-jobs")]
     return statuses.count("SUCCEEDED") >= succeeded and not {"RUNNING", "WAITING"} & set(statuses)
 
 
-def short(workplace: Workplace, **recipe: Any) -> None:
-    workplace.change("recipe.yml", {"share_warmup": False, "warmup_epochs": 1, "threads": 1, **recipe})
-
-
 def test_all_strategies_side_by_side(workplace: Workplace) -> None:
-    """Two trials at a time: every strategy ends, keeps the budget, and each result belongs to its parameters."""
+    """Run all strategies, two at a time. Each finishes within its budget, and each result has its own parameters."""
     workplace.experiment = workplace.folder / "experiments" / "baselines"
-    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    workplace.shrink(epochs=2, warmup_epochs=1)
     space = {
         "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
         "strategy": {"_type": "choice", "_value": list(STRATEGIES)},
@@ -87,7 +82,7 @@ def test_all_strategies_side_by_side(workplace: Workplace) -> None:
         assert found.trial_parameters == received
         assert found.strategy == received["strategy"]
         assert found.metrics == json.loads(json.loads(final["data"]))
-    # One weight of the tuner's choice for each strategy that has none of its own.
+    # The tuner sets the latency weight of each strategy that needs one.
     assert sum("latency_weight" in of["parameters"] for of in handed.values()) == len(STRATEGIES) - 2
     journal = workplace.folder / "nni-experiments" / experiment / "checkpoint" / "latency_budget.csv"
     assert len(wait_until(lambda: read_csv(journal))) == len(STRATEGIES)
@@ -96,8 +91,8 @@ def test_all_strategies_side_by_side(workplace: Workplace) -> None:
 
 
 def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None:
-    """The interrupted trial goes on in its epoch, the one that had not begun is run once, nothing is repeated."""
-    short(workplace, epochs=16)
+    """The interrupted trial continues in its epoch, and the other trial starts. No finished epoch is repeated."""
+    workplace.shrink(epochs=40, share_warmup=False)
     workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
     assert workplace.command("nni-proxyless", "register").returncode == 0
     config = "experiments/quickstart/config.yml"
@@ -111,17 +106,17 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
     wait_until(lambda: not workplace.processes())
     before = epochs(folder)
     assert before == list(range(1, len(before) + 1))
-    assert len(before) < 16
+    assert len(before) < 40
 
     assert workplace.command("nnictl", "resume", experiment, "--port", port).returncode == 0
     wait_for_the_end(workplace, 2)
     jobs = workplace.api("trial-jobs")
     assert [j["status"] for j in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     assert job["trialJobId"] in {j["trialJobId"] for j in jobs}
-    assert epochs(folder) == list(range(1, 17))
+    assert epochs(folder) == list(range(1, 41))
     log = (folder / "trial.stderr").read_text()
     assert f"going on where the search in {folder} was interrupted" in log
-    assert f"epoch {len(before) - 1}/16" not in log, "more than the epoch it was in was lost"
+    assert f"epoch {len(before) - 1}/40" not in log, "more than the epoch it was in was lost"
     assert {json.loads(j["hyperParameters"][0])["parameters"]["target"] for j in jobs} == {
         "cpu_torch",
         "cpu_onnxruntime",
@@ -131,8 +126,8 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
 
 
 def test_kills_at_random_moments(workplace: Workplace) -> None:
-    """The manager or a trial is killed again and again: no finished trial is lost or repeated, no process is left."""
-    short(workplace, epochs=12)
+    """Kill the manager or a trial repeatedly. No finished trial is lost or repeated, and no process is left."""
+    workplace.shrink(epochs=30, share_warmup=False)
     seeds = list(range(max(4, KILLS // 2)))
     space = {
         "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
@@ -146,15 +141,15 @@ def test_kills_at_random_moments(workplace: Workplace) -> None:
     experiment = workplace.api("experiment")["id"]
     draw = random.Random(0)
     finished: dict[str, float] = {}
-    killed: set[int] = set()  # seeds: a trial that crashes twice is given up
+    killed: set[int] = set()  # seeds of killed trials; each is killed only once, because a second crash is final
     for number in range(KILLS):
-        time.sleep(draw.uniform(4, 16))
+        time.sleep(draw.uniform(4, 10))
         folders = trials_folder(workplace, experiment)
         known = {path.parent.name: epochs(path.parent) for path in folders.glob("*/history.csv")}
         if number % 2 == 0:
             for victim in running(workplace, "manager"):
                 victim.kill()
-            wait_until(lambda: not workplace.processes(), seconds=60)  # no orphan
+            wait_until(lambda: not workplace.processes(), seconds=60)  # no orphaned process is left
             assert workplace.command("nnictl", "resume", experiment, "--port", port).returncode == 0
         else:
             for victim in running(workplace, "trial"):
@@ -174,7 +169,7 @@ def test_kills_at_random_moments(workplace: Workplace) -> None:
     done = {j["trialJobId"]: seed_of(folders / j["trialJobId"]) for j in jobs if j["status"] == "SUCCEEDED"}
     assert sorted(done.values()) == seeds  # type: ignore[type-var]
     assert all(j["endTime"] == finished[j["trialJobId"]] for j in jobs if j["trialJobId"] in finished)
-    assert all(epochs(folders / name) == list(range(1, 13)) for name in done)
+    assert all(epochs(folders / name) == list(range(1, 31)) for name in done)
     for job in jobs:
         if job["status"] == "FAILED" and epochs(folders / job["trialJobId"]):
             (again,) = [name for name, seed in done.items() if seed == seed_of(folders / job["trialJobId"])]
@@ -203,8 +198,8 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
 
 
 def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
-    """`run` prints the command that goes on, and that command goes on from the checkpoint."""
-    short(workplace, epochs=8)
+    """`run` prints a command that resumes the experiment, and that command continues from the checkpoint."""
+    workplace.shrink(epochs=20, share_warmup=False)
     workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
@@ -220,12 +215,13 @@ def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
         assert process.wait(60) == 130, lines
     wait_until(lambda: not workplace.processes())
     (told,) = [line for line in lines if "go on with: " in line]
+    assert "go on with: nnictl resume" in told
     words = told.split("go on with: ")[1].split()
     assert workplace.command(*words).returncode == 0
     wait_for_the_end(workplace, 2)
     experiment = workplace.api("experiment")["id"]
     for job in workplace.api("trial-jobs"):
         assert job["status"] == "SUCCEEDED"
-        assert epochs(trials_folder(workplace, experiment) / job["trialJobId"]) == list(range(1, 9))
+        assert epochs(trials_folder(workplace, experiment) / job["trialJobId"]) == list(range(1, 21))
     workplace.command("nnictl", "stop", experiment)
     wait_until(lambda: not workplace.processes())

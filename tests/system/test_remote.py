@@ -1,4 +1,4 @@
-"""NNI's remote service, really: an sshd on the loopback address is the worker."""
+"""NNI's remote training service, with an SSH server on the loopback address as the worker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[tuple[int, Path]]:
-    """Port and key of an SSH server that only this machine reaches and only this key opens."""
+    """Port and key of an SSH server that only accepts connections from this machine with this key."""
     if not Path(SSHD).is_file() or shutil.which("ssh-keygen") is None or os.geteuid() != 0:
         pytest.skip("needs root and an SSH server: apt-get install openssh-server openssh-client")
     folder, port = tmp_path / "ssh", free_port()

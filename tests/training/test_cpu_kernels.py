@@ -1,4 +1,4 @@
-"""Faster modules compute what PyTorch's own do, in double precision, and keep less."""
+"""Faster modules compute the same as PyTorch's own modules in double precision, and save less for the backward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NORM = NormSettings(momentum=0.3)
 
 
 def lively(block: nn.Module) -> nn.Module:
-    """Norms that neither keep all nor drop all in ReLU6."""
+    """Initialise batch-norms such that ReLU6 clips some values, but not all."""
     for module in block.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 3.0, 1.0)
@@ -55,7 +55,7 @@ def test_a_block_and_its_faster_twin_agree(kernel: int, stride: int, expansion: 
     pairs = list(zip(grads_of(exact, x.double(), weight), grads_of(twin, x, weight.float()), strict=True))
     assert len(pairs) == 2 + len(list(block.parameters())) + len(list(block.buffers()))
     for expected, found in pairs:
-        # A sum over some 400 products in single precision, some of them tens, is good to 1e-3.
+        # A sum of about 400 products, some of them above 10, has an error of up to 1e-3 in single precision.
         torch.testing.assert_close(found.double(), expected.double(), rtol=1e-3, atol=1e-3)
 
 
@@ -65,7 +65,7 @@ def test_a_block_and_its_faster_twin_agree(kernel: int, stride: int, expansion: 
 def test_the_depthwise_gradient_is_that_of_autograd(
     height: int, width: int, stride: tuple[int, int], padding: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nni_proxyless.training.cpu_kernels.CHUNK_BYTES", 3 * 6 * 10 * 12 * 4)  # three images at a time
+    monkeypatch.setattr("nni_proxyless.training.cpu_kernels.CHUNK_BYTES", 3 * 6 * 10 * 12 * 4)  # size of three images
     x, kernel = images(5, 6, 10, 12), torch.randn(6, 1, height, width)
     exact = kernel.double().requires_grad_()
     y = nn.functional.conv2d(x.double(), exact, None, stride, padding, groups=6)
@@ -121,7 +121,7 @@ def test_without_gradients_and_in_evaluation_the_same_comes_out(training: bool) 
 def test_frozen_paths_without_a_graph_compute_the_same_and_leave_their_input(
     memory_format: torch.memory_format, stride: int
 ) -> None:
-    """The inactive paths of an architecture step write over what convolutions give them, and over nothing else."""
+    """The inactive paths of an architecture step overwrite the outputs of convolutions, but nothing else."""
     block = lively(MBConv(8, 8, 5, 3, stride, NORM))
     head = lively(ConvBNReLU(8, 16, 1, 1, NORM))
     twins = [accelerate(copy.deepcopy(module)) for module in (block, head)]
@@ -194,6 +194,7 @@ def test_a_third_fewer_activations_are_kept() -> None:
     block = MBConv(8, 8, 3, 6, 1, NORM)
     hidden, narrow, weights = 4 * 48 * 256 * 4, 4 * 8 * 256 * 4, 4 * sum(p.numel() for p in block.parameters())
     plain, twin = kept(block), kept(accelerate(copy.deepcopy(block)))
-    # Twice: what goes into the norm, a copy of what comes out of it, and that after ReLU6; in the twin no copy.
+    # For each of two ReLU6, the block saves the input of batch-norm, a copy of its output, and the output of ReLU6. The
+    # faster block saves no copy.
     assert plain == pytest.approx(6 * hidden + 2 * narrow, abs=2 * weights)
     assert twin == pytest.approx(4 * hidden + 2 * narrow, abs=2 * weights)

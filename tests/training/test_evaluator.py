@@ -54,7 +54,7 @@ def test_momentum_of_weights_that_are_seldom_sampled_is_that_of_plain_sgd() -> N
             ours[sampled].grad, plain[sampled].grad = gradient.clone(), gradient.clone()
         if step % 2:
             fused.step()
-        else:  # as Lightning does, whose gradients are made within the step
+        else:  # like Lightning, which computes the gradients in a closure within the step
 
             def closure(made: tuple[Tensor | None, ...] = tuple(weight.grad for weight in ours)) -> None:
                 for weight, gradient in zip(ours, made, strict=True):

@@ -1,6 +1,7 @@
-"""A finished experiment as a person sees it: NNI's web UI and the report, in a real browser without a network.
+"""The quickstart in a short form: its files and metrics, NNI's web UI, the commands after it, and the report.
 
-Needs Debian's packages chromium and chromium-driver. `NNI_PROXYLESS_SCREENSHOTS` names a folder to keep pictures in.
+The browser has no access to the internet. Its tests need Debian's packages chromium and chromium-driver. If
+`NNI_PROXYLESS_SCREENSHOTS` is set, they save pictures in that folder.
 """
 
 from __future__ import annotations
@@ -13,36 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
-from nni_proxyless import Architecture
+from nni_proxyless import Architecture, LatencyTable
 from tests.helpers import Workplace, read_csv, wait_until
 
-pytestmark = pytest.mark.slow
+# All tests share one experiment, so they run in one worker.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]
+EPOCHS, WARMUP, FINALISTS = 10, 4, 8
+KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", "entropy", "train_loss"}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """The quickstart in short form within a budget, its manager still up."""
+    """Workplace with a finished, shortened quickstart. Its manager is still running until the last test has ended."""
     place = Workplace(tmp_path_factory.mktemp("finished"))
-    place.change(
-        "recipe.yml",
-        {
-            "epochs": 8,
-            "warmup_epochs": 4,
-            "threads": 1,
-            "objective": "budget",
-            "budget_fraction": 0.5,
-            "arch_learning_rate": None,
-        },
-    )
+    place.change("recipe.yml", {"epochs": EPOCHS, "warmup_epochs": WARMUP, "threads": 1, "finalists": FINALISTS})
     done = place.command(
         "nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port), "--keep"
     )
     assert done.returncode == 0, done.stderr
+    for name in ("stdout", "stderr"):
+        (place.folder / f"run.{name}").write_text(getattr(done, name))
     yield place
-    place.command("nnictl", "stop", "--all")
-    for process in place.processes():
-        process.kill()
+    assert place.command("nnictl", "stop", "--all").returncode == 0
+    wait_until(lambda: not place.processes())
 
 
 @pytest.fixture
@@ -70,7 +66,7 @@ def browser() -> Iterator[Any]:
 def keep_picture(browser: Any, name: str) -> None:
     folder = os.environ.get("NNI_PROXYLESS_SCREENSHOTS")
     if folder:
-        time.sleep(1)  # until what is drawn moves no more
+        time.sleep(1)  # until animations have ended
         browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
@@ -79,9 +75,79 @@ def press(browser: Any, text: str) -> None:
 
 
 def pick(browser: Any, kind: str, text: str) -> None:
-    """Press the item of a menu or the check box that is called so."""
+    """Click the menu item or check box with a given text."""
     items = wait_until(lambda: [e for e in browser.find_elements("css selector", kind) if e.text.strip() == text])
     items[0].click()
+
+
+def test_quickstart_in_short_form(finished: Workplace) -> None:
+    """The manager searches for both targets: metrics, files, summary, TensorBoard. At the end, no process is left."""
+    log = (finished.folder / "run.stderr").read_text()
+    assert f"NNI web UI: http://localhost:{finished.port}" in log
+    assert f"trial 0 result {EPOCHS}: accuracy" in log
+    assert f"trial 1 result {EPOCHS - WARMUP}: accuracy" in log  # the trial starts from the warm-up of the first trial
+
+    rows = read_csv(finished.folder / "results" / "quickstart" / "summary.csv")
+    assert [row["target"] for row in rows] == ["cpu_torch", "cpu_onnxruntime"]
+    for row in rows:
+        assert float(row["accuracy"]) >= 0.9
+        assert Path(row["architecture"]) == Path("results") / "quickstart" / row["target"] / "architecture.json"
+        assert row["architecture"] in (finished.folder / "run.stdout").read_text()
+        folder = (finished.folder / row["architecture"]).parent
+        architecture = Architecture.load(folder / "architecture.json")
+        assert architecture.target == row["target"]
+        assert architecture.trial_parameters == {"target": row["target"]}
+        assert architecture.measured_latency_ms is not None
+        assert architecture.measured_latency_ms > 0
+        table = LatencyTable.load(folder / "latency_table.yml")
+        predicted = table.costs(architecture.require_spec()).of(architecture.choices)
+        assert architecture.predicted_latency_ms == pytest.approx(predicted)
+        assert int(row["parameters"]) == sum(p.numel() for p in architecture.build().parameters())
+        history = read_csv(folder / "history.csv")
+        # The search for the second target starts from the warm-up of the first search.
+        assert [int(r["epoch"]) for r in history] == list(range(1 if row is rows[0] else WARMUP + 1, EPOCHS + 1))
+        assert float(history[-1]["default"]) == architecture.metrics["default"]
+
+    jobs = finished.api("trial-jobs")
+    assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
+    experiment = finished.api("experiment")["id"]
+    for job, epochs in zip(jobs, (EPOCHS, EPOCHS - WARMUP), strict=True):
+        intermediate, final = finished.metrics(job["trialJobId"])
+        assert len(intermediate) == epochs
+        assert len(final) == 1
+        assert all(set(record) == KEYS for record in intermediate + final)
+        assert all(isinstance(value, float) for record in intermediate + final for value in record.values())
+        assert final == intermediate[-1:]
+        seen = (
+            finished.folder / "nni-experiments" / experiment / "trials" / job["trialJobId"] / "output" / "tensorboard"
+        )
+        assert any(path.name.startswith("events.out.tfevents") for path in seen.iterdir())
+        written = finished.folder / "nni-experiments" / experiment / "environments/local-env/trials" / job["trialJobId"]
+        assert {"architecture.json", "history.csv", "latency_table.yml", "checkpoint.ckpt"} <= {
+            p.name for p in written.iterdir()
+        }
+
+    # The TensorBoard button of the web UI sends the same request.
+    answer = requests.post(
+        f"http://localhost:{finished.port}/api/v1/nni/tensorboard",
+        json={"trials": ",".join(job["trialJobId"] for job in jobs)},
+        timeout=60,
+    )
+    assert answer.ok, answer.text
+    board = answer.json()
+    tags = wait_until(
+        lambda: requests.get(f"http://localhost:{board['port']}/data/plugin/scalars/tags", timeout=5).json()
+    )
+    assert all("val/accuracy" in run and "search/latency_ms" in run for run in tags.values())
+    assert len(tags) == 2
+
+    # The networks differ for the reason that the summary shows: an eager layer costs the same whatever its width.
+    kept = [int(row["layers"].split(" of ")[0]) for row in rows]
+    assert kept[0] < kept[1], rows
+    for row in rows:
+        assert float(row["predicted_latency_ms"]) <= float(row["budget_ms"])
+        compared = read_csv((finished.folder / row["architecture"]).parent / "finalists.csv")
+        assert len(compared) == FINALISTS
 
 
 def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace, browser: Any) -> None:
@@ -90,7 +156,7 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
     browser.get(f"http://localhost:{finished.port}/detail")
     browser.find_element("css selector", ".ms-DetailsRow")
 
-    # The drop-down above the graph offers every number; the graph draws the chosen one.
+    # The drop-down menu above the graph offers all metrics, and the graph shows the selected one.
     (metric,) = [e for e in browser.find_elements("css selector", ".ms-Dropdown") if e.text.startswith("default")]
     metric.click()
     wait_until(
@@ -106,7 +172,7 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
     )
     keep_picture(browser, "web_ui_latency")
 
-    # A column for latency holds what the trial has reported.
+    # The column for latency shows the values that the trials have reported.
     press(browser, "Add/Remove columns")
     pick(browser, ".ms-Checkbox", "latency_ms (metric)")
     press(browser, "Save")
@@ -139,14 +205,14 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
     assert canvas.size["width"] > 300
     keep_picture(browser, "web_ui_curves")
 
-    # The log of a trial, as the UI's link gives it.
+    # The link in the UI opens the log of a trial.
     log = finished.api_text(f"trial-file/{jobs[0]['trialJobId']}/trial.stderr")
-    assert "epoch 8/8: accuracy" in log
+    assert f"epoch {EPOCHS}/{EPOCHS}: accuracy" in log
     assert "Traceback" not in log
 
 
 def test_from_the_search_to_the_device_and_the_report(finished: Workplace, browser: Any) -> None:
-    """run, retrain, export, report, by commands alone; the page opens without a network and without an error."""
+    """Run, retrain, export and report by commands. The report opens without internet access and without errors."""
     targets = ("cpu_torch", "cpu_onnxruntime")
     for target in targets:
         folder = f"results/quickstart/{target}"
