@@ -39,7 +39,6 @@ def _number(value: Any) -> Any:
 
 _FROM_FLOAT, _FROM_TEXT = BeforeValidator(_whole), BeforeValidator(_number)
 # The range stands next to the type, so that it reaches the JSON schema.
-Whole = Annotated[int, _FROM_FLOAT]
 Count = Annotated[int, Field(ge=1), _FROM_FLOAT]
 WholeFrom0 = Annotated[int, Field(ge=0), _FROM_FLOAT]
 WholeFrom2 = Annotated[int, Field(ge=2), _FROM_FLOAT]
