@@ -100,8 +100,9 @@ class Recipe(Settings, ArchSettings):
     gradient_clip_val: Positive | None = None
     """Largest norm of the weights' gradients, to which they are clipped. Default: gradients are not clipped."""
 
-    bn_batches: Count = 10
-    """Number of batches on which the batch-norm statistics of a decoded network are estimated."""
+    bn_batches: WholeFrom0 = 10
+    """Number of batches that re-estimate the batch-norm statistics of a decoded network; 0 keeps those of the
+    supernet."""
 
     seed: WholeFrom0 = 0
     """Seed of the data split, the initial weights, the order of images and the sampled paths."""

@@ -63,8 +63,9 @@ class SharedWeightEvaluator:
         device = next(supernet.parameters()).device
         network = network.to(device).to(memory_format=torch.channels_last)
         batches = min(self._recipe.bn_batches, len(self._statistics))
-        self._statistics.generator.manual_seed(self._recipe.seed)
-        reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
+        if batches:
+            self._statistics.generator.manual_seed(self._recipe.seed)
+            reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
         return network
 
     def held_out_accuracy(self, network: nn.Module) -> float:

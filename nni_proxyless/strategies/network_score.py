@@ -61,7 +61,7 @@ class NetworkScore:
         validation: Function that returns the loader of the data on which networks are compared.
         statistics: Function that returns the loader whose first batches are used to estimate batch-norm statistics.
         to_device: Function that moves a batch to the module's device.
-        statistics_batches: Number of batches for these statistics.
+        statistics_batches: Number of batches for these statistics; 0 keeps those of the supernet.
 
     Attributes:
         metric: Metric by which networks are compared; `None` before the first network has been scored.
@@ -109,8 +109,10 @@ class NetworkScore:
         return value if self.metric.higher_is_better else -value
 
     def _estimate_statistics(self) -> None:
-        """Replace the running statistics by the plain average over some batches."""
+        """Replace the running statistics by the plain average over some batches, if there are any."""
         self._module.eval()
+        if not self._statistics:
+            return
         for norm in self._norms:
             norm.reset_running_stats()
             norm.momentum = None  # batch-norm then computes the plain (cumulative) average

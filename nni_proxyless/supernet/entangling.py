@@ -16,7 +16,7 @@ def align_candidates(candidates: Iterable[nn.Module]) -> None:
 
     A candidate with a smaller kernel gets the centre of the largest kernel, one with fewer hidden channels the first
     channels. So all candidates agree from the first step on the meaning of each channel. With independent initial
-    weights, most of a short search is spent on reaching such an agreement (measured in docs/design.md).
+    weights, most of a short search is spent on reaching such an agreement (measured in benchmarks/HISTORY.md, cost).
     """
     blocks = [module for module in candidates if isinstance(module, MBConv)]
     if not blocks:

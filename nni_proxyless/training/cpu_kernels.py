@@ -1,6 +1,6 @@
 """Modules that train faster on the CPU and compute the same results, composed of PyTorch's own kernels.
 
-Measured on mobile networks in channels_last (docs/design.md):
+Measured on mobile networks in channels_last (benchmarks/HISTORY.md, cost):
 
 * PyTorch's CPU kernel takes up to ten times as long for the weight gradient of a depthwise kernel wider than 3 as for
   one of width 3, at any height. So this module computes the gradient in strips of width 3, each with a shifted image.
