@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from ..errors import RunError
 
 
 def loss_of(result: Any) -> Tensor:
@@ -36,3 +39,23 @@ def logging_as(module: Any, log: Callable[..., None], prefix: str) -> Iterator[N
         yield
     finally:
         module.log = plain
+
+
+def check_finite(value: Tensor, kind: str, epoch: int, batch_idx: int) -> Tensor:
+    """Return a scalar if it is finite.
+
+    Args:
+        value: Scalar to check.
+        kind: Name of the scalar in the message, as in "loss of the weights".
+        epoch: Number of the epoch, counted from 0.
+        batch_idx: Number of the batch, counted from 0.
+
+    Raises:
+        RunError: The scalar is infinite or not a number.
+    """
+    if not bool(torch.isfinite(value)):
+        raise RunError(
+            f"the {kind} became {value.item()} in epoch {epoch + 1}, step {batch_idx + 1}; "
+            "lower the learning rate or set gradient_clip_val"
+        )
+    return value

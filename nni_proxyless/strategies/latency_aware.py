@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
@@ -28,6 +25,7 @@ from ..supernet.gated import path_candidates
 from ..supernet.space import describe_space
 from .applied_table import costs_of_space
 from .compatibility import check_lightning
+from .exported import exported_architecture
 from .finalists import Finalist, FinalSelection, best
 from .network_score import STATISTICS_BATCHES
 from .strategy_callback import StrategyCallback
@@ -332,20 +330,9 @@ class LatencyAwareStrategy(OneShotStrategy):
         if budget_ms is not None and distribution.costs is None:
             raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
         choices = self.decoded_choices() if own else distribution.most_likely(budget_ms)
-        return self._describe(choices, distribution.costs, self.budget_ms if own else budget_ms, details)
-
-    def _describe(
-        self, choices: Mapping[str, Any], costs: SpaceCosts | None, budget_ms: float | None, details: Mapping[str, Any]
-    ) -> Architecture:
         known: dict[str, Any] = {
             "strategy": self.strategy_name,
-            "budget_ms": budget_ms,
-            "predicted_latency_ms": None if costs is None else costs.of(choices),
-            "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
+            "budget_ms": self.budget_ms if own else budget_ms,
+            "predicted_latency_ms": None if distribution.costs is None else distribution.costs.of(choices),
         }
-        spec = describe_space(self.supernet)
-        if spec is not None:
-            return Architecture.of_space(spec, choices, **{**known, **details})
-        candidates = {label: list(of) for label, of in self._candidates.items()}
-        digest = hashlib.sha256(json.dumps(candidates, sort_keys=True, default=str).encode()).hexdigest()[:16]
-        return Architecture(type(self.supernet).__qualname__, digest, dict(choices), **{**known, **details})
+        return exported_architecture(self.supernet, self._candidates, choices, **{**known, **details})

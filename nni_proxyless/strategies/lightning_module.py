@@ -12,7 +12,6 @@ from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor, nn, optim
 
 from ..decoding.checkpoint import CHECKPOINT_KEY
-from ..errors import RunError
 from ..supernet import gates
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
@@ -23,7 +22,7 @@ from ..training.sgd import check_fused
 from .arch_optimizer import make_arch_optimizer
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
-from .evaluator_step import logging_as, loss_of
+from .evaluator_step import check_finite, logging_as, loss_of
 from .rank_mean import RankMean
 from .reinforce_step import ReinforceStep
 from .search_objective import SearchObjective
@@ -125,10 +124,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return [gate.alpha for gate in self._gates.values()]
 
     def configure_architecture_optimizers(self) -> optim.Optimizer:
-        """Create the architecture's Adam, by default with the paper's decay rates (0, 0.999) (section 4.1).
-
-        With a first decay rate of 0, paths that are not sampled do not move.
-        """
+        """Return Adam. With a first decay rate of 0, the paper's, paths that are not sampled do not move."""
         return make_arch_optimizer(self.arch_parameters(), self.arch, self.arc_learning_rate)
 
     def on_fit_start(self) -> Any:
@@ -173,11 +169,7 @@ class ProxylessLightningModule(DartsLightningModule):
         return super().on_train_epoch_start()
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Take one weight step and, if it is due, one architecture step.
-
-        Returns:
-            Loss of the weight step.
-        """
+        """Take one weight step and, if it is due, one architecture step; return the loss of the weight step."""
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
         if past_warmup and not self._among_finalists and batch_idx % self.arch.effective_arch_update_every == 0:
@@ -352,9 +344,4 @@ class ProxylessLightningModule(DartsLightningModule):
         free_pruned(self.training_module.model)
 
     def _finite(self, value: Tensor, kind: str, batch_idx: int) -> Tensor:
-        if not bool(torch.isfinite(value)):
-            raise RunError(
-                f"the {kind} became {value.item()} in epoch {self.trainer.current_epoch + 1}, step {batch_idx + 1}; "
-                "lower the learning rate or set gradient_clip_val"
-            )
-        return value
+        return check_finite(value, kind, self.trainer.current_epoch, batch_idx)

@@ -1,0 +1,35 @@
+"""The architecture file of what a search has found, in any model space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from nni.nas.nn.pytorch import ModelSpace
+
+from ..network.architecture import Architecture
+from ..supernet.space import describe_space
+
+
+def exported_architecture(
+    supernet: ModelSpace, candidates: Mapping[str, tuple[Any, ...]], choices: Mapping[str, Any], **details: Any
+) -> Architecture:
+    """An architecture with the versions of what found it.
+
+    Args:
+        supernet: Mutated model space. If it does not describe its operators, only its class can build the architecture.
+        candidates: Label to candidates, as an NNI sample names them.
+        choices: Label to the chosen candidate.
+        **details: Further fields of `Architecture`.
+    """
+    versions = {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")}
+    details = {"versions": versions, **details}
+    spec = describe_space(supernet)
+    if spec is not None:
+        return Architecture.of_space(spec, choices, **details)
+    listed = {label: list(of) for label, of in candidates.items()}
+    digest = hashlib.sha256(json.dumps(listed, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return Architecture(type(supernet).__qualname__, digest, dict(choices), **details)
