@@ -70,6 +70,12 @@ def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterab
     return write_text(path, text.getvalue())
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows of a text table, the heading first, as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError]) -> dict[str, Any]:
     """Read a YAML or JSON file that must contain a mapping.
 

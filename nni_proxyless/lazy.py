@@ -6,11 +6,12 @@ numerical code works without NNI, and a trial gets its parameters from NNI's man
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
+from importlib.util import find_spec, spec_from_loader
 from types import ModuleType
 from typing import Any
 
@@ -21,8 +22,11 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
     "arch_schedule": ("strategies.arch_schedule",),
     "arch_settings": ("strategies.arch_settings",),
     "architecture": ("network.architecture",),
-    "baselines": ("strategies.baselines",),
+    "baselines": ("strategies.nni_strategies",),
     "catalogue": ("network.catalogue",),
+    "cli_latency": ("cli.latency",),
+    "cli_network": ("cli.network",),
+    "cli_settings": ("cli.settings",),
     "compatibility": ("strategies.compatibility",),
     "cpu_kernels": ("training.cpu_kernels",),
     "decode": ("decoding.knapsack", "decoding.distribution", "decoding.random_networks"),
@@ -46,7 +50,7 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
     "pruning": ("supernet.pruning",),
     "ranking": ("decoding.ranking",),
     "recipe": ("search.recipe",),
-    "recorder": ("search.epoch_callback", "search.prepare"),
+    "recorder": ("search.epoch_callback", "search.prepared"),
     "reinforce": ("strategies.reinforce",),
     "retrain": ("deploy.retrain",),
     "retrain_recipe": ("deploy.retrain_recipe",),
@@ -64,12 +68,22 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
     "latency.backend": ("latency.backends.base",),
     "latency.command_backend": ("latency.backends.command",),
     "latency.fit": ("latency.fitting.fit", "latency.arrays"),
-    "latency.onnx_backend": ("latency.backends.onnx_runtime",),
+    "latency.onnx_backend": ("latency.backends.onnx_runtime", "network.onnx_file"),
     "latency.regression": ("latency.fitting.regression",),
     "latency.similarity": ("latency.fitting.similarity",),
     "latency.suggest": ("latency.fitting.suggest",),
     "latency.torch_backend": ("latency.backends.pytorch",),
     "nni_bridge.cells": ("nni_bridge.grid_points",),
+}
+
+# Names of these modules that are different today.
+RENAMED: dict[str, dict[str, str]] = {
+    "baselines": {"Baseline": "NniStrategy"},
+    "judge": {"Judge": "SharedWeightEvaluator"},
+    "ranking": {"with_opinions": "add_weighted_criteria"},
+    "recorder": {"Recorder": "EpochCallback"},
+    "reinforce": {"Baseline": "MovingAverage"},
+    "nni_bridge.cells": {"Cell": "GridPoint", "MAX_CELLS": "MAX_GRID_POINTS", "find_cell": "find_grid_point"},
 }
 
 
@@ -89,21 +103,29 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     return get
 
 
-def names_of_modules(package: str, modules: Sequence[str]) -> Callable[[str], Any]:
+def names_of_modules(
+    package: str, modules: Sequence[str], renamed: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
     """Create a package's `__getattr__`, which looks names up in several modules.
+
+    The package's own modules come first, so that `from package import module` imports nothing else.
 
     Args:
         package: Name of the package, its `__name__`.
         modules: Modules in which names are looked up, relative to `nni_proxyless`. The first one that has a name is
             used.
+        renamed: Mapping from old names to today's names.
     """
 
     def get(name: str) -> Any:
-        if not name.startswith("__"):
+        # Python imports a module itself if this raises AttributeError.
+        is_package = "__path__" in vars(sys.modules[package])
+        if not name.startswith("__") and not (is_package and find_spec(f"{package}.{name}")):
+            today = (renamed or {}).get(name, name)
             for module in modules:
                 found = import_module(f"{_PACKAGE}.{module}")
-                if hasattr(found, name):
-                    return getattr(found, name)
+                if hasattr(found, today):
+                    return getattr(found, today)
         raise AttributeError(f"module '{package}' has no attribute '{name}'")
 
     return get
@@ -119,5 +141,5 @@ class OldModules(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Forward every name of the module to the modules that contain it today."""
-        homes = OLD_MODULES[module.__name__.removeprefix(f"{_PACKAGE}.")]
-        module.__dict__["__getattr__"] = names_of_modules(module.__name__, homes)
+        old = module.__name__.removeprefix(f"{_PACKAGE}.")
+        module.__dict__["__getattr__"] = names_of_modules(module.__name__, OLD_MODULES[old], RENAMED.get(old))

@@ -1,6 +1,6 @@
-"""What a folder of results contains: the one list that everything reads and writes by.
+"""Names of the files in a folder of results.
 
-A search writes these files, a trial that is tried once more takes them over, `run` collects them, and retrainings,
+Searches and retrainings write these files, and a trial that NNI repeats takes them over. `run` collects them, and
 exports and reports read them.
 """
 
@@ -21,12 +21,12 @@ TENSORBOARD = "tensorboard"
 WEIGHTS = "weights.pt"
 WEIGHTS_LAST = "weights_last.pt"
 
-# Written in the course of a search or a retraining, in the order in which they are copied: a copy that is cut off lacks
-# the checkpoint, so nothing goes on from it.
+# Files that are written during a search or a retraining, in the order in which they are copied. An interrupted copy
+# lacks the checkpoint, so it cannot be resumed.
 IN_PROGRESS = (LATENCY_TABLE, WEIGHTS, HISTORY, PROBABILITIES, PRUNED, FINALISTS, COST, RECIPE, CHECKPOINT)
-# Written when it has ended.
+# Files that are written at the end.
 AT_THE_END = (ARCHITECTURE, WEIGHTS_LAST, MODEL_CARD)
-# What `run` collects of a trial.
+# Files of a trial that `run` collects.
 COLLECTED = (*AT_THE_END, *IN_PROGRESS)
-# Without these nothing can go on.
+# Files without which a search or a retraining cannot be resumed.
 NEEDED_TO_RESUME = (RECIPE, CHECKPOINT)

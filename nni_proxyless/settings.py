@@ -82,7 +82,9 @@ class CheckedSettings(BaseModel):
             error: Error of pydantic.
             quoted: Whether keys are quoted, as in messages about a file.
         """
-        found = [cls._explain_one(details, quoted) for details in error.errors(include_url=False)]
+        # A misspelt key comes first, because it may be the reason of other errors.
+        errors = sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
+        found = [cls._explain_one(details, quoted) for details in errors]
         rest = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
         return "; ".join(found[:_SHOWN]) + rest
 

@@ -49,7 +49,7 @@ def search_jobs(strategies: Iterable[str], seeds: int, data: str) -> list[dict[s
 def search(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Run one search in this process. A search with ProxylessNAS returns one row, another one all that it serves."""
     from benchmarks.search_quality import all_budgets
-    from nni_proxyless.search.prepare import prepare
+    from nni_proxyless.search.prepared import prepare
     from nni_proxyless.search.recipe import Recipe
     from nni_proxyless.search.run import run_search
 

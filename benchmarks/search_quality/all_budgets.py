@@ -14,8 +14,8 @@ from benchmarks.results_csv import read_rows
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.decoding.ranking import rank_values
 from nni_proxyless.latency import LatencyTable
-from nni_proxyless.strategies.baselines import LatencyDARTS, LatencyENAS, LatencyGumbelDARTS, LatencyNniProxyless
 from nni_proxyless.strategies.latency_aware import LatencyAwareStrategy
+from nni_proxyless.strategies.nni_strategies import LatencyDARTS, LatencyENAS, LatencyGumbelDARTS, LatencyNniProxyless
 from nni_proxyless.strategies.proxyless import ProxylessNAS
 from nni_proxyless.supernet.space import require_description
 

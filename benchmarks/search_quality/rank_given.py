@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nni_proxyless.strategies.baselines import RandomSearch
+from nni_proxyless.strategies.nni_strategies import RandomSearch
 from nni_proxyless.supernet.space import require_description
 
 

@@ -49,7 +49,7 @@ MODULE = "benchmarks.search_quality.search_quality"
 def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Run one search in this process, and return a row for each of its targets and budgets."""
     from benchmarks.search_quality import all_budgets
-    from nni_proxyless.search.prepare import prepare
+    from nni_proxyless.search.prepared import prepare
     from nni_proxyless.search.recipe import Recipe
     from nni_proxyless.search.run import run_search
 

@@ -63,7 +63,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     """Train one supernet in this process, and evaluate all networks with its weights."""
-    from nni_proxyless.search.prepare import prepare
+    from nni_proxyless.search.prepared import prepare
     from nni_proxyless.search.recipe import Recipe
     from nni_proxyless.search.run import run_search
 

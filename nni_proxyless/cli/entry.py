@@ -208,7 +208,7 @@ def _search(options: argparse.Namespace) -> int:
     path = experiment_file(options.recipe, "recipe.yml")
     recipe = Recipe.load(path, settings)
 
-    from ..search.prepare import prepare
+    from ..search.prepared import prepare
     from ..search.run import is_main_process, run_search
 
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target

@@ -1,4 +1,7 @@
-"""A latency budget: what was asked for, and the milliseconds that follow from a latency table."""
+"""Latency budgets, as users state them and in milliseconds.
+
+`decoding.knapsack` chooses the architecture within a budget.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ if TYPE_CHECKING:  # a recipe is checked without torch
 
 @dataclass(frozen=True)
 class Budget:
-    """A latency that networks are compared with.
+    """Latency in milliseconds to which networks are compared.
 
     Attributes:
-        ms: The latency in milliseconds.
-        hard: Whether the exported network has to be within it. If not, it is only the reference of the objective.
+        ms: Latency in milliseconds.
+        hard: Whether the exported network must be within the budget. If not, the budget is only the reference of the
+            objective.
     """
 
     ms: float
@@ -25,18 +29,18 @@ class Budget:
 
     @property
     def limit_ms(self) -> float | None:
-        """The latency that decoded networks may not exceed, in milliseconds; `None` for a mere reference."""
+        """Latency that decoded networks must not exceed, in milliseconds; `None` if the budget is only a reference."""
         return self.ms if self.hard else None
 
 
 @dataclass(frozen=True)
 class BudgetRequest:
-    """A budget as a user states it: in milliseconds, or as a part of the largest network's latency.
+    """Budget as a user states it: in milliseconds, or as a fraction of the largest network's latency.
 
     Attributes:
         ms: Latency in milliseconds, or `None`.
-        fraction: Part of the largest network's latency, above 0 to 1, or `None`.
-        hard: Whether the exported network has to be within the budget.
+        fraction: Fraction of the largest network's latency, above 0 and at most 1, or `None`.
+        hard: Whether the exported network must be within the budget.
 
     Raises:
         InputError: Both or neither are given, or a value is out of range.
@@ -59,13 +63,13 @@ class BudgetRequest:
 
     @classmethod
     def of(cls, budget_ms: float | None, budget_fraction: float | None, *, hard: bool) -> BudgetRequest | None:
-        """The request that two optional arguments make; `None` where neither is given."""
+        """Create a request from two optional arguments; return `None` if neither is given."""
         if budget_ms is None and budget_fraction is None:
             return None
         return cls(budget_ms, budget_fraction, hard)
 
     def resolve(self, costs: SpaceCosts) -> Budget:
-        """The budget in milliseconds, for a space with these costs.
+        """Compute the budget in milliseconds for a space with these costs.
 
         Args:
             costs: The device's latency table applied to the space.

@@ -1,4 +1,4 @@
-"""What a search had come to, read from its checkpoint: it is decoded anywhere, with any table, without NNI."""
+"""Checkpoint of a search, which can be decoded on any machine with any latency table, without NNI."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
 
 @dataclass(frozen=True)
 class SearchCheckpoint:
-    """What a search had come to, read from its checkpoint.
+    """Space and distribution of a search, read from its checkpoint.
 
     Attributes:
-        spec: The space.
-        distribution: The distribution over architectures that the search had learnt.
+        spec: Description of the space.
+        distribution: Distribution over architectures that the search had learnt.
     """
 
     spec: SpaceSpec
@@ -58,7 +58,7 @@ class SearchCheckpoint:
         state = content.get(CHECKPOINT_KEY) if isinstance(content, Mapping) else None
         if not isinstance(state, Mapping) or state.get("schema") != CHECKPOINT_SCHEMA:
             raise InputError(f"{path} is no checkpoint of a search: it lacks '{CHECKPOINT_KEY}' of {CHECKPOINT_SCHEMA}")
-        if state["space"] is None:
+        if state.get("space") is None:
             raise InputError(
                 f"{path} is of a space that does not describe its operators; decode it in Python with "
                 "strategy.export_architecture(table=…)"
@@ -68,7 +68,7 @@ class SearchCheckpoint:
         return cls(SpaceSpec.from_dict(state["space"]), ArchitectureDistribution(candidates, probs))
 
     def for_table(self, table: LatencyTable) -> ArchitectureDistribution:
-        """The distribution with the costs of a table.
+        """Return the distribution with the costs of a table.
 
         Raises:
             InputError: The table is not in milliseconds.
@@ -79,7 +79,7 @@ class SearchCheckpoint:
         return self.distribution.with_costs(table.costs(self.spec))
 
     def decode(self, table: LatencyTable | None = None, budget_ms: float | None = None, **details: Any) -> Architecture:
-        """The most likely architecture, within a budget if one is given.
+        """Return the most likely architecture, within a budget if one is given.
 
         Args:
             table: Latency table of any device.
@@ -87,7 +87,7 @@ class SearchCheckpoint:
             **details: Further fields of `Architecture`.
 
         Raises:
-            InputError: There is a budget without a table, or no architecture is within it.
+            InputError: There is a budget without a table, or no architecture is within the budget.
             MissingOperatorError: The table lacks operators of the space.
         """
         distribution = self.distribution if table is None else self.for_table(table)
@@ -97,7 +97,7 @@ class SearchCheckpoint:
 
 
 def write_fronts(path: Path, fronts: Mapping[str, list[FrontPoint]]) -> Path:
-    """Fronts as CSV: `table`, `latency_ms`, `log_likelihood`, and a column for each layer."""
+    """Write fronts as CSV with the columns `table`, `latency_ms`, `log_likelihood`, and a column for each layer."""
     rows = [
         {"table": name, "latency_ms": point.latency_ms, "log_likelihood": point.log_likelihood, **point.choices}
         for name, points in fronts.items()

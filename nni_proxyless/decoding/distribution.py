@@ -1,8 +1,8 @@
-"""A distribution over architectures, and the architectures that it means.
+"""Distribution over architectures, and how it is decoded.
 
 A search ends with a probability for each candidate of each layer. Layers are independent, so an architecture's
-probability is the product over its layers (paper section 3.2). With a latency table the distribution also knows which
-architectures keep a budget: it is then decoded by the dynamic programme of `knapsack.py`.
+probability is the product over its layers (paper section 3.2). With a latency table, the distribution can be
+decoded within a budget by the dynamic programme of `knapsack.py`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class ArchitectureDistribution:
     """Independent categorical distributions, one for each searched layer.
 
     Attributes:
-        candidates: Label to candidates, as an NNI sample names them.
-        probs: Label to path probabilities, shape (num_candidates,), in the order of `candidates`; 0 where a path was
-            pruned.
-        costs: A latency table applied to the space, or `None`.
+        candidates: Mapping from labels to candidates, as in an NNI sample.
+        probs: Mapping from labels to path probabilities, shape (num_candidates,), in the order of `candidates`. The
+            probability of a pruned path is 0.
+        costs: Latency table applied to the space, or `None`.
     """
 
     candidates: Mapping[str, Sequence[Any]]
@@ -35,19 +35,19 @@ class ArchitectureDistribution:
     costs: SpaceCosts | None = None
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
-        """The same distribution with the costs of another device."""
+        """Return the same distribution with the costs of another device."""
         return replace(self, costs=costs)
 
     def most_likely(self, budget_ms: float | None = None) -> dict[str, Any]:
-        """The most likely architecture, of those within a budget if one is given.
+        """Return the most likely architecture, within a budget if one is given.
 
-        Equal probabilities go to the earlier candidate.
+        Of equally probable candidates, the first one is taken.
 
         Args:
             budget_ms: Largest allowed latency by `costs`, in milliseconds.
 
         Returns:
-            Label to candidate.
+            Mapping from labels to candidates.
 
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
@@ -57,7 +57,7 @@ class ArchitectureDistribution:
         return most_likely_within(self.probs, self._known_costs(budget_ms), budget_ms)
 
     def k_most_likely(self, count: int, budget_ms: float | None = None) -> list[dict[str, Any]]:
-        """The `count` most likely architectures, the likeliest first; fewer where there are not so many.
+        """Return the `count` most likely architectures, the most likely one first, or all if there are fewer.
 
         Args:
             count: Number of architectures.
@@ -72,7 +72,7 @@ class ArchitectureDistribution:
         return likeliest_within(self.probs, self._known_costs(budget_ms), budget_ms, count)
 
     def front(self, budget_ms: float | None = None) -> list[FrontPoint]:
-        """For every latency the most likely architecture within it; see `knapsack.front`.
+        """Return the most likely architecture within every latency; see `knapsack.front`.
 
         Args:
             budget_ms: Largest latency of the front, in milliseconds.
@@ -85,18 +85,18 @@ class ArchitectureDistribution:
         return front(self.probs, self.costs, budget_ms=budget_ms)
 
     def expected_ms(self) -> float | None:
-        """E[latency] by `costs` in milliseconds (paper eq. 5 and 6), or `None` without `costs`."""
+        """Compute E[latency] in milliseconds (paper eq. 5 and 6); `None` without `costs`."""
         return None if self.costs is None else float(self.costs.expected(self.probs))
 
     def mean_entropy(self) -> float:
-        """Mean entropy of the layers in nats: how undecided the search still is."""
+        """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
         return float(torch.stack([torch.special.entr(probs).sum() for probs in self.probs.values()]).mean())
 
     def log_likelihoods(self, architectures: Sequence[Mapping[str, Any]]) -> list[float]:
-        """Log of each architecture's probability in nats; -inf where it has a pruned path.
+        """Compute the logarithm of each architecture's probability in nats; -inf for one with a pruned path.
 
         Args:
-            architectures: Label to candidate, for each architecture.
+            architectures: Architectures as mappings from labels to candidates.
         """
         logs = {label: probs.double().log().tolist() for label, probs in self.probs.items()}
         return [

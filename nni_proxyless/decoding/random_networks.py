@@ -18,20 +18,20 @@ def draw_within(
     count: int,
     generator: random.Random,
 ) -> list[dict[str, Any]]:
-    """Different random architectures within a budget; all candidates are equally likely as far as the budget allows.
+    """Draw different random architectures within a budget, with equally likely candidates as far as the budget allows.
 
-    An architecture that is too slow is dropped. Where hardly any is fast enough, candidates are drawn with
-    probabilities that fall with their cost. The longer the search for one takes, the faster they fall.
+    An architecture that is too slow is dropped. If hardly any is fast enough, the probability of a candidate falls with
+    its cost, and the more draws have failed, the faster it falls.
 
     Args:
-        candidates: Label to candidates.
-        costs: A latency table applied to the space; `None` where there is no budget.
+        candidates: Mapping from labels to candidates.
+        costs: Latency table applied to the space; `None` without a budget.
         budget_ms: Largest allowed latency in milliseconds.
-        count: Number of architectures; fewer are returned where the space does not have so many.
+        count: Number of architectures. Fewer are returned if the space does not have so many.
         generator: Source of the random draws.
 
     Returns:
-        Label to candidate, for each architecture.
+        Architectures as mappings from labels to candidates.
     """
     found: dict[str, dict[str, Any]] = {}
     for draw in range(_MAX_DRAWS):

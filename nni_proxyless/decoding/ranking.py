@@ -1,4 +1,4 @@
-"""Which of several architectures is the best, when what is known of each is noisy. Pure."""
+"""Ranking of architectures by noisy accuracies and by further criteria."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def additive_fit(
     regression, K (K + noise I)⁻¹ (y - ȳ) + ȳ, where K is the part of layers in which two architectures agree.
 
     Args:
-        architectures: Label to candidate, for each architecture.
+        architectures: Architectures as mappings from labels to candidates.
         accuracies: Accuracy of each architecture.
         noise: Variance of ε in units of the variance that architectures explain, above 0.
 
@@ -71,7 +71,7 @@ def rank_values(
     log_likelihoods: Sequence[float],
     multiply_adds: Sequence[float] | None = None,
 ) -> list[float]:
-    """Values by which finalists are compared; the highest is the best.
+    """Compute the values by which finalists are compared; the highest is the best.
 
     The value is the smoothed accuracy (`additive_fit`), changed by two further criteria whose errors have little in
     common with those of accuracies. The architecture parameters have learnt from many batches throughout the search,
@@ -79,10 +79,10 @@ def rank_values(
     underrate those with more multiply-adds. `benchmarks/search_quality` shows what each criterion is worth.
 
     Args:
-        architectures: Label to candidate, for each architecture.
+        architectures: Architectures as mappings from labels to candidates.
         accuracies: Accuracy of each architecture with the supernet's weights, or another score; the higher the better.
-        log_likelihoods: Log of each architecture's probability, in nats.
-        multiply_adds: Multiply-adds of each architecture, above 0. `None` where they are unknown, or where no budget
+        log_likelihoods: Logarithm of each architecture's probability, in nats.
+        multiply_adds: Multiply-adds of each architecture, above 0. `None` if they are unknown, or if no budget
             keeps the latencies of the architectures close together.
     """
     criteria = [(log_likelihoods, LIKELIHOOD_WEIGHT)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..files import aligned
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.operators import Operator
@@ -94,7 +94,7 @@ def describe(architecture: Architecture, table: LatencyTable | None = None) -> l
             known = block.latency_ms
             row += ["", ""] if known is None else [f"{known:.4g}", f"{100 * known / total:.1f} %"]
         rows.append(row)
-    lines = _aligned(rows)
+    lines = aligned(rows)
     lines.append(f"{architecture.parameters:,} parameters, {architecture.multiply_adds:,} multiply-adds")
     if total is not None and table is not None:
         lines[-1] += f", {total:.4g} {unit} on {table.device.name} ({table.backend})"
@@ -110,13 +110,8 @@ def differences(first: Architecture, second: Architecture) -> list[str]:
     """Describe where two architectures differ: layer by layer, and in parameters and multiply-adds."""
     rows = [["layer", "this", "other"]]
     rows += [[label, mine or "no such layer", theirs or "no such layer"] for label, mine, theirs in first.diff(second)]
-    lines = _aligned(rows) if len(rows) > 1 else ["the two choose the same candidates"]
+    lines = aligned(rows) if len(rows) > 1 else ["the two choose the same candidates"]
     for what in ("parameters", "multiply_adds"):
         mine, theirs = getattr(first, what), getattr(second, what)
         lines.append(f"{what.replace('_', '-')}: {mine:,} against {theirs:,} ({mine / theirs:.2f} times)")
     return lines
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -23,11 +23,11 @@ from .. import results_folder
 from ..errors import InputError, RunError, unknown_name
 from ..files import write_json
 from ..latency import Backend, LatencyTable, make_backend, this_device
-from ..latency.backends.onnx_runtime import export_onnx, quantize_static, require_onnx
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
+from ..network.onnx_file import export_onnx, quantize_static, require_onnx
 from ..network.weights import save_weights
 
 _log = logging.getLogger(__name__)
@@ -147,9 +147,9 @@ def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]
     places = (folder.glob(results_folder.LATENCY_TABLE), folder.parent.glob(results_folder.LATENCY_TABLE))
     near = [path for place in places for path in place]
     base = near[0].parent.parent if near else folder
-    around = sorted(base.glob("*/latency_table.yml"))
+    around = sorted(base.glob(f"*/{results_folder.LATENCY_TABLE}"))
     if near:
-        around += sorted(base.parent.glob(f"*/{glob.escape(near[0].parent.name)}/latency_table.yml"))
+        around += sorted(base.parent.glob(f"*/{glob.escape(near[0].parent.name)}/{results_folder.LATENCY_TABLE}"))
     return [LatencyTable.load(path) for path in dict.fromkeys((*near, *around))]
 
 

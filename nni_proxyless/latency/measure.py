@@ -12,6 +12,7 @@ from typing import TypeVar
 from torch import nn
 
 from ..errors import InputError
+from ..lazy import names_of_modules
 from ..network.architecture import Architecture
 from ..network.blocks import initialise
 from ..network.operators import Operator
@@ -305,3 +306,7 @@ def _operator_module(operator: Operator, spec: SpaceSpec) -> nn.Module:
     module = operator.build(spec.norm)
     initialise(module)
     return module
+
+
+# Version 0.1 had the names of `latency.random_architectures` here.
+__getattr__ = names_of_modules(__name__, ["latency.random_architectures"])

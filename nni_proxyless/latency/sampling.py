@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..lazy import names_of_modules
 from .arrays import FloatArray
 from .protocol import Protocol
 
@@ -197,3 +198,7 @@ def _time_once(workload: Workload, warmup_s: float) -> float:
         workload.run()
         runs += 1
     return (time.perf_counter() - start) / runs
+
+
+# Version 0.1 had the names of `latency.protocol` here.
+__getattr__ = names_of_modules(__name__, ["latency.protocol"])

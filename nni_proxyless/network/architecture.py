@@ -157,7 +157,7 @@ class Architecture:
         Raises:
             ArchitectureError: There is no published network of that name.
         """
-        from ..network import catalogue
+        from . import catalogue
 
         return cls.of_space(*catalogue.published(name))
 
@@ -173,7 +173,7 @@ class Architecture:
         Raises:
             ArchitectureError: `width_mult` is not a positive number.
         """
-        from ..network import catalogue
+        from . import catalogue
 
         return cls.of_space(*catalogue.mobilenet_v2(width_mult, like))
 

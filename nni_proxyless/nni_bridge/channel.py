@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import results_folder
 from ..errors import RunError
 
 
@@ -68,7 +69,7 @@ def link_tensorboard(output: Path) -> None:
     trial = output.resolve()
     if os.environ.get("NNI_PLATFORM") != "local" or trial.parent.name != "trials":
         return
-    seen = trial.parents[3] / "trials" / trial.name / "output" / "tensorboard"
+    seen = trial.parents[3] / "trials" / trial.name / "output" / results_folder.TENSORBOARD
     seen.parent.mkdir(parents=True, exist_ok=True)
     if not seen.is_symlink():
-        seen.symlink_to(output / "tensorboard", target_is_directory=True)
+        seen.symlink_to(output / results_folder.TENSORBOARD, target_is_directory=True)

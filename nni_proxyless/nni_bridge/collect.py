@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import results_folder
 from ..errors import InputError
-from ..files import read_mapping, write_csv
+from ..files import aligned, read_mapping, write_csv
 from ..network.architecture import Architecture
 from .grid_points import Rules, distance_to_budget
 
@@ -184,6 +184,4 @@ def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
 def format_table(rows: list[dict[str, str]]) -> str:
     """Format the summary as aligned text, without the columns that are empty in all rows."""
     shown = [column for column in COLUMNS if any(row[column] for row in rows)]
-    table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
-    widths = {column: max(len(row[column]) for row in table) for column in shown}
-    return "\n".join("  ".join(row[c].ljust(widths[c]) for c in shown).rstrip() for row in table)
+    return "\n".join(aligned([shown, *([row[column] for column in shown] for row in rows)]))

@@ -141,7 +141,7 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
         plan: Checked config.
         progress: Function that takes a title and returns a progress bar, such as `progress_bar`.
     """
-    from ..search.prepare import load_recipe_data
+    from ..search.prepared import load_recipe_data
 
     done = set()
     for recipe in plan.recipes:

@@ -1,4 +1,7 @@
-"""The trial command: runs one search or retraining with the parameters that NNI's manager sends."""
+"""The trial command: runs one search or retraining with the parameters that NNI's manager sends.
+
+`nni_bridge.channel` receives the parameters and sends the metrics.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     alive.acquire()  # released when this process ends, even if it is killed
     adopt_interrupted(output, channel.parameters)
     write_json(output / _PARAMETERS, channel.parameters)
-    (output / "tensorboard").mkdir(parents=True, exist_ok=True)
+    (output / results_folder.TENSORBOARD).mkdir(parents=True, exist_ok=True)
     link_tensorboard(output)
     final: dict[str, Any] = {}
 
@@ -69,7 +72,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
 
     comes_back = os.environ.get("NNI_PLATFORM") == "local"  # other training services return no files
     if isinstance(recipe, Recipe):
-        from ..search.prepare import prepare
+        from ..search.prepared import prepare
         from ..search.run import run_search
 
         architecture = run_search(prepare(recipe), output, report, channel.parameters)
@@ -140,7 +143,7 @@ def _help(recipe_path: Path, output: Path) -> None:
     """Run an additional process of a trial that uses several devices: the same search, without the manager."""
     recipe = Recipe.load(recipe_path, json.loads((output / _PARAMETERS).read_text(encoding="utf-8")))
 
-    from ..search.prepare import prepare
+    from ..search.prepared import prepare
     from ..search.run import run_search
 
     run_search(prepare(recipe), output)

@@ -28,7 +28,7 @@ import nni
 import requests
 from nni.tuner import Tuner
 
-from ..files import write_csv, write_json
+from ..files import aligned, write_csv, write_json
 from .grid_points import (
     GridPoint,
     Rules,
@@ -281,10 +281,7 @@ class LatencyBudget(Tuner):
         rows = summary(self._points, self._rules)
         columns = list(dict.fromkeys(key for row in rows for key in row))
         shown = [[_shown(row.get(column, "")) for column in columns] for row in rows]
-        widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
-        table = [columns, *shown]
-        lines = ["  ".join(word.ljust(n) for word, n in zip(line, widths, strict=True)).rstrip() for line in table]
-        _log.info("LatencyBudget: no trial is left\n%s", "\n".join(lines))
+        _log.info("LatencyBudget: no trial is left\n%s", "\n".join(aligned([columns, *shown])))
         folder = self._folder()
         if folder is not None:
             write_csv(folder / _SUMMARY, columns, rows)

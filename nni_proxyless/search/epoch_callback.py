@@ -28,7 +28,7 @@ from ..process_memory import peak_memory_mib
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..training.trainer import seed_epoch
 from .parallel import share_buffers
-from .prepare import Prepared
+from .prepared import Prepared
 from .shared_weights import SharedWeightEvaluator
 from .warmup import SharedWarmup
 
@@ -95,6 +95,11 @@ class EpochCallback(pl.Callback):
         self.warmup: SharedWarmup | None = None
         self._evaluator = SharedWeightEvaluator(prepared.recipe, prepared.splits)
 
+    @property
+    def state_key(self) -> str:
+        """Key of the callback's state in Lightning's checkpoints, which are read by and from version 0.1."""
+        return "Recorder"
+
     def decode(self) -> tuple[Architecture, Network]:
         """Return the architecture found so far, and its network with the supernet's weights."""
         architecture = self._strategy.export_architecture(
@@ -120,8 +125,8 @@ class EpochCallback(pl.Callback):
         if self.warmup is not None or state["search"] != self._search:
             return
         self._rows = list(state["rows"])
-        self._probabilities = list(state.get("probabilities", []))
-        self._weight_steps = state.get("weight_steps", 0)
+        self._probabilities = list(state["probabilities"])
+        self._weight_steps = state["weight_steps"]
         self.last = Record(**{f.name: self._rows[-1][f.name] for f in fields(Record) if f.name in self._rows[-1]})
         self._started -= self._rows[-1]["seconds"]
 

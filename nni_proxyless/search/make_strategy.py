@@ -16,7 +16,8 @@ from ..errors import RecipeError
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
 from ..strategies.arch_settings import ArchSettings, default_arch_rate
-from ..strategies.baselines import (
+from ..strategies.latency_aware import LatencyAwareStrategy
+from ..strategies.nni_strategies import (
     Differentiable,
     LatencyDARTS,
     LatencyENAS,
@@ -25,7 +26,6 @@ from ..strategies.baselines import (
     NniStrategy,
     RandomSearch,
 )
-from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.proxyless import ProxylessNAS
 from .recipe import Recipe
 
@@ -81,7 +81,9 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
     kind = known.get(recipe.strategy) or _load(recipe.strategy)
     budget = {"budget_ms": recipe.budget_ms, "budget_fraction": recipe.budget_fraction}
     if issubclass(kind, ProxylessNAS):  # a user's subclass takes the same keys
-        arguments = {key: getattr(recipe, key) for key in ArchSettings.model_fields}
+        # Settings that are None are left to the class, whose defaults may differ.
+        arguments = {key: value for key in ArchSettings.model_fields if (value := getattr(recipe, key)) is not None}
+        arguments["arch_betas"] = (arguments.pop("arch_beta1"), arguments.pop("arch_beta2"))
         arguments |= {"gradient_clip_val": recipe.gradient_clip_val, "seed": recipe.seed}
         return _make(kind, recipe, {"latency": table, **budget, **arguments})
     arguments = {"objective": recipe.objective, "latency_weight": recipe.latency_weight}

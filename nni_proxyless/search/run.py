@@ -36,8 +36,9 @@ from ..training.trainer import check_hardware, is_interrupted, make_trainer, use
 from .epoch_callback import EpochCallback, Report
 from .make_strategy import make_strategy
 from .parallel import PathParallelStrategy
-from .prepare import Prepared
+from .prepared import Prepared
 from .recipe import Recipe
+from .shared_weights import finalists_loader, statistics_loader
 from .warmup import shared_warmup
 
 _log = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ def run_search(
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
     strategy.compare_on(
-        DataLoader(prepared.splits.finalists, batch_size=recipe.batch_size),
-        DataLoader(prepared.splits.statistics, batch_size=recipe.batch_size, shuffle=True, drop_last=True),
-        recipe.bn_batches,
+        finalists_loader(recipe, prepared.splits), statistics_loader(recipe, prepared.splits), recipe.bn_batches
     )
     callback = EpochCallback(prepared, strategy, output, report)
     several = PathParallelStrategy() if recipe.devices > 1 else "auto"

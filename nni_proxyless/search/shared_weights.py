@@ -27,11 +27,31 @@ from ..strategies.finalists import best, compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
 from ..training.accuracy import accuracy, reestimate_batch_norm
-from .prepare import load_recipe_data
+from .prepared import load_recipe_data
 from .recipe import Recipe
 
 _log = logging.getLogger(__name__)
 _WEIGHTS = "training_module._model."
+
+
+def statistics_loader(recipe: Recipe, splits: DataSplits) -> Any:
+    """Create the loader of the images on which batch-norm statistics are estimated.
+
+    Its generator is separate, so that validation does not change the order in which the search sees its images.
+    """
+    return DataLoader(
+        splits.statistics,
+        batch_size=recipe.batch_size,
+        shuffle=True,
+        drop_last=True,
+        generator=torch.Generator().manual_seed(recipe.seed),
+        num_workers=recipe.num_workers,
+    )
+
+
+def finalists_loader(recipe: Recipe, splits: DataSplits) -> Any:
+    """Create the loader of the images on which finalists are compared: the architecture part, without augmentation."""
+    return DataLoader(splits.finalists, batch_size=recipe.batch_size)
 
 
 class SharedWeightEvaluator:
@@ -44,17 +64,9 @@ class SharedWeightEvaluator:
 
     def __init__(self, recipe: Recipe, splits: DataSplits) -> None:
         self._recipe = recipe
-        common = {"batch_size": recipe.batch_size, "num_workers": recipe.num_workers}
-        # The generator is separate, so that validation does not change the order in which the search sees its images.
-        self._statistics = DataLoader(
-            splits.statistics,
-            shuffle=True,
-            drop_last=True,
-            generator=torch.Generator().manual_seed(recipe.seed),
-            **common,
-        )
-        self._held_out = DataLoader(splits.held_out, **common)
-        self._finalists = DataLoader(splits.finalists, batch_size=recipe.batch_size)
+        self._statistics = statistics_loader(recipe, splits)
+        self._held_out = DataLoader(splits.held_out, batch_size=recipe.batch_size, num_workers=recipe.num_workers)
+        self._finalists = finalists_loader(recipe, splits)
 
     def network(self, supernet: nn.Module, architecture: Architecture) -> Network:
         """Build a plain network with the supernet's weights, and re-estimate its batch-norm statistics."""
@@ -82,7 +94,7 @@ def decode_finalists(
 ) -> dict[str, Architecture]:
     """Select for each latency table the best of the most likely networks within a budget.
 
-    The selection is the same as at the end of a search with that table.
+    The selection is the same as at the end of a search with that table, if the search used 32-bit floats.
 
     Args:
         folder: Folder of a search's results, with its checkpoint and its recipe. The recipe's data must be available.

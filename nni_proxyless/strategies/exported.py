@@ -1,4 +1,4 @@
-"""The architecture file of what a search has found, in any model space."""
+"""Creation of the architecture that a search exports, for any model space."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..supernet.space import describe_space
 def exported_architecture(
     supernet: ModelSpace, candidates: Mapping[str, tuple[Any, ...]], choices: Mapping[str, Any], **details: Any
 ) -> Architecture:
-    """An architecture with the versions of what found it.
+    """Create an architecture that states the versions of the packages that found it.
 
     Args:
         supernet: Mutated model space. If it does not describe its operators, only its class can build the architecture.
-        candidates: Label to candidates, as an NNI sample names them.
-        choices: Label to the chosen candidate.
+        candidates: Mapping from labels to candidates, as in an NNI sample.
+        choices: Mapping from labels to the chosen candidates.
         **details: Further fields of `Architecture`.
     """
     versions = {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")}

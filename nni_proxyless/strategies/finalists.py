@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +58,7 @@ def compare_finalists(
     """
     scores = [score(choices) for choices in architectures]
     likelihoods = distribution.log_likelihoods(architectures)
-    ranks = rank(architectures, scores)
+    ranks = rank(architectures, _finite(scores))
     sizes: Sequence[int | None] = multiply_adds or [None] * len(architectures)
     latency = (lambda _: None) if distribution.costs is None else distribution.costs.of
     return [
@@ -66,6 +67,15 @@ def compare_finalists(
             architectures, likelihoods, scores, ranks, sizes, strict=True
         )
     ]
+
+
+def _finite(scores: Sequence[float]) -> list[float]:
+    """Replace scores that are not finite by the lowest finite one, so that the others can still be compared."""
+    finite = [score for score in scores if math.isfinite(score)]
+    if len(finite) < len(scores):
+        _log.warning("the metric of %d of %d networks is not finite", len(scores) - len(finite), len(scores))
+    lowest = min(finite, default=0.0)
+    return [score if math.isfinite(score) else lowest for score in scores]
 
 
 def best(finalists: Sequence[Finalist]) -> Finalist:
@@ -78,9 +88,13 @@ class FinalSelection:
 
     By default, finalists are compared on the evaluator's validation loader, and their batch-norm statistics are
     estimated on its training loader. `use` sets other loaders.
+
+    Args:
+        required: Whether an error of the comparison ends the search. If not, it is logged as a warning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, required: bool = True) -> None:
+        self._required = required
         self._validation: Callable[[], Any] | None = None
         self._statistics: Callable[[], Any] | None = None
         self._statistics_batches = STATISTICS_BATCHES
@@ -102,7 +116,14 @@ class FinalSelection:
             self._validation, self._statistics = source.val_dataloader, source.train_dataloader
 
     def compare(
-        self, architectures: Sequence[Mapping[str, Any]], module: Any, trainer: Any, **ranking: Any
+        self,
+        architectures: Sequence[Mapping[str, Any]],
+        module: Any,
+        trainer: Any,
+        *,
+        rank: Rank,
+        distribution: ArchitectureDistribution,
+        multiply_adds: Sequence[int] | None,
     ) -> list[Finalist]:
         """Compare architectures with the supernet's weights.
 
@@ -110,16 +131,35 @@ class FinalSelection:
             architectures: Architectures as mappings from labels to candidates, the most likely one first.
             module: Lightning module of the evaluator, whose model is the supernet.
             trainer: Lightning trainer of the running fit.
-            **ranking: Further arguments of `compare_finalists`.
+            rank: See `compare_finalists`.
+            distribution: See `compare_finalists`.
+            multiply_adds: See `compare_finalists`.
+
+        Returns:
+            Finalists in the order of `architectures`. The list is empty after an error that does not end the search.
         """
         assert self._validation is not None
         assert self._statistics is not None
         _log.info("comparing %d networks with the supernet's weights", len(architectures))
-        score = NetworkScore(
-            module, self._validation, self._statistics, trainer.strategy.batch_to_device, self._statistics_batches
-        )
-        with trainer.precision_plugin.val_step_context():
-            compared = compare_finalists(architectures, score.of, **ranking)
+        try:
+            score = NetworkScore(
+                module,
+                self._validation,
+                self._statistics,
+                trainer.strategy.batch_to_device,
+                self._statistics_batches,
+                trainer.limit_val_batches or 1.0,  # 0 only turns off the validation of epochs
+            )
+            with trainer.precision_plugin.val_step_context():
+                compared = compare_finalists(architectures, score.of, rank, distribution, multiply_adds)
+        except Exception as reason:  # the evaluator's own code runs here for the first time
+            if self._required:
+                raise
+            _log.warning(
+                "the %d most likely networks could not be compared, so the most likely one is exported; finalists=1 "
+                "skips the comparison: %s: %s", len(architectures), type(reason).__name__, reason,
+            )  # fmt: skip
+            return []
         scores = [finalist.score for finalist in compared]
         _log.info("%d networks compared: %s, %.4f to %.4f", len(scores), score.metric, min(scores), max(scores))
         return compared

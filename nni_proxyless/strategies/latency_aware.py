@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from torch import Tensor
@@ -42,6 +44,8 @@ class LatencyAwareStrategy(OneShotStrategy):
         budget: Latency budget; `None` for no budget.
         finalists: Number of most likely architectures that are compared at the end of the search, each with the
             supernet's weights; the best one is exported. 1 compares none.
+        finalists_required: Whether an error of the comparison ends the search. If not, the most likely architecture is
+            exported, and a warning is logged.
         **kwargs: Arguments of the NNI strategy that comes next in the method resolution order.
 
     Attributes:
@@ -59,6 +63,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         latency: LatencyTable | None,
         budget: BudgetRequest | None,
         finalists: int = 1,
+        finalists_required: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -80,7 +85,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         self._candidates: dict[str, tuple[Any, ...]] = {}
         self._costs: SpaceCosts | None = None
         self._description: dict[str, Any] | None = None
-        self._selection = FinalSelection()
+        self._selection = FinalSelection(finalists_required)
 
     @property
     def budget_ms(self) -> float | None:
@@ -149,11 +154,12 @@ class LatencyAwareStrategy(OneShotStrategy):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the state that Lightning does not save: plain data and tensors only."""
-        return {"chosen": self._chosen}
+        return {"chosen": self._chosen, "compared": [asdict(finalist) for finalist in self.compared]}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `extra_state` returned."""
         self._chosen = state.get("chosen")
+        self.compared = [Finalist(**finalist) for finalist in state.get("compared", [])]
 
     def checkpoint(self) -> dict[str, Any]:
         """Return the part of a checkpoint that `nni-proxyless decode` reads."""
@@ -167,10 +173,13 @@ class LatencyAwareStrategy(OneShotStrategy):
 
     def mutate_evaluator(self, evaluator: Any) -> Any:
         """Mutate the evaluator as NNI does, keep its loaders for the final selection, and add a callback to the fit."""
-        self._selection.use_evaluator(evaluator)
+        if isinstance(evaluator, Lightning):  # NNI refuses all others
+            self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
-        # The callback comes first, so that the evaluator's callbacks see the result in the last epoch.
-        evaluator.trainer.callbacks.insert(0, StrategyCallback(self))
+        # The callback comes first, so that the evaluator's callbacks see the result in the last epoch. It replaces that
+        # of an earlier search with the same evaluator.
+        others = [c for c in evaluator.trainer.callbacks if not isinstance(c, StrategyCallback)]
+        evaluator.trainer.callbacks[:] = [StrategyCallback(self), *others]
         return mutated
 
     def compare_on(self, validation: Any, statistics: Any, statistics_batches: int = STATISTICS_BATCHES) -> None:
@@ -277,7 +286,8 @@ class LatencyAwareStrategy(OneShotStrategy):
             others = [dict(finalist.choices) for finalist in ranked]
         else:
             others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)
-        return [first, *(choices for choices in others if choices != first)][: limit or max(self._num_finalists, 1)]
+        most = limit or (len(others) if self.compared else max(self._num_finalists, 1))
+        return [first, *(choices for choices in others if choices != first)][:most]
 
     def export_front(
         self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None

@@ -18,6 +18,7 @@ from ..supernet.freezing import WeightFreezer
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from ..supernet.pruning import forget_pruned, free_pruned, prune_improbable
+from ..supernet.space import describe_space
 from ..training.sgd import check_fused
 from .arch_optimizer import make_arch_optimizer
 from .arch_schedule import ArchSchedule
@@ -327,10 +328,10 @@ class ProxylessLightningModule(DartsLightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state that Lightning does not save: plain data and tensors only."""
         known = checkpoint.get(CHECKPOINT_KEY, {})  # written by the strategy's callback, which Lightning calls first
-        checkpoint[CHECKPOINT_KEY] = {
-            **known,
-            **search_state(self._gates, self._paths, self._schedule, self._reinforce.baseline, self.pruned),
-        }
+        spec = describe_space(self.training_module.model)
+        space = None if spec is None else spec.to_dict()
+        state = search_state(self._gates, self._paths, self._schedule, self._reinforce.baseline, self.pruned, space)
+        checkpoint[CHECKPOINT_KEY] = {**known, **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the state of a search.

@@ -1,7 +1,11 @@
-"""Score of a single network with the supernet's weights, computed by the evaluator's own validation."""
+"""Score of a single network with the supernet's weights, computed by the evaluator's own validation.
+
+Strategies use it for their finalists. `search.shared_weights` evaluates networks for recipes and reports.
+"""
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 import re
@@ -12,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torchmetrics
 from pytorch_lightning.utilities.data import extract_batch_size
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -24,13 +29,35 @@ from ..supernet.single_path import single_path
 _log = logging.getLogger(__name__)
 STATISTICS_BATCHES = 10
 _SEED = 0
-_HIGHER_IS_BETTER = re.compile(
-    r"(^|[_/.])(acc|accuracy|top_?[0-9]+|f1|auc|auroc|map|iou|miou|dice|r2|precision|recall|bleu|psnr|ssim|kappa|"
-    r"pearson|spearman|score|reward)([_/.0-9]|$)",
-    re.IGNORECASE,
+_HIGHER_IS_BETTER = frozenset(
+    [
+        "acc",
+        "accuracy",
+        "top",
+        "f1",
+        "f1score",
+        "auc",
+        "auroc",
+        "ap",
+        "map",
+        "iou",
+        "miou",
+        "dice",
+        "r2",
+        "precision",
+        "recall",
+        "bleu",
+        "psnr",
+        "ssim",
+        "kappa",
+        "pearson",
+        "spearman",
+        "score",
+        "reward",
+    ]
 )
-_LOWER_IS_BETTER = re.compile(
-    r"(^|[_/.])(loss|error|err|mse|rmse|mae|mape|nll|perplexity|ppl|cer|wer|eer)([_/.0-9]|$)", re.IGNORECASE
+_LOWER_IS_BETTER = frozenset(
+    ["loss", "error", "err", "mse", "rmse", "mae", "mape", "nll", "perplexity", "ppl", "cer", "wer", "eer"]
 )
 
 
@@ -62,6 +89,7 @@ class NetworkScore:
         statistics: Function that returns the loader whose first batches are used to estimate batch-norm statistics.
         to_device: Function that moves a batch to the module's device.
         statistics_batches: Number of batches for these statistics; 0 keeps those of the supernet.
+        limit: Largest number, or fraction, of each validation loader's batches (Lightning's `limit_val_batches`).
 
     Attributes:
         metric: Metric by which networks are compared; `None` before the first network has been scored.
@@ -74,17 +102,20 @@ class NetworkScore:
         statistics: Callable[[], Any],
         to_device: Callable[[Any], Any] = lambda batch: batch,
         statistics_batches: int = STATISTICS_BATCHES,
+        limit: int | float = 1.0,
     ) -> None:
         self.metric: Metric | None = None
         self._module = module
         self._validation = validation
+        self._limit = limit
+        self._directions: dict[str, bool] = {}
         self._to_device = to_device
         self._norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         with isolate_rng():
             torch.manual_seed(_SEED)
             wanted = statistics_batches if self._norms else 0
             # The batches are read only once, and are the same for all networks.
-            self._statistics = list(itertools.islice(_batches(statistics()), wanted))
+            self._statistics = list(itertools.islice(itertools.chain.from_iterable(_loaders(statistics())), wanted))
 
     @torch.no_grad()
     def of(self, sample: Mapping[str, Any]) -> float:
@@ -103,7 +134,7 @@ class NetworkScore:
             self._module.eval()
             means = self._validate()
         if self.metric is None:
-            self.metric = choose_metric(means, self._module)
+            self.metric = choose_metric(means, self._module, self._directions)
             _log.info("networks are compared by %s", self.metric)
         value = means[self.metric.name]
         return value if self.metric.higher_is_better else -value
@@ -119,41 +150,68 @@ class NetworkScore:
             norm.train()
         with _logged(self._module):
             for index, batch in enumerate(self._statistics):
-                self._module.training_step(self._to_device(batch), index)
+                _call(self._module.training_step, self._to_device(batch), index, 0, False)
 
     def _validate(self) -> dict[str, float]:
-        """Average the values that validation logs and returns over all batches, weighted by batch size."""
+        """Average the values that validation logs and returns over all batches, weighted by batch size.
+
+        A torchmetrics object that is logged is asked for its value over all batches instead. The numbers are rounded to
+        the accuracy of 32-bit floats, so that equally good networks have equal scores.
+        """
+        for metric in _torchmetrics(self._module):
+            metric.reset()
         validates = is_overridden("validation_step", self._module)
         step = self._module.validation_step if validates else self._module.training_step
         sums: dict[str, float] = {}
+        objects: dict[str, torchmetrics.Metric] = {}
         total = 0
-        loaders = self._validation()
-        for index, batch in enumerate(_batches(loaders)):
-            batch = self._to_device(batch)
-            with _logged(self._module) as logged:
-                returned = step(batch, index)
-            loss = returned.get("loss") if isinstance(returned, Mapping) else returned
-            if isinstance(loss, Tensor) and loss.numel() == 1:
-                logged.setdefault("loss", loss)
-            size = _size_of(batch)
-            total += size
-            for name, value in logged.items():
-                if (number := _number(value)) is not None:
-                    sums[name] = sums.get(name, 0.0) + size * number
+        loaders = _loaders(self._validation())
+        for number, loader in enumerate(loaders):
+            for index, batch in enumerate(itertools.islice(loader, self._most_batches(loader))):
+                batch = self._to_device(batch)
+                with _logged(self._module) as logged:
+                    returned = _call(step, batch, index, number, len(loaders) > 1)
+                loss = returned.get("loss") if isinstance(returned, Mapping) else returned
+                if isinstance(loss, Tensor) and loss.numel() == 1:
+                    logged.setdefault("loss", loss)
+                size = _size_of(batch)
+                total += size
+                objects |= {name: value for name, value in logged.items() if isinstance(value, torchmetrics.Metric)}
+                for name, value in logged.items():
+                    if (found := _number(value)) is not None:
+                        sums[name] = sums.get(name, 0.0) + size * found
         if not total:
             raise InputError("the validation loader has no batch to compare finalists on; set finalists=1")
-        return {name: value / total for name, value in sums.items()}
+        means = {name: value / total for name, value in sums.items()}
+        with _logged(self._module) as logged:
+            if validates and is_overridden("on_validation_epoch_end", self._module):
+                self._module.on_validation_epoch_end()
+        objects |= {name: value for name, value in logged.items() if isinstance(value, torchmetrics.Metric)}
+        for name, value in {**logged, **objects}.items():
+            if (found := _number(value.compute() if isinstance(value, torchmetrics.Metric) else value)) is not None:
+                means[name] = found
+        self._directions = {
+            name: metric.higher_is_better for name, metric in objects.items() if metric.higher_is_better is not None
+        }
+        return {name: float(f"{value:.6g}") for name, value in means.items()}
+
+    def _most_batches(self, loader: Any) -> int | None:
+        """Return the largest number of a loader's batches, as `Trainer(limit_val_batches=…)` sets it."""
+        if isinstance(self._limit, int):
+            return self._limit
+        return None if self._limit == 1.0 else int(len(loader) * self._limit)
 
 
-def choose_metric(means: Mapping[str, float], module: Any) -> Metric:
+def choose_metric(means: Mapping[str, float], module: Any, directions: Mapping[str, bool] | None = None) -> Metric:
     """Choose a metric among the values that the evaluator's validation logs, or the loss if there is no metric.
 
     A torchmetrics object states whether higher values are better. For all other values, the name decides, such as
-    `val_acc`.
+    `val_acc`. A name such as `val_dice_loss` counts as a loss.
 
     Args:
         means: Logged values by name.
         module: Lightning module of the evaluator, which may have a dictionary `metrics` of torchmetrics objects.
+        directions: Whether higher values are better, by name, where the evaluator logs torchmetrics objects.
 
     Raises:
         InputError: There is neither a metric nor a loss.
@@ -163,12 +221,10 @@ def choose_metric(means: Mapping[str, float], module: Any) -> Metric:
         direction = getattr(metric, "higher_is_better", None)
         if direction is not None:
             known |= {name: direction for name in means if name == key or name.endswith(f"_{key}")}
+    known |= directions or {}
     for name in means:
-        if name not in known and _HIGHER_IS_BETTER.search(name):
-            known[name] = True
-    for name in means:
-        if name not in known and _LOWER_IS_BETTER.search(name):
-            known[name] = False
+        if name not in known and (by_name := _direction(name)) is not None:
+            known[name] = by_name
     if not known:
         raise InputError(
             "the evaluator's validation_step logs no metric and returns no loss to compare finalists by (it logs "
@@ -178,13 +234,28 @@ def choose_metric(means: Mapping[str, float], module: Any) -> Metric:
     return Metric(ranked[0], known[ranked[0]])
 
 
-def _batches(loaders: Any) -> Iterator[Any]:
-    """Iterate over the batches of one loader, or of several loaders one after the other."""
-    if isinstance(loaders, Mapping):
-        loaders = list(loaders.values())
-    if isinstance(loaders, (list, tuple)):
-        return itertools.chain.from_iterable(loaders)
-    return iter(loaders)
+def _direction(name: str) -> bool | None:
+    """Return whether higher values are better according to the words of a name; `None` if no word is known."""
+    words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", name)]
+    words += [word.rstrip("0123456789") for word in words]  # such as top5
+    if not _LOWER_IS_BETTER.isdisjoint(words):
+        return False
+    return None if _HIGHER_IS_BETTER.isdisjoint(words) else True
+
+
+def _loaders(given: Any) -> list[Any]:
+    """Return the loaders of a single loader, or of several in a list or mapping."""
+    if isinstance(given, Mapping):
+        return list(given.values())
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _call(step: Callable[..., Any], batch: Any, index: int, loader: int, several: bool) -> Any:
+    """Call a step of the evaluator with the arguments that it takes: batch, its index, and the loader's index."""
+    taken = list(inspect.signature(step).parameters.values())
+    if len(taken) > 2 and (several or taken[2].default is inspect.Parameter.empty):
+        return step(batch, index, loader)
+    return step(batch, index) if len(taken) > 1 else step(batch)
 
 
 def _size_of(batch: Any) -> int:
@@ -197,34 +268,39 @@ def _size_of(batch: Any) -> int:
 
 
 def _number(value: Any) -> float | None:
-    if hasattr(value, "compute") and hasattr(value, "reset"):  # a torchmetrics object: take its value for this batch
-        value = getattr(value, "_forward_cache", None)
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 else None
     return float(value) if isinstance(value, (int, float)) else None
+
+
+def _torchmetrics(module: nn.Module) -> list[torchmetrics.Metric]:
+    return [m for m in module.modules() if isinstance(m, torchmetrics.Metric)]
 
 
 @contextmanager
 def _logged(module: Any) -> Iterator[dict[str, Any]]:
     """Collect the values that the evaluator's steps would log, instead of logging them."""
     found: dict[str, Any] = {}
-    before = module.__dict__.get("log")
+    before = {name: module.__dict__.get(name) for name in ("log", "log_dict")}
     module.log = lambda name, value, *_, **__: found.__setitem__(name, value)
+    module.log_dict = lambda values, *_, **__: found.update(values)
     try:
         yield found
     finally:
-        if before is None:
-            del module.log
-        else:
-            module.log = before
+        for name, own in before.items():
+            if own is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, own)
 
 
 @contextmanager
 def _kept(module: nn.Module) -> Iterator[None]:
-    """Restore buffers, momenta of batch-norms and training modes at the end."""
+    """Restore buffers, momenta of batch-norms, states of torchmetrics objects and training modes at the end."""
     buffers: Iterable[tuple[Tensor, Tensor]] = [(buffer, buffer.clone()) for buffer in module.buffers()]
     modes = [(m, m.training) for m in module.modules()]
     momenta = [(m, m.momentum) for m in module.modules() if isinstance(m, _BatchNorm)]
+    metrics = [(m, _state_of(m)) for m in _torchmetrics(module)]
     try:
         yield
     finally:
@@ -234,3 +310,10 @@ def _kept(module: nn.Module) -> Iterator[None]:
             norm.momentum = momentum
         for buffer, value in buffers:
             buffer.copy_(value)
+        for metric, state in metrics:
+            metric.__dict__.update(state)
+
+
+def _state_of(metric: torchmetrics.Metric) -> dict[str, Any]:
+    names = (*metric.metric_state, "_update_count", "_computed", "_forward_cache")
+    return {name: list(v) if isinstance(v := getattr(metric, name), list) else v for name in names}

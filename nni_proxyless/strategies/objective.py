@@ -1,5 +1,7 @@
 """Objectives that combine the loss and the expected latency in one number. All are functions of tensors.
 
+`strategies.search_objective` applies one of them to a supernet in an architecture step.
+
 | symbol | here | meaning |
 |---|---|---|
 | CE | `loss` | cross-entropy (or another loss) of the sampled network, a scalar |

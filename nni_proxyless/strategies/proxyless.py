@@ -71,6 +71,10 @@ class ProxylessNAS(LatencyAwareStrategy):
     ) -> None:
         of_nni = {key: settings.pop(key) for key in ("model_space", "engine") if key in settings}
         if arch_betas is not None:
+            if given := {"arch_beta1", "arch_beta2"} & set(settings):
+                raise InputError(
+                    f"arch_betas sets both betas, got {' and '.join(sorted(given))} too; give only one form"
+                )
             settings["arch_beta1"], settings["arch_beta2"] = arch_betas
         self.arch = ArchSettings.checked(settings)
         has_budget = budget_ms is not None or budget_fraction is not None
@@ -85,6 +89,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             latency=latency,
             budget=BudgetRequest.of(budget_ms, budget_fraction, hard=self.objective_name == "budget"),
             finalists=self.arch.num_finalists(has_budget),
+            finalists_required=self.arch.finalists is not None,
             mutation_hooks=mutation_hooks,
             **of_nni,
         )

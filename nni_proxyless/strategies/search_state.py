@@ -20,6 +20,7 @@ def search_state(
     schedule: ArchSchedule,
     baseline: MovingAverage,
     pruned: list[dict[str, Any]],
+    space: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Return the state of a search for its checkpoint.
 
@@ -29,9 +30,11 @@ def search_state(
         schedule: Schedule of learning rate, temperature and target latency.
         baseline: Moving average of REINFORCE's rewards.
         pruned: Pruned paths, each with epoch, label, candidate and the probability that it had.
+        space: Description of the space (`SpaceSpec.to_dict`); `None` if the space does not describe its operators.
     """
     return {
         "schema": CHECKPOINT_SCHEMA,
+        "space": space,
         "alpha": {label: gate.alpha.detach().cpu().clone() for label, gate in gates_by_label.items()},
         "candidates": {label: list(gate.candidates) for label, gate in gates_by_label.items()},
         "path_sampler": paths.generator.get_state(),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from ..errors import SpaceError
-from ..supernet import gates
+from . import gates
 from .gates import PathSample
 
 MAX_INPUT_SUBSETS = 256

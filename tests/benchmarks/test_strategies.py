@@ -14,7 +14,7 @@ from benchmarks.search_quality import all_budgets
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.latency import LatencyTable
-from nni_proxyless.search.prepare import prepare
+from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
 from nni_proxyless.strategies.latency_aware import LatencyAwareStrategy

@@ -115,7 +115,7 @@ def fake_device(folder: Path) -> Path:
 
 
 def test_a_noisy_device_is_measured(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
-    from nni_proxyless.latency.backends.onnx_runtime import export_onnx
+    from nni_proxyless.network.onnx_file import export_onnx
 
     backend = CommandBackend(command=f"{fake_device(tmp_path)} {{model}}", device="fake phone")
     protocol = Protocol(warmup_s=0, settle_s=0, sample_s=0, min_rounds=7, max_rounds=7)

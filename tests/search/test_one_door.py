@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -15,10 +16,11 @@ from nni_proxyless.errors import InputError
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.resources import experiment_file
-from nni_proxyless.search.make_strategy import make_strategy
-from nni_proxyless.search.recipe import Recipe
+from nni_proxyless.search.make_strategy import NNI_STRATEGIES, make_strategy
+from nni_proxyless.search.recipe import STRATEGIES, Recipe
 from nni_proxyless.settings import markdown_table
-from nni_proxyless.strategies.arch_settings import ArchSettings
+from nni_proxyless.strategies.arch_settings import ArchSettings, ObjectiveName
+from nni_proxyless.strategies.objective import OBJECTIVES
 from nni_proxyless.supernet.space import MobileNetV2Space
 from tests import toy
 from tests.helpers import REPOSITORY
@@ -40,6 +42,11 @@ def test_python_recipes_and_the_quickstart_do_the_same_search(tiny_spec: SpaceSp
     assert MobileNetV2Space(tiny_spec).entangled is Recipe.from_dict({}).entangle_weights is True
 
 
+def test_names_that_a_recipe_allows_are_the_names_that_exist() -> None:
+    assert set(STRATEGIES) == {"proxyless", *NNI_STRATEGIES}
+    assert set(get_args(ObjectiveName)) == set(OBJECTIVES)
+
+
 def test_every_architecture_setting_of_a_recipe_reaches_the_strategy(
     tiny_spec: SpaceSpec, tiny_table: LatencyTable
 ) -> None:
@@ -57,7 +64,8 @@ def test_every_architecture_setting_of_a_recipe_reaches_the_strategy(
     assert made.arch.to_dict() == changed
     python = ProxylessNAS(latency=tiny_table, **changed)
     assert python.arch == made.arch
-    pair = ProxylessNAS(**{**changed, "arch_beta1": 0.0, "arch_betas": (0.4, 0.5), "latency": tiny_table})
+    others = {key: value for key, value in changed.items() if key not in {"arch_beta1", "arch_beta2"}}
+    pair = ProxylessNAS(**others, arch_betas=(0.4, 0.5), latency=tiny_table)
     assert pair.arch == made.arch
 
 
@@ -106,3 +114,24 @@ def test_a_plain_search_has_the_defaults_too() -> None:
     strategy.mutate_model(toy.Features())
     assert strategy.budget_ms is None
     assert strategy.limit_ms is None
+
+
+class Own(ProxylessNAS):
+    """User's strategy with other defaults."""
+
+    def __init__(self, *, finalists: int = 16, arch_betas: tuple[float, float] = (0.0, 0.9), **kwargs: Any) -> None:
+        super().__init__(finalists=finalists, arch_betas=arch_betas, **kwargs)
+
+
+def test_a_subclass_keeps_its_defaults_and_gets_the_recipes_values(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable
+) -> None:
+    own = f"{__name__}:Own"
+    made = make_strategy(Recipe.from_dict({"strategy": own, "arch_beta1": 0.5}), tiny_table, tiny_spec, 10)
+    assert isinstance(made, Own)
+    assert (made.arch.finalists, made.arch.arch_beta1, made.arch.arch_beta2) == (16, 0.5, Recipe().arch_beta2)
+    made = make_strategy(Recipe.from_dict({"strategy": own, "finalists": 3}), tiny_table, tiny_spec, 10)
+    assert isinstance(made, Own)
+    assert made.arch.finalists == 3
+    with pytest.raises(InputError, match="arch_betas sets both betas, got arch_beta1 too"):
+        ProxylessNAS(arch_betas=(0.4, 0.5), arch_beta1=0.4)

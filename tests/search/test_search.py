@@ -35,7 +35,7 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.search.epoch_callback import EpochCallback
-from nni_proxyless.search.prepare import prepare
+from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
 from nni_proxyless.search.shared_weights import decode_finalists
@@ -106,6 +106,14 @@ def test_a_search_that_is_interrupted_goes_on_as_if_it_had_not_been(
     same(recipe_file.parent / "whole", output)
     pruned = [(recipe_file.parent / name / "pruned.csv").read_text() for name in ("whole", "parts")]
     assert pruned[0] == pruned[1]
+
+
+def test_the_history_is_kept_under_the_name_of_version_0_1(recipe_file: Path) -> None:
+    """A search that version 0.1 began continues with its history. So the name must not follow the class."""
+    _, output = searched(recipe_file, "out", epochs=3)
+    content = torch.load(output / "checkpoint.ckpt", weights_only=True)
+    assert len(content["callbacks"]["Recorder"]["rows"]) == 3
+    assert content["nni_proxyless"]["space"]["schema"] == "nni-proxyless/space@1"
 
 
 def test_a_folder_of_another_recipe_is_begun_anew(recipe_file: Path) -> None:
@@ -238,7 +246,7 @@ RANKS = """
 import sys, torch
 from pathlib import Path
 from nni_proxyless.search.epoch_callback import EpochCallback
-from nni_proxyless.search.prepare import prepare
+from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
 
@@ -492,6 +500,7 @@ def test_reports_are_numbered_without_gaps(recipe_file: Path) -> None:
         {},
         {"arch_gradient": "two_path", "entangle_weights": False, "prune_below": 0.15},
         {"strategy": "gumbel_darts", "epochs": 3},
+        {"seed": 1, "bn_batches": 2},
     ],
 )
 def test_finalists_of_a_search_that_is_over(settings: dict[str, Any], recipe_file: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import torchmetrics
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Regression, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.experiment import NasExperiment
@@ -20,15 +22,17 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import ProxylessNAS
+from nni_proxyless.decoding.distribution import ArchitectureDistribution
 from nni_proxyless.errors import InputError, SpaceError
-from nni_proxyless.strategies.baselines import (
+from nni_proxyless.strategies.finalists import best, compare_finalists
+from nni_proxyless.strategies.network_score import NetworkScore, choose_metric
+from nni_proxyless.strategies.nni_strategies import (
     LatencyDARTS,
     LatencyENAS,
     LatencyGumbelDARTS,
     LatencyNniProxyless,
     RandomSearch,
 )
-from nni_proxyless.strategies.network_score import NetworkScore, choose_metric
 from nni_proxyless.supernet.single_path import single_path
 from tests import toy
 
@@ -325,8 +329,6 @@ def test_a_search_ended_by_steps_compares_too() -> None:
 
 
 def test_metrics_are_told_by_torchmetrics_and_by_names() -> None:
-    import torchmetrics
-
     module = nn.Module()
     assert choose_metric({"val_loss": 1.0, "val_acc": 0.5}, module).name == "val_acc"
     assert choose_metric({"val_loss": 1.0, "valid/mIoU": 0.5}, module).name == "valid/mIoU"
@@ -355,3 +357,128 @@ def test_a_module_that_is_no_single_path_is_named() -> None:
     message = r"'0' is a Odd, which cannot be run as part of a single network.*finalists=1"
     with pytest.raises(SpaceError, match=message), single_path(nn.Sequential(Odd()), {}):
         pytest.fail("it was run")
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [
+        ("val_top1_error", False), ("val_dice_loss", False), ("val_iou_loss", False), ("precision_loss", False),
+        ("val_top5_err", False), ("val_top5", True), ("val_f1score", True), ("val/Acc@1", True), ("val_ap", True),
+        ("valAccuracy", True), ("val_mAP50", True), ("r2", True),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_name_say_which_direction_is_better(name: str, higher: bool) -> None:
+    means = {name: 0.5} if "err" in name else {"val_loss": 1.0, name: 0.5}
+    found = choose_metric(means, nn.Module())
+    assert (found.name, found.higher_is_better) == ("val_loss" if "loss" in name and not higher else name, higher)
+
+
+class WithObject(OwnModule):
+    """Logs a torchmetrics object, which training updates too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.measure = torchmetrics.classification.MulticlassAccuracy(num_classes=2, average="micro")
+
+    def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
+        self.measure(self(batch["x"]), batch["y"])
+        return nn.functional.cross_entropy(self(batch["x"]), batch["y"])
+
+    def validation_step(self, batch: dict[str, Tensor], dataloader_idx: int) -> None:  # type: ignore[override]
+        self.measure.update(self(batch["x"]), batch["y"])
+        self.log("val_measure", self.measure)
+
+
+class AtTheEnd(OwnModule):
+    """Logs its metric only at the end of validation, and takes the index of the loader."""
+
+    def validation_step(self, batch: dict[str, Tensor], index: int, dataloader_idx: int) -> None:  # type: ignore[override]
+        assert dataloader_idx == 0
+        self.hits = [] if index == 0 else self.hits
+        self.hits += (self(batch["x"]).argmax(1) == batch["y"]).tolist()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({"val_hit_accuracy": sum(self.hits) / len(self.hits)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [(WithObject, "val_measure (higher is better)"), (AtTheEnd, "val_hit_accuracy (higher is better)")],
+)
+def test_metrics_of_the_whole_validation_are_those_of_networks_on_their_own(kind: type[Any], metric: str) -> None:
+    evaluator = Lightning(
+        kind(), Trainer(max_epochs=1, **QUIET), train_dataloaders=DataLoader(DictData(0), batch_size=24),
+        val_dataloaders=DataLoader(DictData(1), batch_size=24),
+    )  # fmt: skip
+    strategy = run(ProxylessNAS(finalists=1, seed=0), Mixed(), evaluator)
+    module = strategy.oneshot_module.training_module
+    kept = getattr(module, "measure", None)
+    before = None if kept is None else (kept._update_count, kept.tp.clone())
+    score = NetworkScore(
+        module, lambda: DataLoader(DictData(1), batch_size=24), lambda: DataLoader(DictData(0), batch_size=24),
+        statistics_batches=4,
+    )  # fmt: skip
+    for first, depth in itertools.product(("wide", "deep"), (1, 3)):
+        sample = {"a": first, "depth": depth, "input": [0]}
+        assert score.of(sample) == pytest.approx(by_hand(strategy, sample, classes(1), classes(0)), abs=1e-5)
+    assert str(score.metric) == metric
+    if kept is not None and before is not None:
+        assert kept._update_count == before[0]
+        assert torch.equal(kept.tp, before[1])
+
+
+def test_the_trainers_limit_of_validation_batches_is_kept() -> None:
+    strategy = run(ProxylessNAS(finalists=1, seed=0), Mixed(), toy_like_evaluator())
+    sample = {"a": "wide", "depth": 1, "input": [0]}
+    part = TensorDataset(*(tensor[:48] for tensor in classes(1).tensors))
+    for limit in (2, 0.5):
+        score = NetworkScore(
+            strategy.oneshot_module.training_module,
+            lambda: DataLoader(classes(1), batch_size=24),
+            lambda: DataLoader(classes(0), batch_size=24),
+            statistics_batches=4,
+            limit=limit,
+        )
+        assert score.of(sample) == pytest.approx(by_hand(strategy, sample, part, classes(0)), abs=1e-6)
+
+
+def test_a_score_that_is_not_finite_only_counts_as_the_worst() -> None:
+    candidates = {"layer": ("a", "b", "c")}
+    distribution = ArchitectureDistribution(candidates, {"layer": torch.tensor([0.4, 0.3, 0.3])})
+    given = {"a": math.nan, "b": 0.2, "c": 0.9}
+    found = compare_finalists(
+        [{"layer": name} for name in given],
+        lambda choices: given[choices["layer"]],
+        lambda _architectures, scores: list(scores),
+        distribution,
+        None,
+    )
+    assert [finalist.ranked_by for finalist in found] == [0.2, 0.2, 0.9]
+    assert math.isnan(found[0].score)
+    assert best(found).choices == {"layer": "c"}
+
+
+def test_a_comparison_that_fails_ends_only_a_search_that_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    class Fails(LightningModule):
+        def training_step(self, batch: Any, _index: int) -> Tensor:
+            return nn.functional.cross_entropy(self.model(batch[0]), batch[1])
+
+        def validation_step(self, batch: Any, index: int) -> None:
+            raise ValueError("no validation here")
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.02)
+
+    def evaluator() -> Any:
+        data = [DataLoader(toy.feature_data(seed), batch_size=64) for seed in (0, 1)]
+        trainer = Trainer(max_epochs=1, **QUIET)
+        return Lightning(Fails(), trainer, train_dataloaders=data[0], val_dataloaders=data[1])
+
+    with pytest.raises(ValueError, match="no validation here"):
+        run(ProxylessNAS(latency=toy.table(), budget_ms=5.4, finalists=4), toy.Features(), evaluator())
+    assert "could not be compared" not in caplog.text
+    strategy = run(ProxylessNAS(latency=toy.table(), budget_ms=5.4, seed=0), toy.Features(), evaluator())
+    assert "could not be compared, so the most likely one is exported" in caplog.text
+    assert "ValueError: no validation here" in caplog.text
+    assert strategy.compared == []
+    assert strategy.decoded_choices() == strategy.distribution().most_likely(5.4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import inspect
 import json
 import subprocess
 import sys
@@ -112,6 +113,50 @@ def test_import_paths_of_version_0_1_keep_working(old: str, tmp_path: Path) -> N
             assert getattr(module, name) is getattr(today, name)
     with pytest.raises(AttributeError, match="no_such_name"):
         module.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("old", "names"),
+    {
+        "baselines": "Baseline LatencyDARTS LatencyENAS LatencyGumbelDARTS LatencyNniProxyless RandomSearch",
+        "cli_latency": "measure",
+        "decode": "most_likely_within front draw_within",
+        "evaluator": "ImageClassification SGD accuracy",
+        "gates": "path_probs sample_path sample_pair straight_through_gates gated_sum log_likelihood",
+        "judge": "Judge decode_finalists",
+        "latency.backends": "make_backend",
+        "latency.fit": "fit_table",
+        "latency.measure": "measure_table draw_architectures random_architecture",
+        "latency.onnx_backend": "OnnxRuntimeBackend export_onnx quantize_static",
+        "latency.sampling": "sample_interleaved Protocol NETWORK_PROTOCOL OPERATOR_PROTOCOL CALIBRATION_PROTOCOL",
+        "nni_bridge.cells": "Cell Rules Trial MAX_CELLS find_cell parse_search_space",
+        "ranking": "additive_fit with_opinions rank_values",
+        "recorder": "Recorder Record Prepared prepare load_recipe_data",
+        "reinforce": "Baseline",
+        "search": "run_search prepare load_recipe_data",
+        "search_checkpoint": "SearchCheckpoint",
+        "strategies": "make_strategy",
+        "strategy": "ProxylessNAS",
+    }.items(),
+)
+def test_names_of_version_0_1_are_found_where_they_were(old: str, names: str) -> None:
+    import importlib
+
+    module = importlib.import_module(f"nni_proxyless.{old}")
+    values = [getattr(module, name) for name in names.split()]
+    assert not any(inspect.ismodule(value) for value in values)
+
+
+def test_importing_a_module_of_a_package_imports_nothing_else() -> None:
+    commands = [
+        "from nni_proxyless.supernet import gates",
+        "from nni_proxyless.strategies import compatibility",
+        "from nni_proxyless.search import targets",
+    ]
+    assert loaded_after(commands, "nni") == dict.fromkeys(commands, False)
+    # The doctor must run where torch and NNI are missing or do not fit.
+    assert loaded_after(["nni_bridge.doctor"], "torch") == {"nni_bridge.doctor": False}
+    assert loaded_after(["nni_bridge.doctor"], "nni") == {"nni_bridge.doctor": False}
 
 
 def test_modules_of_version_0_1_that_are_packages_today_keep_their_names() -> None:

@@ -25,10 +25,10 @@ from typing import Any
 from torch import nn
 
 from ...errors import InputError, MissingDependencyError, RunError
+from ...network.onnx_file import export_onnx
 from ..device import Device
 from ..protocol import Protocol
 from .base import Backend, Workload, one_of
-from .onnx_runtime import export_onnx
 
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 # Matches a number that is not part of a word, optionally followed by its unit: 12.3, 12.3ms, avg=1.23e1.

@@ -36,13 +36,11 @@ class Regression:
         intercept: Cost that every network has, in milliseconds.
         left_out: Leave-one-out residuals: (measured - predicted) / measured of each network predicted from all others,
             shape (n,).
-        weights: Weight of each network in the fit, from 0 to 1.25, shape (n,).
     """
 
     costs: FloatArray
     intercept: float
     left_out: FloatArray
-    weights: FloatArray
 
 
 def regress(features: FloatArray, latency_ms: FloatArray, priors: Sequence[FloatArray]) -> Regression:
@@ -73,7 +71,7 @@ def regress(features: FloatArray, latency_ms: FloatArray, priors: Sequence[Float
         left_out = left_out / relative
         if round_number < _REWEIGHTINGS:
             weights = student_weights(left_out - np.median(left_out))
-    return Regression(level * costs, level * (1.0 + intercept), left_out, weights)
+    return Regression(level * costs, level * (1.0 + intercept), left_out)
 
 
 def _solve(

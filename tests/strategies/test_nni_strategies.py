@@ -21,10 +21,11 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search import run as search
 from nni_proxyless.search.epoch_callback import EpochCallback
 from nni_proxyless.search.make_strategy import make_strategy
-from nni_proxyless.search.prepare import prepare
+from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import STRATEGIES, Recipe
 from nni_proxyless.search.run import run_search
-from nni_proxyless.strategies.baselines import (
+from nni_proxyless.strategies.network_score import NetworkScore
+from nni_proxyless.strategies.nni_strategies import (
     LatencyDARTS,
     LatencyENAS,
     LatencyGumbelDARTS,
@@ -32,7 +33,6 @@ from nni_proxyless.strategies.baselines import (
     RandomSearch,
     RewardTerm,
 )
-from nni_proxyless.strategies.network_score import NetworkScore
 from nni_proxyless.strategies.proxyless import ProxylessNAS
 from nni_proxyless.training.image_classification import ImageClassification
 
@@ -253,7 +253,9 @@ def test_drawn_networks_are_within_any_feasible_budget(tiny_spec: SpaceSpec, tin
     assert len(draw_within(costs.candidates, costs, costs.largest, 8, random.Random(0))) == 8
 
 
-@pytest.mark.parametrize("name", ["tests.strategies.test_baselines:Mine", "tests.strategies.test_baselines:MyDARTS"])
+@pytest.mark.parametrize(
+    "name", ["tests.strategies.test_nni_strategies:Mine", "tests.strategies.test_nni_strategies:MyDARTS"]
+)
 def test_a_strategy_of_the_users_own(name: str, recipe_file: Path) -> None:
     found, _ = searched(recipe_file, "out", strategy=name)
     assert found.strategy == name
@@ -265,7 +267,7 @@ def test_a_strategy_of_the_users_own(name: str, recipe_file: Path) -> None:
 def test_a_subclass_of_proxyless_has_its_keys(
     recipe_file: Path, tiny_spec: SpaceSpec, tiny_table: LatencyTable
 ) -> None:
-    settings = {"strategy": "tests.strategies.test_baselines:MyProxyless", "strategy_args": {"colour": "blue"}}
+    settings = {"strategy": "tests.strategies.test_nni_strategies:MyProxyless", "strategy_args": {"colour": "blue"}}
     settings |= {"arch_gradient": "reinforce", "reinforce_samples": 3, "warmup_epochs": 2, "epochs": 5, "seed": 7}
     made = make_strategy(Recipe.load(recipe_file, settings), tiny_table, tiny_spec, 4)
     assert isinstance(made, MyProxyless)

@@ -226,7 +226,8 @@ class LatencyENAS(NniStrategy, ENAS):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         super().load_extra_state(state)
-        self.oneshot_module.policy.optim.load_state_dict(dict(state["optimizer"]))
+        if "optimizer" in state:  # version 0.1 saved none in searches without a recipe
+            self.oneshot_module.policy.optim.load_state_dict(dict(state["optimizer"]))
 
     def path_probs(self) -> dict[str, Tensor]:
         """Return the marginal path probabilities of each label under the controller, shape (num_candidates,), float64.
