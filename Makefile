@@ -16,8 +16,8 @@ $(READY): pyproject.toml
 quickstart: $(READY)
 	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
 
-# Two tests at a time, each on one core.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Three tests at a time, each on one core: the end-to-end tests often wait for NNI's manager.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=25
 
 # All tests, the slow end-to-end ones included.
 test: $(READY)

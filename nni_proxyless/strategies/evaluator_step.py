@@ -41,13 +41,13 @@ def logging_as(module: Any, log: Callable[..., None], prefix: str) -> Iterator[N
         module.log = plain
 
 
-def check_finite(value: Tensor, kind: str, epoch: int, batch_idx: int) -> Tensor:
+def check_finite(value: Tensor, kind: str, module: Any, batch_idx: int) -> Tensor:
     """Return a scalar if it is finite.
 
     Args:
         value: Scalar to check.
         kind: Name of the scalar in the message, as in "loss of the weights".
-        epoch: Number of the epoch, counted from 0.
+        module: Lightning module, whose trainer knows the epoch.
         batch_idx: Number of the batch, counted from 0.
 
     Raises:
@@ -55,7 +55,7 @@ def check_finite(value: Tensor, kind: str, epoch: int, batch_idx: int) -> Tensor
     """
     if not bool(torch.isfinite(value)):
         raise RunError(
-            f"the {kind} became {value.item()} in epoch {epoch + 1}, step {batch_idx + 1}; "
+            f"the {kind} became {value.item()} in epoch {module.trainer.current_epoch + 1}, step {batch_idx + 1}; "
             "lower the learning rate or set gradient_clip_val"
         )
     return value

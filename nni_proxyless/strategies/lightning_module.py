@@ -345,4 +345,4 @@ class ProxylessLightningModule(DartsLightningModule):
         free_pruned(self.training_module.model)
 
     def _finite(self, value: Tensor, kind: str, batch_idx: int) -> Tensor:
-        return check_finite(value, kind, self.trainer.current_epoch, batch_idx)
+        return check_finite(value, kind, self, batch_idx)

@@ -236,7 +236,9 @@ def choose_metric(means: Mapping[str, float], module: Any, directions: Mapping[s
 
 def _direction(name: str) -> bool | None:
     """Return whether higher values are better according to the words of a name; `None` if no word is known."""
-    words = [word.lower() for word in re.split(r"[^A-Za-z0-9]+|(?<=[a-z])(?=[A-Z])", name)]
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    parts += [word for part in parts for word in re.split(r"(?<=[a-z])(?=[A-Z])", part)]  # such as valAcc
+    words = [part.lower() for part in parts]
     words += [word.rstrip("0123456789") for word in words]  # such as top5
     if not _LOWER_IS_BETTER.isdisjoint(words):
         return False

@@ -39,6 +39,7 @@ from nni_proxyless.search.make_strategy import make_strategy
 from nni_proxyless.search.recipe import Recipe
 from tests.helpers import REPOSITORY
 from tests.supernet.test_gates import finite_difference
+from tests.supernet.test_supernet import Zoo
 
 
 class Absolute(nn.Module):
@@ -509,8 +510,10 @@ def test_alphas_come_in_the_same_order_in_every_process() -> None:
         "from tests.supernet.test_supernet import Zoo; from nni_proxyless import ProxylessNAS;"
         "s = ProxylessNAS(); s.mutate_model(Zoo()); print('order', list(s._gates))"
     )
-    orders = set()
-    for seed in ("1", "2", "3"):
+    here = ProxylessNAS()
+    here.mutate_model(Zoo())
+    orders = {f"order {list(here._gates)}"}
+    for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True, text=True, check=True, cwd=REPOSITORY, env={**os.environ, "PYTHONHASHSEED": seed},

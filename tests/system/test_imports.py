@@ -119,9 +119,9 @@ def test_import_paths_of_version_0_1_keep_working(old: str, tmp_path: Path) -> N
     ("old", "names"),
     {
         "baselines": "Baseline LatencyDARTS LatencyENAS LatencyGumbelDARTS LatencyNniProxyless RandomSearch",
-        "cli_latency": "measure",
+        "cli_latency": "add_commands",
         "decode": "most_likely_within front draw_within",
-        "evaluator": "ImageClassification SGD accuracy",
+        "evaluator": "ImageClassification FusedSGD accuracy make_sgd",
         "gates": "path_probs sample_path sample_pair straight_through_gates gated_sum log_likelihood",
         "judge": "Judge decode_finalists",
         "latency.backends": "make_backend",
