@@ -60,7 +60,7 @@ class RetrainRecord:
         return asdict(self)
 
 
-Report = Callable[[RetrainRecord, int | None], None]
+RetrainReport = Callable[[RetrainRecord, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def load_architecture(recipe: RetrainRecipe) -> Architecture:
 def run_retraining(
     prepared: PreparedRetraining,
     output: Path,
-    report: Report | None = None,
+    report: RetrainReport | None = None,
     trial_parameters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train a network, and write weights, model card, history, checkpoint and TensorBoard logs to a folder.
@@ -186,7 +186,7 @@ def run_retraining(
     trainer.fit(module, loader, ckpt_path=str(checkpoint) if interrupted else None)
     if not epochs.rows:
         raise RunError("the retraining ended without finishing an epoch")
-    save_weights(epochs.judged(module), output / results_folder.WEIGHTS_LAST)
+    save_weights(epochs.evaluated(module), output / results_folder.WEIGHTS_LAST)
     card = model_card(
         recipe,
         architecture,
@@ -246,7 +246,7 @@ class _Epochs(pl.Callback):
         best: Row with the best validation accuracy; the first one if several are equal.
     """
 
-    def __init__(self, prepared: PreparedRetraining, output: Path, steps: int, report: Report | None) -> None:
+    def __init__(self, prepared: PreparedRetraining, output: Path, steps: int, report: RetrainReport | None) -> None:
         self._recipe = prepared.recipe
         self._output = output
         self._report = report
@@ -266,7 +266,7 @@ class _Epochs(pl.Callback):
     def best_record(self) -> RetrainRecord:
         return RetrainRecord(**{key: self.best[key] for key in ("default", "top5", "train_loss")})
 
-    def judged(self, module: Any) -> nn.Module:
+    def evaluated(self, module: Any) -> nn.Module:
         """The network that is validated and saved: the moving average of the weights, if there is one."""
         network = module.model if self._average is None else self._average.module
         assert isinstance(network, nn.Module)
@@ -307,7 +307,7 @@ class _Epochs(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not self._losses:
             return  # after a resume, Lightning first ends the checkpoint's epoch once more, without a step
-        network = self.judged(module)
+        network = self.evaluated(module)
         top1, top5 = accuracies(network, self._validation, (1, 5))
         module.train()
         record = RetrainRecord(top1, top5, float(torch.stack(self._losses).mean()))

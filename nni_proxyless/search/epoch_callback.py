@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..latency import this_device
 from ..network.architecture import Architecture
 from ..network.plain_network import Network
 from ..process_memory import peak_memory_mib
+from ..strategies.exported import installed_versions
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..training.trainer import seed_epoch
 from .parallel import share_buffers
@@ -33,7 +33,7 @@ from .shared_weights import SharedWeightEvaluator
 from .warmup import SharedWarmup
 
 _log = logging.getLogger(__name__)
-Report = Callable[["Record", int | None], None]
+SearchReport = Callable[["Record", int | None], None]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class EpochCallback(pl.Callback):
         warmup: Shared warm-up of the search; `None` if the search has none.
     """
 
-    def __init__(self, prepared: Prepared, strategy: LatencyAwareStrategy, output: Path, report: Report | None) -> None:
+    def __init__(
+        self, prepared: Prepared, strategy: LatencyAwareStrategy, output: Path, report: SearchReport | None
+    ) -> None:
         self._prepared = prepared
         self._strategy = strategy
         self._output = output
@@ -166,7 +168,7 @@ class EpochCallback(pl.Callback):
             "peak_memory_mib": round(peak_memory_mib(), 1),
             "peak_cuda_memory_mib": cuda,
             "machine": asdict(this_device()),
-            "versions": {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")},
+            "versions": installed_versions(),
         }
 
     def _write_finalists(self) -> None:

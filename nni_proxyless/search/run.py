@@ -33,7 +33,7 @@ from ..process_memory import keep_freed_memory
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.trainer import check_hardware, is_interrupted, make_trainer, uses_channels_last
-from .epoch_callback import EpochCallback, Report
+from .epoch_callback import EpochCallback, SearchReport
 from .make_strategy import make_strategy
 from .parallel import PathParallelStrategy
 from .prepared import Prepared
@@ -47,7 +47,7 @@ _log = logging.getLogger(__name__)
 def run_search(
     prepared: Prepared,
     output: Path,
-    report: Report | None = None,
+    report: SearchReport | None = None,
     trial_parameters: Mapping[str, Any] | None = None,
 ) -> Architecture:
     """Search for an architecture, and write it to a folder with the history, latency table, checkpoint and logs.

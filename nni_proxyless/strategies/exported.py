@@ -14,6 +14,11 @@ from ..network.architecture import Architecture
 from ..supernet.space import describe_space
 
 
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the packages on which the result of a search depends."""
+    return {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")}
+
+
 def exported_architecture(
     supernet: ModelSpace, candidates: Mapping[str, tuple[Any, ...]], choices: Mapping[str, Any], **details: Any
 ) -> Architecture:
@@ -25,8 +30,7 @@ def exported_architecture(
         choices: Mapping from labels to the chosen candidates.
         **details: Further fields of `Architecture`.
     """
-    versions = {name: version(name) for name in ("nni-proxyless", "nni", "torch", "pytorch-lightning")}
-    details = {"versions": versions, **details}
+    details = {"versions": installed_versions(), **details}
     spec = describe_space(supernet)
     if spec is not None:
         return Architecture.of_space(spec, choices, **details)
