@@ -1,7 +1,7 @@
 """Results that version 0.1 recorded are read, decoded and continued.
 
-`tests/recorded/interrupted_0_1` is a search of three epochs that was killed in its last one. `tests/recorded/quickstart`
-has finished searches and retrainings.
+`tests/recorded/interrupted_0_1` is a search of three epochs that was killed in its last one.
+`tests/recorded/quickstart` has finished searches and retrainings.
 """
 
 from __future__ import annotations
