@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs-check clean
+.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs-check package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,13 +19,13 @@ quickstart: $(READY)
 # Three tests at a time, each on one core: the end-to-end tests often wait for NNI's manager.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=25
 
-# All tests, the slow end-to-end ones included.
+# All tests, the slow end-to-end ones included, except those of `docs-check` and `package-check`.
 test: $(READY)
 	$(BIN)/python -m pip check
-	$(PARALLEL) -m "not documentation"
+	$(PARALLEL) -m "not documentation and not packaging"
 
 test-fast: $(READY)
-	$(PARALLEL) -m "not slow and not documentation"
+	$(PARALLEL) -m "not slow and not documentation and not packaging"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -52,6 +52,10 @@ search-quality: $(READY)
 # What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)
 	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py
+
+# The wheel runs a search in an empty environment.
+package-check: $(READY)
+	$(BIN)/python -m pytest -m packaging tests/system
 
 clean:
 	rm -rf $(VENV) build dist results

@@ -83,8 +83,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> Iterator[Workplace]:
+def workplace(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """Workplace that shares its measured latency tables with the others of the same test run."""
     place = Workplace(tmp_path)
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "tables"
+    shared.mkdir(exist_ok=True)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "tables").symlink_to(shared, target_is_directory=True)
     yield place
     for process in place.processes():
         process.kill()

@@ -79,6 +79,7 @@ def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> N
     wait_until(lambda: not workplace.processes())
 
 
+@pytest.mark.packaging
 def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(REPOSITORY)]
     subprocess.run(build, check=True, capture_output=True)
