@@ -20,7 +20,7 @@ KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", 
 
 def test_several_architectures_are_retrained_through_the_manager(workplace: Workplace) -> None:
     workplace.experiment = workplace.folder / "experiments" / "retrain"
-    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "threads": 1})
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "threads": 1, "finalists": 4})
     done = workplace.command("nni-proxyless", "run", "experiments/retrain/config.yml", "--port", str(workplace.port))
     assert done.returncode == 0, done.stderr
     assert "trial 0 result 2: accuracy" in done.stderr

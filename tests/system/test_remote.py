@@ -49,7 +49,7 @@ def test_the_remote_experiment_comes_back_in_its_metrics(worker: tuple[int, Path
     port, key = worker
     shutil.copytree(REPOSITORY / "experiments" / "remote", workplace.folder / "experiments" / "remote")
     workplace.experiment = workplace.folder / "experiments" / "remote"
-    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "finalists": 4})
     config = yaml.safe_load((workplace.experiment / "config.yml").read_text())
     (machine,) = config["trainingService"]["machineList"]
     machine.update(
