@@ -11,7 +11,7 @@ import errno
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -141,29 +141,33 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words of the command line; those of the process by default.
     """
     options = build_parser().parse_args(arguments)
-    _quiet_third_parties()
+    with _log_of_a_command():
+        sys.exit(_exit_code(options))
+
+
+def _exit_code(options: argparse.Namespace) -> int:
+    """Run a command, and say in one line why it failed."""
     try:
-        code = options.run(options)
+        return int(options.run(options))
     except ProxylessError as error:
         if options.debug:
             raise
         _one_line(options.command, error)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         sys.stderr.write(f"nni-proxyless {options.command}: interrupted\n")
-        sys.exit(130)
+        return 130
     except Exception as error:
         if options.debug:
             raise
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             where = f" {error.filename}" if error.filename else ""
             _one_line(options.command, f"cannot write{where}: {error.strerror}; what was there before is untouched")
-            sys.exit(1)
+            return 1
         # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
-        sys.exit(1)
-    sys.exit(code)
+        return 1
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -311,13 +315,17 @@ def _one_line(command: str, error: object) -> None:
     sys.stderr.flush()
 
 
-def _quiet_third_parties() -> None:
-    """Set up logging, and silence messages of other packages that a user cannot act on."""
+@contextlib.contextmanager
+def _log_of_a_command() -> Iterator[None]:
+    """Print our log to standard error, and silence messages of other packages that a user cannot act on.
+
+    Afterwards our logger is as before, for programs that call `main` themselves.
+    """
+    before = _log.handlers, _log.propagate, _log.level
     # The handler is added to our own logger instead of the root logger: NNI's handler would print every line again.
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    _log.handlers = [handler]
-    _log.propagate = False
+    _log.handlers, _log.propagate = [handler], False
     _log.setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     with contextlib.suppress(ImportError):
@@ -327,3 +335,8 @@ def _quiet_third_parties() -> None:
         notices.notices.clear()
     for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
         warnings.filterwarnings("ignore", message=message)
+    try:
+        yield
+    finally:
+        _log.handlers, _log.propagate = before[:2]
+        _log.setLevel(before[2])
