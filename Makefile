@@ -16,8 +16,8 @@ $(READY): pyproject.toml
 quickstart: $(READY)
 	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
 
-# Three tests at a time, each on one core: the end-to-end tests often wait for NNI's manager.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder --durations=25
+# Four tests at a time, each on one core: the end-to-end tests often wait for NNI's manager.
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder --durations=25
 
 # All tests, the slow end-to-end ones included, except those of `docs-check` and `package-check`.
 test: $(READY)
@@ -51,7 +51,7 @@ search-quality: $(READY)
 
 # What the documentation says of names, commands and files is true, and its command and Python blocks run.
 docs-check: $(READY)
-	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py
+	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py tests/benchmarks/test_pages.py
 
 # The wheel runs a search in an empty environment.
 package-check: $(READY)

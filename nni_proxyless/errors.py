@@ -27,6 +27,10 @@ class SpaceError(InputError):
     """A search space that does not exist, or whose description is inconsistent."""
 
 
+class UnsupportedSpaceError(SpaceError, TypeError):
+    """A model space with choices of a kind that the strategy does not search. NNI raises a `TypeError` there."""
+
+
 class LatencyTableError(InputError):
     """A latency table that cannot be read or contains impossible values."""
 

@@ -44,7 +44,7 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
     "model_card": ("deploy.model_card",),
     "objective": ("strategies.objective",),
     "operators": ("network.operators", "network.blocks", "network.plain_network", "supernet.entangling"),
-    "parallel": ("search.parallel",),
+    "parallel": ("strategies.path_parallel",),
     "penalty": ("strategies.penalty",),
     "profiler": ("nni_spaces.profiler",),
     "pruning": ("supernet.pruning",),

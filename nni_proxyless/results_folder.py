@@ -21,6 +21,9 @@ TENSORBOARD = "tensorboard"
 WEIGHTS = "weights.pt"
 WEIGHTS_LAST = "weights_last.pt"
 
+# Between several warnings of an epoch, in the column `warnings` of the history.
+WARNING_SEPARATOR = " | "
+
 # Files that are written during a search or a retraining, in the order in which they are copied. An interrupted copy
 # lacks the checkpoint, so it cannot be resumed.
 IN_PROGRESS = (LATENCY_TABLE, WEIGHTS, HISTORY, PROBABILITIES, PRUNED, FINALISTS, COST, RECIPE, CHECKPOINT)

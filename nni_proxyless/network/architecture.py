@@ -24,6 +24,7 @@ _KEYS = frozenset(
     {
         "schema", "space", "choices", "target", "strategy", "budget_ms", "predicted_latency_ms",
         "measured_latency_ms", "parameters", "multiply_adds", "metrics", "seed", "versions", "trial_parameters",
+        "warnings",
     }
 )  # fmt: skip
 
@@ -48,6 +49,7 @@ class Architecture:
         versions: Mapping from package names to versions.
         trial_parameters: Parameters that the trial received from NNI's manager, so that its result is never credited
             to another trial.
+        warnings: What the search has found wrong with itself.
     """
 
     space_name: str
@@ -63,6 +65,7 @@ class Architecture:
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     trial_parameters: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of_space(cls, spec: SpaceSpec, choices: Mapping[str, str], **details: Any) -> Architecture:
@@ -264,6 +267,7 @@ class Architecture:
             "seed": self.seed,
             "versions": dict(self.versions),
             "trial_parameters": dict(self.trial_parameters),
+            **({"warnings": list(self.warnings)} if self.warnings else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -321,6 +325,7 @@ class Architecture:
             "target": content.get("target"),
             "strategy": content.get("strategy"),
             "seed": content.get("seed"),
+            "warnings": tuple(map(str, content.get("warnings") or ())),
         }
         described = identity.get("spec")
         if described is None:

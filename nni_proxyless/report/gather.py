@@ -56,6 +56,14 @@ class Search:
         return self.architecture is None
 
     @property
+    def warnings(self) -> list[str]:
+        """What the search has found wrong with itself, in the order in which it was found."""
+        rows = [(row.get("warnings") or "").split(results_folder.WARNING_SEPARATOR) for row in self.history]
+        told = [text for row in rows for text in row if text]
+        late = () if self.architecture is None else self.architecture.warnings
+        return list(dict.fromkeys([*told, *late]))
+
+    @property
     def accuracy(self) -> float:
         """Accuracy of the network decoded in the last epoch, with the supernet's weights."""
         return float(self.history[-1]["default"])

@@ -233,7 +233,10 @@ def render(results: Results, parts: Sequence[Section]) -> str:
         title=f"nni-proxyless: {results.title}",
         subtitle=f"{counts}, {len(results.trained)} retrained networks; made {now} by nni-proxyless {__version__} on "
         f"{device.name} ({device.processor})",
-        warnings=[f"not read: {problem}" for problem in results.problems],
+        warnings=[
+            *(f"{search.name}: {text}" for search in results.searches for text in search.warnings),
+            *(f"not read: {problem}" for problem in results.problems),
+        ],
         sections=[
             {
                 "key": part.key,

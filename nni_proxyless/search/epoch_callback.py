@@ -26,8 +26,8 @@ from ..network.plain_network import Network
 from ..process_memory import peak_memory_mib
 from ..strategies.exported import installed_versions
 from ..strategies.latency_aware import LatencyAwareStrategy
+from ..strategies.path_parallel import share_buffers
 from ..training.trainer import seed_epoch
-from .parallel import share_buffers
 from .prepared import Prepared
 from .shared_weights import SharedWeightEvaluator
 from .warmup import SharedWarmup
@@ -207,8 +207,11 @@ class EpochCallback(pl.Callback):
         seconds = round(time.monotonic() - self._started, 2)
         details = self._strategy.progress()
         pruned = getattr(self._strategy.oneshot_module, "pruned", [])
-        self._rows.append({"epoch": epoch, **record.metrics(), **details, "seconds": seconds})
-        write_csv(self._output / results_folder.HISTORY, list(self._rows[0]), self._rows)
+        told = {text for row in self._rows for text in row.get("warnings", "").split(results_folder.WARNING_SEPARATOR)}
+        new = results_folder.WARNING_SEPARATOR.join(text for text in self._strategy.warnings if text not in told)
+        self._rows.append({"epoch": epoch, **record.metrics(), **details, "seconds": seconds, "warnings": new})
+        columns = list(dict.fromkeys(key for row in self._rows for key in row))  # version 0.1 had no warnings
+        write_csv(self._output / results_folder.HISTORY, columns, self._rows)
         known = self._strategy.checkpoint()["candidates"]
         self._probabilities += [
             {"epoch": epoch, "layer": label, "candidate": candidate, "probability": p}

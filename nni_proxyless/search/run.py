@@ -30,12 +30,12 @@ from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..process_memory import keep_freed_memory
+from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.trainer import check_hardware, is_interrupted, make_trainer, uses_channels_last
 from .epoch_callback import EpochCallback, SearchReport
 from .make_strategy import make_strategy
-from .parallel import PathParallelStrategy
 from .prepared import Prepared
 from .recipe import Recipe
 from .shared_weights import finalists_loader, statistics_loader

@@ -42,9 +42,9 @@ class ArchSchedule:
         self.rate = arch.arch_learning_rate or ARCH_RATES[0]
         self.multiplier = BudgetMultiplier(0.0, MULTIPLIER_GAIN) if keeps_budget else None
         self.start_ms: float | None = None
-        self._searching: int | None = None  # number of epochs with architecture steps
+        self._searching: float | None = None  # number of epochs with architecture steps
 
-    def plan(self, epochs: int | None, batches: float, candidates: float) -> None:
+    def plan(self, epochs: int | None, batches: float, candidates: float, optimizer_steps: int = -1) -> None:
         """Derive the learning rate and the rate of dual ascent from the length of the search.
 
         Args:
@@ -52,15 +52,35 @@ class ArchSchedule:
                 limited.
             batches: Number of weight steps of an epoch; infinite if it is unknown.
             candidates: Mean number of candidates of a layer.
+            optimizer_steps: Largest number of steps of both optimizers together, as Lightning's `max_steps` counts
+                them; -1 if it is not limited.
         """
-        if epochs is not None and epochs > 0:
-            self._searching = epochs - self._arch.warmup_epochs - self._arch.finalist_epochs
-            if math.isfinite(batches):
-                self.steps = max(1, self._searching * math.ceil(batches / self._arch.effective_arch_update_every))
+        if math.isfinite(batches) and batches > 0:
+            self._count_steps(epochs, batches, optimizer_steps)
         if self._arch.arch_learning_rate is None and self.steps is not None:
             self.rate = default_arch_rate(self.steps, candidates, self._arch.arch_gradient)
         if self.multiplier is not None:
             self.multiplier.rate = MULTIPLIER_TRAVEL / (self.steps or 10_000)
+
+    def _count_steps(self, epochs: int | None, batches: float, optimizer_steps: int) -> None:
+        """Count the epochs and steps of the search that train the architecture, unless its length is not limited."""
+        arch = self._arch
+        per_epoch = math.ceil(batches / arch.effective_arch_update_every)
+        searching = math.inf
+        if epochs is not None and epochs > 0:
+            searching = float(epochs - arch.warmup_epochs - arch.finalist_epochs)
+        if optimizer_steps >= 0:
+            left = optimizer_steps - arch.warmup_epochs * batches
+            searching = min(searching, max(0.0, left / (batches + per_epoch)))
+        if math.isfinite(searching):
+            self._searching = searching
+            self.steps = max(1, round(searching * per_epoch))
+
+    @property
+    def sharpens(self) -> bool:
+        """Whether the temperature falls at the end of the search, if its length is known."""
+        wanted = self._arch.sharpen_epochs
+        return self.multiplier is not None if wanted is None else wanted > 0
 
     @property
     def temperature(self) -> float:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -17,26 +16,26 @@ from torch import Tensor
 from ..decoding.budget import Budget, BudgetRequest
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
 from ..decoding.distribution import ArchitectureDistribution
-from ..decoding.knapsack import FrontPoint
 from ..decoding.ranking import rank_values
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
-from ..supernet.gated import path_candidates
+from ..supernet.candidates import path_candidates
 from ..supernet.space import describe_space
 from .applied_table import costs_of_space
 from .compatibility import check_lightning
-from .exported import exported_architecture
+from .evaluator_checks import check_evaluator
+from .export_methods import ExportMethods
 from .finalists import Finalist, FinalSelection, best
 from .network_score import STATISTICS_BATCHES
+from .search_warnings import SearchWarnings, budget_without_effect, equal_scores, unwatched_monitors
 from .strategy_callback import StrategyCallback
 
 check_lightning()
-_log = logging.getLogger(__name__)
 
 
-class LatencyAwareStrategy(OneShotStrategy):
+class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     """One-shot strategy with a latency table, whose result is decoded within a budget.
 
     Args:
@@ -50,6 +49,7 @@ class LatencyAwareStrategy(OneShotStrategy):
 
     Attributes:
         compared: Architectures that were compared at the end of the search, the most likely one first.
+        warnings: What the search has found wrong with itself, in the order in which it was found.
 
     Raises:
         InputError: An argument is invalid. The message says what is allowed.
@@ -79,6 +79,7 @@ class LatencyAwareStrategy(OneShotStrategy):
         self.latency = latency
         self.budget_request = budget
         self.compared: list[Finalist] = []
+        self.warnings = SearchWarnings()
         self._budget: Budget | None = None
         self._num_finalists = finalists
         self._chosen: dict[str, Any] | None = None
@@ -123,6 +124,12 @@ class LatencyAwareStrategy(OneShotStrategy):
         self._costs = self._costs_of(self.latency, model)
         if self.budget_request is not None:
             self._budget = self.budget_request.resolve(self._costs)
+            if self.budget_request.ms is not None:
+                self._warn(budget_without_effect(self._budget.ms, self._costs.largest))
+
+    def _warn(self, text: str | None) -> None:
+        if text is not None:
+            self.warnings.add(text)
 
     def reference_ms(self) -> float:
         """Return the reference latency of the objective: the budget, or else the expected latency before the search.
@@ -154,12 +161,14 @@ class LatencyAwareStrategy(OneShotStrategy):
 
     def extra_state(self) -> dict[str, Any]:
         """Return the state that Lightning does not save: plain data and tensors only."""
-        return {"chosen": self._chosen, "compared": [asdict(finalist) for finalist in self.compared]}
+        compared = [asdict(finalist) for finalist in self.compared]
+        return {"chosen": self._chosen, "compared": compared, "warnings": list(self.warnings)}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `extra_state` returned."""
         self._chosen = state.get("chosen")
         self.compared = [Finalist(**finalist) for finalist in state.get("compared", [])]
+        self.warnings.extend(text for text in state.get("warnings", []) if text not in self.warnings)
 
     def checkpoint(self) -> dict[str, Any]:
         """Return the part of a checkpoint that `nni-proxyless decode` reads."""
@@ -174,6 +183,8 @@ class LatencyAwareStrategy(OneShotStrategy):
     def mutate_evaluator(self, evaluator: Any) -> Any:
         """Mutate the evaluator as NNI does, keep its loaders for the final selection, and add a callback to the fit."""
         if isinstance(evaluator, Lightning):  # NNI refuses all others
+            check_evaluator(evaluator)
+            self._check_ranks(evaluator.trainer)
             self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
         # The callback comes first, so that the evaluator's callbacks see the result in the last epoch. It replaces that
@@ -181,6 +192,27 @@ class LatencyAwareStrategy(OneShotStrategy):
         others = [c for c in evaluator.trainer.callbacks if not isinstance(c, StrategyCallback)]
         evaluator.trainer.callbacks[:] = [StrategyCallback(self), *others]
         return mutated
+
+    def _check_ranks(self, trainer: Any) -> None:
+        """Check whether the strategy can search on the trainer's devices."""
+        if trainer.world_size > 1:
+            raise InputError(
+                f"{type(self).__name__} searches on one device, got a Trainer with {trainer.world_size}; set "
+                "devices=1, or use ProxylessNAS"
+            )
+
+    def check_epoch(self, trainer: Any, *, last: bool) -> None:
+        """Check after an epoch whether something could be learnt; what is wrong is added to `warnings`.
+
+        Args:
+            trainer: Lightning trainer of the running fit.
+            last: Whether the search ends with this epoch.
+
+        Raises:
+            RunError: The search has ended, and nothing can have been learnt.
+        """
+        if trainer.current_epoch == 0 or last:
+            self._warn(unwatched_monitors(trainer.callbacks, trainer.callback_metrics))
 
     def compare_on(self, validation: Any, statistics: Any, statistics_batches: int = STATISTICS_BATCHES) -> None:
         """Set the loaders of the final selection, which are otherwise the evaluator's validation and training loaders.
@@ -225,6 +257,7 @@ class LatencyAwareStrategy(OneShotStrategy):
                     distribution=self.distribution(),
                     multiply_adds=self._multiply_adds(architectures),
                 )
+                self._warn(equal_scores([finalist.score for finalist in self.compared]))
             self._chosen = dict(best(self.compared).choices if self.compared else architectures[0])
         self._chosen = trainer.strategy.broadcast(self._chosen)
 
@@ -245,104 +278,3 @@ class LatencyAwareStrategy(OneShotStrategy):
         if spec is None:
             return None
         return [Architecture.of_space(spec, choices).multiply_adds for choices in architectures]
-
-    def most_likely_choices(self) -> dict[str, Any]:
-        """Return the most likely architecture, regardless of the budget, as an NNI sample."""
-        return self.distribution().most_likely()
-
-    def decoded_choices(self) -> dict[str, Any]:
-        """Return the architecture that the search has found so far, as an NNI sample.
-
-        After the finalists have been compared, it is the best finalist. Before that, it is the most likely
-        architecture, within `limit_ms` if it is set.
-        """
-        if self._chosen is not None:
-            return dict(self._chosen)
-        return self.distribution().most_likely(self.limit_ms)
-
-    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[Any]:
-        """Yield the best architectures as NNI's frozen model spaces, the best one first.
-
-        The first one is the result of `export_architecture`. The others are the other finalists, ordered by their
-        ranking. Without finalists, they are the most likely architectures within `limit_ms`.
-
-        Args:
-            sort: Must be true, because the architectures are always sorted. If it is false, a warning is logged.
-            limit: Largest number of architectures; `None` for all finalists.
-        """
-        if not sort:
-            _log.warning("list_models always gives the best architectures first, got sort=%s", sort)
-        # Not NNI's `set_model` before: it would give ENAS a new controller that has learnt nothing.
-        for sample in self.best_choices(limit):
-            yield self.model_space.freeze(sample)
-
-    def best_choices(self, limit: int | None = 1) -> list[dict[str, Any]]:
-        """Return the best architectures as NNI samples, the best one first; see `list_models`."""
-        first = self.decoded_choices()
-        if limit == 1:
-            return [first]
-        if self.compared:
-            ranked = sorted(self.compared, key=lambda finalist: -finalist.ranked_by)
-            others = [dict(finalist.choices) for finalist in ranked]
-        else:
-            others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)
-        most = limit or (len(others) if self.compared else max(self._num_finalists, 1))
-        return [first, *(choices for choices in others if choices != first)][:most]
-
-    def export_front(
-        self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None
-    ) -> dict[str, list[FrontPoint]]:
-        """Compute for each latency table the most likely architecture within every latency.
-
-        So a single search yields architectures for many devices.
-
-        Args:
-            tables: Latency tables by name. Default: the search's own table, named `latency`.
-            budget_ms: Largest latency of the fronts, in milliseconds.
-
-        Returns:
-            Points of each table's front by name of the table, in order of rising latency and likelihood.
-
-        Raises:
-            InputError: There is no table, or no architecture is within the budget.
-            SpaceError: The space does not describe its operators.
-            MissingOperatorError: A table lacks operators of the space.
-        """
-        if tables is None:
-            if self.latency is None:
-                raise InputError("export_front needs tables=, or a search with latency=")
-            tables = {"latency": self.latency}
-        distribution = self.distribution()
-        return {
-            name: distribution.with_costs(self._costs_of(table, self.supernet)).front(budget_ms)
-            for name, table in tables.items()
-        }
-
-    def export_architecture(
-        self, *, budget_ms: float | None = None, table: LatencyTable | None = None, **details: Any
-    ) -> Architecture:
-        """Return the architecture that the search has found so far, with its predicted latency if there is a table.
-
-        With `budget_ms` or `table`, it is instead the most likely architecture, within `budget_ms` if that is given.
-
-        Args:
-            budget_ms: Latency budget in milliseconds that replaces the search's own budget.
-            table: Latency table of another device that replaces the search's own table.
-            **details: Further fields of `Architecture`, such as `target`, `metrics` and `seed`.
-
-        Raises:
-            InputError: There is a budget but no table, or no architecture is within the budget.
-        """
-        own = budget_ms is None and table is None
-        distribution = self.distribution()
-        if table is not None:
-            distribution = distribution.with_costs(self._costs_of(table, self.supernet))
-        if budget_ms is not None and distribution.costs is None:
-            raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
-        choices = self.decoded_choices() if own else distribution.most_likely(budget_ms)
-        known: dict[str, Any] = {
-            "strategy": self.strategy_name,
-            "budget_ms": self.budget_ms if own else budget_ms,
-            "predicted_latency_ms": None if distribution.costs is None else distribution.costs.of(choices),
-        }
-        return exported_architecture(self.supernet, self._candidates, choices, **{**known, **details})

@@ -8,10 +8,10 @@ from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
-from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor, nn, optim
 
 from ..decoding.checkpoint import CHECKPOINT_KEY
+from ..errors import InputError
 from ..supernet import gates
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
@@ -23,17 +23,19 @@ from ..training.sgd import check_fused
 from .arch_optimizer import make_arch_optimizer
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
+from .evaluator_metric import BatchScore
+from .evaluator_module import EvaluatorModule
 from .evaluator_step import check_finite, logging_as, loss_of
-from .rank_mean import RankMean
 from .reinforce_step import ReinforceStep
 from .search_objective import SearchObjective
 from .search_state import load_search_state, search_state
+from .self_check import SelfCheck
 from .weight_paths import WeightPaths
 
 _log = logging.getLogger(__name__)
 
 
-class ProxylessLightningModule(DartsLightningModule):
+class ProxylessLightningModule(EvaluatorModule):
     """Trains the weights of sampled paths on one part of the data, and the architecture on another part.
 
     NNI's batches are dictionaries `{"train": …, "val": …}`. The weights are trained on `train`, the gates on `val`.
@@ -90,10 +92,11 @@ class ProxylessLightningModule(DartsLightningModule):
         self._schedule = schedule
         self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists)
         self._reinforce = ReinforceStep(self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples)
+        self._score = BatchScore(training_module)
         self._export = export
         self._freezer: WeightFreezer | None = None
         self._compared: list[PathSample] = []
-        self._ranks = RankMean()
+        self._check = SelfCheck(self._gates, arch, schedule, self._score)
         self._scales_gradients = False
 
     @property
@@ -133,21 +136,27 @@ class ProxylessLightningModule(DartsLightningModule):
         return super().on_fit_start()
 
     def on_train_start(self) -> Any:
+        result = super().on_train_start()
         check_fused(self.trainer.optimizers)
         self._freezer = self._make_freezer()  # only now are the modules on their device
+        self._paths.share(self.trainer.strategy.broadcast)
         self._plan()
-        return super().on_train_start()
+        return result
 
     def _make_freezer(self) -> WeightFreezer:
         return WeightFreezer(self.training_module, running_statistics=self.arch.arch_batch_norm == "running")
 
     def _plan(self) -> None:
         """Set up everything that depends on the trainer, above all on the length of the search."""
-        self._ranks = RankMean(self.trainer.world_size)
         # If a gradient is not finite, a gradient scaler (precision 16-mixed) skips the step.
         self._scales_gradients = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         candidates = sum(gate.num_candidates for gate in self._gates.values()) / len(self._gates)
-        self._schedule.plan(self.trainer.max_epochs, self.trainer.num_training_batches, candidates)
+        trainer = self.trainer
+        self._schedule.plan(trainer.max_epochs, trainer.num_training_batches, candidates, trainer.max_steps)
+        if self.arch.finalist_epochs and not (trainer.max_epochs or 0) > 0:
+            raise InputError(
+                f"finalist_epochs={self.arch.finalist_epochs} needs the number of epochs; set max_epochs of the Trainer"
+            )
         if self.arch.arch_learning_rate is None:
             steps = self._schedule.steps or "unknown"
             _log.info("architecture learning rate %.4g, for %s architecture steps", self.arch_rate, steps)
@@ -171,6 +180,9 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """Take one weight step and, if it is due, one architecture step; return the loss of the weight step."""
+        if self._check.is_due:
+            assert self._freezer is not None
+            self._check.before_training(self.training_module, batch["val"], batch_idx, self._freezer)
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
         if past_warmup and not self._among_finalists and batch_idx % self.arch.effective_arch_update_every == 0:
@@ -182,8 +194,8 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def weight_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Train the weights on one sampled path. No other path is computed."""
-        epoch = self.trainer.current_epoch
-        self._paths.draw(epoch * int(self.trainer.num_training_batches) + batch_idx, epoch, self.trainer.max_epochs)
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        self._paths.draw(step, self.trainer.current_epoch, self.trainer.max_epochs)
         loss = self._finite(
             loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
         )
@@ -193,33 +205,6 @@ class ProxylessLightningModule(DartsLightningModule):
     @property
     def _among_finalists(self) -> bool:
         return self._paths.among_finalists(self.trainer.current_epoch, self.trainer.max_epochs)
-
-    def advance_optimization(
-        self,
-        loss: Tensor,
-        batch_idx: int,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Take one optimizer step of the weights.
-
-        In contrast to NNI's method, gradients are averaged over ranks, and clipped only after a gradient scaler has
-        unscaled them.
-        """
-        optimizers = self.optimizers()
-        listed = optimizers if isinstance(optimizers, list) else [optimizers]
-        weights = [o for o in listed if not getattr(o, "is_arch_optimizer", False)]
-        if len(weights) != 1:
-            raise ValueError(f"the evaluator must have one optimizer, got {len(weights)}")
-        module, epoch = self.training_module, self.trainer.current_epoch
-        module.optimizer_zero_grad(epoch, batch_idx, weights[0])
-        self.manual_backward(loss)
-        self._ranks.gradients(p for group in weights[0].param_groups for p in group["params"])
-        module.optimizer_step(epoch, batch_idx, weights[0])
-
-    def on_before_optimizer_step(self, optimizer: Any) -> None:
-        if self.gradient_clip_val is not None and not getattr(optimizer, "is_arch_optimizer", False):
-            self.training_module.configure_gradient_clipping(optimizer, self.gradient_clip_val, "norm")
 
     @property
     def architecture_steps(self) -> int:
@@ -233,6 +218,8 @@ class ProxylessLightningModule(DartsLightningModule):
             Value of the objective. With `reinforce`, it is the negative mean reward.
         """
         assert self._freezer is not None, "architecture_step outside of a fit"
+        if all(len(gate.kept) == 1 for gate in self._gates.values()):  # pruning has decided everything
+            return torch.zeros(())
         keeps_budget = self._schedule.multiplier is not None
         if keeps_budget and self._schedule.start_ms is None:
             self._schedule.start_ms = self.expected_latency_ms()
@@ -242,7 +229,7 @@ class ProxylessLightningModule(DartsLightningModule):
         with self._freezer.frozen(), logging_as(self.training_module, self.log, "arch/"):
             objective = step(batch, batch_idx)
         alphas = self.arch_parameters()
-        self._ranks.gradients(alphas)
+        self.ranks.gradients(alphas)
         moved = [alpha.grad.norm() for alpha in alphas if alpha.grad is not None]
         if moved and not self._scales_gradients:
             self._finite(torch.stack(moved).sum(), "gradient of the architecture", batch_idx)
@@ -280,14 +267,12 @@ class ProxylessLightningModule(DartsLightningModule):
     def _reinforce_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute the score-function gradient from a batch of sampled networks (section 3.3.2)."""
 
-        def forward(inputs: Any) -> Tensor:
-            outputs: Tensor = self.training_module(inputs)
-            self._finite(outputs.sum(), "output in an architecture step", batch_idx)
-            return outputs
+        def score() -> float:
+            found = self._score.of(batch, batch_idx)
+            self._finite(torch.tensor(found), "score of a sampled network", batch_idx)
+            return found
 
-        objective, mean_reward = self._reinforce.loss(
-            batch, forward, self.latency_weight, self._paths.generator, self._ranks
-        )
+        objective, mean_reward = self._reinforce.loss(score, self.latency_weight, self._paths.generator, self.ranks)
         if self.penalty is not None:
             objective, details = self.objective.penalised(objective, self.path_probs())
             self.log_dict(details)
@@ -315,6 +300,10 @@ class ProxylessLightningModule(DartsLightningModule):
             values = [gates.entropy(probs) for probs in self.path_probs().values()]
         return float(torch.stack(values).mean())
 
+    def check_epoch(self, *, last: bool) -> list[str]:
+        """Return warnings after an epoch; see `SelfCheck.after_epoch`."""
+        return self._check.after_epoch(self.trainer, last=last)
+
     def _prune(self, bound: float) -> None:
         pruned = prune_improbable(self._gates, bound, self.objective.costs, self.limit_ms)
         self.pruned += [{"epoch": self.trainer.current_epoch, **path} for path in pruned]
@@ -327,6 +316,7 @@ class ProxylessLightningModule(DartsLightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state that Lightning does not save: plain data and tensors only."""
+        super().on_save_checkpoint(checkpoint)
         known = checkpoint.get(CHECKPOINT_KEY, {})  # written by the strategy's callback, which Lightning calls first
         spec = describe_space(self.training_module.model)
         space = None if spec is None else spec.to_dict()
@@ -339,6 +329,7 @@ class ProxylessLightningModule(DartsLightningModule):
         Lightning calls this before it loads weights and optimizers. Pruned paths must be removed by then, because their
         weights are missing from the checkpoint.
         """
+        super().on_load_checkpoint(checkpoint)
         state = checkpoint[CHECKPOINT_KEY]
         self.pruned = state["pruned"]
         load_search_state(state, self._gates, self._paths, self._schedule, self._reinforce.baseline)

@@ -10,15 +10,17 @@ import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cy
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
-from nni.nas.oneshot.pytorch.strategy import MutationHook, no_default_hook
+from nni.nas.oneshot.pytorch.strategy import MutationHook
 from torch import nn
 
 from ..decoding.budget import BudgetRequest
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.gated import Gate, make_gates, mutate_choice
+from ..supernet.unsupported import check_all_are_used, refuse_unsupported
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
+from .evaluator_checks import share_paths
 from .latency_aware import LatencyAwareStrategy
 from .lightning_module import ProxylessLightningModule
 from .objective import get_objective
@@ -107,7 +109,7 @@ class ProxylessNAS(LatencyAwareStrategy):
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Turn a model space into a supernet, in place; see NNI's `OneShotStrategy.mutate_model`."""
         self._gates = make_gates(model.simplify())
-        if self.arch.prune_below is not None:
+        if self.arch.prune_below is not None and self._gates:
             most = max(gate.num_candidates for gate in self._gates.values())
             if self.arch.prune_below * most >= 1:
                 raise InputError(
@@ -115,11 +117,13 @@ class ProxylessNAS(LatencyAwareStrategy):
                     f"{self.arch.prune_below}"
                 )
         self.apply_table(model)
-        return accelerate(super().mutate_model(model))
+        supernet = super().mutate_model(model)
+        check_all_are_used(supernet, self._gates)
+        return accelerate(supernet)
 
     def default_mutation_hooks(self) -> list[MutationHook]:
-        """Return the hook that gates choices, and NNI's hook that rejects everything no other hook has handled."""
-        return [mutate_choice, no_default_hook]
+        """Return the hook that gates choices, and the hook that rejects everything no other hook has handled."""
+        return [mutate_choice, refuse_unsupported]
 
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         """Run a mutation hook, with the gates in its memo."""
@@ -142,6 +146,15 @@ class ProxylessNAS(LatencyAwareStrategy):
             gradient_clip_val=self.gradient_clip_val,
             log_prob_every_n_step=self.log_prob_every_n_step,
         )
+
+    def _check_ranks(self, trainer: Any) -> None:
+        share_paths(trainer)
+
+    def check_epoch(self, trainer: Any, *, last: bool) -> None:
+        super().check_epoch(trainer, last=last)
+        module: ProxylessLightningModule = self.oneshot_module
+        for text in module.check_epoch(last=last):
+            self._warn(text)
 
     def train_dataloader(
         self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]

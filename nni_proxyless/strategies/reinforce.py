@@ -9,23 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 
-def reward(accuracy: float, latency_ms: float | None, reference_ms: float, weight: float) -> float:
-    """Compute the reward R = accuracy × (ref / latency)^w.
+def reward(score: float, latency_ms: float | None, reference_ms: float, weight: float) -> float:
+    """Compute the reward R = score × (ref / latency)^w, where the score is the accuracy in the paper.
+
+    For a negative score, such as a loss with its sign reversed, the exponent is -w, so that the reward always falls
+    with the latency.
 
     Args:
-        accuracy: Accuracy of the sampled network on the batch, between 0 and 1.
+        score: Score of the sampled network on the batch; the higher the better.
         latency_ms: Latency of the sampled network, predicted by the table, in milliseconds; `None` for a search without
             latency.
         reference_ms: Reference latency ref, in milliseconds.
         weight: Exponent w.
     """
     if latency_ms is None:
-        return accuracy
-    return float(accuracy * (reference_ms / latency_ms) ** weight)
+        return score
+    factor = (reference_ms / latency_ms) ** weight
+    return float(score * factor if score >= 0 else score / factor)
 
 
 def surrogate(log_likelihoods: Tensor, rewards: Tensor, baseline: float) -> Tensor:
@@ -73,13 +76,3 @@ class MovingAverage:
 
     def load_state_dict(self, state: Mapping[str, float | None]) -> None:
         self.value = state["value"]
-
-
-def top1(logits: Tensor, labels: Tensor) -> float:
-    """Compute the top-1 accuracy of a batch, between 0 and 1.
-
-    Args:
-        logits: Outputs of the network, shape (batch, classes).
-        labels: True classes, shape (batch,).
-    """
-    return float((logits.argmax(1) == labels).to(torch.float32).mean())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +12,11 @@ from ..supernet import gates
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from .rank_mean import RankMean
-from .reinforce import MovingAverage, reward, surrogate, top1
+from .reinforce import MovingAverage, reward, surrogate
 
 
 class ReinforceStep:
-    """Samples networks, computes the reward accuracy × (ref / latency)^w of each, and computes the surrogate loss.
+    """Samples networks, computes the reward score × (ref / latency)^w of each, and computes the surrogate loss.
 
     Args:
         gates_by_label: All gates of the supernet by label.
@@ -39,42 +38,36 @@ class ReinforceStep:
         self._samples = samples
 
     def loss(
-        self,
-        batch: Any,
-        forward: Callable[[Any], Tensor],
-        latency_weight: float,
-        generator: torch.Generator,
-        ranks: RankMean,
+        self, score: Callable[[], float], latency_weight: float, generator: torch.Generator, ranks: RankMean
     ) -> tuple[Tensor, Tensor]:
         """Sample networks, and compute their surrogate loss and mean reward.
 
         Args:
-            batch: Images and labels.
-            forward: Function that maps images to logits of shape (batch, classes) with the sampled paths.
+            score: Function that returns the score of the sampled network on the step's batch; the higher the better.
             latency_weight: Exponent w of the reward.
             generator: Random number generator of the paths.
-            ranks: Mean over processes; it averages accuracies, so that all processes compute the same rewards.
+            ranks: Mean over processes; it averages scores, so that all processes compute the same rewards.
 
         Returns:
             Surrogate loss, a scalar that is differentiable in the architecture parameters, and mean reward, a scalar.
         """
-        inputs, labels = batch
-        accuracies, latencies, sampled = [], [], []
+        scores, latencies, sampled = [], [], []
         for _ in range(self._samples):
             for gate in self._gates.values():
                 gate.draw_for_gradient("reinforce", generator)
             sampled.append([gate.sample for gate in self._gates.values()])
-            with torch.no_grad():
-                outputs = forward(inputs)
-            accuracies.append(top1(outputs, labels))
+            scores.append(score())
             choices = {label: gate.candidates[gate.sample.active] for label, gate in self._gates.items()}
             latencies.append(None if self._costs is None else self._costs.of(choices))
-        device = outputs.device
-        known = ranks.of(torch.tensor(accuracies, dtype=torch.float32, device=device)).tolist()
+        device = next(iter(self._gates.values())).alpha.device
+        known = ranks.of(torch.tensor(scores, dtype=torch.float32, device=device)).tolist()
+        if min(known) < max(known):
+            for gate in self._gates.values():
+                gate.heard = True
         rewards = torch.tensor(
             [
-                reward(a, latency, self._reference_ms, latency_weight)
-                for a, latency in zip(known, latencies, strict=True)
+                reward(found, latency, self._reference_ms, latency_weight)
+                for found, latency in zip(known, latencies, strict=True)
             ],
             device=device,
         )

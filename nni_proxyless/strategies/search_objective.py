@@ -10,7 +10,7 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor
 
 from ..latency.costs import SpaceCosts
-from ..supernet.gated import probs_by_candidate
+from ..supernet.candidates import probs_by_candidate
 from .objective import Objective
 
 

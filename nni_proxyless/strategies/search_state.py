@@ -39,6 +39,7 @@ def search_state(
         "candidates": {label: list(gate.candidates) for label, gate in gates_by_label.items()},
         "path_sampler": paths.generator.get_state(),
         "pruned": pruned,
+        "heard": {label: gate.heard for label, gate in gates_by_label.items()},
         "baseline": baseline.state_dict(),
         **schedule.state_dict(),
     }
@@ -55,6 +56,8 @@ def load_search_state(
     paths.generator.set_state(state["path_sampler"].cpu())
     baseline.load_state_dict(state["baseline"])
     schedule.load_state_dict(state)
+    heard = state.get("heard", {})  # version 0.1 did not save it
     with torch.no_grad():
         for label, gate in gates_by_label.items():
+            gate.heard = heard.get(label, True)
             gate.alpha.copy_(state["alpha"][label])

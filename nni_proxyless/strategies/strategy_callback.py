@@ -27,9 +27,12 @@ class TakesPart(Protocol):
     def select_finalist(self, trainer: Any) -> None:
         """Compare the finalists, unless they have already been compared."""
 
+    def check_epoch(self, trainer: Any, *, last: bool) -> None:
+        """Check whether something could be learnt in an epoch, or in the whole search."""
+
 
 class StrategyCallback(pl.Callback):
-    """Saves and restores a strategy's state, and starts the final selection after the last epoch.
+    """Saves and restores a strategy's state, checks each epoch, and starts the final selection after the last one.
 
     Args:
         strategy: Strategy of the search.
@@ -37,6 +40,7 @@ class StrategyCallback(pl.Callback):
 
     def __init__(self, strategy: TakesPart) -> None:
         self._strategy = strategy
+        self._ended = False
 
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the distribution over architectures and the strategy's own state to a checkpoint."""
@@ -50,8 +54,16 @@ class StrategyCallback(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Compare the finalists after the last epoch, before other callbacks record the result."""
         if trainer.current_epoch + 1 == trainer.max_epochs:
-            self._strategy.select_finalist(trainer)
+            self._end(trainer)
+        else:
+            self._strategy.check_epoch(trainer, last=False)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Compare the finalists if the search has ended before `max_epochs`."""
-        self._strategy.select_finalist(trainer)
+        self._end(trainer)
+
+    def _end(self, trainer: Any) -> None:
+        if not self._ended:
+            self._ended = True
+            self._strategy.check_epoch(trainer, last=True)
+            self._strategy.select_finalist(trainer)

@@ -43,6 +43,15 @@ class WeightPaths:
         self._finalists = finalists
         self._trained_last: list[list[int]] = []  # for each finalist, the path of every gate
 
+    def share(self, broadcast: Callable[[Any], Any]) -> None:
+        """Give all ranks the random choices of rank 0, so that they always sample the same paths.
+
+        Args:
+            broadcast: Function that returns rank 0's value on all ranks.
+        """
+        self._seed = broadcast(self._seed)
+        self.generator.set_state(broadcast(self.generator.get_state()))
+
     def among_finalists(self, epoch: int, epochs: int | None) -> bool:
         """Whether the weight steps of an epoch train only the finalists.
 

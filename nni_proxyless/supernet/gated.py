@@ -6,14 +6,13 @@ for the current step. All modules with that label share the gate, so they always
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
-from nni.mutable import Categorical, CategoricalMultiple, Mutable
+from nni.mutable import Mutable
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat
 from nni.nas.nn.pytorch.choice import ChosenInputs
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
@@ -22,9 +21,10 @@ from torch.utils._pytree import tree_flatten
 
 from ..errors import SpaceError
 from . import gates
+from .candidates import path_candidates, probs_by_candidate
 from .gates import PathSample
+from .outputs import UnlikeOutputsError, check_alike
 
-MAX_INPUT_SUBSETS = 256
 _SAMPLERS: dict[str, Callable[[Tensor, torch.Generator | None], PathSample]] = {
     "two_path": gates.sample_pair,
     "full": gates.sample_all,
@@ -41,6 +41,8 @@ class Gate(nn.Module):
         alpha: Architecture parameters α, shape (num_candidates,). They start at 0: all paths are equally likely.
         temperature: Softmax temperature τ. Below 1, the probabilities are sharper than softmax(α).
         sample: Paths sampled for the current step.
+        heard: Whether the loss has had a gradient in the gates that is not zero. It may be set back to `False`.
+        probing: Whether the next forward pass runs all paths without gradients, to check that they are alike.
     """
 
     def __init__(self, label: str, candidates: Sequence[Any]) -> None:
@@ -50,6 +52,8 @@ class Gate(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(len(self.candidates)))
         self.temperature = 1.0
         self.sample = PathSample(0)
+        self.heard = False
+        self.probing = False
 
     @property
     def num_candidates(self) -> int:
@@ -91,18 +95,62 @@ class Gate(nn.Module):
     def forward(self, run_path: Callable[[int], Any]) -> Any:
         """Run the active path with its autograd graph and the other sampled paths without (paper section 3.2.1).
 
+        Without gradients, as inside an inactive path of another gate, only the active path runs.
+
         Args:
             run_path: Function that runs the path of a given index and returns its output.
+
+        Raises:
+            SpaceError: The outputs of two candidates cannot be exchanged, or no gradient can reach one of them.
         """
+        if self.probing:
+            return self._probe(run_path)
         active = run_path(self.sample.active)
-        if not self.sample.inactive:
+        if not self.sample.inactive or not torch.is_grad_enabled():
             return active
         with torch.no_grad():
             inactive = [run_path(index) for index in self.sample.inactive]
-        return gates.gated_sum(gates.straight_through_gates(self.logits(), self.sample), [active, *inactive])
+        opened = gates.straight_through_gates(self.logits(), self.sample)
+        if not self.heard and opened.requires_grad:
+            opened.register_hook(self._hear)  # type: ignore[no-untyped-call]
+        try:
+            return gates.gated_sum(opened, [active, *inactive])
+        except UnlikeOutputsError as reason:
+            raise self._unlike(reason, self.sample.paths) from reason
+
+    def _hear(self, gradient: Tensor) -> None:
+        self.heard = self.heard or bool((gradient != 0).any())
+
+    def _probe(self, run_path: Callable[[int], Any]) -> Any:
+        """Run every path once, compare its output with that of the first path, and return the latter."""
+        first, *others = self.kept
+        output = run_path(first)
+        for path in [first, *others]:
+            try:
+                check_alike([output] if path == first else [output, run_path(path)])
+            except UnlikeOutputsError as reason:
+                raise self._unlike(reason, (first, path)) from reason
+        return output
+
+    def _unlike(self, reason: UnlikeOutputsError, paths: Sequence[int]) -> SpaceError:
+        names = [f"candidate '{self.candidates[paths[i]]}'" for i in reason.paths]
+        return SpaceError(f"choice '{self.label}': {reason.named(names)}")
 
 
-class _GatedModule(BaseSuperNetModule):
+@contextmanager
+def probing(gates_of: Iterable[Gate]) -> Iterator[None]:
+    """Context manager within which gates run all of their paths and compare the outputs; see `Gate.probing`."""
+    listed = list(gates_of)
+    for gate in listed:
+        gate.probing = True
+    try:
+        yield
+    finally:
+        for gate in listed:
+            gate.probing = False
+
+
+class GatedModule(BaseSuperNetModule):
     """The interface that NNI requires of a supernet's modules, implemented with the gate."""
 
     _gate: Gate
@@ -128,7 +176,7 @@ class _GatedModule(BaseSuperNetModule):
         return {self._gate.label: probs_by_candidate(self._gate.candidates, self._gate.probs().tolist())}
 
 
-class GatedLayerChoice(LayerChoice, _GatedModule):
+class GatedLayerChoice(LayerChoice, GatedModule):
     """LayerChoice that runs only the sampled candidates.
 
     Candidates may take any arguments and return any nested structure of tensors.
@@ -148,7 +196,7 @@ class GatedLayerChoice(LayerChoice, _GatedModule):
         return self._gate(run_path)
 
 
-class GatedInputChoice(InputChoice, _GatedModule):
+class GatedInputChoice(InputChoice, GatedModule):
     """InputChoice whose paths are the subsets of inputs that it may choose."""
 
     def __init__(self, choice: InputChoice, gate: Gate) -> None:
@@ -163,7 +211,7 @@ class GatedInputChoice(InputChoice, _GatedModule):
         return self._gate(run_path)
 
 
-class GatedRepeat(Repeat, _GatedModule):
+class GatedRepeat(Repeat, GatedModule):
     """Repeat whose paths are its possible depths. A path runs that many of the first blocks."""
 
     def __init__(self, repeat: Repeat, gate: Gate) -> None:
@@ -221,42 +269,6 @@ def make_gates(mutables: Mapping[str, Mutable]) -> dict[str, Gate]:
     return {str(label): Gate(str(label), path_candidates(mutables[label])) for label in sorted(mutables)}
 
 
-def path_candidates(mutable: Mutable) -> list[Any]:
-    """Return the values that a sample may assign to the label of a mutable. Each value is one path.
-
-    Raises:
-        SpaceError: The mutable is not categorical, or it has too many subsets to search each as a path.
-    """
-    if isinstance(mutable, Categorical):
-        return list(mutable.values)
-    if isinstance(mutable, CategoricalMultiple):
-        n = len(mutable.values)
-        sizes = range(1, n + 1) if mutable.n_chosen is None else (mutable.n_chosen,)
-        subsets = (list(s) for size in sizes for s in itertools.combinations(mutable.values, size))
-        listed = list(itertools.islice(subsets, MAX_INPUT_SUBSETS + 1))
-        if len(listed) > MAX_INPUT_SUBSETS:
-            raise SpaceError(
-                f"InputChoice '{mutable.label}' of {n} inputs has more than {MAX_INPUT_SUBSETS} subsets to choose; "
-                "give it fewer inputs or a smaller n_chosen"
-            )
-        return listed
-    raise SpaceError(
-        f"'{getattr(mutable, 'label', mutable)}' is a {type(mutable).__name__}; ProxylessNAS searches choices "
-        "from finite lists only (LayerChoice, InputChoice, Repeat)"
-    )
-
-
-def probs_by_candidate(candidates: Sequence[Any], values: Sequence[Any]) -> dict[Any, Any]:
-    """Map candidates to values, with keys in NNI's form: the number of a single input, a tuple of several inputs."""
-
-    def key(candidate: Any) -> Any:
-        if isinstance(candidate, list):
-            return candidate[0] if len(candidate) == 1 else tuple(candidate)
-        return candidate
-
-    return {key(candidate): value for candidate, value in zip(candidates, values, strict=True)}
-
-
 def mutate_choice(
     module: nn.Module, name: str, memo: Mapping[str, Any], _kwargs: Mapping[str, Any]
 ) -> nn.Module | bool | None:
@@ -273,9 +285,15 @@ def mutate_choice(
         SpaceError: The depth of a Repeat depends on several labels, or the outputs of an InputChoice have different
             shapes.
     """
-    if isinstance(module, _GatedModule):
+    if isinstance(module, GatedModule):
         return True
     if type(module) is LayerChoice:
+        choice: Any = module
+        if missing := [candidate for candidate in choice.names if choice[candidate] is None]:
+            raise SpaceError(
+                f"candidate '{missing[0]}' of choice '{module.label}' is None, which cannot be run; use nn.Identity() "
+                "to skip the layer, or a module that returns zeros to drop it"
+            )
         return GatedLayerChoice(module, memo[str(module.label)])
     if type(module) is InputChoice:
         varies = module.n_chosen is None

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from .outputs import check_alike, is_differentiable, rebuild
 
 
 @dataclass(frozen=True)
@@ -166,28 +167,21 @@ def gated_sum(gates: Tensor, outputs: Sequence[Any]) -> Any:
         gates: One-hot gates of shape (number of sampled paths,), of which the first is 1; see
             `straight_through_gates`.
         outputs: Outputs of the sampled paths, the active one first. Each output is a tensor, or a nested structure of
-            tuples, lists or dictionaries of tensors, which is the same for all paths. Gradients only flow into the
-            first output, because the other gates are 0.
+            tuples, lists, dictionaries or dataclasses of tensors, which is the same for all paths. Gradients only flow
+            into the first output, because the other gates are 0.
 
     Returns:
-        The active output, with new floating-point tensors that may be modified in place.
+        The active output, with new floating-point and complex tensors that may be modified in place.
 
     Raises:
-        TypeError: The outputs have different structures.
+        UnlikeOutputsError: The outputs have different structures or shapes, or no gradient can reach one of them.
     """
-    if all(isinstance(output, Tensor) and output.is_floating_point() for output in outputs):
+    first = outputs[0]
+    if all(isinstance(o, Tensor) and o.is_floating_point() and o.shape == first.shape for o in outputs):
         return _GatedSum.apply(gates, *outputs)
-    structure = tree_flatten(outputs[0])[1]
-    leaves = [tree_flatten(output)[0] for output in outputs]
-    if any(tree_flatten(output)[1] != structure for output in outputs[1:]):
-        raise TypeError("candidate paths of one layer return different structures; they must be alike")
-    results = []
-    for tensors in zip(*leaves, strict=True):
-        if isinstance(tensors[0], Tensor) and tensors[0].is_floating_point():
-            results.append(_GatedSum.apply(gates, *tensors))
-        else:
-            results.append(tensors[0])
-    return tree_unflatten(results, structure)
+    leaves = zip(*check_alike(outputs), strict=True)
+    mixed = (_GatedSum.apply(gates, *of) if is_differentiable(of[0]) else of[0] for of in leaves)
+    return rebuild(first, mixed)
 
 
 class _GatedSum(torch.autograd.Function):
@@ -217,7 +211,12 @@ class _GatedSum(torch.autograd.Function):
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product ⟨a, b⟩, a scalar, summed in single precision or better."""
+    """Inner product ⟨a, b⟩, a real scalar, summed in single precision or better.
+
+    For complex numbers it is Re Σ conj(a) b: torch's gradient of a real loss in z = x + iy is ∂L/∂x + i ∂L/∂y.
+    """
+    if a.is_complex() or b.is_complex():
+        return torch.sum(a.conj() * b).real
     if a.device.type == "cpu" and a.dtype == b.dtype and a.dtype in (torch.float32, torch.float64):
         for memory_format in (torch.contiguous_format, torch.channels_last):
             if a.ndim != 4 and memory_format is torch.channels_last:

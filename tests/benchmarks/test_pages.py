@@ -31,6 +31,7 @@ def test_tables_agree_with_the_csv_files(page: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.documentation
 def test_tables_of_the_history_agree_with_the_csv_files() -> None:
     assert not differing(HISTORY), "run `python -m benchmarks.tables`"
 

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from nni_proxyless.strategies.reinforce import MovingAverage, reward, surrogate, top1
+from nni_proxyless.strategies.reinforce import MovingAverage, reward, surrogate
 from nni_proxyless.supernet.gates import PathSample, log_likelihood, path_probs, sample_path
 
 REWARDS = torch.tensor([[0.2, 0.9], [0.5, 0.1], [0.7, 0.4]])  # by path of the first layer and path of the second layer
@@ -79,8 +79,3 @@ def test_the_baseline_of_a_batch_is_that_of_the_batches_before() -> None:
     other = MovingAverage(decay=0.5)
     other.load_state_dict(baseline.state_dict())
     assert other.update(torch.tensor([0.0])) == baseline.update(torch.tensor([0.0]))
-
-
-def test_top1() -> None:
-    logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
-    assert top1(logits, torch.tensor([1, 0, 0, 0])) == 0.75

@@ -92,7 +92,7 @@ def test_all_strategies_side_by_side(workplace: Workplace) -> None:
 
 def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None:
     """The interrupted trial continues in its epoch, and the other trial starts. No finished epoch is repeated."""
-    workplace.shrink(epochs=40, share_warmup=False)
+    workplace.shrink(epochs=16, share_warmup=False)
     workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
     assert workplace.command("nni-proxyless", "register").returncode == 0
     config = "experiments/quickstart/config.yml"
@@ -106,17 +106,17 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
     wait_until(lambda: not workplace.processes())
     before = epochs(folder)
     assert before == list(range(1, len(before) + 1))
-    assert len(before) < 40
+    assert len(before) < 16
 
     assert workplace.command("nnictl", "resume", experiment, "--port", port).returncode == 0
     wait_for_the_end(workplace, 2)
     jobs = workplace.api("trial-jobs")
     assert [j["status"] for j in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     assert job["trialJobId"] in {j["trialJobId"] for j in jobs}
-    assert epochs(folder) == list(range(1, 41))
+    assert epochs(folder) == list(range(1, 17))
     log = (folder / "trial.stderr").read_text()
     assert f"going on where the search in {folder} was interrupted" in log
-    assert f"epoch {len(before) - 1}/40" not in log, "more than the epoch it was in was lost"
+    assert f"epoch {len(before) - 1}/16" not in log, "more than the epoch it was in was lost"
     assert {json.loads(j["hyperParameters"][0])["parameters"]["target"] for j in jobs} == {
         "cpu_torch",
         "cpu_onnxruntime",
@@ -127,8 +127,8 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
 
 def test_kills_at_random_moments(workplace: Workplace) -> None:
     """Kill the manager or a trial repeatedly. No finished trial is lost or repeated, and no process is left."""
-    workplace.shrink(epochs=30, share_warmup=False)
-    seeds = list(range(max(4, KILLS // 2)))
+    workplace.shrink(epochs=16, share_warmup=False)
+    seeds = list(range(max(3, KILLS // 2)))
     space = {
         "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
         "seed": {"_type": "choice", "_value": seeds},
@@ -169,7 +169,7 @@ def test_kills_at_random_moments(workplace: Workplace) -> None:
     done = {j["trialJobId"]: seed_of(folders / j["trialJobId"]) for j in jobs if j["status"] == "SUCCEEDED"}
     assert sorted(done.values()) == seeds  # type: ignore[type-var]
     assert all(j["endTime"] == finished[j["trialJobId"]] for j in jobs if j["trialJobId"] in finished)
-    assert all(epochs(folders / name) == list(range(1, 31)) for name in done)
+    assert all(epochs(folders / name) == list(range(1, 17)) for name in done)
     for job in jobs:
         if job["status"] == "FAILED" and epochs(folders / job["trialJobId"]):
             (again,) = [name for name, seed in done.items() if seed == seed_of(folders / job["trialJobId"])]
@@ -199,7 +199,7 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
 
 def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
     """`run` prints a command that resumes the experiment, and that command continues from the checkpoint."""
-    workplace.shrink(epochs=20, share_warmup=False)
+    workplace.shrink(epochs=10, share_warmup=False)
     workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
@@ -222,6 +222,6 @@ def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
     experiment = workplace.api("experiment")["id"]
     for job in workplace.api("trial-jobs"):
         assert job["status"] == "SUCCEEDED"
-        assert epochs(trials_folder(workplace, experiment) / job["trialJobId"]) == list(range(1, 21))
+        assert epochs(trials_folder(workplace, experiment) / job["trialJobId"]) == list(range(1, 11))
     workplace.command("nnictl", "stop", experiment)
     wait_until(lambda: not workplace.processes())

@@ -1,0 +1,193 @@
+"""The evaluator's own metric: what its steps log and return, and which of the values compares networks."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchmetrics
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+_log = logging.getLogger(__name__)
+_HIGHER_IS_BETTER = frozenset([
+    "acc", "accuracy", "top", "f1", "f1score", "auc", "auroc", "ap", "map", "iou", "miou", "dice", "r2", "precision",
+    "recall", "bleu", "psnr", "ssim", "kappa", "pearson", "spearman", "score", "reward",
+])  # fmt: skip
+_LOWER_IS_BETTER = frozenset(
+    ["loss", "error", "err", "mse", "rmse", "mae", "mape", "nll", "perplexity", "ppl", "cer", "wer", "eer"]
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Metric by which networks are compared.
+
+    Attributes:
+        name: Name under which the evaluator logs the metric.
+        higher_is_better: Whether higher values are better.
+    """
+
+    name: str
+    higher_is_better: bool
+
+    def __str__(self) -> str:
+        return f"{self.name} ({'higher' if self.higher_is_better else 'lower'} is better)"
+
+
+def choose_metric(
+    means: Mapping[str, float],
+    module: Any,
+    directions: Mapping[str, bool] | None = None,
+    otherwise: str = "set finalists=1",
+) -> Metric:
+    """Choose a metric among the values that the evaluator's validation logs, or the loss if there is no metric.
+
+    A torchmetrics object states whether higher values are better. For all other values, the name decides, such as
+    `val_acc`. A name such as `val_dice_loss` counts as a loss.
+
+    Args:
+        means: Logged values by name.
+        module: Lightning module of the evaluator, which may have a dictionary `metrics` of torchmetrics objects.
+        directions: Whether higher values are better, by name, where the evaluator logs torchmetrics objects.
+        otherwise: What the user can do instead of logging a metric, for the message.
+
+    Raises:
+        InputError: There is neither a metric nor a loss.
+    """
+    known: dict[str, bool] = {}
+    for key, metric in dict(getattr(module, "metrics", None) or {}).items():
+        direction = getattr(metric, "higher_is_better", None)
+        if direction is not None:
+            known |= {name: direction for name in means if name == key or name.endswith(f"_{key}")}
+    known |= directions or {}
+    for name in means:
+        if name not in known and (by_name := _direction(name)) is not None:
+            known[name] = by_name
+    if not known:
+        raise InputError(
+            "the evaluator's validation_step logs no metric and returns no loss to compare networks by (it logs "
+            f"{', '.join(means) or 'nothing'}); log one named like val_acc or val_loss, or {otherwise}"
+        )
+    ranked = sorted(known, key=lambda name: (not known[name], bool(re.search("loss", name, re.IGNORECASE))))
+    return Metric(ranked[0], known[ranked[0]])
+
+
+def _direction(name: str) -> bool | None:
+    """Return whether higher values are better according to the words of a name; `None` if no word is known."""
+    parts = re.split(r"[^A-Za-z0-9]+", name)
+    parts += [word for part in parts for word in re.split(r"(?<=[a-z])(?=[A-Z])", part)]  # such as valAcc
+    words = [part.lower() for part in parts]
+    words += [word.rstrip("0123456789") for word in words]  # such as top5
+    if not _LOWER_IS_BETTER.isdisjoint(words):
+        return False
+    return None if _HIGHER_IS_BETTER.isdisjoint(words) else True
+
+
+def call_step(step: Callable[..., Any], batch: Any, index: int, loader: int, several: bool) -> Any:
+    """Call a step of the evaluator with the arguments that it takes: batch, its index, and the loader's index."""
+    taken = list(inspect.signature(step).parameters.values())
+    if len(taken) > 2 and (several or taken[2].default is inspect.Parameter.empty):
+        return step(batch, index, loader)
+    return step(batch, index) if len(taken) > 1 else step(batch)
+
+
+def number_of(value: Any) -> float | None:
+    if isinstance(value, Tensor):
+        return float(value) if value.numel() == 1 else None
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def values_of_step(returned: Any, logged: dict[str, Any]) -> dict[str, Any]:
+    """Return what a step has logged, with the loss that it returned under the name `loss` unless it logged one."""
+    loss = returned.get("loss") if isinstance(returned, Mapping) else returned
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        logged.setdefault("loss", loss)
+    return logged
+
+
+def directions_of(values: Mapping[str, Any]) -> dict[str, bool]:
+    """Return whether higher values are better, by name, for the torchmetrics objects among logged values."""
+    objects = {name: value for name, value in values.items() if isinstance(value, torchmetrics.Metric)}
+    return {name: o.higher_is_better for name, o in objects.items() if o.higher_is_better is not None}
+
+
+class BatchScore:
+    """Scores the sampled network of a supernet on one batch, by the evaluator's own metric, or loss if there is none.
+
+    Args:
+        module: Lightning module of the evaluator, whose model is the supernet.
+
+    Attributes:
+        metric: Metric of the score; `None` before the first batch.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.metric: Metric | None = None
+        self._module = module
+
+    @torch.no_grad()
+    def of(self, batch: Any, batch_idx: int) -> float:
+        """Run the evaluator's `validation_step`, or its `training_step` if it has none.
+
+        Returns:
+            Score of the sampled network; the higher the better. A loss counts with its sign reversed.
+
+        Raises:
+            InputError: The evaluator yields neither a metric nor a loss.
+        """
+        module = self._module
+        step = module.validation_step if is_overridden("validation_step", module) else module.training_step
+        objects = torchmetrics_of(module)
+        states = [metric_state(metric) for metric in objects]
+        for metric in objects:
+            metric.reset()
+        with collect_logged(module) as logged:
+            values = values_of_step(call_step(step, batch, batch_idx, 0, False), logged)
+        found = {
+            name: number
+            for name, value in values.items()
+            if (number := number_of(value.compute() if isinstance(value, torchmetrics.Metric) else value)) is not None
+        }
+        for metric, state in zip(objects, states, strict=True):
+            metric.__dict__.update(state)
+        if self.metric is None:
+            self.metric = choose_metric(found, module, directions_of(values), "use arch_gradient full or two_path")
+            _log.info("REINFORCE rewards networks by %s", self.metric)
+        value = found[self.metric.name]
+        return value if self.metric.higher_is_better else -value
+
+
+def torchmetrics_of(module: nn.Module) -> list[torchmetrics.Metric]:
+    return [m for m in module.modules() if isinstance(m, torchmetrics.Metric)]
+
+
+def metric_state(metric: torchmetrics.Metric) -> dict[str, Any]:
+    """Return the state of a torchmetrics object, which its `__dict__` can be updated with to restore it."""
+    names = (*metric.metric_state, "_update_count", "_computed", "_forward_cache")
+    return {name: list(v) if isinstance(v := getattr(metric, name), list) else v for name in names}
+
+
+@contextmanager
+def collect_logged(module: Any) -> Iterator[dict[str, Any]]:
+    """Collect the values that the evaluator's steps would log, instead of logging them."""
+    found: dict[str, Any] = {}
+    before = {name: module.__dict__.get(name) for name in ("log", "log_dict")}
+    module.log = lambda name, value, *_, **__: found.__setitem__(name, value)
+    module.log_dict = lambda values, *_, **__: found.update(values)
+    try:
+        yield found
+    finally:
+        for name, own in before.items():
+            if own is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, own)

@@ -1,0 +1,101 @@
+"""A search checks itself: before its first step whether it can learn, and after its epochs whether it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from ..errors import RunError
+from ..supernet.freezing import WeightFreezer
+from ..supernet.gated import Gate, probing
+from .arch_schedule import ArchSchedule
+from .arch_settings import ArchSettings
+from .evaluator_metric import BatchScore, collect_logged
+from .evaluator_step import loss_of
+from .search_warnings import differing_ranks, ended_early, equal_rewards, nothing_learnt, silent_choices, unknown_length
+
+
+class SelfCheck:
+    """Checks of one search.
+
+    Args:
+        gates_by_label: All gates of the supernet by label.
+        arch: Settings of the architecture's training.
+        schedule: Schedule of the search, which counts its steps.
+        score: Score of REINFORCE's networks.
+
+    Attributes:
+        is_due: Whether `before_training` has not run yet.
+    """
+
+    def __init__(
+        self, gates_by_label: Mapping[str, Gate], arch: ArchSettings, schedule: ArchSchedule, score: BatchScore
+    ) -> None:
+        self.is_due = True
+        self._gates = gates_by_label
+        self._arch = arch
+        self._schedule = schedule
+        self._score = score
+        self._looked = False
+        self._samples_networks = arch.arch_gradient == "reinforce"
+
+    @torch.no_grad()
+    def before_training(self, module: Any, batch: Any, batch_idx: int, freezer: WeightFreezer) -> None:
+        """Run all candidates once on a batch, to check that they can be exchanged. Nothing else changes.
+
+        Args:
+            module: Lightning module of the evaluator.
+            batch: Batch that trains the architecture.
+            batch_idx: Number of the batch, counted from 0.
+            freezer: Freezer of the supernet's weights.
+
+        Raises:
+            SpaceError: The outputs of two candidates cannot be exchanged, or no gradient can reach one of them.
+            InputError: The evaluator yields nothing that REINFORCE could use as a reward.
+        """
+        self.is_due = False
+        with isolate_rng(), freezer.frozen():
+            if self._samples_networks:  # it never compares outputs
+                for gate in self._gates.values():
+                    gate.draw_path(torch.Generator().manual_seed(0))
+                self._score.of(batch, batch_idx)
+            else:
+                with probing(self._gates.values()), collect_logged(module):
+                    loss_of(module.training_step(batch, batch_idx))
+
+    def after_epoch(self, trainer: Any, *, last: bool) -> list[str]:
+        """Check what can be wrong with a search: choices without a gradient, different ranks, an unexpected length.
+
+        Args:
+            trainer: Lightning trainer of the running fit.
+            last: Whether the search ends with this epoch.
+
+        Returns:
+            Warnings.
+
+        Raises:
+            RunError: The search has ended, and the loss had no gradient for any choice.
+        """
+        schedule, steps = self._schedule, self._schedule.step
+        found = [differing_ranks([gate.alpha for gate in self._gates.values()], trainer.world_size)]
+        if schedule.steps is None:
+            found.append(unknown_length(schedule.sharpens))
+        undecided = any(len(gate.kept) > 1 for gate in self._gates.values())
+        if last:
+            deaf = undecided and not any(gate.heard for gate in self._gates.values())
+            if deaf and (steps == 0 or not self._samples_networks):
+                raise RunError(nothing_learnt(steps, self._arch.warmup_epochs, trainer.current_epoch))
+            found.append(self._silence("in the whole search"))
+            found.append(ended_early(steps, schedule.steps, schedule.temperature, schedule.sharpens))
+        elif steps > 0 and not self._looked:
+            self._looked = True
+            found.append(self._silence("in the first epoch that trains the architecture"))
+        return [text for text in found if text is not None]
+
+    def _silence(self, when: str) -> str | None:
+        if not self._samples_networks:
+            return silent_choices(self._gates, when)
+        return None if any(gate.heard for gate in self._gates.values()) else equal_rewards(when)
