@@ -40,6 +40,11 @@ class Drop(nn.Module):
         return 0.0 * x
 
 
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> None:
+        return None
+
+
 class Blur(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + 1.5 * torch.randn_like(x)
@@ -87,14 +92,18 @@ def accuracies() -> dict[tuple[str, ...], float]:
     return found
 
 
-def evaluator(epochs: int) -> Any:
-    loaders = [
+def loaders() -> list[DataLoader]:
+    return [
         DataLoader(feature_data(seed), batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(seed))
         for seed in (0, 1)
     ]
+
+
+def evaluator(epochs: int) -> Any:
+    train, val = loaders()
     return Classification(
-        train_dataloaders=loaders[0],
-        val_dataloaders=loaders[1],
+        train_dataloaders=train,
+        val_dataloaders=val,
         num_classes=2,
         learning_rate=0.02,
         max_epochs=epochs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nni.mutable import Categorical, MutableExpression
@@ -60,7 +60,11 @@ class LatencyProfiler(ExpressionProfiler):
 
 
 def _of_layers(costs: SpaceCosts, choices: dict[str, Categorical]) -> Any:
-    return _sum([costs.fixed, *(_lookup(choices[label], values) for label, values in costs.layers.items())])
+    terms = []
+    for label, values in costs.layers.items():
+        by_name = {str(name): value for name, value in zip(costs.candidates[label], values, strict=True)}
+        terms.append(_lookup(choices[label], [by_name[str(name)] for name in choices[label].values]))
+    return _sum([costs.fixed, *terms])
 
 
 def _of_modules(model_space: ModelSpace, table: LatencyTable, input_shape: tuple[int, ...]) -> Any:
@@ -87,7 +91,7 @@ def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorica
     """Check that a space has the layers and candidates of a fitted table.
 
     Returns:
-        Choices of the space by label, with the candidates in the table's order.
+        Choices of the space by label.
 
     Raises:
         LatencyTableError: The space lacks a layer of the table, or a layer has other candidates.
@@ -101,14 +105,10 @@ def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorica
                 f"the table of {table.device.name} has layer {label} with {', '.join(names)}; "
                 f"{type(model_space).__name__} has {', '.join(values) or 'no such layer'}"
             )
-    ordered = {}
-    for label, names in costs.candidates.items():
-        by_name = {str(value): value for value in choices[label].values}
-        ordered[label] = Categorical([by_name[name] for name in names], label=label)
-    return ordered
+    return choices
 
 
-def _lookup(choice: Categorical, values: tuple[float, ...]) -> MutableExpression:
+def _lookup(choice: Categorical, values: Sequence[float]) -> MutableExpression:
     """Build an NNI expression that returns the value of the chosen candidate."""
     result: Any = values[-1]
     for candidate, value in list(zip(choice.values, values, strict=True))[-2::-1]:

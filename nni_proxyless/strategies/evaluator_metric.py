@@ -128,11 +128,14 @@ class BatchScore:
 
     Attributes:
         metric: Metric of the score; `None` before the first batch.
+        values: What the evaluator has logged for the last batch, by name.
     """
 
     def __init__(self, module: Any) -> None:
         self.metric: Metric | None = None
+        self.values: dict[str, float] = {}
         self._module = module
+        self._step = module.validation_step if is_overridden("validation_step", module) else module.training_step
 
     @torch.no_grad()
     def of(self, batch: Any, batch_idx: int) -> float:
@@ -145,13 +148,12 @@ class BatchScore:
             InputError: The evaluator yields neither a metric nor a loss.
         """
         module = self._module
-        step = module.validation_step if is_overridden("validation_step", module) else module.training_step
         objects = torchmetrics_of(module)
         states = [metric_state(metric) for metric in objects]
         for metric in objects:
             metric.reset()
         with collect_logged(module) as logged:
-            values = values_of_step(call_step(step, batch, batch_idx, 0, False), logged)
+            values = values_of_step(call_step(self._step, batch, batch_idx, 0, False), logged)
         found = {
             name: number
             for name, value in values.items()
@@ -159,9 +161,10 @@ class BatchScore:
         }
         for metric, state in zip(objects, states, strict=True):
             metric.__dict__.update(state)
+        self.values = found
         if self.metric is None:
-            self.metric = choose_metric(found, module, directions_of(values), "use arch_gradient full or two_path")
-            _log.info("REINFORCE rewards networks by %s", self.metric)
+            self.metric = choose_metric(found, module, directions_of(values), "use a strategy with a gradient")
+            _log.info("sampled networks are rewarded by %s", self.metric)
         value = found[self.metric.name]
         return value if self.metric.higher_is_better else -value
 

@@ -108,7 +108,10 @@ def check_optimizers(module: Any, trainer: Any) -> None:
             f"{name} uses LBFGS, which needs the loss several times in a step; a search computes it once, so use an "
             "optimizer such as SGD or Adam"
         )
-    if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+    if any(
+        config.reduce_on_plateau or isinstance(config.scheduler, plateau) for config in trainer.lr_scheduler_configs
+    ):
         raise InputError(
             f"{name} uses ReduceLROnPlateau, which needs a validation metric; validation_step does not run during a "
             "search, so use a schedule that depends on the step or epoch, such as CosineAnnealingLR"

@@ -23,6 +23,7 @@ from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..supernet.candidates import path_candidates
 from ..supernet.space import describe_space
+from ..supernet.unsupported import check_something_to_search
 from .applied_table import costs_of_space
 from .compatibility import check_lightning
 from .evaluator_checks import check_evaluator
@@ -117,6 +118,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         """
         mutables = model.simplify()
         self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(mutables)}
+        check_something_to_search(model, self._candidates)
         spec = describe_space(model)
         self._description = None if spec is None else spec.to_dict()
         if self.latency is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from ..decoding.checkpoint import CHECKPOINT_KEY
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..supernet import gates
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
@@ -258,6 +258,11 @@ class ProxylessLightningModule(EvaluatorModule):
                 paths += gate.sample.paths
             loss = loss_of(self.training_module.training_step(batch, batch_idx))
             objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws
+            if not objective.requires_grad:
+                raise RunError(
+                    f"the loss of epoch {self.trainer.current_epoch + 1}, step {batch_idx + 1} does not depend on any "
+                    "choice, so nothing can be learnt; check that the output of every candidate reaches the loss"
+                )
             self.manual_backward(objective)
             total += objective.detach()
         unique = [tuple(dict.fromkeys(paths)) for paths in compared]

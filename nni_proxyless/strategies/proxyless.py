@@ -109,16 +109,16 @@ class ProxylessNAS(LatencyAwareStrategy):
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Turn a model space into a supernet, in place; see NNI's `OneShotStrategy.mutate_model`."""
         self._gates = make_gates(model.simplify())
-        if self.arch.prune_below is not None and self._gates:
+        self.apply_table(model)
+        if self.arch.prune_below is not None:
             most = max(gate.num_candidates for gate in self._gates.values())
             if self.arch.prune_below * most >= 1:
                 raise InputError(
                     f"prune_below must be below 1/{most}, as there are layers of {most} candidates, got "
                     f"{self.arch.prune_below}"
                 )
-        self.apply_table(model)
         supernet = super().mutate_model(model)
-        check_all_are_used(supernet, self._gates)
+        check_all_are_used(supernet, self._candidates)
         return accelerate(supernet)
 
     def default_mutation_hooks(self) -> list[MutationHook]:

@@ -38,14 +38,20 @@ def budget_without_effect(budget_ms: float, largest_ms: float) -> str | None:
     )
 
 
-def silent_choices(gates_by_label: Mapping[str, Gate], when: str) -> str | None:
+def silent_choices(gates_by_label: Mapping[str, Gate], when: str, *, asked: bool = False) -> str | None:
     """Return a warning about the choices in whose gates the loss has had no gradient.
 
     Args:
         gates_by_label: All gates of the supernet by label. Those with a single path are ignored.
         when: Period of the search, as in "in the first epoch that trains the architecture".
+        asked: Whether to ignore choices that have not been part of a graph of the loss yet, such as those inside a
+            candidate that was never active.
     """
-    silent = [label for label, gate in gates_by_label.items() if not gate.heard and len(gate.kept) > 1]
+    silent = [
+        label
+        for label, gate in gates_by_label.items()
+        if not gate.heard and len(gate.kept) > 1 and (gate.asked or not asked)
+    ]
     if not silent:
         return None
     return (

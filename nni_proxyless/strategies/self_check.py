@@ -92,10 +92,10 @@ class SelfCheck:
             found.append(ended_early(steps, schedule.steps, schedule.temperature, schedule.sharpens))
         elif steps > 0 and not self._looked:
             self._looked = True
-            found.append(self._silence("in the first epoch that trains the architecture"))
+            found.append(self._silence("in the first epoch that trains the architecture", asked=True))
         return [text for text in found if text is not None]
 
-    def _silence(self, when: str) -> str | None:
+    def _silence(self, when: str, *, asked: bool = False) -> str | None:
         if not self._samples_networks:
-            return silent_choices(self._gates, when)
+            return silent_choices(self._gates, when, asked=asked)
         return None if any(gate.heard for gate in self._gates.values()) else equal_rewards(when)

@@ -41,6 +41,7 @@ class Gate(nn.Module):
         alpha: Architecture parameters α, shape (num_candidates,). They start at 0: all paths are equally likely.
         temperature: Softmax temperature τ. Below 1, the probabilities are sharper than softmax(α).
         sample: Paths sampled for the current step.
+        asked: Whether the gates have been part of a graph of the loss.
         heard: Whether the loss has had a gradient in the gates that is not zero. It may be set back to `False`.
         probing: Whether the next forward pass runs all paths without gradients, to check that they are alike.
     """
@@ -52,6 +53,7 @@ class Gate(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(len(self.candidates)))
         self.temperature = 1.0
         self.sample = PathSample(0)
+        self.asked = False
         self.heard = False
         self.probing = False
 
@@ -112,6 +114,7 @@ class Gate(nn.Module):
             inactive = [run_path(index) for index in self.sample.inactive]
         opened = gates.straight_through_gates(self.logits(), self.sample)
         if not self.heard and opened.requires_grad:
+            self.asked = True
             opened.register_hook(self._hear)  # type: ignore[no-untyped-call]
         try:
             return gates.gated_sum(opened, [active, *inactive])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
@@ -11,7 +11,7 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from ..errors import SpaceError, UnsupportedSpaceError
-from .gated import Gate, GatedModule
+from .gated import GatedModule
 
 
 def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _kwargs: Mapping[str, Any]) -> bool:
@@ -35,30 +35,41 @@ def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _
     )
 
 
-def check_all_are_used(supernet: nn.Module, gates_by_label: Mapping[str, Gate]) -> None:
-    """Check that each gate decides for some module of a supernet, and that there is something to search.
+def check_something_to_search(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> None:
+    """Check that some choice of a model space has two candidates.
+
+    Args:
+        model: Model space.
+        candidates: Mapping from labels to candidates.
+
+    Raises:
+        SpaceError: There is nothing to search.
+    """
+    if not any(len(of) > 1 for of in candidates.values()):
+        raise SpaceError(
+            f"{type(model).__name__} has no choice with two candidates, so there is nothing to search; add a "
+            "LayerChoice, InputChoice or Repeat with a choice of depth"
+        )
+
+
+def check_all_are_used(supernet: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> None:
+    """Check that some module of a supernet depends on each label with two candidates.
 
     Args:
         supernet: Mutated model space.
-        gates_by_label: All gates by label.
+        candidates: Mapping from labels to candidates.
 
     Raises:
-        SpaceError: No layer has two candidates, or no module depends on a label with two values.
+        SpaceError: No module depends on a label, which would therefore always have the same value.
     """
-    if not any(gate.num_candidates > 1 for gate in gates_by_label.values()):
-        raise SpaceError(
-            f"{type(supernet).__name__} has no choice with two candidates, so there is nothing to search; add a "
-            "LayerChoice, InputChoice or Repeat with a choice of depth"
-        )
     used = {
-        label for module in supernet.modules() if isinstance(module, BaseSuperNetModule) for label in _labels_of(module)
+        label
+        for module in supernet.modules()
+        if isinstance(module, BaseSuperNetModule)
+        for label in ({module._gate.label} if isinstance(module, GatedModule) else map(str, module.simplify()))
     }
-    if unused := [label for label, gate in gates_by_label.items() if label not in used and gate.num_candidates > 1]:
+    if unused := [label for label, of in candidates.items() if label not in used and len(of) > 1]:
         raise SpaceError(
             f"no module of {type(supernet).__name__} depends on the choice '{unused[0]}' while the supernet runs, so "
             "it would always have its first value; use a LayerChoice, InputChoice or Repeat, or remove it"
         )
-
-
-def _labels_of(module: BaseSuperNetModule) -> set[str]:
-    return {module._gate.label} if isinstance(module, GatedModule) else {str(label) for label in module.simplify()}

@@ -237,9 +237,7 @@ def test_widths_to_choose_are_refused_by_name_as_nnis_proxyless_does(tmp_path: P
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x)  # type: ignore[no-any-return]
 
-    with pytest.raises(
-        TypeError, match="'layer' is a MutableConv2d with the choice width, which is not supported"
-    ):
+    with pytest.raises(TypeError, match="'layer' is a MutableConv2d with the choice width, which is not supported"):
         searched(Widths(), evaluator(tmp_path))
 
 

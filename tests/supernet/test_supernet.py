@@ -260,9 +260,7 @@ def test_unsupported_choices_are_named() -> None:
             super().__init__()
             self.conv = MutableConv2d(3, 3, nni.choice("kernel", [3, 5]))
 
-    with pytest.raises(
-        SpaceError, match="'conv' is a MutableConv2d with the choice kernel, which is not supported"
-    ):
+    with pytest.raises(SpaceError, match="'conv' is a MutableConv2d with the choice kernel, which is not supported"):
         ProxylessNAS().mutate_model(OwnKernel())
 
     with pytest.raises(SpaceError, match=r"'rate' is a Numerical"):

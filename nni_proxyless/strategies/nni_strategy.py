@@ -1,0 +1,113 @@
+"""Base of NNI's strategies with a latency table, a budget and decoding within the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
+from nni.mutable import CategoricalMultiple
+from nni.nas.nn.pytorch import ModelSpace
+
+from ..decoding.budget import BudgetRequest
+from ..errors import InputError, SpaceError
+from ..latency.table import LatencyTable
+from ..supernet.unsupported import check_all_are_used
+from ..training.cpu_kernels import accelerate
+from .arch_settings import ArchSettings
+from .latency_aware import LatencyAwareStrategy
+from .objective import get_objective
+
+
+class NniStrategy(LatencyAwareStrategy):
+    """Adds a latency table, a budget and decoding within the budget to a strategy of NNI.
+
+    Args:
+        latency: Latency table of the target device.
+        budget_ms: Latency budget in milliseconds. The exported network is within the budget, and the budget is the
+            reference latency of the objective.
+        budget_fraction: Latency budget as a fraction of the largest network's latency.
+        objective: Objective of strategies with a gradient: `add_linear`, which is the default, or `mul_log`.
+        latency_weight: Weight of the latency: λ of `add_linear`, or the exponent of `mul_log` or of ENAS's reward. The
+            tuner `LatencyBudget` finds the weight that meets a budget.
+        finalists: Number of most likely architectures that are compared at the end of the search; 1 compares none.
+        **kwargs: Arguments of the NNI strategy.
+
+    Raises:
+        InputError: `penalty` is given, the objective is `budget`, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        latency: LatencyTable | None = None,
+        budget_ms: float | None = None,
+        budget_fraction: float | None = None,
+        objective: str | None = None,
+        latency_weight: float = 0.1,
+        finalists: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.get("penalty") is not None:
+            raise InputError(
+                f"{type(self).__name__} has its own latency term; give latency_weight= instead of penalty="
+            )
+        if objective == "budget":
+            raise InputError(
+                "objective budget finds its own weight, which only ProxylessNAS can; use add_linear or mul_log"
+            )
+        settings = ArchSettings.checked({"objective": objective, "latency_weight": latency_weight})
+        super().__init__(
+            latency=latency,
+            budget=BudgetRequest.of(budget_ms, budget_fraction, hard=True),
+            finalists=finalists,
+            **kwargs,
+        )
+        self._objective = get_objective(objective or "add_linear")
+        self.latency_weight = settings.latency_weight
+
+    def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        """Turn a model space into NNI's supernet, in place.
+
+        Raises:
+            SpaceError: NNI's strategy cannot search a choice of the space.
+        """
+        self._check_inputs(model.simplify())
+        self.apply_table(model)
+        supernet = super().mutate_model(model)
+        check_all_are_used(supernet, self._candidates)
+        return accelerate(supernet)
+
+    def _check_inputs(self, mutables: Mapping[str, Any]) -> None:
+        """Check whether NNI's strategy can choose as many inputs as each InputChoice wants."""
+
+    def configure_oneshot_module(self, training_module: Any) -> Any:
+        """Create NNI's Lightning module, and make it export the decoded architecture."""
+        module = super().configure_oneshot_module(training_module)
+        module.export = self.decoded_choices
+        return module
+
+    def progress(self) -> dict[str, float]:
+        """Return further columns of the search's history."""
+        return {**super().progress(), "latency_weight": self.latency_weight}
+
+
+def check_number_of_inputs(mutables: Mapping[str, Any], strategy: str, several: bool = False) -> None:
+    """Check that NNI's supernet can choose as many inputs as each InputChoice of a space wants.
+
+    Args:
+        mutables: Mapping from labels to mutables.
+        strategy: Name of the strategy in the message.
+        several: Whether the supernet can choose several inputs, if their number is fixed.
+
+    Raises:
+        SpaceError: It cannot. The message names the label.
+    """
+    for label, mutable in mutables.items():
+        if not isinstance(mutable, CategoricalMultiple) or mutable.n_chosen == 1:
+            continue
+        if mutable.n_chosen is None or not several:
+            raise SpaceError(
+                f"InputChoice '{label}' has n_chosen={mutable.n_chosen}, which {strategy} cannot search; set "
+                f"n_chosen={'a number' if several else 1}, or use ProxylessNAS"
+            )

@@ -1,0 +1,88 @@
+"""Random search within a latency budget, with the shared weights of NNI's RandomOneShot."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.strategy import RandomOneShot
+from torch import Tensor
+
+from ..decoding.random_networks import draw_within
+from ..errors import InputError
+from .nni_strategy import NniStrategy, check_number_of_inputs
+
+
+class RandomSearch(NniStrategy, RandomOneShot):
+    """Random search: the best of k random networks within the budget.
+
+    The networks are compared with the weights of a supernet that was trained on random paths.
+
+    Args:
+        best_of: Number k of random networks.
+        seed: Seed of the random networks.
+        **kwargs: Arguments of `NniStrategy` and of RandomOneShot.
+
+    Raises:
+        InputError: `best_of` is less than 1.
+    """
+
+    strategy_name: ClassVar[str] = "random"
+
+    def __init__(self, *, best_of: int = 16, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if best_of < 1:
+            raise InputError(f"best_of must be at least 1, got {best_of!r}")
+        self.best_of = best_of
+        self.seed = seed
+        self._drawn: list[dict[str, Any]] = []
+
+    def _check_inputs(self, mutables: Mapping[str, Any]) -> None:
+        check_number_of_inputs(mutables, type(self).__name__, several=True)
+
+    def apply_table(self, model: ModelSpace) -> None:
+        super().apply_table(model)
+        self._drawn = draw_within(
+            self._candidates,
+            self._costs,
+            self.limit_ms,
+            self.best_of,
+            random.Random(f"random {self.seed}"),
+        )
+
+    def configure_oneshot_module(self, training_module: Any) -> Any:
+        module = super().configure_oneshot_module(training_module)
+
+        def resample() -> dict[str, Any]:
+            # This uses Python's generator, which a search seeds in each epoch. NNI's own generator is never seeded.
+            sample = {label: random.choice(of) for label, of in self._candidates.items()}
+            for supernet_module in module.supernet_modules():
+                supernet_module.resample(memo=sample)
+            return sample
+
+        module.resample = resample
+        return module
+
+    def path_probs(self) -> dict[str, Tensor]:
+        """Return equal probabilities, because random search learns nothing about paths."""
+        return {
+            label: torch.full((len(of),), 1.0 / len(of), dtype=torch.float64) for label, of in self._candidates.items()
+        }
+
+    def finalists(self) -> list[dict[str, Any]]:
+        return self._drawn
+
+    def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
+        """Return the unchanged scores, because random search is defined as the best of k by accuracy."""
+        return list(scores)
+
+    def decoded_choices(self) -> dict[str, Any]:
+        """Return the best of the random architectures, or the first one if they have not been compared yet."""
+        return dict(self._chosen or self._drawn[0])
+
+    def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
+        return None
