@@ -15,9 +15,12 @@ from tests.helpers import REPOSITORY, Workplace, table_of
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the slow tests first if there are several workers, so that all workers finish at about the same time."""
+    """Run the slow tests first if there are several workers, so that all workers finish at about the same time.
+
+    Tests that share an experiment run one after the other in one worker, so they come before all others.
+    """
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: "slow" not in item.keywords)
+        items.sort(key=lambda item: ("slow" not in item.keywords, "xdist_group" not in item.keywords))
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import errno
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,14 @@ from .. import __version__
 from ..errors import InputError, ProxylessError, RunError
 from . import latency as cli_latency
 from . import network as cli_network
-from .settings import parse_settings
+from . import runs
 
 _log = logging.getLogger("nni_proxyless")
 # Errors while writing that cannot be ruled out by a check beforehand.
 _OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
+
+# Commands that go on from their last finished epoch if they are given again.
+_RESUMED = ("search", "retrain")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = command(
         "run",
-        _run,
+        runs.run_experiment,
         "Start an NNI experiment from an nnictl config, follow it and collect its results.",
         "nni-proxyless run experiments/quickstart/config.yml",
     )
@@ -64,10 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--port", type=int, help="port of NNI's web UI (first free one from 8080)")
     run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
     run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
+    run.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     trial = command(
         "trial",
-        _trial,
+        runs.trial,
         "The trial command of an nnictl config: one search or retraining with the parameters that NNI sends.",
         "trialCommand: nni-proxyless trial --recipe recipe.yml",
     )
@@ -76,13 +81,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     search = command(
         "search",
-        _search,
+        runs.search,
         "Run one search without NNI's manager.",
         "nni-proxyless search experiments/quickstart/recipe.yml target=cpu_onnxruntime epochs=20",
     )
     search.add_argument("recipe", help="a recipe, or the name of a shipped experiment (quickstart)")
     search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
     search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
+    search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     decode = command(
         "decode",
@@ -140,12 +146,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Args:
         arguments: Words of the command line; those of the process by default.
     """
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = build_parser().parse_args(words)
     with _log_of_a_command():
-        sys.exit(_exit_code(options))
+        sys.exit(_exit_code(options, words))
 
 
-def _exit_code(options: argparse.Namespace) -> int:
+def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, and say in one line why it failed."""
     try:
         return int(options.run(options))
@@ -155,7 +162,9 @@ def _exit_code(options: argparse.Namespace) -> int:
         _one_line(options.command, error)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        sys.stderr.write(f"nni-proxyless {options.command}: interrupted\n")
+        again = shlex.join(["nni-proxyless", *words])
+        goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
+        sys.stderr.write(f"nni-proxyless {options.command}: interrupted{goes_on}\n")
         return 130
     except Exception as error:
         if options.debug:
@@ -168,65 +177,6 @@ def _exit_code(options: argparse.Namespace) -> int:
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
         return 1
-
-
-def _run(options: argparse.Namespace) -> int:
-    from ..nni_bridge import collect, run
-    from ..progress import progress_bar
-    from ..resources import experiment_file
-
-    plan = run.check_config(experiment_file(options.config, "config.yml"))
-    port = run.check_port(options.port)
-    run.measure_targets(plan, progress_bar)
-    outcomes = run.run_experiment(plan, port, keep=options.keep, results=options.results)
-    rows = collect.summary_rows(outcomes)
-    results = options.results or Path("results") / plan.name
-    if rows:
-        collect.write_summary(rows, results / "summary.csv")
-        sys.stdout.write(f"\n{collect.format_table(rows)}\n")
-        compared = collect.summary_rows(collect.at_equal_latency(outcomes))
-        if len(compared) < len(rows):
-            collect.write_summary(compared, results / "comparison.csv")
-            sys.stdout.write(f"\nat equal latency\n{collect.format_table(compared)}\n")
-        sys.stdout.write(f"\nresults: {results.resolve()}\n")
-        sys.stdout.flush()
-    failed = [o for o in outcomes if o.architecture is None]
-    if failed or not outcomes:
-        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters}): {o.reason}" for o in failed)
-        raise RunError(told or "no trial was run")
-    return 0
-
-
-def _trial(options: argparse.Namespace) -> int:
-    from ..nni_bridge.trial import run_trial
-
-    run_trial(options.recipe, options.task)
-    return 0
-
-
-def _search(options: argparse.Namespace) -> int:
-    from ..resources import experiment_file
-    from ..search.recipe import Recipe
-
-    settings = parse_settings(options.settings)
-    path = experiment_file(options.recipe, "recipe.yml")
-    recipe = Recipe.load(path, settings)
-
-    from ..search.prepared import prepare
-    from ..search.run import is_main_process, run_search
-
-    output = options.output or Path("results") / path.resolve().parent.name / recipe.target
-    architecture = run_search(prepare(recipe), output)
-    if not is_main_process():
-        return 0
-    measured = architecture.measured_latency_ms
-    sys.stdout.write(
-        f"accuracy {architecture.metrics['default']:.4f}, "
-        f"predicted {architecture.predicted_latency_ms:.4g} ms, "
-        f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
-        f"results: {output.resolve()}\n"
-    )
-    return 0
 
 
 def _register(options: argparse.Namespace) -> int:

@@ -35,6 +35,7 @@ def add_commands(commands: Any, command: Any) -> None:
         "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
     )
     retrain.add_argument("--output", type=Path, help="folder of the results (retrained, beside the architecture)")
+    retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     export = command(
         "export",
@@ -90,9 +91,12 @@ def _retrain(options: argparse.Namespace) -> int:
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
     from ..deploy.retrain import prepare_retraining, run_retraining
+    from ..search.earlier import check_same_recipe
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
+    if options.output is None and not options.overwrite:
+        check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
     card = run_retraining(prepare_retraining(recipe), output)
     found = card["results"]
     test = found["test"]

@@ -30,6 +30,7 @@ from ..network.catalogue import by_name
 from ..network.space_spec import SpaceSpec
 from ..network.weights import load_into, read_weights, save_weights
 from ..process_memory import keep_freed_memory
+from ..search.earlier import remove_earlier
 from ..training.accuracy import Batch, accuracies
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
@@ -169,7 +170,7 @@ def run_retraining(
     if interrupted:
         _log.info("going on where the retraining in %s was interrupted", output)
     else:
-        checkpoint.unlink(missing_ok=True)
+        remove_earlier(output)
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)

@@ -105,6 +105,16 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "nothing on stderr"
 
 
+def warnings_of(outcomes: list[Outcome]) -> list[str]:
+    """Return what the searches have found wrong with themselves, each with the folder of its results."""
+    return [
+        f"{outcome.folder}: {text}"
+        for outcome in outcomes
+        if outcome.architecture is not None and outcome.card is None
+        for text in outcome.architecture.warnings
+    ]
+
+
 COLUMNS = (
     "target", "strategy", "accuracy", "budget_ms", "predicted_latency_ms", "measured_latency_ms",
     "expected_over_budget", "layers", "parameters", "architecture",

@@ -3,133 +3,29 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..deploy.retrain_recipe import RetrainRecipe
-from ..errors import InputError, RunError, unknown_name
-from ..files import read_mapping
+from ..errors import InputError, RunError
 from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
-from .ports import port_is_free
-from .registration import register
-from .trial import TASKS
+from .manager import start_manager
+from .plan import Plan
+from .plan import check_config as check_config
+from .registration import TUNER, register
 
 _log = logging.getLogger(__name__)
-MAX_COMBINATIONS_CHECKED = 1000
+TUNERS = f"only {TUNER} goes on where it was (docs/nni.md)"
 GRACE_S = 8.0  # waiting time for another trial when the tuner has reported that it has none left
-_ENDED = {"SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A config that has been checked.
-
-    Attributes:
-        config: Path of the config.
-        recipe_path: Path of the recipe that the trial command names.
-        recipes: Recipes with the parameters of the search space, one for each combination. If there are more than
-            `MAX_COMBINATIONS_CHECKED` combinations, only as many as are needed to include each value.
-        trials: Expected number of trials: the number of combinations, limited by the config's `maxTrialNumber`.
-    """
-
-    config: Path
-    recipe_path: Path
-    recipes: tuple[Recipe | RetrainRecipe, ...]
-    trials: int
-
-    @property
-    def name(self) -> str:
-        return self.config.resolve().parent.name
-
-
-def check_config(path: Path) -> Plan:
-    """Check a config, its recipe and its search space before anything is started.
-
-    Raises:
-        InputError: One of the three is invalid; the message says where.
-    """
-    content = read_mapping(path, "config", InputError)
-    command = content.get("trialCommand")
-    if not isinstance(command, str):
-        raise InputError(f"config {path}: 'trialCommand' must be a text, got {command!r}")
-    words = shlex.split(command)
-    if "--recipe" not in words[:-1]:
-        raise InputError(f"config {path}: trialCommand must be 'nni-proxyless trial --recipe FILE', got '{command}'")
-    folder = path.resolve().parent / str(content.get("trialCodeDirectory", "."))
-    recipe_path = folder / words[words.index("--recipe") + 1]
-    space = content.get("searchSpace")
-    if space is None and isinstance(content.get("searchSpaceFile"), str):
-        space = read_mapping(path.resolve().parent / content["searchSpaceFile"], "search space", InputError)
-    if not isinstance(space, Mapping):
-        raise InputError(f"config {path}: 'searchSpace' must be a mapping, got {space!r}")
-    values = {key: _values(path, key, described) for key, described in space.items()}
-    task = words[words.index("--task") + 1] if "--task" in words[:-1] else "search"
-    if task not in TASKS:
-        raise InputError(f"config {path}: " + unknown_name("task", task, TASKS))
-    recipes = []
-    for chosen in _combinations(values):
-        recipe = TASKS[task].load(recipe_path, chosen)
-        if isinstance(recipe, Recipe):
-            recipe.chosen_target()
-        recipes.append(recipe)
-    service = content.get("trainingService")
-    platform = service.get("platform") if isinstance(service, Mapping) else None
-    if platform != "local":
-        raise InputError(
-            f"config {path}: 'run' measures and collects on this machine, so trainingService.platform must be 'local', "
-            f"got {platform!r}; start other services with: nnictl create --config {path}"
-        )
-    most = content.get("maxTrialNumber")
-    combinations = math.prod(map(len, values.values()))
-    return Plan(path, recipe_path, tuple(recipes), min(combinations, most) if isinstance(most, int) else combinations)
-
-
-def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """All combinations of the values.
-
-    If there are more than `MAX_COMBINATIONS_CHECKED`, only the combination of all first values is returned, and those
-    that differ from it in one value.
-    """
-    if math.prod(map(len, values.values())) <= MAX_COMBINATIONS_CHECKED:
-        return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
-    first = {key: listed[0] for key, listed in values.items()}
-    return [first, *({**first, key: value} for key, listed in values.items() for value in listed[1:])]
-
-
-def _values(path: Path, key: str, described: object) -> list[Any]:
-    if isinstance(described, Mapping) and described.get("_type") == "choice":
-        values = described.get("_value")
-        if isinstance(values, list) and values:
-            return values
-    if isinstance(described, Mapping) and isinstance(described.get("_value"), list) and "_type" in described:
-        return list(described["_value"][:1])  # a range such as uniform: its lower bound stands for all values
-    raise InputError(f"config {path}: searchSpace.{key} must be like {{_type: choice, _value: […]}}, got {described!r}")
-
-
-def check_port(port: int | None) -> int:
-    """Choose the port of NNI's web UI: the given one, or the first free one from 8080.
-
-    Raises:
-        InputError: The given port is busy or out of range.
-    """
-    if port is not None:
-        if not 0 < port < 65536:
-            raise InputError(f"port must be from 1 to 65535, got {port}")
-        if not port_is_free(port):
-            raise InputError(f"port {port} is busy; choose another with --port, or stop what uses it")
-        return port
-    return next(candidate for candidate in range(8080, 65536) if port_is_free(candidate))
+_CANCELLED = {"USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
+_ENDED = {"SUCCEEDED", "FAILED", *_CANCELLED}
 
 
 def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
@@ -163,12 +59,12 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
         )
 
 
-def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path | None = None) -> list[Outcome]:
+def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results: Path | None = None) -> list[Outcome]:
     """Start a config through NNI's manager, follow the experiment to its end and collect the results of its trials.
 
     Args:
         plan: Checked config.
-        port: Port of NNI's web UI.
+        port: Port of NNI's web UI; `None` for the first free one from 8080.
         keep: Whether the manager and its web UI keep running afterwards.
         results: Folder in which results are collected; `results/<folder of the config>` by default.
 
@@ -182,7 +78,6 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
     # Trials inherit the manager's environment, and their command `nni-proxyless` must be on PATH.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     import requests
-    from nni.experiment import Experiment, RunMode
     from nni.experiment.config import ExperimentConfig
 
     register()
@@ -191,22 +86,25 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
         config.validate()
     except (ValueError, TypeError, AttributeError, AssertionError, KeyError, yaml.YAMLError) as reason:
         raise InputError(f"NNI does not accept config {plan.config}: {' '.join(str(reason).split())}") from reason
-    experiment = Experiment(config)
+    experiment, port = start_manager(config, port)
     home = Path(config.canonical_copy().experiment_working_directory) / experiment.id
-    try:
-        experiment.start(port, False, RunMode.Detach)
-    except Exception as reason:
-        raise RunError(f"NNI's manager did not start: {' '.join(str(reason).split())}") from reason
     _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
     try:
         with _Follower(plan) as follower:
             _follow(experiment, follower)
+            if (text := _cut_short(_jobs(experiment), plan)) is not None:
+                _log.warning(text)
         used: set[Path] = set()
-        outcomes = [collect(job, home, results or Path("results") / plan.name, used) for job in _jobs(experiment)]
+        outcomes = [collect(job, home, results or plan.results, used) for job in _jobs(experiment)]
+        outcomes = [_with_limit(outcome, plan.limits) for outcome in outcomes]
     except BaseException as reason:
         experiment.stop()
         if isinstance(reason, KeyboardInterrupt):
             _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
+            if not plan.survives:
+                _log.info(
+                    "its tuner does not know which trials it has already chosen, so some may come twice: %s", TUNERS
+                )
         if isinstance(reason, requests.RequestException):
             raise RunError(f"lost NNI's manager of experiment {experiment.id}: {reason}") from reason
         raise
@@ -215,6 +113,23 @@ def run_experiment(plan: Plan, port: int, *, keep: bool = False, results: Path |
     else:
         experiment.stop()
     return outcomes
+
+
+def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
+    """Say that NNI has ended a trial because of a limit of time, instead of the last line of its output."""
+    if outcome.status not in _CANCELLED or not limits:
+        return outcome
+    named = " or ".join(f"{key}: {value}" for key, value in limits.items())
+    return replace(outcome, reason=f"NNI ended it because of {named}")
+
+
+def _cut_short(jobs: list[Any], plan: Plan) -> str | None:
+    """Return a warning if the experiment's duration has ended it before all planned trials have succeeded."""
+    duration = plan.limits.get("maxExperimentDuration")
+    done = sum(job.status == "SUCCEEDED" for job in jobs)
+    if duration is None or done >= plan.trials or any(job.status == "FAILED" for job in jobs):
+        return None
+    return f"maxExperimentDuration: {duration} has ended the experiment after {done} of {plan.trials} trials"
 
 
 def _jobs(experiment: Any) -> list[Any]:

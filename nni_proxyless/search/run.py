@@ -34,6 +34,7 @@ from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.trainer import check_hardware, is_interrupted, make_trainer, uses_channels_last
+from .earlier import remove_earlier
 from .epoch_callback import EpochCallback, SearchReport
 from .make_strategy import make_strategy
 from .prepared import Prepared
@@ -76,8 +77,12 @@ def run_search(
     interrupted = is_interrupted(recipe, output, (results_folder.CHECKPOINT, results_folder.LATENCY_TABLE))
     if interrupted:
         prepared = replace(prepared, table=LatencyTable.load(output / results_folder.LATENCY_TABLE))
-    elif is_main_process():
-        checkpoint.unlink(missing_ok=True)
+    steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
+    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
+    if not interrupted and is_main_process():
+        # Only now, when the recipe has been accepted as a whole, are the files of an earlier search removed.
+        make_strategy(recipe, prepared.table, spec, steps_per_epoch).apply_table(MobileNetV2Space(spec))
+        remove_earlier(output)
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
         prepared.table.save(output / results_folder.LATENCY_TABLE)
     if recipe.threads is not None:
@@ -85,8 +90,6 @@ def run_search(
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
-    steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
-    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
     strategy.compare_on(
         finalists_loader(recipe, prepared.splits), statistics_loader(recipe, prepared.splits), recipe.bn_batches
     )

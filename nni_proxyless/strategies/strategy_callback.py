@@ -51,6 +51,11 @@ class StrategyCallback(pl.Callback):
         """Restore the strategy's own state."""
         self._strategy.load_extra_state(checkpoint.get(CHECKPOINT_KEY, {}).get("strategy", {}))
 
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        """Let Ctrl-C end the search. Lightning alone would return from `fit` as if the search had finished."""
+        if isinstance(exception, KeyboardInterrupt):
+            raise exception
+
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Compare the finalists after the last epoch, before other callbacks record the result."""
         if trainer.current_epoch + 1 == trainer.max_epochs:

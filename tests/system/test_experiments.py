@@ -93,9 +93,7 @@ def test_all_strategies_side_by_side(workplace: Workplace) -> None:
 def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None:
     """The interrupted trial continues in its epoch, and the other trial starts. No finished epoch is repeated."""
     workplace.shrink(epochs=16, share_warmup=False)
-    workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
-    assert workplace.command("nni-proxyless", "register").returncode == 0
-    config = "experiments/quickstart/config.yml"
+    config = "experiments/quickstart/config.yml"  # as it is shipped, with the tuner that goes on where it was
     port = str(workplace.port)
     assert workplace.command("nnictl", "create", "--config", config, "--port", port).returncode == 0
     experiment = workplace.api("experiment")["id"]
@@ -128,7 +126,7 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
 def test_kills_at_random_moments(workplace: Workplace) -> None:
     """Kill the manager or a trial repeatedly. No finished trial is lost or repeated, and no process is left."""
     workplace.shrink(epochs=16, share_warmup=False)
-    seeds = list(range(max(3, KILLS // 2)))
+    seeds = list(range(max(2, KILLS // 2)))
     space = {
         "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
         "seed": {"_type": "choice", "_value": seeds},
@@ -197,10 +195,12 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
     return "nni_node" in words and "main.js" in words if kind == "manager" else "nni-proxyless trial" in words
 
 
-def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
-    """`run` prints a command that resumes the experiment, and that command continues from the checkpoint."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_is_stopped_and_goes_on(number: signal.Signals, workplace: Workplace) -> None:
+    """Ctrl-C, or SIGTERM as from Slurm: `run` stops everything and prints a command that goes on from the checkpoint."""
     workplace.shrink(epochs=10, share_warmup=False)
-    workplace.change("config.yml", {"tuner": {"name": "LatencyBudget"}})
+    space = {"target": {"_type": "choice", "_value": ["cpu_onnxruntime"]}}
+    workplace.change("config.yml", {"searchSpace": space, "maxTrialNumber": 1})
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
         cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -211,14 +211,14 @@ def test_ctrl_c_of_run_and_resume(workplace: Workplace) -> None:
         for line in process.stderr:
             lines.append(line)
             if "trial 0 result 2:" in line:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
         assert process.wait(60) == 130, lines
     wait_until(lambda: not workplace.processes())
     (told,) = [line for line in lines if "go on with: " in line]
     assert "go on with: nnictl resume" in told
     words = told.split("go on with: ")[1].split()
     assert workplace.command(*words).returncode == 0
-    wait_for_the_end(workplace, 2)
+    wait_for_the_end(workplace, 1)
     experiment = workplace.api("experiment")["id"]
     for job in workplace.api("trial-jobs"):
         assert job["status"] == "SUCCEEDED"

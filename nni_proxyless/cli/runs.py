@@ -1,0 +1,83 @@
+"""`nni-proxyless run | trial | search`: parses arguments, calls other modules, prints; holds no logic."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import RunError
+from .settings import parse_settings
+
+
+def run_experiment(options: argparse.Namespace) -> int:
+    """Start an experiment through NNI's manager, follow it, and collect and print its results."""
+    from ..nni_bridge import collect, manager, run
+    from ..nni_bridge import plan as plans
+    from ..progress import progress_bar
+    from ..resources import experiment_file
+
+    plan = plans.check_config(experiment_file(options.config, "config.yml"))
+    manager.check_port(options.port)
+    results = options.results or plan.results
+    if options.results is None and not options.overwrite:
+        plans.check_results(plan)
+    with manager.terminated_like_ctrl_c():
+        run.measure_targets(plan, progress_bar)
+        outcomes = run.run_experiment(plan, options.port, keep=options.keep, results=results)
+    rows = collect.summary_rows(outcomes)
+    if rows:
+        collect.write_summary(rows, results / "summary.csv")
+        sys.stdout.write(f"\n{collect.format_table(rows)}\n")
+        compared = collect.summary_rows(collect.at_equal_latency(outcomes))
+        if len(compared) < len(rows):
+            collect.write_summary(compared, results / "comparison.csv")
+            sys.stdout.write(f"\nat equal latency\n{collect.format_table(compared)}\n")
+        for text in collect.warnings_of(outcomes):
+            sys.stdout.write(f"\nwarning: {text}\n")
+        sys.stdout.write(f"\nresults: {results.resolve()}\n")
+        sys.stdout.flush()
+    failed = [o for o in outcomes if o.architecture is None]
+    if failed or not outcomes:
+        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters}): {o.reason}" for o in failed)
+        raise RunError(told or "no trial was run")
+    return 0
+
+
+def trial(options: argparse.Namespace) -> int:
+    """Run what NNI's manager asks for."""
+    from ..nni_bridge.trial import run_trial
+
+    run_trial(options.recipe, options.task)
+    return 0
+
+
+def search(options: argparse.Namespace) -> int:
+    """Run one search, and print its result."""
+    from ..resources import experiment_file
+    from ..search.earlier import check_same_recipe
+    from ..search.recipe import Recipe
+
+    settings = parse_settings(options.settings)
+    path = experiment_file(options.recipe, "recipe.yml")
+    recipe = Recipe.load(path, settings)
+    output = options.output or Path("results") / path.resolve().parent.name / recipe.target
+    if options.output is None and not options.overwrite:
+        check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
+
+    from ..search.prepared import prepare
+    from ..search.run import is_main_process, run_search
+
+    architecture = run_search(prepare(recipe), output)
+    if not is_main_process():
+        return 0
+    measured = architecture.measured_latency_ms
+    for text in architecture.warnings:
+        sys.stdout.write(f"warning: {text}\n")
+    sys.stdout.write(
+        f"accuracy {architecture.metrics['default']:.4f}, "
+        f"predicted {architecture.predicted_latency_ms:.4g} ms, "
+        f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
+        f"results: {output.resolve()}\n"
+    )
+    return 0

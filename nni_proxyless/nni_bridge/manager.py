@@ -1,0 +1,156 @@
+"""Start of NNI's manager: its port, the check that it is one's own, and one more try on a busy machine."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ..errors import InputError, RunError
+from ..resources import cache_folder
+from .ports import port_is_free
+
+_log = logging.getLogger(__name__)
+FIRST_PORT = 8080
+TRIES = 2
+_STARTING = {"INITIALIZED"}
+_INITIALIZATION_S = 30.0
+_RELEASE_S = 10.0
+
+
+def check_port(port: int | None) -> None:
+    """Check a port that the user has chosen for NNI's web UI.
+
+    Raises:
+        InputError: The port is busy or out of range.
+    """
+    if port is None:
+        return
+    if not 0 < port < 65536:
+        raise InputError(f"port must be from 1 to 65535, got {port}")
+    if not port_is_free(port):
+        raise InputError(f"port {port} is busy; choose another with --port, or stop what uses it")
+
+
+def start_manager(config: Any, port: int | None) -> tuple[Any, int]:
+    """Start NNI's manager, and make sure that it runs and is the one that answers.
+
+    Without a given port, the first free one from 8080 is taken. It is chosen right before the start, and other `run`
+    commands of the same user wait meanwhile, so two of them never take the same one.
+
+    Args:
+        config: NNI's experiment config.
+        port: Port of the web UI; `None` to choose one.
+
+    Returns:
+        NNI's experiment and the port.
+
+    Raises:
+        InputError: The given port is busy.
+        RunError: The manager did not start in several tries. The message says why.
+    """
+    reasons: list[str] = []
+    for _ in range(TRIES):
+        with _alone():
+            check_port(port)
+            chosen = port or next(p for p in range(FIRST_PORT, 65536) if port_is_free(p))
+            experiment, reason = _try(config, chosen)
+        if reason is None:
+            return experiment, chosen
+        reasons.append(reason)
+        _log.warning("NNI's manager did not start on port %d: %s", chosen, reason)
+        end = time.monotonic() + _RELEASE_S
+        while port is not None and not port_is_free(port) and time.monotonic() < end:
+            time.sleep(0.5)
+    raise RunError(f"NNI's manager did not start in {TRIES} tries: {reasons[-1]}")
+
+
+def _try(config: Any, port: int) -> tuple[Any, str | None]:
+    """Start the manager once; return the experiment, and why it did not start, or `None` if it did."""
+    from nni.experiment import Experiment, RunMode
+
+    experiment = Experiment(config)
+    try:
+        experiment.start(port, False, RunMode.Detach)
+        found = experiment.get_experiment_profile()["id"]
+        if found != experiment.id:
+            return experiment, f"another manager, of experiment {found}, answers there"
+        end = time.monotonic() + _INITIALIZATION_S
+        while experiment.get_status() in _STARTING and time.monotonic() < end:
+            time.sleep(0.5)
+        if experiment.get_status() == "ERROR" and not experiment.list_trial_jobs():
+            errors = experiment.get_experiment_profile().get("errors") or []
+            raise RuntimeError("; ".join(map(str, errors)) or "it reports an error")
+    except Exception as error:
+        told = _last_error(Path(config.canonical_copy().experiment_working_directory) / experiment.id / "log")
+        process = experiment._proc
+        with contextlib.suppress(Exception):
+            experiment.stop()
+        if process is not None:
+            with contextlib.suppress(Exception):
+                process.kill()
+        return experiment, " ".join(f"{error}{f' ({told})' if told else ''}".split())
+    return experiment, None
+
+
+def _last_error(log: Path) -> str:
+    """Return the last error in the manager's logs, without its time."""
+    for name in ("nnimanager.log", "nnictl_stderr.log"):
+        try:
+            lines = (log / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        errors = [line for line in lines if "ERROR" in line or "Error:" in line]
+        if errors:
+            return f"{name}: {errors[-1].split('] ', 1)[-1][:200]}"
+    return ""
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Context manager in which no other `run` of this user chooses a port and starts a manager."""
+    path = cache_folder() / "manager.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        lock.acquire(timeout=120)
+    except (OSError, filelock.Timeout):  # without the lock, the check of the manager's id still finds a foreign one
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def terminated_like_ctrl_c() -> Iterator[None]:
+    """Context manager in which SIGTERM and SIGHUP, as from Slurm or a closed terminal, act like Ctrl-C."""
+
+    def interrupt(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def gpus_seen_by_nni() -> int:
+    """Return the number of GPUs that NNI's local training service can use; it finds them by NVIDIA's NVML."""
+    try:
+        import pynvml  # type: ignore[import-untyped]
+
+        pynvml.nvmlInit()
+        return int(pynvml.nvmlDeviceGetCount())
+    except Exception:  # no driver, no library, or a version of it that fails
+        return 0
