@@ -10,7 +10,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -26,8 +26,8 @@ from tests.helpers import REPOSITORY, free_port
 class FakeExperiment:
     """Stands in for NNI's Experiment. Each start takes the next outcome: an exception, a foreign id, or a status."""
 
-    outcomes: list[Any] = []
-    started: list[int] = []
+    outcomes: ClassVar[list[Any]] = []
+    started: ClassVar[list[int]] = []
 
     def __init__(self, _config: Any) -> None:
         self.id = f"own{len(self.started)}"
@@ -69,12 +69,8 @@ def test_a_start_that_fails_is_repeated_once(first: Any, config: Any, caplog: py
     experiment, port = start_manager(config, None)
     assert experiment.id == "own1"
     assert FakeExperiment.started[1] == port
-    reason = {
-        RuntimeError: "Expecting value",
-        str: "Tuner did not connect",
-        dict: "another manager, of experiment foreign",
-    }
-    assert reason[type(first)] in caplog.text
+    reasons = {RuntimeError: "Expecting value", str: "Tuner did not connect", dict: "another manager, of experiment f"}
+    assert reasons[type(first)] in caplog.text
 
 
 def test_two_failed_starts_say_why(config: Any, tmp_path: Path) -> None:
@@ -132,9 +128,14 @@ def test_two_runs_at_once_take_different_ports(config: Any) -> None:
 def test_signals_that_end_processes_act_like_ctrl_c(name: str) -> None:
     number = getattr(signal, name)
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), terminated_like_ctrl_c():
-        os.kill(os.getpid(), number)
-        signal.pause()
+
+    def wait_for_the_signal() -> None:
+        with terminated_like_ctrl_c():
+            os.kill(os.getpid(), number)
+            signal.pause()
+
+    with pytest.raises(KeyboardInterrupt):
+        wait_for_the_signal()
     assert signal.getsignal(number) is before
 
 

@@ -197,7 +197,7 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_run_is_stopped_and_goes_on(number: signal.Signals, workplace: Workplace) -> None:
-    """Ctrl-C, or SIGTERM as from Slurm: `run` stops everything and prints a command that goes on from the checkpoint."""
+    """Ctrl-C, or SIGTERM as from Slurm: `run` stops everything and prints a command that goes on."""
     workplace.shrink(epochs=10, share_warmup=False)
     space = {"target": {"_type": "choice", "_value": ["cpu_onnxruntime"]}}
     workplace.change("config.yml", {"searchSpace": space, "maxTrialNumber": 1})
