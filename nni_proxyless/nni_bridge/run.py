@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,9 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
         config = ExperimentConfig.load(plan.config)
         config.validate()
     except (ValueError, TypeError, AttributeError, AssertionError, KeyError, yaml.YAMLError) as reason:
-        raise InputError(f"NNI does not accept config {plan.config}: {' '.join(str(reason).split())}") from reason
+        # NNI checks some settings by assertions without a message; their code says what is expected.
+        why = " ".join(str(reason).split()) or f"it expects {traceback.extract_tb(reason.__traceback__)[-1].line}"
+        raise InputError(f"NNI does not accept config {plan.config}: {why}") from reason
     experiment, port = start_manager(config, port)
     home = Path(config.canonical_copy().experiment_working_directory) / experiment.id
     _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
