@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..latency.costs import SpaceCosts
@@ -17,6 +17,7 @@ def draw_within(
     budget_ms: float | None,
     count: int,
     generator: random.Random,
+    accepts: Callable[[Mapping[str, Any]], bool] = lambda _: True,
 ) -> list[dict[str, Any]]:
     """Draw different random architectures within a budget, with equally likely candidates as far as the budget allows.
 
@@ -29,6 +30,7 @@ def draw_within(
         budget_ms: Largest allowed latency in milliseconds.
         count: Number of architectures. Fewer are returned if the space does not have so many.
         generator: Source of the random draws.
+        accepts: Function that says whether an architecture may be drawn.
 
     Returns:
         Architectures as mappings from labels to candidates.
@@ -45,7 +47,7 @@ def draw_within(
                     2.0 ** (-tilt * len(candidates) * (cost - least) / budget_ms) for cost in costs.layers[label]
                 ]
             choices[label] = generator.choices(of, weights)[0]
-        if costs is None or budget_ms is None or costs.of(choices) <= budget_ms:
+        if (costs is None or budget_ms is None or costs.of(choices) <= budget_ms) and accepts(choices):
             found.setdefault(str(choices), choices)
         if len(found) == count:
             break

@@ -185,6 +185,8 @@ def run_retraining(
     module = Retraining(recipe, len(loader), architecture.require_spec().classes)
     module.set_model(network)
     trainer.fit(module, loader, ckpt_path=str(checkpoint) if interrupted else None)
+    if trainer.interrupted:  # Lightning returns as if the training had finished
+        raise KeyboardInterrupt
     if not epochs.rows:
         raise RunError("the retraining ended without finishing an epoch")
     save_weights(epochs.evaluated(module), output / results_folder.WEIGHTS_LAST)

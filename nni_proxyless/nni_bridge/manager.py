@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 
 from ..errors import InputError, RunError
 from ..resources import cache_folder
@@ -87,16 +89,27 @@ def _try(config: Any, port: int) -> tuple[Any, str | None]:
         if experiment.get_status() == "ERROR" and not experiment.list_trial_jobs():
             errors = experiment.get_experiment_profile().get("errors") or []
             raise RuntimeError("; ".join(map(str, errors)) or "it reports an error")
-    except Exception as error:
+    except BaseException as error:  # Ctrl-C too must not leave a manager behind
         told = _last_error(Path(config.canonical_copy().experiment_working_directory) / experiment.id / "log")
-        process = experiment._proc
-        with contextlib.suppress(Exception):
-            experiment.stop()
-        if process is not None:
+        if experiment._proc is not None:
             with contextlib.suppress(Exception):
-                process.kill()
+                experiment.stop()
+        _kill_managers(experiment.id)
+        if not isinstance(error, Exception):
+            raise
         return experiment, " ".join(f"{error}{f' ({told})' if told else ''}".split())
     return experiment, None
+
+
+def _kill_managers(experiment: str) -> None:
+    """Kill the managers of an experiment that this process has started. NNI does not know one that is just starting."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            if experiment in words and any(word.endswith("main.js") for word in words):
+                for child in process.children(recursive=True):
+                    child.kill()
+                process.kill()
 
 
 def _last_error(log: Path) -> str:
@@ -137,6 +150,10 @@ def terminated_like_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt
 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        names = []  # only the main thread may set handlers
+    # `nohup` has SIGHUP ignored, and it stays so.
+    names = [name for name in names if signal.getsignal(getattr(signal, name)) not in (signal.SIG_IGN, None)]
     before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
     try:
         yield

@@ -115,6 +115,7 @@ def run_search(
             if warmup.found:
                 _log.info("%d epochs of warm-up from %s", recipe.warmup_epochs, warmup.path)
                 start = warmup.path
+                strategy.takes_warnings_over = False
         evaluator = Lightning(
             module,
             trainer,

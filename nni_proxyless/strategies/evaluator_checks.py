@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import MethodType
 from typing import Any
 
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from ..errors import InputError
-from .path_parallel import PathParallelStrategy
+from .evaluator_step import each_part
+from .path_parallel import WAITING, PathParallelStrategy
+
+BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_LOADERS = ("train_dataloader", "val_dataloader")
+_ORIGINAL = "_loaders_before_the_search"
 
 
 def check_evaluator(evaluator: Any) -> None:
@@ -29,10 +36,10 @@ def check_evaluator(evaluator: Any) -> None:
                 "pytorch_lightning; import the callback from pytorch_lightning"
             )
     for name in ("train_dataloaders", "val_dataloaders"):
-        loader = getattr(evaluator, name, None)
+        loader = the_loader(getattr(evaluator, name, None), name)
         try:
             empty = loader is not None and len(loader) == 0
-        except TypeError:  # a loader without a length, or one whose data set has none
+        except (TypeError, NotImplementedError):  # a loader without a length, or one whose data set has none
             continue
         if empty:
             what = "train the weights" if name == "train_dataloaders" else "train the architecture"
@@ -40,6 +47,45 @@ def check_evaluator(evaluator: Any) -> None:
                 f"{name} of the evaluator has no batch to {what}; give it more data, a smaller batch_size, or "
                 "drop_last=False"
             )
+
+
+def the_loader(given: Any, name: str) -> Any:
+    """Return the only loader of a list, or the loader itself.
+
+    Raises:
+        InputError: There are several loaders, whose batches a search could not tell apart.
+    """
+    if not isinstance(given, (list, tuple)):
+        return given
+    if len(given) != 1:
+        raise InputError(f"{name} must be one loader for a search, got {len(given)}; join their data sets")
+    return given[0]
+
+
+def keep_datamodule(datamodule: Any) -> None:
+    """Prepare a datamodule for a search: its hooks get single batches, and its own loaders come back.
+
+    NNI replaces the loaders by those of the search for good, so a second search would find the loaders of the first.
+    Hooks of a datamodule take precedence over those of the module, and would get the batches of both loaders at once.
+
+    Args:
+        datamodule: Lightning datamodule of the evaluator; changed in place.
+    """
+    known = datamodule.__dict__.get(_ORIGINAL)
+    if known is None:
+        known = datamodule.__dict__[_ORIGINAL] = {name: datamodule.__dict__.get(name) for name in _LOADERS}
+        for name in BATCH_HOOKS:
+            if is_overridden(name, datamodule):
+                setattr(datamodule, name, partial(_for_each_part, getattr(datamodule, name)))
+    for name, own in known.items():
+        if own is None:
+            datamodule.__dict__.pop(name, None)
+        else:
+            datamodule.__dict__[name] = own
+
+
+def _for_each_part(hook: Any, batch: Any, *args: Any) -> Any:
+    return each_part(batch, lambda part: hook(part, *args))
 
 
 def share_paths(trainer: Any) -> None:
@@ -66,3 +112,9 @@ def share_paths(trainer: Any) -> None:
         )
     for name in ("configure_ddp", "training_step"):
         setattr(strategy, name, MethodType(getattr(PathParallelStrategy, name), strategy))
+    strategy._timeout = max(strategy._timeout, WAITING)  # the other ranks wait while rank 0 compares the finalists
+    if strategy._layer_sync is not None:
+        raise InputError(
+            "sync_batchnorm=True cannot be used in a search on several devices, because rank 0 alone compares the "
+            "finalists; remove it"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import re
@@ -14,6 +15,7 @@ import torch
 import torchmetrics
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import InputError
 
@@ -148,19 +150,17 @@ class BatchScore:
             InputError: The evaluator yields neither a metric nor a loss.
         """
         module = self._module
-        objects = torchmetrics_of(module)
-        states = [metric_state(metric) for metric in objects]
-        for metric in objects:
-            metric.reset()
-        with collect_logged(module) as logged:
-            values = values_of_step(call_step(self._step, batch, batch_idx, 0, False), logged)
-        found = {
-            name: number
-            for name, value in values.items()
-            if (number := number_of(value.compute() if isinstance(value, torchmetrics.Metric) else value)) is not None
-        }
-        for metric, state in zip(objects, states, strict=True):
-            metric.__dict__.update(state)
+        with plain_state_kept(module), unsynchronised(module):
+            for metric in torchmetrics_of(module):
+                metric.reset()
+            with collect_logged(module) as logged:
+                values = values_of_step(call_step(self._step, copy_of(batch), batch_idx, 0, False), logged)
+            found = {
+                name: number
+                for name, value in values.items()
+                if (number := number_of(value.compute() if isinstance(value, torchmetrics.Metric) else value))
+                is not None
+            }
         self.values = found
         if self.metric is None:
             self.metric = choose_metric(found, module, directions_of(values), "use a strategy with a gradient")
@@ -171,6 +171,47 @@ class BatchScore:
 
 def torchmetrics_of(module: nn.Module) -> list[torchmetrics.Metric]:
     return [m for m in module.modules() if isinstance(m, torchmetrics.Metric)]
+
+
+def _computed(value: Any) -> Any:
+    return value.compute() if isinstance(value, torchmetrics.Metric) else value
+
+
+def copy_of(batch: Any) -> Any:
+    """Return a batch with new containers, so that a step that takes entries out of it leaves the original whole."""
+    leaves, structure = tree_flatten(batch)
+    return tree_unflatten(leaves, structure)
+
+
+@contextmanager
+def plain_state_kept(module: nn.Module) -> Iterator[None]:
+    """Restore the states of torchmetrics objects, and the lists and dictionaries of the module itself, at the end.
+
+    A step may collect its predictions in a list until the end of an epoch, which never comes for it.
+    """
+    metrics = [(m, metric_state(m)) for m in torchmetrics_of(module)]
+    plain = {name: copy.copy(v) for name, v in module.__dict__.items() if type(v) in (list, dict) and name[0] != "_"}
+    private = {name: copy.copy(v) for name, v in module.__dict__.items() if type(v) is list and name[0] == "_"}
+    try:
+        yield
+    finally:
+        module.__dict__.update({**plain, **private})
+        for metric, state in metrics:
+            metric.__dict__.update(state)
+
+
+@contextmanager
+def unsynchronised(module: nn.Module) -> Iterator[None]:
+    """Compute torchmetrics objects on this rank alone, because the other ranks do not take part."""
+    metrics = torchmetrics_of(module)
+    before = [(m.sync_on_compute, m._to_sync) for m in metrics]
+    for metric in metrics:
+        metric.sync_on_compute = metric._to_sync = False
+    try:
+        yield
+    finally:
+        for metric, (sync, to_sync) in zip(metrics, before, strict=True):
+            metric.sync_on_compute, metric._to_sync = sync, to_sync
 
 
 def metric_state(metric: torchmetrics.Metric) -> dict[str, Any]:
@@ -185,7 +226,7 @@ def collect_logged(module: Any) -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = {}
     before = {name: module.__dict__.get(name) for name in ("log", "log_dict")}
     module.log = lambda name, value, *_, **__: found.__setitem__(name, value)
-    module.log_dict = lambda values, *_, **__: found.update(values)
+    module.log_dict = lambda dictionary, *_, **__: found.update(dictionary)
     try:
         yield found
     finally:

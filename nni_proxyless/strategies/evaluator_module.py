@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
@@ -11,6 +10,7 @@ from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor
 
 from ..errors import InputError
+from .evaluator_step import each_part
 from .rank_mean import RankMean
 
 
@@ -60,27 +60,20 @@ class EvaluatorModule(DartsLightningModule):
         return self.training_module.configure_callbacks()
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return _each_part(batch, lambda part: self.training_module.on_before_batch_transfer(part, dataloader_idx))
+        return each_part(batch, lambda part: self.training_module.on_before_batch_transfer(part, dataloader_idx))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         move = self.training_module.transfer_batch_to_device
-        return _each_part(batch, lambda part: move(part, device, dataloader_idx))
+        return each_part(batch, lambda part: move(part, device, dataloader_idx))
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        return _each_part(batch, lambda part: self.training_module.on_after_batch_transfer(part, dataloader_idx))
+        return each_part(batch, lambda part: self.training_module.on_after_batch_transfer(part, dataloader_idx))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.training_module.on_load_checkpoint(checkpoint)
-
-
-def _each_part(batch: Any, hook: Callable[[Any], Any]) -> Any:
-    """Call a hook with the evaluator's own batches: those in a batch of the search, or a batch of the validation."""
-    if isinstance(batch, dict) and batch.keys() == {"train", "val"}:
-        return {key: hook(part) for key, part in batch.items()}
-    return hook(batch)
 
 
 def check_optimizers(module: Any, trainer: Any) -> None:

@@ -24,6 +24,13 @@ def loss_of(result: Any) -> Tensor:
     return loss
 
 
+def each_part(batch: Any, hook: Callable[[Any], Any]) -> Any:
+    """Call a hook with the evaluator's own batches: those in a batch of the search, or a batch of the validation."""
+    if isinstance(batch, dict) and batch.keys() == {"train", "val"}:
+        return {key: hook(part) for key, part in batch.items()}
+    return hook(batch)
+
+
 @contextmanager
 def logging_as(module: Any, log: Callable[..., None], prefix: str) -> Iterator[None]:
     """Add a prefix to the names that an evaluator logs, which tells architecture steps from weight steps.

@@ -17,7 +17,7 @@ from ..decoding.budget import Budget, BudgetRequest
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
@@ -26,7 +26,7 @@ from ..supernet.space import describe_space
 from ..supernet.unsupported import check_something_to_search
 from .applied_table import costs_of_space
 from .compatibility import check_lightning
-from .evaluator_checks import check_evaluator
+from .evaluator_checks import check_evaluator, keep_datamodule
 from .export_methods import ExportMethods
 from .finalists import Finalist, FinalSelection, best
 from .network_score import STATISTICS_BATCHES
@@ -51,6 +51,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     Attributes:
         compared: Architectures that were compared at the end of the search, the most likely one first.
         warnings: What the search has found wrong with itself, in the order in which it was found.
+        takes_warnings_over: Whether the warnings in a checkpoint are this search's own. Those of a shared warm-up are
+            not, because another search has trained it.
 
     Raises:
         InputError: An argument is invalid. The message says what is allowed.
@@ -81,6 +83,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         self.budget_request = budget
         self.compared: list[Finalist] = []
         self.warnings = SearchWarnings()
+        self.takes_warnings_over = True
         self._budget: Budget | None = None
         self._num_finalists = finalists
         self._chosen: dict[str, Any] | None = None
@@ -170,7 +173,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         """Restore the state that `extra_state` returned."""
         self._chosen = state.get("chosen")
         self.compared = [Finalist(**finalist) for finalist in state.get("compared", [])]
-        self.warnings.extend(text for text in state.get("warnings", []) if text not in self.warnings)
+        if self.takes_warnings_over:
+            self.warnings.extend(text for text in state.get("warnings", []) if text not in self.warnings)
 
     def checkpoint(self) -> dict[str, Any]:
         """Return the part of a checkpoint that `nni-proxyless decode` reads."""
@@ -186,13 +190,16 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         """Mutate the evaluator as NNI does, keep its loaders for the final selection, and add a callback to the fit."""
         if isinstance(evaluator, Lightning):  # NNI refuses all others
             check_evaluator(evaluator)
+            if evaluator.datamodule is not None:
+                keep_datamodule(evaluator.datamodule)
             self._check_ranks(evaluator.trainer)
             self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
         # The callback comes first, so that the evaluator's callbacks see the result in the last epoch. It replaces that
         # of an earlier search with the same evaluator.
         others = [c for c in evaluator.trainer.callbacks if not isinstance(c, StrategyCallback)]
-        evaluator.trainer.callbacks[:] = [StrategyCallback(self), *others]
+        self._callback = StrategyCallback(self)
+        evaluator.trainer.callbacks[:] = [self._callback, *others]
         return mutated
 
     def _check_ranks(self, trainer: Any) -> None:
@@ -213,8 +220,17 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         Raises:
             RunError: The search has ended, and nothing can have been learnt.
         """
-        if trainer.current_epoch == 0 or last:
-            self._warn(unwatched_monitors(trainer.callbacks, trainer.callback_metrics))
+        if last and trainer.global_step == 0:
+            raise RunError("the search has ended without a training step; check that the loaders have batches")
+
+    def check_callbacks(self, trainer: Any) -> None:
+        """Check after the first epoch, and at the end, whether callbacks wait for a metric that is never logged."""
+        self._warn(unwatched_monitors(trainer.callbacks, trainer.callback_metrics))
+
+    def _run(self) -> None:
+        super()._run()
+        if not self._callback.has_state:
+            raise RunError("the search has ended before its first epoch; check max_epochs and the loaders' batches")
 
     def compare_on(self, validation: Any, statistics: Any, statistics_batches: int = STATISTICS_BATCHES) -> None:
         """Set the loaders of the final selection, which are otherwise the evaluator's validation and training loaders.
@@ -249,19 +265,30 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         architectures = self.finalists()
         if not architectures:
             return
+        failure: Exception | None = None
         if trainer.is_global_zero:
-            if len(architectures) > 1:
-                self.compared = self._selection.compare(
-                    architectures,
-                    self.oneshot_module.training_module,
-                    trainer,
-                    rank=self.rank,
-                    distribution=self.distribution(),
-                    multiply_adds=self._multiply_adds(architectures),
-                )
-                self._warn(equal_scores([finalist.score for finalist in self.compared]))
+            try:
+                if len(architectures) > 1:
+                    self._compare(architectures, trainer)
+            except Exception as reason:  # the other ranks must not wait for a result that never comes
+                failure = reason
             self._chosen = dict(best(self.compared).choices if self.compared else architectures[0])
-        self._chosen = trainer.strategy.broadcast(self._chosen)
+        self._chosen, told = trainer.strategy.broadcast((self._chosen, None if failure is None else str(failure)))
+        if failure is not None:
+            raise failure
+        if told is not None:
+            raise RunError(f"the comparison of finalists failed on rank 0: {told}")
+
+    def _compare(self, architectures: Sequence[Mapping[str, Any]], trainer: Any) -> None:
+        self.compared = self._selection.compare(
+            architectures,
+            self.oneshot_module.training_module,
+            trainer,
+            rank=self.rank,
+            distribution=self.distribution(),
+            multiply_adds=self._multiply_adds(architectures),
+        )
+        self._warn(equal_scores([finalist.score for finalist in self.compared]))
 
     def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
         """Compute the values by which finalists are compared; the highest is the best. See `ranking.rank_values`.

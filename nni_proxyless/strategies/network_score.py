@@ -28,9 +28,10 @@ from .evaluator_metric import (
     choose_metric,
     collect_logged,
     directions_of,
-    metric_state,
     number_of,
+    plain_state_kept,
     torchmetrics_of,
+    unsynchronised,
     values_of_step,
 )
 
@@ -128,6 +129,8 @@ class NetworkScore:
         objects: dict[str, torchmetrics.Metric] = {}
         total = 0
         loaders = _loaders(self._validation())
+        if validates:
+            _call_hooks(self._module, "on_validation_start", "on_validation_epoch_start")
         for number, loader in enumerate(loaders):
             for index, batch in enumerate(itertools.islice(loader, self._most_batches(loader))):
                 batch = self._to_device(batch)
@@ -143,8 +146,8 @@ class NetworkScore:
             raise InputError("the validation loader has no batch to compare finalists on; set finalists=1")
         means = {name: value / total for name, value in sums.items()}
         with collect_logged(self._module) as logged:
-            if validates and is_overridden("on_validation_epoch_end", self._module):
-                self._module.on_validation_epoch_end()
+            if validates:
+                _call_hooks(self._module, "on_validation_epoch_end")
         objects |= {name: value for name, value in logged.items() if isinstance(value, torchmetrics.Metric)}
         for name, value in {**logged, **objects}.items():
             if (found := number_of(value.compute() if isinstance(value, torchmetrics.Metric) else value)) is not None:
@@ -166,6 +169,12 @@ def _loaders(given: Any) -> list[Any]:
     return list(given) if isinstance(given, (list, tuple)) else [given]
 
 
+def _call_hooks(module: Any, *names: str) -> None:
+    for name in names:
+        if is_overridden(name, module):
+            getattr(module, name)()
+
+
 def _size_of(batch: Any) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -181,15 +190,13 @@ def _kept(module: nn.Module) -> Iterator[None]:
     buffers: Iterable[tuple[Tensor, Tensor]] = [(buffer, buffer.clone()) for buffer in module.buffers()]
     modes = [(m, m.training) for m in module.modules()]
     momenta = [(m, m.momentum) for m in module.modules() if isinstance(m, _BatchNorm)]
-    metrics = [(m, metric_state(m)) for m in torchmetrics_of(module)]
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for norm, momentum in momenta:
-            norm.momentum = momentum
-        for buffer, value in buffers:
-            buffer.copy_(value)
-        for metric, state in metrics:
-            metric.__dict__.update(state)
+    with plain_state_kept(module), unsynchronised(module):
+        try:
+            yield
+        finally:
+            for part, training in modes:
+                part.training = training
+            for norm, momentum in momenta:
+                norm.momentum = momentum
+            for buffer, value in buffers:
+                buffer.copy_(value)

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 import torch
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import Cell, ModelSpace
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedRepeat
 from nni.nas.strategy import DARTS, GumbelDARTS, Proxyless
 from torch import Tensor
 
+from ..errors import UnsupportedSpaceError
 from ..latency.costs import SpaceCosts
 from .nni_strategy import NniStrategy
 from .objective import Objective
@@ -91,12 +92,18 @@ class Differentiable(NniStrategy):
         return list({id(alpha): alpha for alpha in [*labelled, *blocks]}.values())
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        for name, module in model.named_modules():
+            if isinstance(module, Cell):
+                raise UnsupportedSpaceError(
+                    f"module '{name}' is a Cell, which {type(self).__name__} does not decode; write it as "
+                    "LayerChoices and InputChoices"
+                )
         self._supernet = super().mutate_model(model)
         return self._supernet
 
     def check_epoch(self, trainer: Any, *, last: bool) -> None:
         super().check_epoch(trainer, last=last)
-        if last and trainer.global_step > 0:
+        if last:
             self._warn(unmoved_choices(self._at_start, self.path_probs()))
 
     def configure_oneshot_module(self, training_module: Any) -> Any:

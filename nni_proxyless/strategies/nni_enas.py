@@ -19,7 +19,7 @@ from ..latency.costs import SpaceCosts
 from .evaluator_metric import BatchScore
 from .nni_strategy import NniStrategy, check_number_of_inputs
 from .reinforce import reward
-from .search_warnings import nothing_learnt
+from .search_warnings import equal_rewards, nothing_learnt
 
 POLICY_SAMPLES = 64
 REWARD = "reward"
@@ -63,7 +63,9 @@ class LatencyENAS(NniStrategy, ENAS):
 
     def __init__(self, *, arc_learning_rate: float = 1e-3, **kwargs: Any) -> None:
         kwargs.setdefault("policy_fn", partial(_policy, learning_rate=arc_learning_rate))
-        self._own_metric = kwargs.setdefault("reward_metric_name", REWARD) == REWARD
+        self._own_metric = "reward_metric_name" not in kwargs
+        kwargs.setdefault("reward_metric_name", REWARD)
+        self._rewards: set[float] = set()
         super().__init__(**kwargs)
 
     def _check_inputs(self, mutables: Mapping[str, Any]) -> None:
@@ -76,16 +78,31 @@ class LatencyENAS(NniStrategy, ENAS):
             score = BatchScore(training_module)
 
             def validation_step(batch: Any, batch_idx: int) -> None:
-                reward = score.of(batch, batch_idx)
-                training_module.log_dict({**score.values, REWARD: reward})
+                found = score.of(batch, batch_idx)
+                if len(self._rewards) < 2:
+                    self._rewards.add(found)
+                training_module.log_dict({**score.values, REWARD: found})
 
             training_module.validation_step = validation_step
+            self._evaluator_module = training_module
         return super().configure_oneshot_module(training_module)
 
     def check_epoch(self, trainer: Any, *, last: bool) -> None:
         super().check_epoch(trainer, last=last)
-        if last and trainer.global_step > 0 and self.oneshot_module._trajectory_counter == 0:
-            raise RunError(nothing_learnt(0, self.oneshot_module.warmup_epochs, trainer.current_epoch))
+        if not last:
+            return
+        if self._own_metric:  # finalists are compared by the evaluator's own step
+            vars(self._evaluator_module).pop("validation_step", None)
+        module = self.oneshot_module
+        if module._trajectory_counter == 0:
+            raise RunError(nothing_learnt(0, module.warmup_epochs, trainer.current_epoch))
+        if module._trajectory_counter < module.batches_per_update:
+            self._warn(
+                f"ENAS's controller was never updated: it has sampled {module._trajectory_counter} networks, and "
+                f"batches_per_update is {module.batches_per_update}; train longer, or lower batches_per_update"
+            )
+        if self._own_metric and len(self._rewards) == 1:
+            self._warn(equal_rewards("in the whole search"))
 
     def extra_state(self) -> dict[str, Any]:
         return {**super().extra_state(), "optimizer": self.oneshot_module.policy.optim.state_dict()}

@@ -15,6 +15,9 @@ import torch.distributed
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
+WAITING = timedelta(hours=3)
+"""Time that ranks wait for each other."""
+
 
 class PathParallelStrategy(DDPStrategy):
     """Lightning's DDP with its processes, samplers and devices, but without a wrapper around the model.
@@ -23,7 +26,7 @@ class PathParallelStrategy(DDPStrategy):
     """
 
     def __init__(self) -> None:
-        super().__init__(timeout=timedelta(hours=3))
+        super().__init__(timeout=WAITING)
 
     def configure_ddp(self) -> None:
         """Start all ranks with the weights of rank 0. The model is not wrapped."""

@@ -20,7 +20,7 @@ from ..supernet.gated import Gate, make_gates, mutate_choice
 from ..supernet.unsupported import check_all_are_used, refuse_unsupported
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
-from .evaluator_checks import share_paths
+from .evaluator_checks import share_paths, the_loader
 from .latency_aware import LatencyAwareStrategy
 from .lightning_module import ProxylessLightningModule
 from .objective import get_objective
@@ -160,7 +160,10 @@ class ProxylessNAS(LatencyAwareStrategy):
         self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]
     ) -> dict[str, Any]:
         """Combine both loaders: NNI's training loader trains the weights, its validation loader the architecture."""
-        return {"train": train_dataloader_fn(), "val": val_dataloader_fn()}
+        return {
+            "train": the_loader(train_dataloader_fn(), "train_dataloaders"),
+            "val": the_loader(val_dataloader_fn(), "val_dataloaders"),
+        }
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> None:
         """Return no loader, because the validation loader trains the architecture."""

@@ -13,8 +13,10 @@ from nni.nas.strategy import RandomOneShot
 from torch import Tensor
 
 from ..decoding.random_networks import draw_within
-from ..errors import InputError
+from ..errors import InputError, RunError
 from .nni_strategy import NniStrategy, check_number_of_inputs
+
+MOST_DRAWS = 1000
 
 
 class RandomSearch(NniStrategy, RandomOneShot):
@@ -52,14 +54,24 @@ class RandomSearch(NniStrategy, RandomOneShot):
             self.limit_ms,
             self.best_of,
             random.Random(f"random {self.seed}"),
+            self._accepts,
         )
+
+    def _accepts(self, sample: Mapping[str, Any]) -> bool:
+        accepts = self.filter is None or bool(self.filter(dict(sample)))
+        return accepts
 
     def configure_oneshot_module(self, training_module: Any) -> Any:
         module = super().configure_oneshot_module(training_module)
 
         def resample() -> dict[str, Any]:
             # This uses Python's generator, which a search seeds in each epoch. NNI's own generator is never seeded.
-            sample = {label: random.choice(of) for label, of in self._candidates.items()}
+            for _ in range(MOST_DRAWS):
+                sample = {label: random.choice(of) for label, of in self._candidates.items()}
+                if self._accepts(sample):
+                    break
+            else:
+                raise RunError(f"filter= has accepted none of {MOST_DRAWS} random networks")
             for supernet_module in module.supernet_modules():
                 supernet_module.resample(memo=sample)
             return sample

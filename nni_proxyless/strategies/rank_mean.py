@@ -31,10 +31,25 @@ class RankMean:
         return values
 
     def gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace the gradients of parameters by their means over all ranks, in place."""
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if self._ranks == 1 or not gradients:
+        """Replace the gradients of parameters by their means over all ranks, in place.
+
+        A parameter without a gradient on some of the ranks, as with blocks that are skipped at random, counts there as
+        one with a gradient of zero.
+        """
+        if self._ranks == 1:
             return
+        listed = list(parameters)
+        if not listed:
+            return
+        present = torch.tensor([float(p.grad is not None) for p in listed], device=listed[0].device)
+        torch.distributed.all_reduce(present)
+        used = [p for p, count in zip(listed, present.tolist(), strict=True) if count]
+        for parameter in used:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if not used:
+            return
+        gradients = [p.grad for p in used if p.grad is not None]
         flat = self.of(torch.cat([g.flatten() for g in gradients]))
         for gradient, mean in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))

@@ -61,13 +61,13 @@ def silent_choices(gates_by_label: Mapping[str, Gate], when: str, *, asked: bool
 
 
 def equal_rewards(when: str) -> str:
-    """Return the warning of a search with REINFORCE in which all sampled networks had the same score.
+    """Return the warning of a search by rewards in which all sampled networks had the same score.
 
     Args:
         when: Period of the search, as in "in the whole search".
     """
     return (
-        f"all networks that REINFORCE sampled had the same score {when}, so nothing was learnt; use a metric that "
+        f"all networks that were sampled had the same score {when}, so nothing was learnt; use a metric that "
         "tells networks apart on one batch, larger batches, or arch_gradient full"
     )
 

@@ -10,10 +10,10 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..errors import RunError
 from ..supernet.freezing import WeightFreezer
-from ..supernet.gated import Gate, probing
+from ..supernet.gated import Gate, GatedModule, probing
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
-from .evaluator_metric import BatchScore, collect_logged
+from .evaluator_metric import BatchScore, collect_logged, copy_of
 from .evaluator_step import loss_of
 from .search_warnings import differing_ranks, ended_early, equal_rewards, nothing_learnt, silent_choices, unknown_length
 
@@ -39,10 +39,10 @@ class SelfCheck:
         self._arch = arch
         self._schedule = schedule
         self._score = score
+        self._gated: set[str] = set()
         self._looked = False
         self._samples_networks = arch.arch_gradient == "reinforce"
 
-    @torch.no_grad()
     def before_training(self, module: Any, batch: Any, batch_idx: int, freezer: WeightFreezer) -> None:
         """Run all candidates once on a batch, to check that they can be exchanged. Nothing else changes.
 
@@ -57,6 +57,7 @@ class SelfCheck:
             InputError: The evaluator yields nothing that REINFORCE could use as a reward.
         """
         self.is_due = False
+        self._gated = {m._gate.label for m in module.modules() if isinstance(m, GatedModule)}
         with isolate_rng(), freezer.frozen():
             if self._samples_networks:  # it never compares outputs
                 for gate in self._gates.values():
@@ -64,7 +65,7 @@ class SelfCheck:
                 self._score.of(batch, batch_idx)
             else:
                 with probing(self._gates.values()), collect_logged(module):
-                    loss_of(module.training_step(batch, batch_idx))
+                    loss_of(module.training_step(copy_of(batch), batch_idx))
 
     def after_epoch(self, trainer: Any, *, last: bool) -> list[str]:
         """Check what can be wrong with a search: choices without a gradient, different ranks, an unexpected length.
@@ -86,6 +87,7 @@ class SelfCheck:
         undecided = any(len(gate.kept) > 1 for gate in self._gates.values())
         if last:
             deaf = undecided and not any(gate.heard for gate in self._gates.values())
+            deaf = deaf and (steps == 0 or self._gated == set(self._gates))  # a user's own hook may use a gate directly
             if deaf and (steps == 0 or not self._samples_networks):
                 raise RunError(nothing_learnt(steps, self._arch.warmup_epochs, trainer.current_epoch))
             found.append(self._silence("in the whole search"))
@@ -97,5 +99,6 @@ class SelfCheck:
 
     def _silence(self, when: str, *, asked: bool = False) -> str | None:
         if not self._samples_networks:
-            return silent_choices(self._gates, when, asked=asked)
+            own = {label: gate for label, gate in self._gates.items() if label in self._gated}
+            return silent_choices(own, when, asked=asked)
         return None if any(gate.heard for gate in self._gates.values()) else equal_rewards(when)

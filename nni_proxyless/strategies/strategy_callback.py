@@ -27,6 +27,9 @@ class TakesPart(Protocol):
     def select_finalist(self, trainer: Any) -> None:
         """Compare the finalists, unless they have already been compared."""
 
+    def check_callbacks(self, trainer: Any) -> None:
+        """Check whether callbacks wait for a metric that is never logged."""
+
     def check_epoch(self, trainer: Any, *, last: bool) -> None:
         """Check whether something could be learnt in an epoch, or in the whole search."""
 
@@ -41,6 +44,7 @@ class StrategyCallback(pl.Callback):
     def __init__(self, strategy: TakesPart) -> None:
         self._strategy = strategy
         self._ended = False
+        self._loaded = False
 
     def on_save_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the distribution over architectures and the strategy's own state to a checkpoint."""
@@ -49,12 +53,18 @@ class StrategyCallback(pl.Callback):
 
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Restore the strategy's own state."""
+        self._loaded = True
         self._strategy.load_extra_state(checkpoint.get(CHECKPOINT_KEY, {}).get("strategy", {}))
 
-    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        """Let Ctrl-C end the search. Lightning alone would return from `fit` as if the search had finished."""
-        if isinstance(exception, KeyboardInterrupt):
-            raise exception
+    @property
+    def has_state(self) -> bool:
+        """Whether the search has ended, or has taken over the state of an earlier one."""
+        return self._ended or self._loaded
+
+    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
+        """Check the callbacks' metrics, now that all hooks of the first epoch have had the chance to log them."""
+        if trainer.current_epoch == 1:
+            self._strategy.check_callbacks(trainer)
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         """Compare the finalists after the last epoch, before other callbacks record the result."""
@@ -66,6 +76,7 @@ class StrategyCallback(pl.Callback):
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Compare the finalists if the search has ended before `max_epochs`."""
         self._end(trainer)
+        self._strategy.check_callbacks(trainer)
 
     def _end(self, trainer: Any) -> None:
         if not self._ended:

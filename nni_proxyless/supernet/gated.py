@@ -130,7 +130,8 @@ class Gate(nn.Module):
         output = run_path(first)
         for path in [first, *others]:
             try:
-                check_alike([output] if path == first else [output, run_path(path)])
+                with torch.no_grad():
+                    check_alike([output] if path == first else [output, run_path(path)])
             except UnlikeOutputsError as reason:
                 raise self._unlike(reason, (first, path)) from reason
         return output

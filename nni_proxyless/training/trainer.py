@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator.pytorch import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -56,14 +55,6 @@ def uses_channels_last(recipe: Hardware) -> bool:
     return recipe.accelerator == "cpu" or not torch.cuda.is_available()
 
 
-class _EndsOnCtrlC(pl.Callback):
-    """Passes Ctrl-C on. Lightning alone would return from `fit` as if the training had finished."""
-
-    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            raise exception
-
-
 def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any, **settings: Any) -> Any:
     """Create a Lightning trainer that logs to TensorBoard and leaves checkpoints to the callback.
 
@@ -81,7 +72,7 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
         devices=recipe.devices,
         precision=recipe.precision,
         logger=TensorBoardLogger(str(output), name=results_folder.TENSORBOARD, version=""),
-        callbacks=[callback, _EndsOnCtrlC()],
+        callbacks=[callback],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),

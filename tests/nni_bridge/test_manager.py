@@ -139,6 +139,26 @@ def test_signals_that_end_processes_act_like_ctrl_c(name: str) -> None:
     assert signal.getsignal(number) is before
 
 
+def test_nohup_keeps_a_run_alive_when_the_terminal_closes() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with terminated_like_ctrl_c():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_during_the_start_leaves_no_manager(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    monkeypatch.setattr(manager, "_kill_managers", stopped.append)
+    FakeExperiment.outcomes = [KeyboardInterrupt()]
+    monkeypatch.setattr(FakeExperiment, "start", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        start_manager(config, None)
+    assert stopped == ["own0"]
+
+
 def changed(tmp_path: Path, **changes: Any) -> Path:
     (tmp_path / "recipe.yml").write_text((REPOSITORY / "experiments" / "quickstart" / "recipe.yml").read_text())
     content = yaml.safe_load((REPOSITORY / "experiments" / "quickstart" / "config.yml").read_text())

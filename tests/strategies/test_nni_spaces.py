@@ -13,13 +13,13 @@ import pytest
 import torch
 from nni.nas.evaluator.pytorch import Classification, DataLoader, Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
+from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, Repeat
 from nni.nas.space import RawFormatModelSpace
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import LatencyProfiler, ProxylessNAS
-from nni_proxyless.errors import InputError, LatencyTableError, SpaceError
+from nni_proxyless.errors import InputError, LatencyTableError, RunError, SpaceError
 from nni_proxyless.latency import Calibration
 from nni_proxyless.latency.entries import Choice
 from nni_proxyless.strategies.nni_differentiable import depth_probs, input_set_probs
@@ -283,3 +283,38 @@ def test_the_reward_of_a_negative_score_falls_with_the_latency_too() -> None:
     assert reward(-2.0, 80.0, 20.0, 0.5) == pytest.approx(-4.0)
     assert reward(-2.0, 5.0, 20.0, 0.5) == pytest.approx(-1.0)
     assert reward(-2.0, None, 1.0, 0.5) == -2.0
+
+
+def test_cells_are_refused_where_they_would_not_be_decoded() -> None:
+    class Cells(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            operators = {"id": lambda *_: nn.Identity(), "tanh": lambda *_: nn.Tanh()}
+            self.cell = Cell(operators, num_nodes=1, num_ops_per_node=1, num_predecessors=1, label="c")
+
+    with pytest.raises(SpaceError, match="module 'cell' is a Cell, which LatencyDARTS does not decode"):
+        LatencyDARTS().mutate_model(Cells())
+
+
+def test_random_search_keeps_its_filter() -> None:
+    strategy = searched(RandomSearch(best_of=4, filter=lambda sample: sample["inputs"] != [0]), Inputs(1))
+    assert strategy.compared
+    assert all(finalist.choices["inputs"] != [0] for finalist in strategy.compared)
+    sampled = {tuple(strategy.oneshot_module.resample()["inputs"]) for _ in range(50)}
+    assert sampled == {(1,), (2,), (3,)}
+
+
+def test_enas_says_what_it_has_not_learnt() -> None:
+    class Constant(Plain):
+        def validation_step(self, _batch: Any, _index: int) -> None:
+            self.log("val_acc", 0.5)
+
+    strategy = LatencyENAS()
+    strategy(RawFormatModelSpace(Inputs(1), plain(Constant())), SequentialExecutionEngine())
+    never, equal = strategy.warnings
+    assert never.startswith(
+        "ENAS's controller was never updated: it has sampled 4 networks, and batches_per_update is 20"
+    )
+    assert equal.startswith("all networks that were sampled had the same score in the whole search")
+    with pytest.raises(RunError, match="ended in its warm-up of 1 epochs"):
+        LatencyENAS(warmup_epochs=1)(RawFormatModelSpace(Inputs(1), plain()), SequentialExecutionEngine())

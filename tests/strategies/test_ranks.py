@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -55,8 +56,7 @@ def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp
     out.mkdir()
     done = subprocess.run(
         [sys.executable, str(script), str(out), gradient],
-        capture_output=True, text=True, check=False, cwd=REPOSITORY, env={**_environment(), "PYTHONPATH": str(REPOSITORY)},
-        timeout=300,
+        capture_output=True, text=True, check=False, cwd=REPOSITORY, env=_environment(), timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((out / rank).read_text()) for rank in ("0", "1"))
@@ -66,9 +66,8 @@ def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp
 
 
 def _environment() -> dict[str, str]:
-    import os
-
-    return {key: value for key, value in os.environ.items() if not key.startswith(("LOCAL_RANK", "PYTEST"))}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LOCAL_RANK", "PYTEST"))}
+    return {**kept, "PYTHONPATH": str(REPOSITORY)}
 
 
 def initialize(strategy: Any) -> None:

@@ -13,7 +13,9 @@ import torch.utils.data
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Regression, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace, MutableConv2d, Repeat
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning import LightningDataModule
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, TensorDataset
@@ -380,6 +382,116 @@ def test_callbacks_of_the_package_lightning_are_refused() -> None:
         ProxylessNAS().initialize(RawFormatModelSpace(Signs(), evaluator), SequentialExecutionEngine())
 
 
+def test_steps_may_take_entries_out_of_a_batch_and_need_gradients_of_the_input() -> None:
+    class Adversarial(Plain):
+        def training_step(self, batch: Any, _index: int) -> Tensor:
+            x, labels = batch.pop("x").requires_grad_(), batch.pop("labels")
+            loss = nn.functional.binary_cross_entropy_with_logits(self.model(x), labels)
+            (gradient,) = torch.autograd.grad(loss, x)
+            self.log_dict(dictionary={"size": gradient.abs().mean()})
+            return nn.functional.binary_cross_entropy_with_logits(self.model(x + 0.01 * gradient.sign()), labels)
+
+    loaders = [DataLoader(of_dictionaries(i), batch_size=32) for i in range(2)]
+    strategy = search(Signs(), Adversarial(), loaders=loaders, trainer={"max_epochs": 1})
+    assert strategy.oneshot_module.architecture_steps > 0
+
+
+def test_predictions_that_an_evaluator_collects_are_those_of_one_network() -> None:
+    """Some evaluators collect predictions in a list, clear it when validation starts, and log at its end."""
+    sizes: list[int] = []
+
+    class Collects(Plain):
+        def on_validation_epoch_start(self) -> None:
+            self.hits: list[Tensor] = []
+
+        def validation_step(self, batch: Any, _index: int) -> None:
+            self.hits.append((self.model(batch[0]).argmax(1) == batch[1]).float())
+
+        def on_validation_epoch_end(self) -> None:
+            hits = torch.cat(self.hits)
+            sizes.append(len(hits))
+            self.log("val_acc", hits.mean())
+
+    strategy = search(Signs(), Collects(), finalists=2)
+    assert sizes == [256, 256]
+    assert max(f.score for f in strategy.compared) > 0.9
+
+
+def test_a_list_of_one_loader_is_that_loader_and_several_are_refused() -> None:
+    train, val = (DataLoader(signs(i), batch_size=32) for i in range(2))
+    strategy = search(Signs(), loaders=([train], [val]), arch_learning_rate=0.2)
+    assert strategy.path_probs()["layer"][1] > 0.8
+    with pytest.raises(
+        InputError, match="val_dataloaders must be one loader for a search, got 2; join their data"
+    ):
+        search(Signs(), loaders=(train, [val, val]))
+
+
+def test_a_datamodule_is_searched_twice_and_its_hooks_get_single_batches() -> None:
+    class Data(LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return DataLoader(signs(0), batch_size=32)
+
+        def val_dataloader(self) -> Any:
+            return DataLoader(signs(1), batch_size=32)
+
+        def on_after_batch_transfer(self, batch: Any, _index: int) -> Any:
+            x, y = batch
+            assert isinstance(x, Tensor)
+            return x, y
+
+    data = Data()
+    for _ in range(2):
+        torch.manual_seed(0)
+        evaluator = Lightning(Plain(), Trainer(max_epochs=4, **QUIET), datamodule=data)
+        strategy = ProxylessNAS(seed=0, arch_learning_rate=0.2, finalists=2)
+        strategy(RawFormatModelSpace(Signs(), evaluator), SequentialExecutionEngine())
+        assert strategy.decoded_choices() == {"layer": "keep"}
+        assert len(strategy.compared) == 2
+
+
+@pytest.mark.parametrize("trainer", [{"max_epochs": 0}, {"limit_train_batches": 0}])
+def test_a_fit_without_a_step_is_no_search(trainer: Any) -> None:
+    with pytest.raises(RunError, match="the search has ended before its first epoch"):
+        search(Signs(), trainer=trainer)
+
+
+def test_a_mutation_hook_may_use_a_gate_directly() -> None:
+    class Weighted(BaseSuperNetModule):
+        def __init__(self, choice: Any, gate: Any) -> None:
+            super().__init__()
+            self.label, self.gate, self.paths = choice.label, gate, choice
+
+        def forward(self, x: Tensor) -> Tensor:
+            drop, keep = self.gate.probs()
+            return drop * 0.0 * x + keep * x
+
+        def resample(self, memo: Any) -> Any:
+            return {}
+
+        def export(self, memo: Any) -> Any:
+            return {}
+
+        def export_probs(self, memo: Any) -> Any:
+            return {}
+
+    def hook(module: Any, _name: str, memo: Any, _kwargs: Any) -> Any:
+        return (Weighted(module, memo[module.label]), True) if type(module) is LayerChoice else None
+
+    strategy = search(Signs(), mutation_hooks=[hook], arch_learning_rate=0.2)
+    assert strategy.path_probs()["layer"][1] > 0.6
+    assert strategy.warnings == []
+
+
+def test_a_metric_that_is_logged_at_the_end_of_an_epoch_may_be_monitored() -> None:
+    class Logs(Plain):
+        def on_train_epoch_end(self) -> None:
+            self.log("late", 1.0)
+
+    strategy = search(Signs(), Logs(), trainer={"callbacks": [EarlyStopping(monitor="late", patience=9)]})
+    assert strategy.warnings == []
+
+
 # --- the length of a search ---
 
 
@@ -582,8 +694,8 @@ def test_reinforce_says_when_all_networks_have_the_same_score() -> None:
 
     strategy = search(Signs(), Constant(), arch_gradient="reinforce")
     assert [warning.split(" so ")[0] for warning in strategy.warnings] == [
-        "all networks that REINFORCE sampled had the same score in the first epoch that trains the architecture,",
-        "all networks that REINFORCE sampled had the same score in the whole search,",
+        "all networks that were sampled had the same score in the first epoch that trains the architecture,",
+        "all networks that were sampled had the same score in the whole search,",
     ]
 
 
