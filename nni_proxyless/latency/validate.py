@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from ..errors import InputError, LatencyTableError, MissingDependencyError
 from ..files import write_atomically, write_csv
@@ -76,6 +75,8 @@ class Validation:
     def kendall(self) -> float:
         if np.ptp(self.predicted_ms) == 0 or np.ptp(self.measured_ms) == 0:
             return 0.0
+        from scipy.stats import kendalltau  # late, as in `arrays.spearman`
+
         return float(kendalltau(self.predicted_ms, self.measured_ms)[0])
 
     def save_csv(self, path: Path) -> Path:

@@ -229,7 +229,8 @@ class LatencyBudget(Tuner):
         """
         end = time.monotonic() + _PATIENCE_S
         while True:
-            for point in self._points:
+            # Crashed trials are repeated last: `maxTrialNumber` may not leave room for a repetition and for the others.
+            for point in sorted(self._points, key=lambda p: bool(p.trials) and p.trials[-1].state == "failed"):
                 parameters = next_parameters(point, self._points, self._rules)
                 if parameters is None:
                     continue

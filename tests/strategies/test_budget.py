@@ -43,7 +43,7 @@ def best_within(alone: dict[tuple[str, ...], float], budget_ms: float) -> tuple[
 @pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["two_path", "full", "reinforce"])
 def test_the_best_network_within_a_budget_is_found(gradient: str, alone: dict[tuple[str, ...], float]) -> None:
-    for budget_ms in BUDGETS_MS if gradient == "full" else BUDGETS_MS[1:2]:
+    for budget_ms in BUDGETS_MS[::2] if gradient == "full" else BUDGETS_MS[1:2]:
         best, lead = best_within(alone, budget_ms)
         assert lead > 0.02  # the best network is clearly better than all others
         found = []

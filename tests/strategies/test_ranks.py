@@ -48,7 +48,7 @@ open(os.path.join(sys.argv[1], os.environ.get("LOCAL_RANK", "0")), "w").write(js
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gradient", ["full", "reinforce"])
+@pytest.mark.parametrize("gradient", ["full"])
 def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

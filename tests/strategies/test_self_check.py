@@ -421,9 +421,7 @@ def test_a_list_of_one_loader_is_that_loader_and_several_are_refused() -> None:
     train, val = (DataLoader(signs(i), batch_size=32) for i in range(2))
     strategy = search(Signs(), loaders=([train], [val]), arch_learning_rate=0.2)
     assert strategy.path_probs()["layer"][1] > 0.8
-    with pytest.raises(
-        InputError, match="val_dataloaders must be one loader for a search, got 2; join their data"
-    ):
+    with pytest.raises(InputError, match="val_dataloaders must be one loader for a search, got 2; join their data"):
         search(Signs(), loaders=(train, [val, val]))
 
 
@@ -460,7 +458,7 @@ def test_a_mutation_hook_may_use_a_gate_directly() -> None:
     class Weighted(BaseSuperNetModule):
         def __init__(self, choice: Any, gate: Any) -> None:
             super().__init__()
-            self.label, self.gate, self.paths = choice.label, gate, choice
+            self.label, self.gate = choice.label, gate
 
         def forward(self, x: Tensor) -> Tensor:
             drop, keep = self.gate.probs()

@@ -215,13 +215,13 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
 def test_from_the_search_to_the_device_and_the_report(finished: Workplace, browser: Any) -> None:
     """Run, retrain, export and report by commands. The report opens without internet access and without errors."""
     targets = ("cpu_torch", "cpu_onnxruntime")
-    for target, formats in zip(targets, (("onnx", "int8", "state_dict"), ("onnx",)), strict=True):
+    for target, formats in zip(targets, (("onnx", "int8"), ("onnx",)), strict=True):
         folder = f"results/quickstart/{target}"
         found = Architecture.load(finished.folder / folder / "architecture.json")
         assert found.predicted_latency_ms is not None
         assert found.budget_ms is not None
         assert found.predicted_latency_ms <= found.budget_ms
-        done = finished.command("nni-proxyless", "retrain", folder, "epochs=8", "warmup_epochs=2", "--inherit")
+        done = finished.command("nni-proxyless", "retrain", folder, "epochs=6", "warmup_epochs=2", "--inherit")
         assert done.returncode == 0, done.stderr
         assert "on 359 held-out images" in done.stdout
         done = finished.command("nni-proxyless", "export", f"{folder}/retrained", "--format", *formats)
