@@ -62,12 +62,13 @@ def check_all_are_used(supernet: nn.Module, candidates: Mapping[str, Sequence[An
     Raises:
         SpaceError: No module depends on a label, which would therefore always have the same value.
     """
-    used = {
-        label
-        for module in supernet.modules()
-        if isinstance(module, BaseSuperNetModule)
-        for label in ({module._gate.label} if isinstance(module, GatedModule) else map(str, module.simplify()))
-    }
+    used: set[str] = set()
+    for module in supernet.modules():
+        if isinstance(module, BaseSuperNetModule):
+            labels = {module._gate.label} if isinstance(module, GatedModule) else set(map(str, module.simplify()))
+            if not labels:
+                return  # a module of a user's own mutation hook, which does not say what it depends on
+            used |= labels
     if unused := [label for label, of in candidates.items() if label not in used and len(of) > 1]:
         raise SpaceError(
             f"no module of {type(supernet).__name__} depends on the choice '{unused[0]}' while the supernet runs, so "
