@@ -22,6 +22,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.errors import InputError, RunError, SpaceError
+from nni_proxyless.strategies.search_warnings import differing_ranks
 from tests import toy
 
 QUIET = {
@@ -710,3 +711,51 @@ def test_a_choice_inside_another_ones_candidate_is_heard() -> None:
             return self.linear(self.repeat(self.outer(x)))  # type: ignore[no-any-return]
 
     assert search(Nested()).warnings == []
+
+
+def test_ranks_that_have_searched_for_themselves_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = torch.tensor([0.1, 0.3])
+
+    def all_reduce(mine: Tensor, operation: Any) -> None:
+        least = operation == torch.distributed.ReduceOp.MIN
+        mine.copy_(torch.minimum(mine, other) if least else torch.maximum(mine, other))
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    assert differing_ranks([torch.tensor([0.1, 0.3])], 2) is None
+    assert "differ between the 2 ranks" in str(differing_ranks([torch.tensor([0.1, 0.2])], 2))
+    assert differing_ranks([torch.tensor([0.1, 0.2])], 1) is None
+
+
+class Sequences(ModelSpace):
+    """Sequences of classes; one candidate drops the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = LayerChoice({"drop": toy.Drop(), "keep": nn.Identity()}, label="layer")
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.layer(x))  # type: ignore[no-any-return]
+
+
+class OfSequences(Plain):
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        x, targets, lengths = batch
+        scores = self.model(x).log_softmax(2).transpose(0, 1)
+        frames = torch.full((len(x),), x.shape[1], dtype=torch.long)
+        return nn.functional.ctc_loss(scores, targets, frames, lengths)
+
+
+def sequences(seed: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(1, 4, (128, 3), generator=generator)
+    frames = nn.functional.one_hot(torch.repeat_interleave(targets, 3, 1), 4).float()
+    return TensorDataset(3 * frames, targets, torch.full((128,), 3))
+
+
+@pytest.mark.parametrize("gradient", ["full", "two_path", "reinforce"])
+def test_sequences_with_a_ctc_loss_are_searched(gradient: Any) -> None:
+    loaders = [DataLoader(sequences(i), batch_size=16) for i in range(2)]
+    settings = {"arch_gradient": gradient, "arch_learning_rate": 0.1}
+    strategy = search(Sequences(), OfSequences(), loaders=loaders, trainer={"max_epochs": 6}, **settings)
+    assert strategy.path_probs()["layer"][1] > 0.75
