@@ -15,6 +15,9 @@ import yaml
 
 from .errors import InputError
 
+MOST_CHARACTERS = 100
+_SEPARATORS = "/\\"
+
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
     """Write a temporary file in the folder of `path` and rename it, so that readers never see a partial file.
@@ -41,6 +44,26 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def check_name(name: object, what: str, error: type[InputError]) -> str:
+    """Check a name that becomes a part of the names of files, such as that of a target or of a space.
+
+    Args:
+        name: Name to check.
+        what: What it names, for the message.
+        error: Class of the error to raise.
+
+    Raises:
+        InputError: The name is not a text, or it could lead out of a folder. The error is of class `error`.
+    """
+    good = isinstance(name, str) and name.strip() and len(name) <= MOST_CHARACTERS and name.isprintable()
+    if not good or str(name).startswith(".") or any(separator in str(name) for separator in _SEPARATORS):
+        raise error(
+            f"{what} must be a name of at most {MOST_CHARACTERS} printable characters without / and \\ that does not "
+            f"begin with a dot, got {str(name)[:200]!r}"
+        )
+    return str(name)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

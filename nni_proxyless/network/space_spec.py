@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpaceError, unknown_name
-from ..files import read_mapping
+from ..files import check_name, read_mapping
 from ..resources import shipped_folder
 from .blocks import NormSettings
 from .fields import Fields
@@ -246,9 +246,7 @@ class SpaceSpec:
             "schema", "name", "input", "stem", "first_block", "stages", "candidates", "head", "classes",
             "width_mult", "batch_norm",
         )  # fmt: skip
-        name = content.get("name")
-        if not isinstance(name, str) or not name:
-            raise SpaceError(f"{source}: 'name' must be a non-empty text, got {name!r}")
+        name = check_name(content.get("name"), f"{source}: 'name'", SpaceError)
         image = fields.part("input", "channels", "size")
         stem = fields.part("stem", "width", "stride")
         first = fields.part("first_block", "width")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import InputError
-from ..files import aligned, read_mapping, write_csv
+from ..errors import ArchitectureError, InputError
+from ..files import aligned, check_name, read_mapping, write_csv
 from ..network.architecture import Architecture
 from .grid_points import Rules, distance_to_budget
 
@@ -93,7 +93,8 @@ def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Pat
     """`<target>`, or the name of the architecture that was trained, and below it the other parameters."""
     rest = [f"{key}-{value}" for key, value in sorted(parameters.items()) if key not in ("target", "architecture")]
     trained = parameters.get("architecture")
-    folder = Path(str(architecture.target)) if trained is None else Path(Path(str(trained)).name.removesuffix(".json"))
+    name = str(architecture.target) if trained is None else Path(str(trained)).name.removesuffix(".json")
+    folder = Path(check_name(name, "the target of an architecture", ArchitectureError))
     return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import filelock
 
 from ..errors import LatencyTableError, RecipeError, unknown_name
+from ..files import check_name
 from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from ..latency.isolated import measure_table_isolated
 from ..latency.sampling import Progress
@@ -54,9 +55,10 @@ class Target:
             folder: Folder that a relative path starts from.
 
         Raises:
-            RecipeError: The description is not a mapping, a key is unknown, a path is not a string, or not exactly one
-                of table and backend is given.
+            RecipeError: The name could lead out of a folder, the description is no mapping, a key is unknown, a path is
+                not a string, or not exactly one of table and backend is given.
         """
+        check_name(name, "the name of a target", RecipeError)
         if not isinstance(content, Mapping):
             raise RecipeError(f"target '{name}' must be a mapping with {', '.join(_KEYS)}, got {content!r}")
         for key in content:
