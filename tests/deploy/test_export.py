@@ -139,11 +139,15 @@ def test_tables_near_an_architecture(tiny_spec: SpaceSpec, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_latencies_of_exported_files_are_measured(tmp_path: Path) -> None:
+def test_latencies_of_exported_files_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nni_proxyless.latency import make_backend, measure_table_isolated
+    from nni_proxyless.latency.isolated import measure_file_isolated
+
+    # One process instead of three for each file, to save time; `test_isolated_measurements` has several.
+    monkeypatch.setitem(measure_file_isolated.__kwdefaults__, "processes", 1)
 
     spec = SpaceSpec.from_yaml("mobilenetv2_digits")
-    table = measure_table_isolated(spec, make_backend("onnxruntime"))
+    table = measure_table_isolated(spec, make_backend("onnxruntime"), processes=1)
     architecture, network = trained(spec, 0)
     weights = save_weights(network, tmp_path / "weights.pt")
     formats = ("onnx", "int8", "torchscript", "torch_export", "state_dict")

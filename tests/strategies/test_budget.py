@@ -41,6 +41,7 @@ def best_within(alone: dict[tuple[str, ...], float], budget_ms: float) -> tuple[
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("budget")  # they share the enumeration of all networks
 @pytest.mark.parametrize("gradient", ["two_path", "full", "reinforce"])
 def test_the_best_network_within_a_budget_is_found(gradient: str, alone: dict[tuple[str, ...], float]) -> None:
     for budget_ms in BUDGETS_MS[::2] if gradient == "full" else BUDGETS_MS[1:2]:
