@@ -76,10 +76,19 @@ class Workplace:
         path = self.experiment / file
         path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}))
 
-    def shrink(self, **recipe: Any) -> None:
-        """Let the experiment search a small space on one thread, so that starting processes takes most of the time."""
+    def shrink(self, *, measured: bool = False, **recipe: Any) -> None:
+        """Let the experiment search a small space on one thread, so that starting processes takes most of the time.
+
+        Args:
+            measured: Whether the targets are measured. If not, they have a made-up table, which saves the processes
+                that measure, and does not depend on the other tests that run meanwhile.
+            **recipe: Further settings of the recipe.
+        """
         (self.experiment / "small.yml").write_text(yaml.safe_dump(SMALL_SPACE))
         small = {"space": "small.yml", "input_size": None, "threads": 1, "finalists": 4, "bn_batches": 2}
+        if not measured:
+            table_of(SpaceSpec.from_dict(SMALL_SPACE)).save(self.experiment / "small_table.yml")
+            small["targets"] = {name: {"table": "small_table.yml"} for name in ("cpu_torch", "cpu_onnxruntime")}
         self.change("recipe.yml", {**small, "budget_fraction": 0.9, **recipe})
 
     def command(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ def test_several_architectures_are_retrained_through_the_manager(workplace: Work
 
 def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
     """`nnictl` can run the configuration without our `run` command. The trials then measure the tables themselves."""
-    workplace.shrink(epochs=2, warmup_epochs=1)
+    workplace.shrink(epochs=2, warmup_epochs=1, measured=True)
     done = workplace.command(
         "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
     )
