@@ -35,6 +35,9 @@ def test_a_report_starts_no_program_of_a_recipe(tmp_path: Path) -> None:
             path.write_text(yaml.safe_dump(content))
             found += 1
     assert found == 2
+    baseline = Path(shutil.copytree(folder / "cpu_torch" / "retrained", folder / "baselines" / "half"))
+    content = json.loads((baseline / "architecture.json").read_text())
+    (baseline / "architecture.json").write_text(json.dumps({**content, "target": None}))
     assert any(trained.is_baseline for trained in find_results(str(folder)).trained)
     make_report(find_results(str(folder)), measure=True)
     assert not mark.exists()
