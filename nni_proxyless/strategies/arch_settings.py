@@ -48,7 +48,7 @@ class ArchSettings(CheckedSettings):
     arch_gradient: ArchGradient = "full"
     """Gradient of the architecture parameters. In each step, `full` compares all paths of a layer, and `two_path`
     compares two of them, as in the paper. `reinforce` samples whole networks, whose reward is
-    accuracy × (ref / latency)^w."""
+    score × (ref / latency)^w; the score is the evaluator's own metric, in recipes the accuracy."""
 
     arch_learning_rate: Positive | None = None
     """Learning rate of Adam on the architecture parameters. Default: derived from the number of architecture steps;
