@@ -25,6 +25,7 @@ from .registration import TUNER, register
 _log = logging.getLogger(__name__)
 TUNERS = f"only {TUNER} goes on where it was (docs/nni.md)"
 GRACE_S = 8.0  # waiting time for another trial when the tuner has reported that it has none left
+_DURATION = "maxExperimentDuration"
 _CANCELLED = {"USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 _ENDED = {"SUCCEEDED", "FAILED", *_CANCELLED}
 
@@ -94,7 +95,7 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
     _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
     try:
         with _Follower(plan) as follower:
-            _follow(experiment, follower)
+            _follow(experiment, follower, plan)
             if (text := _cut_short(_jobs(experiment), plan)) is not None:
                 _log.warning(text)
         used: set[Path] = set()
@@ -120,7 +121,9 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
 
 def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
     """Say that NNI has ended a trial because of a limit of time, instead of the last line of its output."""
-    if outcome.status not in _CANCELLED or not limits:
+    # NNI interrupts a trial that has taken too long, so it may count as failed.
+    ended = outcome.status in _CANCELLED or (outcome.status == "FAILED" and ": interrupted" in outcome.reason)
+    if not ended or not limits:
         return outcome
     named = " or ".join(f"{key}: {value}" for key, value in limits.items())
     return replace(outcome, reason=f"NNI ended it because of {named}")
@@ -128,11 +131,11 @@ def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
 
 def _cut_short(jobs: list[Any], plan: Plan) -> str | None:
     """Return a warning if the experiment's duration has ended it before all planned trials have succeeded."""
-    duration = plan.limits.get("maxExperimentDuration")
+    duration = plan.limits.get(_DURATION)
     done = sum(job.status == "SUCCEEDED" for job in jobs)
     if duration is None or done >= plan.trials or any(job.status == "FAILED" for job in jobs):
         return None
-    return f"maxExperimentDuration: {duration} has ended the experiment after {done} of {plan.trials} trials"
+    return f"{_DURATION}: {duration} has ended the experiment after {done} of {plan.trials} trials"
 
 
 def _jobs(experiment: Any) -> list[Any]:
@@ -173,7 +176,7 @@ class _Follower:
             self._bar.update()
 
 
-def _follow(experiment: Any, follower: _Follower) -> None:
+def _follow(experiment: Any, follower: _Follower, plan: Plan) -> None:
     """Show each new intermediate result and each change of a trial's status, until the experiment has ended.
 
     Raises:
@@ -181,6 +184,7 @@ def _follow(experiment: Any, follower: _Follower) -> None:
     """
     shown: dict[str, int] = {}
     statuses: dict[str, str] = {}
+    told = False
     idle_since: float | None = None
     while True:
         status = experiment.get_status()
@@ -198,6 +202,10 @@ def _follow(experiment: Any, follower: _Follower) -> None:
                 shown[job.trialJobId] = len(known)
         if status in {"DONE", "STOPPED"}:
             return
+        if not told and status == "NO_MORE_TRIAL" and len(statuses) < plan.trials and _DURATION in plan.limits:
+            told = True
+            limit = f"{_DURATION}: {plan.limits[_DURATION]}"
+            follower.line(f"{limit} has passed, so no further trial is started; the running ones go on to their end")
         if status == "ERROR":
             errors = experiment.get_experiment_profile().get("errors") or []
             raise RunError(f"NNI's experiment {experiment.id} failed: {errors}; see nnictl log stderr {experiment.id}")

@@ -197,6 +197,10 @@ def test_a_limit_of_time_is_named() -> None:
     assert run._with_limit(ended, {}) == ended
     failed = replace(ended, status="FAILED")
     assert run._with_limit(failed, limits) == failed
+    interrupted = replace(failed, reason="nni-proxyless trial: interrupted")  # what NNI 3.0 makes of maxTrialDuration
+    assert run._with_limit(interrupted, {"maxTrialDuration": "25s"}).reason == (
+        "NNI ended it because of maxTrialDuration: 25s"
+    )
     made = Plan(Path("c.yml"), Path("r.yml"), (), 3, limits={"maxExperimentDuration": "1h"})
     jobs = [SimpleNamespace(status=s) for s in ("SUCCEEDED", "USER_CANCELED")]
     assert run._cut_short(jobs, made) == "maxExperimentDuration: 1h has ended the experiment after 1 of 3 trials"
