@@ -613,11 +613,13 @@ def test_a_budget_above_the_largest_network_has_no_effect() -> None:
 # --- REINFORCE with other rewards than the top-1 accuracy ---
 
 
-class Regress(ModelSpace):
-    def __init__(self) -> None:
+class Dropping(ModelSpace):
+    """One candidate drops the input of a linear layer, the other one keeps it."""
+
+    def __init__(self, outputs: int) -> None:
         super().__init__()
         self.layer = LayerChoice({"drop": toy.Drop(), "keep": nn.Identity()}, label="layer")
-        self.linear = nn.Linear(4, 1)
+        self.linear = nn.Linear(4, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.layer(x))  # type: ignore[no-any-return]
@@ -656,7 +658,7 @@ def of_dictionaries(seed: int) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("task", ["regression", "binary", "dictionaries", "loss alone"])
 def test_reinforce_learns_by_the_evaluators_own_metric_or_loss(task: str, seed: int) -> None:
     data: Callable[[int], Any] = {"regression": regression_data, "dictionaries": of_dictionaries}.get(task, signs)
-    space: Any = Regress() if task in ("regression", "binary") else Signs()
+    space: Any = Dropping(1) if task in ("regression", "binary") else Signs()
     modules: dict[str, Any] = {"binary": Binary(), "dictionaries": OfDictionaries(), "loss alone": Plain()}
     loaders = [DataLoader(data(10 * seed + i), batch_size=32) for i in range(2)]
     settings: dict[str, Any] = {"arch_gradient": "reinforce", "arch_learning_rate": 0.1}
@@ -726,18 +728,6 @@ def test_ranks_that_have_searched_for_themselves_are_named(monkeypatch: pytest.M
     assert differing_ranks([torch.tensor([0.1, 0.2])], 1) is None
 
 
-class Sequences(ModelSpace):
-    """Sequences of classes; one candidate drops the input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = LayerChoice({"drop": toy.Drop(), "keep": nn.Identity()}, label="layer")
-        self.linear = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.layer(x))  # type: ignore[no-any-return]
-
-
 class OfSequences(Plain):
     def training_step(self, batch: Any, _index: int) -> Tensor:
         x, targets, lengths = batch
@@ -757,5 +747,5 @@ def sequences(seed: int) -> TensorDataset:
 def test_sequences_with_a_ctc_loss_are_searched(gradient: Any) -> None:
     loaders = [DataLoader(sequences(i), batch_size=16) for i in range(2)]
     settings = {"arch_gradient": gradient, "arch_learning_rate": 0.1}
-    strategy = search(Sequences(), OfSequences(), loaders=loaders, trainer={"max_epochs": 6}, **settings)
+    strategy = search(Dropping(4), OfSequences(), loaders=loaders, trainer={"max_epochs": 6}, **settings)
     assert strategy.path_probs()["layer"][1] > 0.75
