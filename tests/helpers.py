@@ -21,6 +21,7 @@ import yaml
 
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.network.space_spec import SpaceSpec
+from tests.warm import run_warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -56,11 +57,13 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 class Workplace:
-    """Separate home folder for NNI, with copies of some experiments."""
+    """Separate home folder for NNI, with copies of some experiments, or with a copy of the files in `source`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, source: Path | None = None) -> None:
         self.folder = folder
-        for name in ("quickstart", "baselines", "retrain"):
+        if source is not None:
+            shutil.copytree(source, folder, dirs_exist_ok=True, symlinks=True)
+        for name in ("quickstart", "baselines", "retrain") if source is None else ():
             shutil.copytree(REPOSITORY / "experiments" / name, folder / "experiments" / name)
         self.experiment = folder / "experiments" / "quickstart"
         self.environment = {
@@ -92,6 +95,9 @@ class Workplace:
         self.change("recipe.yml", {**small, "budget_fraction": 0.9, **recipe})
 
     def command(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """Run a program with this home folder; the package's own command starts warm (tests/warm.py)."""
+        if words[0] == "nni-proxyless":
+            return run_warm(words, self.folder, self.environment, timeout)
         return subprocess.run(
             [str(BIN / words[0]), *words[1:]],
             capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, timeout=timeout,

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +21,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from nni_proxyless import Architecture, LatencyTable
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY, Workplace, wait_until
+from tests.warm import run_warm
 
 pytestmark = [pytest.mark.slow, pytest.mark.documentation]
 PAGES = [
@@ -81,12 +82,25 @@ PYTHON = [block for page in PAGES for block in blocks(page) if block.language ==
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
-    """Folder with all files that the pages mention."""
-    place = Workplace(tmp_path_factory.mktemp("docs"))
+def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Folder with all files that the pages mention. The first worker makes it, and the others wait for it."""
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    with FileLock(shared / "docs.lock"):
+        if not (shared / "docs").exists():
+            place = Workplace(shared / "docs.unfinished")
+            _furnish(place)
+            place.folder.rename(shared / "docs")
+    return shared / "docs"
+
+
+@pytest.fixture(scope="module")
+def place(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """Own copy of the folder with all files that the pages mention."""
+    place = Workplace(tmp_path_factory.mktemp("docs"), furnished)
     place.environment["PATH"] = f"{place.folder / 'bin'}:{place.environment['PATH']}"
     try:
-        _furnish(place)
         yield place
     finally:
         place.command("nnictl", "stop", "--all")
@@ -241,9 +255,9 @@ BEFORE = """
 import torch
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from sklearn.datasets import load_digits
-digits = load_digits()
-images = torch.nn.functional.interpolate(torch.tensor(digits.images / 16).float().unsqueeze(1), (32, 32))
-part = DataLoader(torch.utils.data.TensorDataset(images, torch.tensor(digits.target)), batch_size=128, drop_last=True)
+images, labels = (torch.tensor(part[:256]) for part in load_digits(return_X_y=True))
+images = torch.nn.functional.interpolate(images.reshape(-1, 1, 8, 8).float() / 16, (32, 32))
+part = DataLoader(torch.utils.data.TensorDataset(images, labels), batch_size=128, drop_last=True)
 evaluator = Classification(
     train_dataloaders=part, val_dataloaders=part, num_classes=10, max_epochs=1, limit_train_batches=2,
     enable_progress_bar=False, logger=False, enable_checkpointing=False, accelerator="cpu",
@@ -270,10 +284,7 @@ def test_python(number: int, place: Workplace) -> None:
     for printed, shorter in changes.items():
         text = text.replace(printed, shorter)
     before = BEFORE if "evaluator" in text else ""
-    done = subprocess.run(
-        [sys.executable, "-c", before + text],
-        cwd=place.folder, env=place.environment, capture_output=True, text=True, check=False, timeout=900,
-    )  # fmt: skip
+    done = run_warm(["python", "-c", before + text], place.folder, place.environment, timeout=900)
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
