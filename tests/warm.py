@@ -9,9 +9,12 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,37 +22,71 @@ _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["torch", "torchvision", "torchmetrics", "pytorch_lightning"])
 
 
-def run_warm(
-    words: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float
-) -> subprocess.CompletedProcess[str]:
-    """Run a command of this package or some Python code, as `subprocess.run` does with `capture_output`.
+class WarmProcess:
+    """A running process, with the part of the interface of `subprocess.Popen` that the tests use.
 
     Args:
         words: `nni-proxyless` and its arguments, or `python`, `-c` and the code.
         folder: Working directory.
         environment: All environment variables of the process.
-        timeout: Longest duration in seconds.
-
-    Raises:
-        subprocess.TimeoutExpired: The process took longer. It has been stopped.
     """
-    with tempfile.TemporaryDirectory() as written:
-        streams = [Path(written) / name for name in ("stdout", "stderr")]
-        process = _SERVER.Process(target=_main, args=(list(words), str(folder), dict(environment), *map(str, streams)))
-        process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise subprocess.TimeoutExpired(list(words), timeout)
-        return subprocess.CompletedProcess(list(words), process.exitcode, *(path.read_text() for path in streams))
+
+    def __init__(self, words: Sequence[str], folder: Path, environment: Mapping[str, str] = os.environ) -> None:
+        written = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, written, ignore_errors=True)
+        self._streams = [Path(written) / name for name in ("stdout", "stderr")]
+        for path in self._streams:
+            path.touch()
+        self._process = _SERVER.Process(
+            target=_main, args=(list(words), str(folder), dict(environment), *map(str, self._streams))
+        )
+        self._process.start()
+
+    def poll(self) -> int | None:
+        """Return the exit code, or `None` while the process is running."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end, and return the exit code.
+
+        Raises:
+            TimeoutError: The process took longer than `timeout` seconds. It has been killed.
+        """
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+            raise TimeoutError(f"it took longer than {timeout} s: {self.stdout}{self.stderr}")
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    @property
+    def stdout(self) -> str:
+        """What the process has written to standard output so far."""
+        return self._streams[0].read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What the process has written to standard error so far."""
+        return self._streams[1].read_text()
+
+
+def run_warm(
+    words: Sequence[str], folder: Path, environment: Mapping[str, str] = os.environ, timeout: float = 900
+) -> subprocess.CompletedProcess[str]:
+    """Run a process to its end, as `subprocess.run` does with `capture_output`; see `WarmProcess`."""
+    process = WarmProcess(words, folder, environment)
+    code = process.wait(timeout)
+    return subprocess.CompletedProcess(list(words), code, process.stdout, process.stderr)
 
 
 def _main(words: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
-    for number, (path, flags) in enumerate(
-        ((os.devnull, os.O_RDONLY), (out, os.O_WRONLY | os.O_CREAT), (err, os.O_WRONLY | os.O_CREAT))
-    ):
-        os.dup2(os.open(path, flags | os.O_APPEND, 0o600), number)
+    for number, (path, flags) in enumerate(((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))):
+        os.dup2(os.open(path, flags | os.O_APPEND), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of a background job would ignore Ctrl-C
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -31,16 +31,21 @@ def additive_fit(
     Returns:
         The fitted accuracies, in the same order. Two architectures keep their order.
     """
-    labels = list(architectures[0])
-    agree = [
-        [sum(bool(one[label] == other[label]) for label in labels) / len(labels) for other in architectures]
-        for one in architectures
-    ]
-    kernel = np.array(agree)  # (architectures, architectures)
+    numbers = np.array([_numbered([one[label] for one in architectures]) for label in architectures[0]])
+    kernel = (numbers[:, :, None] == numbers[:, None, :]).mean(axis=0)  # (architectures, architectures)
     y = np.asarray(accuracies, dtype=np.float64)
     mean = y.mean()
     fitted = mean + kernel @ np.linalg.solve(kernel + noise * np.eye(len(y)), y - mean)
     return [float(value) for value in np.round(fitted, 9)]  # equal accuracies stay equal
+
+
+def _numbered(values: Sequence[Any]) -> list[int]:
+    """Replace each value by the number of the distinct value that it equals. The values need not be hashable."""
+    distinct: list[Any] = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    return [distinct.index(value) for value in values]
 
 
 def add_weighted_criteria(accuracies: Sequence[float], *criteria: tuple[Sequence[float], float]) -> list[float]:

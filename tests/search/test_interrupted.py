@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,36 +13,34 @@ from pytorch_lightning import Callback
 
 from nni_proxyless import ProxylessNAS
 from tests import toy
-from tests.helpers import BIN, heed_ctrl_c, read_csv, wait_until
+from tests.helpers import read_csv, wait_until
+from tests.warm import WarmProcess, run_warm
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["search", "retrain"])
 def test_ctrl_c_ends_the_command_and_the_same_command_goes_on(kind: str, recipe_file: Path) -> None:
     output = recipe_file.parent / "out"
-    words = [str(BIN / "nni-proxyless"), kind]
+    words = ["nni-proxyless", kind]
     if kind == "search":
         words += [str(recipe_file), "share_warmup=false"]
     else:
         space = recipe_file.parent / "tiny.yml"
         words += ["mobilenet_v2_0.5", f"space={space}", "data=digits", "warmup_epochs=1", "threads=1"]
     words += ["epochs=20", "--output", str(output)]
-    with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=heed_ctrl_c,
-    ) as process:  # fmt: skip
-        wait_until(lambda: (output / "checkpoint.ckpt").is_file(), seconds=120)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        told = process.stderr.read()
-        assert process.wait(60) == 130, told
+    process = WarmProcess(words, recipe_file.parent)
+    wait_until(lambda: (output / "checkpoint.ckpt").is_file(), seconds=120)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, process.stderr
+    told = process.stderr
     before = len(read_csv(output / "history.csv"))
     assert 1 <= before < 20
     assert not (output / ("architecture.json" if kind == "search" else "model_card.json")).exists()
     last = told.strip().splitlines()[-1]
     assert last.startswith(f"nni-proxyless {kind}: interrupted; go on from the last finished epoch with: nni-proxyless")
     again = shlex.split(last.split(" with: ")[1])
-    done = subprocess.run([str(BIN / again[0]), *again[1:]], capture_output=True, text=True, check=True)
+    done = run_warm(again, recipe_file.parent)
+    assert done.returncode == 0, done.stderr
     assert "going on where" in done.stderr
     assert [row["epoch"] for row in read_csv(output / "history.csv")] == [str(n) for n in range(1, 21)]
 

@@ -43,6 +43,7 @@ from nni_proxyless.search.warmup import shared_warmup
 from nni_proxyless.strategies.lightning_module import ProxylessLightningModule
 from nni_proxyless.supernet.gates import path_probs
 from tests.helpers import REPOSITORY, table_of
+from tests.warm import WarmProcess, run_warm
 
 # Columns that may differ between two runs of the same search. All others must be equal.
 CLOCK = {"seconds"}
@@ -157,15 +158,13 @@ def command(recipe_file: Path, *words: str) -> list[str]:
 @pytest.mark.slow
 def test_kill_9_at_random_moments(recipe_file: Path) -> None:
     whole, parts = recipe_file.parent / "whole", recipe_file.parent / "parts"
-    subprocess.run(command(recipe_file, "share_warmup=false", "--output", str(whole)), check=True, capture_output=True)
+    words = ["nni-proxyless", "search", str(recipe_file), "share_warmup=false", "--output"]
+    assert run_warm([*words, str(whole)], recipe_file.parent).returncode == 0
     draw = random.Random(0)
     kills = 0
     while kills < 2:
-        process = subprocess.Popen(
-            command(recipe_file, "share_warmup=false", "--output", str(parts)),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        # Imports take several seconds, so the kill waits for the next checkpoint. Then every run trains before it.
+        process = WarmProcess([*words, str(parts)], recipe_file.parent)
+        # The kill waits for the next checkpoint, so that every run trains before it.
         before = (parts / "checkpoint.ckpt").stat().st_mtime if (parts / "checkpoint.ckpt").exists() else 0.0
         while process.poll() is None and not (
             (parts / "checkpoint.ckpt").exists() and (parts / "checkpoint.ckpt").stat().st_mtime > before
@@ -178,7 +177,7 @@ def test_kill_9_at_random_moments(recipe_file: Path) -> None:
         process.wait()
         kills += 1
     assert kills >= 2
-    subprocess.run(command(recipe_file, "share_warmup=false", "--output", str(parts)), check=True, capture_output=True)
+    assert run_warm([*words, str(parts)], recipe_file.parent).returncode == 0
     same(whole, parts)
 
 
@@ -525,10 +524,7 @@ def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixtu
     decoded, front = recipe_file.parent / "decoded", recipe_file.parent / "front.csv"
 
     def decode(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(Path(sys.executable).parent / "nni-proxyless"), "decode", *words],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return run_warm(["nni-proxyless", "decode", *words], recipe_file.parent)
 
     table = str(recipe_file.parent / "table.yml")
     budget = str(architecture.budget_ms)
