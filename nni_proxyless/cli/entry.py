@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
     search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
     search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
+    search.add_argument("--remeasure", action="store_true", help="measure the latency table anew, if it is kept")
 
     decode = command(
         "decode",

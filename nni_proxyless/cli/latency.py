@@ -7,7 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .latency_commands import run_compare, run_fit, run_import, run_measure, run_predict, run_show, run_validate
+from .latency_commands import (
+    run_compare,
+    run_fit,
+    run_import,
+    run_list,
+    run_measure,
+    run_predict,
+    run_show,
+    run_validate,
+)
 
 AddCommand = Callable[..., argparse.ArgumentParser]
 
@@ -33,6 +42,19 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         "--networks", type=int, default=12, help="number of networks for the calibration (12; 0 for none)"
     )
     measure.add_argument("--samples", type=Path, help="CSV file for the raw samples")
+    measure.add_argument(
+        "--processes", type=int, help="number of measuring processes (2, and up to 6 while the table is not good)"
+    )
+    measure.add_argument("--accept", action="store_true", help="write the table even if it is bad")
+
+    listing = command(
+        "list",
+        run_list,
+        "List the tables that searches have measured and kept, with their quality and age.",
+        "nni-proxyless latency list",
+        tables,
+    )
+    listing.add_argument("--remeasure", action="store_true", help="measure all listed tables of this machine anew")
 
     validate = command(
         "validate",

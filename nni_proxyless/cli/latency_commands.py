@@ -6,9 +6,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from ..errors import InputError, LatencyTableError
+from ..errors import InputError, LatencyTableError, RunError
 
 _log = logging.getLogger("nni_proxyless")
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -31,23 +32,37 @@ def _make_backend(options: argparse.Namespace) -> Any:
 
 def run_measure(options: argparse.Namespace) -> int:
     from ..latency import measure_table_isolated
-    from ..latency.isolated import journals
+    from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, journals
     from ..latency.journal import export_samples
+    from ..latency.quality import Quality, Verdict, advice, verdict, warnings_of
     from ..network.space_spec import SpaceSpec
     from ..progress import progress_bar
 
+    if options.processes is not None and options.processes < 1:
+        raise InputError(f"--processes must be a number from 1, got {options.processes}")
     spec = SpaceSpec.from_yaml(options.space)
     backend = _make_backend(options)
+    processes = options.processes or TABLE_PROCESSES
+    most = processes if options.accept or options.processes else MOST_TABLE_PROCESSES
     journal = options.out.parent / f".{options.out.name}.samples"
     with progress_bar(f"measuring {spec.name} with {backend.name}") as step:
         table = measure_table_isolated(
-            spec, backend, progress=step, calibration_networks=options.networks, journal_path=journal.resolve()
-        )
-    table.save(options.out)
+            spec, backend, processes=processes, most_processes=most, progress=step,
+            calibration_networks=options.networks, journal_path=journal.resolve(),
+        )  # fmt: skip
     if options.samples:
         export_samples(journals(journal.resolve()), options.samples)
     for path in journals(journal.resolve()):
         path.unlink()
+    if verdict(table) is Verdict.BAD and not options.accept:
+        refused = table.save(options.out.with_name(f"{options.out.stem}.refused{options.out.suffix}"))
+        raise RunError(
+            f"{warnings_of(table)[0]}. It is not written to {options.out}, but to {refused.resolve()}. What to try: "
+            f"{advice(table)}. To use the table all the same, give --accept"
+        )
+    if options.accept:
+        table = replace(table, quality=replace(table.quality or Quality(), accepted=True))
+    table.save(options.out)
     costs, calibration = table.costs(spec), table.calibration
     fits = (
         ""
@@ -60,8 +75,31 @@ def run_measure(options: argparse.Namespace) -> int:
         f"{len(table.operators)} operators with {backend.name} {backend.version}, {table.dtype}, "
         f"{backend.threads} thread(s), batch {backend.batch}, on {table.device.name}: {table.device.processor}",
         f"networks take {costs.smallest:.4g} to {costs.largest:.4g} {table.unit}{fits}",
+        *(f"warning: {text}" for text in warnings_of(table)),
         f"table: {options.out.resolve()}",
     )
+    return 0
+
+
+def run_list(options: argparse.Namespace) -> int:
+    from ..latency.quality import warnings_of
+    from ..progress import progress_bar
+    from ..search.kept_tables import kept_tables, listing, remeasure
+
+    found = kept_tables()
+    if options.remeasure:
+        for one in found:
+            if one.described:
+                with progress_bar(f"measuring {one.path.name}") as step:
+                    said = remeasure(one, progress=step)
+                _say(f"{one.path.name}: {said}")
+            else:
+                _say(f"{one.path.name}: not measured, because it does not say for which space it was measured")
+        found = kept_tables()
+    _say(*listing(found))
+    for one in found:
+        if one.table is not None:
+            _say(*(f"warning: {one.path.name}: {text}" for text in warnings_of(one.table)))
     return 0
 
 

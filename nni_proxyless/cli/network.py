@@ -120,6 +120,7 @@ def _export(options: argparse.Namespace) -> int:
     architecture = Architecture.load(file)
 
     from ..deploy.export import check_formats, export, find_tables, load_images
+    from ..latency.difference import difference_warning, relative_error
 
     formats = check_formats(options.format)
     tables = find_tables(options.table, file)
@@ -135,9 +136,12 @@ def _export(options: argparse.Namespace) -> int:
         if one.measured_latency_ms is not None:
             line += f"; {one.measured_latency_ms:.4g} ms with {one.runtime}"
             if one.predicted_latency_ms is not None:
-                off = one.measured_latency_ms / one.predicted_latency_ms - 1
-                line += f" (predicted {one.predicted_latency_ms:.4g}, {100 * off:+.1f} %)"
+                off = relative_error(one.predicted_latency_ms, one.measured_latency_ms)
+                line += f" (predicted {one.predicted_latency_ms:.4g}, error {100 * off:+.1f} %)"
         lines.append(line)
+        warning = difference_warning(one.predicted_latency_ms, one.measured_latency_ms)
+        if warning is not None:
+            lines.append(f"warning: {one.file}: {warning}")
     sys.stdout.write("\n".join(lines) + f"\nresults: {out.resolve()}\n")
     return 0
 

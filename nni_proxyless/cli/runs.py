@@ -68,7 +68,7 @@ def search(options: argparse.Namespace) -> int:
     from ..search.prepared import prepare
     from ..search.run import is_main_process, run_search
 
-    architecture = run_search(prepare(recipe), output)
+    architecture = run_search(prepare(recipe, remeasure=options.remeasure), output)
     if not is_main_process():
         return 0
     measured = architecture.measured_latency_ms
@@ -77,7 +77,7 @@ def search(options: argparse.Namespace) -> int:
     sys.stdout.write(
         f"accuracy {architecture.metrics['default']:.4f}, "
         f"predicted {architecture.predicted_latency_ms:.4g} ms, "
-        f"measured {'on another device' if measured is None else f'{measured:.4g} ms'}\n"
+        f"{'not measured' if measured is None else f'measured {measured:.4g} ms'}\n"
         f"results: {output.resolve()}\n"
     )
     return 0

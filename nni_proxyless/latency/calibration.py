@@ -22,6 +22,7 @@ import numpy.typing as npt
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
 from .arrays import FloatArray
+from .quality import Quality, rank_correlation
 from .table import Calibration, LatencyTable
 
 # Relative measurement error of a network, and prior size of a correction relative to a network's latency.
@@ -143,9 +144,16 @@ def calibrate(table: LatencyTable, spec: SpaceSpec, measured_ms: Mapping[str, fl
             for op, cost in table.operators.items()
         },
     )
-    calibration = fit_calibration([table.sum(operators) for operators in networks], measured)
+    sums = [table.sum(operators) for operators in networks]
+    calibration = fit_calibration(sums, measured)
+    predicted = [calibration.scale * total + calibration.offset_ms for total in sums]
     return replace(
         table,
+        quality=replace(
+            table.quality or Quality(),
+            rank_correlation=rank_correlation(predicted, measured),
+            smallest_ms=min(measured),
+        ),
         calibration=replace(
             calibration,
             architectures=tuple(measured_ms),

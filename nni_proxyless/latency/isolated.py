@@ -8,6 +8,7 @@ therefore measured in the same way, in processes that do nothing else.
 from __future__ import annotations
 
 import contextlib
+import logging
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -21,13 +22,16 @@ from .calibration import calibrate
 from .fresh_process import FreshProcess
 from .measure import CALIBRATION_NETWORKS, calibration_count
 from .protocol import Protocol
+from .quality import Quality, improvable, process_spread, verdict, warnings_of
 from .random_architectures import calibration_architectures
 from .sampling import Progress, Samples
 from .table import LatencyTable, OperatorCost
 
+_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 PROCESSES = 3
 TABLE_PROCESSES = 2
+MOST_TABLE_PROCESSES = 6
 
 
 def measure_isolated(architecture: Architecture, backend: Backend, **settings: Any) -> float:
@@ -117,6 +121,7 @@ def measure_table_isolated(
     backend: Backend,
     *,
     processes: int = TABLE_PROCESSES,
+    most_processes: int = MOST_TABLE_PROCESSES,
     progress: Progress | None = None,
     journal_path: Path | None = None,
     **settings: Any,
@@ -125,12 +130,14 @@ def measure_table_isolated(
 
     Every process measures all operators and a share of the calibration networks. The latency of an operator is the
     median over the processes, after the latencies of each process have been rescaled to the process with the fastest
-    reference network.
+    reference network. While the table is not good (`quality.verdict`), and further measurement may help, further
+    processes measure.
 
     Args:
         spec: Search space.
         backend: Backend that runs the operators and networks.
         processes: Number of processes. Only one is used if the backend is not clocked (`Backend.clocked`).
+        most_processes: Number of processes after which the table is returned even if it is not good.
         progress: Progress callback; see `measure_networks_isolated`.
         journal_path: Path of the sample journals. Each process appends its number to it: `.1`, `.2` and so on; see
             `measure_table` and `journals`.
@@ -145,18 +152,24 @@ def measure_table_isolated(
     count = processes if backend.clocked else 1
     own = {key: _plain(value) for key, value in settings.items()}
     networks = [architecture.candidate_names for architecture in calibration_architectures(spec, total, seed)]
-    jobs = []
-    for number in range(1, count + 1):
-        share = networks[number - 1 :: count]
-        settings = {
-            **own,
-            "networks": share,
-            "journal_path": f"{journal_path}.{number}" if journal_path else None,
-        }
-        jobs.append({"space": spec.to_dict(), "settings": settings})
-    answers = _in_fresh_processes(jobs, backend, progress)
+
+    def job(number: int) -> dict[str, Any]:
+        path = f"{journal_path}.{number}" if journal_path else None
+        share = networks[(number - 1) % count :: count]
+        return {"space": spec.to_dict(), "settings": {**own, "networks": share, "journal_path": path}}
+
+    answers = _in_fresh_processes([job(number) for number in range(1, count + 1)], backend, progress)
+    table = _combined(answers, spec)
+    while backend.clocked and len(answers) < most_processes and verdict(table) and improvable(table):
+        _log.info("%s; measuring in one more process", warnings_of(table)[0])
+        answers += _in_fresh_processes([job(len(answers) + 1)], backend, progress)
+        table = _combined(answers, spec)
+    return table
+
+
+def _combined(answers: Sequence[Any], spec: SpaceSpec) -> LatencyTable:
+    """Combine the tables and network latencies that several processes have measured into one calibrated table."""
     tables = [LatencyTable.from_dict(content) for content, _ in answers]
-    measured: list[dict[str, float]] = [medians for _, medians in answers]
     level = _lowest(table.reference_ms for table in tables)
     factors = [level / table.reference_ms if level and table.reference_ms else 1.0 for table in tables]
     operators = {
@@ -167,14 +180,34 @@ def measure_table_isolated(
         )
         for entry in tables[0].operators
     }
-    overhead = min(table.call_overhead_ms for table in tables)
-    table = replace(tables[-1], operators=operators, call_overhead_ms=overhead, reference_ms=level)
-    if total == 0:
-        return table
-    return calibrate(
-        table,
-        spec,
-        {name: f * ms for medians, f in zip(measured, factors, strict=True) for name, ms in medians.items()},
+    table = replace(
+        tables[-1],
+        operators=operators,
+        call_overhead_ms=min(table.call_overhead_ms for table in tables),
+        reference_ms=level,
+        quality=_quality(tables, factors),
+    )
+    measured: dict[str, list[float]] = {}
+    for (_, medians), f in zip(answers, factors, strict=True):
+        for name, ms in medians.items():
+            measured.setdefault(name, []).append(f * ms)
+    return calibrate(table, spec, {k: statistics.median(v) for k, v in measured.items()}) if measured else table
+
+
+def _quality(tables: Sequence[LatencyTable], factors: Sequence[float]) -> Quality | None:
+    """Combine what the processes have seen: the mean load, and how far their latencies differ."""
+    seen = [table.quality for table in tables if table.quality is not None]
+    if not seen:
+        return None
+    costs = [[f * cost.cost for cost in table.operators.values()] for table, f in zip(tables, factors, strict=True)]
+    loads = [(q.other_cores, q.stolen) for q in seen if q.other_cores is not None and q.stolen is not None]
+    others, stolen = (statistics.fmean(column) for column in zip(*loads, strict=True)) if loads else (None, None)
+    return Quality(
+        process_spread=process_spread(costs),
+        constant_samples=all(q.constant_samples for q in seen),
+        other_cores=others,
+        stolen=stolen,
+        cores=seen[0].cores,
     )
 
 

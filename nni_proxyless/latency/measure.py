@@ -21,7 +21,9 @@ from .backends.base import Backend, Workload
 from .calibration import calibrate
 from .entries import Entry
 from .journal import Journal
+from .machine_load import LoadMeter
 from .protocol import Protocol
+from .quality import Quality
 from .random_architectures import calibration_architectures, random_architecture
 from .sampling import Progress, Samples, Timeline, sample_interleaved
 from .table import LatencyTable, OperatorCost
@@ -196,6 +198,7 @@ def measure_uncalibrated(
             )  # fmt: skip
             if not architectures:
                 return table, {}
+            meter = LoadMeter() if backend.clocked else None
             taken = sample_interleaved(
                 loaders,
                 network_protocol or backend.calibration_protocol,
@@ -209,7 +212,9 @@ def measure_uncalibrated(
         if journal:
             journal.close()
     medians = {name.removeprefix("network "): samples.median for name, samples in taken.items()}
-    return replace(table, reference_ms=next(iter(taken.values())).reference), medians
+    return replace(
+        table, reference_ms=next(iter(taken.values())).reference, quality=_with_load(table.quality, meter)
+    ), medians
 
 
 def calibration_count(spec: SpaceSpec, backend: Backend, networks: int) -> int:
@@ -259,6 +264,7 @@ def measure_modules(
         workloads[_EMPTY_CALL] = backend.loader(nn.Identity(), (1, 1, 1))
     if ready:
         ready()
+    meter = LoadMeter() if backend.clocked else None
     taken = sample_interleaved(
         workloads,
         protocol or backend.operator_protocol,
@@ -268,6 +274,8 @@ def measure_modules(
         progress=progress,
     )
     overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0
+    operators = [samples for name, samples in taken.items() if name != _EMPTY_CALL]
+    constant = not backend.exact and all(len(s.raw) > 1 and len(set(s.raw)) == 1 for s in operators)
     return LatencyTable(
         device=backend.device,
         backend=backend.name,
@@ -285,6 +293,20 @@ def measure_modules(
         unit=backend.unit,
         command=backend.command,
         device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
+        quality=None if backend.exact else _with_load(Quality(constant_samples=constant), meter),
+    )
+
+
+def _with_load(quality: Quality | None, meter: LoadMeter | None) -> Quality | None:
+    """Add the load of the machine; the heavier load counts if the quality already has one."""
+    if quality is None or meter is None:
+        return quality
+    load = meter.read()
+    return replace(
+        quality,
+        other_cores=max(load.other_cores, quality.other_cores or 0.0),
+        stolen=max(load.stolen, quality.stolen or 0.0),
+        cores=load.cores,
     )
 
 

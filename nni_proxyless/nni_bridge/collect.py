@@ -137,7 +137,7 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
                 "accuracy": f"{_accuracy(outcome):.4f}",
                 "budget_ms": _number(found.budget_ms, ""),
                 "predicted_latency_ms": _number(found.predicted_latency_ms, ""),
-                "measured_latency_ms": _number(measured, "" if found.target is None else "other device"),
+                "measured_latency_ms": _number(measured, "" if found.target is None else "not measured"),
                 "expected_over_budget": "" if ratio is None else f"{ratio:.3f}",
                 "layers": _layers(found),
                 "parameters": str(found.parameters),

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, RunError
+from ..latency.quality import warnings_of
 from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
 from .manager import start_manager
@@ -51,8 +52,10 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
             continue
         done.add((target, spec.content_hash))
         with progress(f"measuring target {target.name}") as step:
-            table = target.latency_table(spec, remeasure=True, progress=step)
+            table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
         costs = table.costs(spec)
+        for text in warnings_of(table):
+            _log.warning("target %s: %s", target.name, text)
         _log.info(
             "target %s: networks of this space take %.3g to %.3g ms",
             target.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +15,13 @@ from ..latency.backends.base import Backend
 from ..latency.calibration import fit_calibration
 from ..latency.measure import CALIBRATION_NETWORKS, measure_modules
 from ..latency.protocol import Protocol
+from ..latency.quality import Quality, rank_correlation, warnings_of
 from ..latency.sampling import Progress, Timeline, sample_interleaved
 from ..latency.table import LatencyTable
 from .profiler import LatencyProfiler
 from .space_walk import walk
+
+_log = logging.getLogger(__name__)
 
 
 def space_name(model_space: ModelSpace) -> str:
@@ -91,7 +95,14 @@ def measure_model_space(
         )
     profiler = LatencyProfiler(model_space, table)
     sums = [float(profiler.profile(sample)) for sample, _ in drawn]
-    return replace(table, calibration=fit_calibration(sums, [measured[name].median for name in networks]))
+    medians = [measured[name].median for name in networks]
+    found = fit_calibration(sums, medians)
+    rank = rank_correlation([found.scale * total + found.offset_ms for total in sums], medians)
+    quality = replace(table.quality or Quality(), rank_correlation=rank, smallest_ms=min(medians))
+    table = replace(table, calibration=found, quality=quality)
+    for text in warnings_of(table):
+        _log.warning(text)
+    return table
 
 
 def _network(

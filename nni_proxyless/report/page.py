@@ -235,6 +235,7 @@ def render(results: Results, parts: Sequence[Section]) -> str:
         f"{device.name} ({device.processor})",
         warnings=[
             *(f"{search.name}: {text}" for search in results.searches for text in search.warnings),
+            *(f"{row['name']}, {row['what']}: {text}" for row, text in tables.differing_exports(results)),
             *(f"not read: {problem}" for problem in results.problems),
         ],
         sections=[

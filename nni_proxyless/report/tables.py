@@ -8,6 +8,7 @@ from typing import Any
 
 from ..deploy.describe import blocks
 from ..errors import ProxylessError
+from ..latency.difference import difference_warning, relative_error
 from ..search.targets import Target
 from .gather import Results, Search, Trained
 
@@ -198,8 +199,15 @@ def predicted_and_measured(results: Results) -> list[Row]:
     return [row for row in rows if row["predicted_latency_ms"] is not None and row["measured_latency_ms"] is not None]
 
 
+def differing_exports(results: Results) -> list[tuple[Row, str]]:
+    """List the exported files whose prediction is more than 10 % off, each with a warning. Searches warn themselves."""
+    rows = [row for row in predicted_and_measured(results) if row["what"] != "network"]
+    told = [(row, difference_warning(row["predicted_latency_ms"], row["measured_latency_ms"])) for row in rows]
+    return [(row, text) for row, text in told if text is not None]
+
+
 def _latencies(target: str, name: str, what: str, predicted: float | None, measured: float | None) -> Row:
-    error = predicted / measured - 1 if predicted and measured else None
+    error = relative_error(predicted, measured) if predicted and measured else None
     return {
         "target": target,
         "name": name,

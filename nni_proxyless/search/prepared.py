@@ -32,8 +32,12 @@ class Prepared:
     splits: DataSplits
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     """Load and check everything a search needs. Only a newly measured latency table is written.
+
+    Args:
+        recipe: Recipe of the search.
+        remeasure: Whether the latency table is measured anew even if a kept one is good.
 
     Raises:
         InputError: The space, the data, the target or its latency table is missing or invalid.
@@ -51,7 +55,7 @@ def prepare(recipe: Recipe) -> Prepared:
                 f"{key} {batch} is larger than the {part} part of the data ({images} images"
                 f"{' for each device' if recipe.devices > 1 else ''}); choose a smaller one"
             )
-    table = target.latency_table(spec)
+    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
     table.costs(spec)
     return Prepared(recipe, target, spec, table, splits)
 

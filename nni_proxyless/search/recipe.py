@@ -73,6 +73,10 @@ class Recipe(Settings, ArchSettings):
     """Whether the candidates of a layer train the same weights: each uses a part of the largest candidate's weights
     ([design.md](design.md#entangled-weights)). With `false`, each candidate has its own weights, as in the paper."""
 
+    accept_tables: bool = False
+    """Whether latency tables are used whatever their quality. Otherwise a bad table is refused
+    ([latency.md](latency.md#is-the-table-good)). A doubtful table always gives a warning."""
+
     share_warmup: bool = True
     """Whether searches with the same warm-up train it only once."""
 

@@ -27,6 +27,7 @@ from ..data.splits import DataSplits
 from ..errors import RunError
 from ..files import write_yaml
 from ..latency import LatencyTable
+from ..latency.difference import difference_warning
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..process_memory import keep_freed_memory
@@ -131,9 +132,13 @@ def run_search(
     if callback.last is None:
         raise RunError("the search ended without finishing an epoch")
     measured = prepared.target.measure(architecture, prepared.table)
+    off = difference_warning(architecture.predicted_latency_ms, measured)
+    if off is not None:
+        _log.warning("%s: %s", prepared.target.name, off)
     architecture = replace(
         architecture,
         measured_latency_ms=measured,
+        warnings=(*architecture.warnings, *([off] if off is not None else [])),
         metrics=callback.last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )
@@ -142,7 +147,7 @@ def run_search(
     _log.info(
         "%s: accuracy %.4f, predicted %.3f ms, measured %s",
         prepared.target.name, callback.last.default, callback.last.latency_ms,
-        "on another device" if measured is None else f"{measured:.3f} ms",
+        "not at all" if measured is None else f"{measured:.3f} ms",
     )  # fmt: skip
     if report:
         report(callback.last, None)

@@ -12,10 +12,11 @@ from typing import Any
 
 import filelock
 
-from ..errors import LatencyTableError, RecipeError, unknown_name
-from ..files import check_name
+from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, unknown_name
+from ..files import check_name, write_json
 from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
-from ..latency.isolated import measure_table_isolated
+from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_table_isolated
+from ..latency.quality import Verdict, advice, is_worse, verdict, warnings_of
 from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
@@ -35,8 +36,9 @@ class Target:
 
     Attributes:
         name: Name of the target in recipes and results.
-        table: File of the latency table, for a device that is not this machine; `None` if there is a backend.
-        backend: Name of the backend that measures on this machine; `None` if there is a table.
+        table: File of the latency table that predicts latencies; `None` if the backend measures the table.
+        backend: Name of the backend that measures; `None` if nothing is measured. With a table, it measures only the
+            networks that the search finds.
         settings: Settings of the backend, as `make_backend` takes them.
     """
 
@@ -65,16 +67,24 @@ class Target:
             if key not in _KEYS:
                 raise RecipeError(f"target '{name}': " + unknown_name("key", key, _KEYS))
         table, backend = content.get("table"), content.get("backend")
-        if (table is None) == (backend is None):
-            raise RecipeError(f"target '{name}' needs either 'table', a file, or 'backend', to measure here")
-        if table is not None:
-            if not isinstance(table, str):
-                raise RecipeError(f"target '{name}': table must be a path, got {table!r}")
-            return cls(name, table=folder / Path(table).expanduser())
-        return cls(name, backend=str(backend), settings={k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]})
+        if table is None and backend is None:
+            raise RecipeError(
+                f"target '{name}' needs 'table', a file that predicts latencies, or 'backend', which measures, or both"
+            )
+        if table is not None and not isinstance(table, str):
+            raise RecipeError(f"target '{name}': table must be a path, got {table!r}")
+        settings = {k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]}
+        if backend is None and settings:
+            raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")
+        return cls(
+            name,
+            table=None if table is None else folder / Path(table).expanduser(),
+            backend=None if backend is None else str(backend),
+            settings=settings,
+        )
 
     def make_backend(self) -> Backend | None:
-        """Create the backend that measures on this machine; `None` if the target is another device.
+        """Create the backend that measures; `None` if the target has only a table.
 
         Raises:
             InputError: There is no such backend, or it needs a package that is not installed.
@@ -82,19 +92,23 @@ class Target:
         return None if self.backend is None else make_backend(self.backend, **self.settings)
 
     def latency_table(
-        self, spec: SpaceSpec, *, remeasure: bool = False, progress: Progress | None = None
+        self, spec: SpaceSpec, *, remeasure: bool = False, accept: bool = False, progress: Progress | None = None
     ) -> LatencyTable:
         """Load the target's latency table for a space, or measure it here and keep it in the cache.
+
+        A kept table is not replaced by a worse one (`quality.is_worse`).
 
         Args:
             spec: Description of the space.
             remeasure: Whether to measure even if the cache already has a table.
+            accept: Whether to use a table whatever its quality. The measurement is then not prolonged for a better one.
             progress: Progress callback of the measurement; see `measure_table_isolated`.
 
         Raises:
-            LatencyTableError: The file is not a latency table, or its unit is not ms.
+            LatencyTableError: The file is not a latency table, its unit is not ms, or the table is bad.
             RecipeError: The unit of the backend is not ms.
             InputError: There is no such backend, or it needs a package that is not installed.
+            RunError: The measurement failed, or the measured table is bad.
         """
         if self.table is not None:
             table = LatencyTable.load(self.table)
@@ -102,6 +116,8 @@ class Target:
                 raise LatencyTableError(
                     f"target '{self.name}': table {self.table} is in {table.unit}, and a target needs latencies in ms"
                 )
+            if not accept and not (table.quality and table.quality.accepted):
+                self._refuse_bad(table, LatencyTableError)
             return table
         backend = self.make_backend()
         assert backend is not None
@@ -109,21 +125,37 @@ class Target:
             raise RecipeError(
                 f"target '{self.name}': backend {backend.name} counts {backend.unit}, and a target needs ms"
             )
-        kept = self.kept_table(spec, backend)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{kept}.lock"):  # a second trial must not disturb the measurement, so it waits
-            if kept.exists() and not remeasure:
-                table = LatencyTable.load(kept)
-                _log.info("target %s: table of %s from %s", self.name, table.date, kept)
-                return table
-            table = measure_table_isolated(spec, backend, progress=progress)
-            table.save(kept)
+        path = self.kept_table(spec, backend)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{path}.lock"):  # a second trial must not disturb the measurement, so it waits
+            kept = LatencyTable.load(path) if path.exists() else None
+            if kept is not None and not remeasure and (accept or verdict(kept) is not Verdict.BAD):
+                _log.info("target %s: table of %s from %s", self.name, kept.date, path)
+                return kept
+            most = TABLE_PROCESSES if accept else MOST_TABLE_PROCESSES
+            table = measure_table_isolated(spec, backend, most_processes=most, progress=progress)
+            if kept is not None and is_worse(table, kept):
+                _log.warning("target %s: %s", self.name, warnings_of(table)[0])
+                _log.warning("target %s: the better table of %s is used instead: %s", self.name, kept.date, path)
+                table = kept
+            if not accept:
+                self._refuse_bad(table, RunError)
+            if table is not kept:
+                table.save(path)
+                write_json(described_by(path), {"space": spec.to_dict(), "backend": backend.settings})
         error = table.calibration.mean_relative_error or 0.0
         _log.info(
-            "target %s: measured %d operators with %s on %d thread(s); networks fit within %.1f %%",
+            "target %s: %d operators measured with %s on %d thread(s); networks fit within %.1f %%",
             self.name, len(table.operators), backend.name, backend.threads, 100 * error,
         )  # fmt: skip
         return table
+
+    def _refuse_bad(self, table: LatencyTable, error: type[ProxylessError]) -> None:
+        if verdict(table) is Verdict.BAD:
+            raise error(
+                f"target '{self.name}': {warnings_of(table)[0]}. What to try: {advice(table)}. To use it all the same, "
+                "set accept_tables: true in the recipe"
+            )
 
     def kept_table(self, spec: SpaceSpec, backend: Backend) -> Path:
         """Path of a measured table in the cache. The file's name covers everything that a latency depends on."""
@@ -134,7 +166,7 @@ class Target:
         return cache_folder() / "tables" / f"{name}-{settings}-{machine}.yml"
 
     def measure(self, architecture: Architecture, table: LatencyTable | None = None) -> float | None:
-        """Measure the latency of a network in milliseconds; `None` if the target is another device.
+        """Measure the latency of a network in milliseconds; `None` if the target has only a table.
 
         Args:
             architecture: Architecture of the network.
@@ -147,6 +179,11 @@ class Target:
             return None
         level = None if table is None else comparable_level(table, backend, architecture.require_spec())
         return measure_isolated(architecture, backend, reference_ms=level)
+
+
+def described_by(path: Path) -> Path:
+    """Path of the file that describes how a kept table was measured: its space and the settings of its backend."""
+    return path.with_suffix(".json")
 
 
 DEFAULT_TARGETS: dict[str, dict[str, Any]] = {

@@ -19,6 +19,7 @@ from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError, RunError
 from ..latency.costs import SpaceCosts
+from ..latency.quality import warnings_of
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..supernet.candidates import path_candidates
@@ -228,6 +229,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         self._warn(unwatched_monitors(trainer.callbacks, trainer.callback_metrics))
 
     def _run(self) -> None:
+        for text in () if self.latency is None else warnings_of(self.latency):
+            self._warn(text)
         super()._run()
         if not self._callback.has_state:
             raise RunError("the search has ended before its first epoch; check max_epochs and the loaders' batches")

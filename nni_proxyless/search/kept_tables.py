@@ -1,0 +1,108 @@
+"""Latency tables in the cache: those that searches have measured on this machine and kept."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import LatencyTableError, RunError
+from ..files import aligned, read_mapping
+from ..latency.backends.by_name import make_backend
+from ..latency.isolated import measure_table_isolated
+from ..latency.quality import Verdict, is_worse, verdict, warnings_of
+from ..latency.sampling import Progress
+from ..latency.table import LatencyTable
+from ..network.space_spec import SpaceSpec
+from ..resources import cache_folder
+from .targets import described_by
+
+
+@dataclass(frozen=True)
+class KeptTable:
+    """A table in the cache.
+
+    Attributes:
+        path: File of the table.
+        table: Table; `None` if the file cannot be read.
+        described: Whether it is known how to measure the table anew. Version 0.1 did not write that down.
+    """
+
+    path: Path
+    table: LatencyTable | None
+    described: bool
+
+
+def kept_tables() -> list[KeptTable]:
+    """List the tables in the cache by the names of their files."""
+    found = []
+    for path in sorted((cache_folder() / "tables").glob("*.yml")):
+        try:
+            table: LatencyTable | None = LatencyTable.load(path)
+        except LatencyTableError:
+            table = None
+        found.append(KeptTable(path, table, table is not None and described_by(path).is_file()))
+    return found
+
+
+def listing(tables: list[KeptTable]) -> list[str]:
+    """Describe tables as the lines of a text table, or say that there are none."""
+    if not tables:
+        return [f"no tables in {cache_folder() / 'tables'}"]
+    rows = [["space", "backend", "format", "threads", "quality", "error", "age", "file"]]
+    rows += [_row(one) for one in tables]
+    return [*aligned(rows), f"folder: {tables[0].path.parent}"]
+
+
+def _row(one: KeptTable) -> list[str]:
+    table = one.table
+    if table is None:
+        return ["?", "?", "?", "?", "cannot be read", "", "", one.path.name]
+    error = table.calibration.mean_relative_error
+    return [
+        table.space or "?",
+        f"{table.backend} {table.backend_version}",
+        table.dtype,
+        str(table.threads),
+        verdict(table).name.lower(),
+        "" if error is None else f"{100 * error:.1f} %",
+        _age(table.date),
+        one.path.name,
+    ]
+
+
+def _age(date: str) -> str:
+    try:
+        passed = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(date)
+    except (TypeError, ValueError):
+        return "?"
+    hours = passed.total_seconds() / 3600
+    return f"{hours:.0f} h" if hours < 48 else f"{hours / 24:.0f} days"
+
+
+def remeasure(one: KeptTable, *, progress: Progress | None = None) -> str:
+    """Measure a table anew, and replace it unless the new one is bad, or worse.
+
+    Args:
+        one: Table whose space and backend are known (`KeptTable.described`).
+        progress: Progress callback of the measurement; see `measure_table_isolated`.
+
+    Returns:
+        What became of the table, in words.
+
+    Raises:
+        LatencyTableError: The description of the measurement cannot be read.
+        InputError: The backend needs a package that is not installed.
+    """
+    content = read_mapping(described_by(one.path), "description of a measurement", LatencyTableError)
+    assert one.table is not None
+    try:
+        table = measure_table_isolated(
+            SpaceSpec.from_dict(content["space"]), make_backend(**content["backend"]), progress=progress
+        )
+    except RunError as reason:
+        return f"the old table is kept, because {reason}"
+    if verdict(table) is Verdict.BAD or is_worse(table, one.table):
+        return f"the old table is kept, because {warnings_of(table)[0]}"
+    table.save(one.path)
+    return "measured"
