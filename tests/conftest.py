@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from nni_proxyless.latency import LatencyTable
+from nni_proxyless.latency import LatencyTable, measure_table_isolated
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY, Workplace, table_of
 
@@ -29,6 +29,14 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(home / "cache"))
     monkeypatch.setenv("NNI_CONFIG_DIR", str(home / "nni"))
+
+
+@pytest.fixture(autouse=True)
+def _tables_are_not_measured_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While other tests keep the machine busy, tables would otherwise be measured up to three times as long."""
+    defaults = measure_table_isolated.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "most_processes", 1)
 
 
 @pytest.fixture(autouse=True)

@@ -92,7 +92,7 @@ class Workplace:
         if not measured:
             table_of(SpaceSpec.from_dict(SMALL_SPACE)).save(self.experiment / "small_table.yml")
             small["targets"] = {name: {"table": "small_table.yml"} for name in ("cpu_torch", "cpu_onnxruntime")}
-        self.change("recipe.yml", {**small, "budget_fraction": 0.9, **recipe})
+        self.change("recipe.yml", {**small, "budget_fraction": 0.9, "accept_tables": True, **recipe})
 
     def command(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run a program with this home folder; the package's own command starts warm (tests/warm.py)."""

@@ -34,7 +34,8 @@ def run_measure(options: argparse.Namespace) -> int:
     from ..latency import measure_table_isolated
     from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, journals
     from ..latency.journal import export_samples
-    from ..latency.quality import Quality, Verdict, advice, verdict, warnings_of
+    from ..latency.judgement import Verdict, advice, verdict, warnings_of
+    from ..latency.quality import Quality
     from ..network.space_spec import SpaceSpec
     from ..progress import progress_bar
 
@@ -82,7 +83,7 @@ def run_measure(options: argparse.Namespace) -> int:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    from ..latency.quality import warnings_of
+    from ..latency.judgement import warnings_of
     from ..progress import progress_bar
     from ..search.kept_tables import kept_tables, listing, remeasure
 
@@ -113,6 +114,8 @@ def run_validate(options: argparse.Namespace) -> int:
     spec = space_of(table, options.space)
     if spec is None:
         raise LatencyTableError(f"the table was measured for space {table.space!r}, which is not shipped: give --space")
+    if options.backend == "command" and options.backend_command == table.command and options.backend_device is None:
+        options.backend_device = table.device.name
     backend = _make_backend(options) or table_backend(table)
     elsewhere = backend.device != table.device
     with progress_bar(f"measuring {options.networks} networks of {spec.name} with {backend.name}") as step:

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
 from .arrays import FloatArray
-from .quality import Quality, rank_correlation
+from .judgement import rank_correlation, with_verdict
+from .quality import Quality
 from .table import Calibration, LatencyTable
 
 # Relative measurement error of a network, and prior size of a correction relative to a network's latency.
@@ -147,19 +148,21 @@ def calibrate(table: LatencyTable, spec: SpaceSpec, measured_ms: Mapping[str, fl
     sums = [table.sum(operators) for operators in networks]
     calibration = fit_calibration(sums, measured)
     predicted = [calibration.scale * total + calibration.offset_ms for total in sums]
-    return replace(
-        table,
-        quality=replace(
-            table.quality or Quality(),
-            rank_correlation=rank_correlation(predicted, measured),
-            smallest_ms=min(measured),
-        ),
-        calibration=replace(
-            calibration,
-            architectures=tuple(measured_ms),
-            ms_per_million_values=corrections[0],
-            ms_per_million_parameters=corrections[1],
-        ),
+    return with_verdict(
+        replace(
+            table,
+            quality=replace(
+                table.quality or Quality(),
+                rank_correlation=rank_correlation(predicted, measured),
+                smallest_ms=min(measured),
+            ),
+            calibration=replace(
+                calibration,
+                architectures=tuple(measured_ms),
+                ms_per_million_values=corrections[0],
+                ms_per_million_parameters=corrections[1],
+            ),
+        )
     )
 
 

@@ -20,9 +20,10 @@ from ..network.space_spec import SpaceSpec
 from .backends.base import Backend
 from .calibration import calibrate
 from .fresh_process import FreshProcess
+from .judgement import findings, improvable, process_spread, verdict, with_verdict
 from .measure import CALIBRATION_NETWORKS, calibration_count
 from .protocol import Protocol
-from .quality import Quality, improvable, process_spread, verdict, warnings_of
+from .quality import Quality
 from .random_architectures import calibration_architectures
 from .sampling import Progress, Samples
 from .table import LatencyTable, OperatorCost
@@ -130,7 +131,7 @@ def measure_table_isolated(
 
     Every process measures all operators and a share of the calibration networks. The latency of an operator is the
     median over the processes, after the latencies of each process have been rescaled to the process with the fastest
-    reference network. While the table is not good (`quality.verdict`), and further measurement may help, further
+    reference network. While the table is not good (`judgement.verdict`), and further measurement may help, further
     processes measure.
 
     Args:
@@ -161,7 +162,10 @@ def measure_table_isolated(
     answers = _in_fresh_processes([job(number) for number in range(1, count + 1)], backend, progress)
     table = _combined(answers, spec)
     while backend.clocked and len(answers) < most_processes and verdict(table) and improvable(table):
-        _log.info("%s; measuring in one more process", warnings_of(table)[0])
+        _log.info(
+            "not good yet: %s; measuring in process %d of at most %d",
+            findings(table)[0].text, len(answers) + 1, most_processes,
+        )  # fmt: skip
         answers += _in_fresh_processes([job(len(answers) + 1)], backend, progress)
         table = _combined(answers, spec)
     return table
@@ -191,7 +195,11 @@ def _combined(answers: Sequence[Any], spec: SpaceSpec) -> LatencyTable:
     for (_, medians), f in zip(answers, factors, strict=True):
         for name, ms in medians.items():
             measured.setdefault(name, []).append(f * ms)
-    return calibrate(table, spec, {k: statistics.median(v) for k, v in measured.items()}) if measured else table
+    return (
+        calibrate(table, spec, {k: statistics.median(v) for k, v in measured.items()})
+        if measured
+        else with_verdict(table)
+    )
 
 
 def _quality(tables: Sequence[LatencyTable], factors: Sequence[float]) -> Quality | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,7 +19,7 @@ from ..network.space_spec import SpaceSpec
 from .costs import SpaceCosts
 from .device import Device
 from .entries import Choice, Entry, entry_from_dict
-from .quality import Quality, judged
+from .quality import Quality
 
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
 _CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
@@ -96,7 +96,7 @@ class LatencyTable:
         input_shape: Shape of one input without the batch dimension, if the space is an NNI model space from outside
             this package.
         source: Origin of the table, if it was not measured here.
-        quality: What was seen while the table was measured; `None` if nothing is known. `quality.verdict` judges it.
+        quality: What was seen while the table was measured; `None` if nothing is known. `judgement.verdict` judges it.
     """
 
     device: Device
@@ -213,7 +213,7 @@ class LatencyTable:
                 "architectures": list(self.calibration.architectures),
             },
             **({"corrections": corrections} if any(corrections.values()) else {}),
-            **({"quality": {**asdict(self.quality), **judged(self)}} if self.quality is not None else {}),
+            **({"quality": self.quality.to_dict()} if self.quality is not None else {}),
             "operators": [
                 {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
                 for entry, cost in self.operators.items()
@@ -303,25 +303,8 @@ class LatencyTable:
             device_type=None if backend.get("device") is None else str(backend["device"]),
             source=None if origin is None else str(origin),
             input_shape=_shape(content.get("input_shape"), source),
-            quality=_quality(content.get("quality"), source),
+            quality=None if content.get("quality") is None else Quality.from_dict(content["quality"], source),
         )
-
-
-def _quality(value: object, source: str) -> Quality | None:
-    """Read what was seen during the measurement. The verdict in the file is for people; it is formed anew."""
-    if value is None:
-        return None
-    content, found = _mapping(value, f"{source}: quality"), dict[str, Any]()
-    for part in fields(Quality):
-        received = content.get(part.name)
-        where = f"{source}: quality.{part.name}"
-        if isinstance(part.default, bool):
-            if received is not None and not isinstance(received, bool):
-                raise LatencyTableError(f"{where} must be true or false, got {received!r}")
-            found[part.name] = bool(received)
-        elif received is not None:
-            found[part.name] = _whole(received, where, 1) if part.name == "cores" else _finite(received, where)
-    return Quality(**found)
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,7 +180,7 @@ def table_backend(table: LatencyTable) -> Backend:
     if table.backend == "command":
         raise InputError(
             "the table was measured with its author's command, which is not run automatically; to run it, give "
-            f"--backend command --command '{table.command}'"
+            f"--backend command --command {shlex.quote(table.command or '')}, and the other settings as for `measure`"
         )
     if table.backend not in BACKENDS:
         raise InputError(

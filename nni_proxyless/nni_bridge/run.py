@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, RunError
-from ..latency.quality import warnings_of
+from ..latency.judgement import warnings_of
 from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
 from .manager import start_manager

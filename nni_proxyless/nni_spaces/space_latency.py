@@ -13,9 +13,10 @@ from nni.nas.nn.pytorch import ModelSpace
 from ..errors import InputError
 from ..latency.backends.base import Backend
 from ..latency.calibration import fit_calibration
+from ..latency.judgement import rank_correlation, warnings_of, with_verdict
 from ..latency.measure import CALIBRATION_NETWORKS, measure_modules
 from ..latency.protocol import Protocol
-from ..latency.quality import Quality, rank_correlation, warnings_of
+from ..latency.quality import Quality
 from ..latency.sampling import Progress, Timeline, sample_interleaved
 from ..latency.table import LatencyTable
 from .profiler import LatencyProfiler
@@ -99,7 +100,7 @@ def measure_model_space(
     found = fit_calibration(sums, medians)
     rank = rank_correlation([found.scale * total + found.offset_ms for total in sums], medians)
     quality = replace(table.quality or Quality(), rank_correlation=rank, smallest_ms=min(medians))
-    table = replace(table, calibration=found, quality=quality)
+    table = with_verdict(replace(table, calibration=found, quality=quality))
     for text in warnings_of(table):
         _log.warning(text)
     return table

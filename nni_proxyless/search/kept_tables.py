@@ -10,7 +10,7 @@ from ..errors import LatencyTableError, RunError
 from ..files import aligned, read_mapping
 from ..latency.backends.by_name import make_backend
 from ..latency.isolated import measure_table_isolated
-from ..latency.quality import Verdict, is_worse, verdict, warnings_of
+from ..latency.judgement import Verdict, is_worse, verdict, warnings_of
 from ..latency.sampling import Progress
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec

@@ -16,7 +16,7 @@ from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, u
 from ..files import check_name, write_json
 from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_table_isolated
-from ..latency.quality import Verdict, advice, is_worse, verdict, warnings_of
+from ..latency.judgement import Verdict, advice, is_worse, verdict, warnings_of
 from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
@@ -96,7 +96,7 @@ class Target:
     ) -> LatencyTable:
         """Load the target's latency table for a space, or measure it here and keep it in the cache.
 
-        A kept table is not replaced by a worse one (`quality.is_worse`).
+        A kept table is not replaced by a worse one (`judgement.is_worse`).
 
         Args:
             spec: Description of the space.

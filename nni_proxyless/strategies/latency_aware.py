@@ -19,7 +19,7 @@ from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError, RunError
 from ..latency.costs import SpaceCosts
-from ..latency.quality import warnings_of
+from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..supernet.candidates import path_candidates

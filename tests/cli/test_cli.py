@@ -15,7 +15,10 @@ import yaml
 
 from nni_proxyless import LatencyTable
 from nni_proxyless.cli.entry import main
+from nni_proxyless.latency import Calibration
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.search import kept_tables, targets
+from nni_proxyless.search.targets import Target
 from tests.helpers import REPOSITORY, table_of
 
 QUICKSTART = REPOSITORY / "experiments" / "quickstart"
@@ -184,7 +187,7 @@ def test_latency_measure(tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any) -> N
     words = ["latency", "measure", "--space", str(tmp_path / "tiny.yml"), "--backend"]
     out = tmp_path / "tables" / "t.yml"
     with pytest.raises(SystemExit) as exit_:
-        main([*words, "torch", "--threads", "1", "--out", str(out)])
+        main([*words, "torch", "--threads", "1", "--out", str(out), "--accept"])  # other tests run meanwhile
     assert exit_.value.code == 0
     table = LatencyTable.load(out)
     assert set(table.operators) == set(tiny_spec.distinct_operators())
@@ -194,6 +197,73 @@ def test_latency_measure(tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any) -> N
     assert "unknown latency backend 'tf'" in fails([*words, "tf", "--out", str(bad)], capsys)
     assert "threads must be a whole number from 1" in fails([*words, "torch", "--threads=0", "--out", str(bad)], capsys)
     assert not bad.exists()
+
+
+def test_a_bad_table_is_not_written_unless_it_is_accepted(tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(tiny_spec.to_dict()))
+    out = tmp_path / "phone.yml"
+    words = ["latency", "measure", "--space", str(tmp_path / "tiny.yml"), "--backend", "command", "--command"]
+    words += ["echo 12.5 # {model}", "--networks", "6", "--out", str(out)]
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "operators take the same time, 12.5 ms" in told
+    assert "What to try: check that the command prints the latency of {model}" in told
+    assert "give --accept" in told
+    assert not out.exists()
+    refused = LatencyTable.load(tmp_path / "phone.refused.yml")
+    assert refused.quality is not None
+    assert refused.quality.verdict == "bad"
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "--accept"])
+    assert exit_.value.code == 0
+    assert "warning: the latency table of not named (command) is bad" in capsys.readouterr().out
+    accepted = LatencyTable.load(out)
+    assert accepted.quality is not None
+    assert accepted.quality.accepted
+    assert any("operators take the same time" in text for text in accepted.quality.warnings)
+
+
+def test_kept_tables_are_listed_and_measured_anew(
+    tiny_spec: SpaceSpec, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(tmp_path))
+
+    def listed(*words: str) -> str:
+        with pytest.raises(SystemExit) as exit_:
+            main(["latency", "list", *words])
+        assert exit_.value.code == 0
+        return str(capsys.readouterr().out)
+
+    assert listed().startswith("no tables in ")
+    target = Target("here", backend="torch")
+    table = replace(table_of(tiny_spec), calibration=Calibration(1.0, 0.0, 12, 0.08))
+    monkeypatch.setattr(targets, "measure_table_isolated", lambda *_, **__: table)
+    target.latency_table(tiny_spec)
+    (tmp_path / "tables" / "broken.yml").write_text("schema: something else")
+    rows = listed().splitlines()
+    assert rows[0].split() == ["space", "backend", "format", "threads", "quality", "error", "age", "file"]
+    assert rows[2].split()[5:8] == ["doubtful", "8.0", "%"]
+    assert " days  " in rows[2]
+    assert "cannot be read" in rows[1]
+    assert rows[-1].startswith("warning: tiny-")
+    monkeypatch.setattr(
+        kept_tables,
+        "measure_table_isolated",
+        lambda spec, backend, **_: replace(
+            table, space=f"{spec.name} {backend.name}", calibration=Calibration(1.0, 0.0, 12, 0.01)
+        ),
+    )
+    told = listed("--remeasure")
+    assert "broken.yml: not measured" in told
+    assert ".yml: measured" in told
+    assert any(row.startswith("tiny torch ") and " good " in row for row in told.splitlines())
+    worse = replace(table, calibration=Calibration(1.0, 0.0, 12, 0.6))
+    monkeypatch.setattr(kept_tables, "measure_table_isolated", lambda *_, **__: worse)
+    told = listed("--remeasure")
+    assert "the old table is kept, because the latency table of made up (torch) is bad: it misses" in told
+    assert any(row.startswith("tiny torch ") and " good " in row for row in told.splitlines())
 
 
 def test_command_line_mistakes(capsys: Any) -> None:
@@ -240,7 +310,18 @@ def tiny_space(tiny_spec: SpaceSpec, tmp_path: Path) -> str:
 def test_measure_show_validate_predict(tiny_space: str, tmp_path: Path, capsys: Any) -> None:
     table, samples = tmp_path / "t.yml", tmp_path / "raw.csv"
     out = works(
-        ["measure", "--space", tiny_space, "--backend", "torch", "--networks", "3", "--samples", str(samples)]
+        [
+            "measure",
+            "--space",
+            tiny_space,
+            "--backend",
+            "torch",
+            "--networks",
+            "3",
+            "--samples",
+            str(samples),
+            "--accept",
+        ]
         + ["--out", str(table)],
         capsys,
     )

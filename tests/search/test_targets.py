@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from nni_proxyless.errors import LatencyTableError
-from nni_proxyless.latency import LatencyTable
+from nni_proxyless.latency import Backend, LatencyTable, random_architecture
+from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search import targets
 from nni_proxyless.search.targets import Target
@@ -42,6 +44,25 @@ def test_a_target_with_a_table_is_read_and_never_measured(
     path.write_text("schema: something else")
     with pytest.raises(LatencyTableError, match="schema must be"):
         target.latency_table(tiny_spec)
+
+
+def test_a_target_may_be_predicted_by_a_table_and_measured_by_a_backend(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_table.save(tmp_path / "phone.yml")
+    target = Target.parse("phone", {"table": "phone.yml", "backend": "onnxruntime", "threads": 2}, tmp_path)
+    monkeypatch.setattr(targets, "measure_table_isolated", lambda *_, **__: pytest.fail("measured a table"))
+    assert target.latency_table(tiny_spec) == tiny_table
+    measured = []
+
+    def measure(architecture: Architecture, backend: Backend, **settings: object) -> float:
+        measured.append((backend.name, backend.threads, settings))
+        return 1.5
+
+    monkeypatch.setattr(targets, "measure_isolated", measure)
+    architecture = random_architecture(tiny_spec, random.Random(0))
+    assert target.measure(architecture, tiny_table) == 1.5
+    assert measured == [("onnxruntime", 2, {"reference_ms": None})]  # the table is of another device
 
 
 def test_targets_are_told_apart_by_their_settings(tmp_path: Path) -> None:

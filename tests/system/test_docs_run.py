@@ -121,7 +121,7 @@ def _furnish(place: Workplace) -> None:
             REPOSITORY / "experiments" / experiment, place.folder / "experiments" / experiment, dirs_exist_ok=True
         )
         place.experiment = place.folder / "experiments" / experiment
-        place.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1})
+        place.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "accept_tables": True})
     space = {"budget_fraction": {"_type": "choice", "_value": [0.7]}}
     place.change("config.yml", {"searchSpace": space})
     _write_programs(place)

@@ -34,16 +34,17 @@ from nni_proxyless.latency import (
 from nni_proxyless.latency.backends.base import Workload
 from nni_proxyless.latency.difference import difference_warning, relative_error
 from nni_proxyless.latency.entries import Choice
-from nni_proxyless.latency.machine_load import LoadMeter
-from nni_proxyless.latency.quality import (
-    Quality,
+from nni_proxyless.latency.judgement import (
     Verdict,
     findings,
     is_worse,
     process_spread,
     verdict,
     warnings_of,
+    with_verdict,
 )
+from nni_proxyless.latency.machine_load import LoadMeter
+from nni_proxyless.latency.quality import Quality
 from nni_proxyless.latency.random_architectures import draw_architectures
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.targets import Target
@@ -180,8 +181,9 @@ def test_load_and_differing_processes_are_named() -> None:
         "6 % of the CPU time went to other virtual machines during the measurement"
     ]
     assert judged(process_spread=0.06) == ["the measuring processes differ by 6 %"]
-    # Two operators: 1 and 3 ms in one process, 2 and 3 ms in the other. Half differences 0.5 and 0, medians 1.5 and 3.
+    # Two operators: 1 and 3 ms in one process, 2 and 3 ms in the other. Deviations 0.5 and 0, medians 1.5 and 3.
     assert process_spread([[1.0, 3.0], [2.0, 3.0]]) == pytest.approx(0.5 / 4.5)
+    assert process_spread([[1.0, 3.0], [2.0, 3.0], [4.0, 3.0]]) == pytest.approx((1 + 0 + 2) / 3 / 5)
     assert process_spread([[1.0, 3.0]]) is None
 
 
@@ -224,15 +226,19 @@ def test_quality_is_kept_in_the_file(tmp_path: Path) -> None:
         calibration=Calibration(1.0, 0.0, 12, 0.07),
         quality=Quality(0.9, 1.5, 0.02, False, 0.5, 0.01, 2, True),
     )
-    loaded = LatencyTable.load(table.save(tmp_path / "table.yml"))
-    assert loaded == table
+    table = with_verdict(table)
+    assert LatencyTable.load(table.save(tmp_path / "table.yml")) == table
     text = (tmp_path / "table.yml").read_text()
     assert "verdict: doubtful" in text
     assert "it misses 12 measured networks by 7.0 % on average" in text
-    broken = text.replace("cores: 2", "cores: two").replace("other_two", "other_cores")
-    (tmp_path / "table.yml").write_text(broken)
-    with pytest.raises(LatencyTableError, match=r"quality\.cores must be a whole number from 1, got 'two'"):
-        LatencyTable.load(tmp_path / "table.yml")
+    for right, wrong, message in (
+        ("\n  cores: 2", "\n  cores: two", r"quality\.cores must be a finite number, got 'two'"),
+        ("accepted: true", "accepted: 3", r"quality\.accepted must be true or false, got 3"),
+    ):
+        assert right in text
+        (tmp_path / "table.yml").write_text(text.replace(right, wrong))
+        with pytest.raises(LatencyTableError, match=message):
+            LatencyTable.load(tmp_path / "table.yml")
 
 
 def test_a_bad_table_is_refused_unless_it_is_accepted(tmp_path: Path) -> None:
@@ -312,7 +318,7 @@ def test_a_busy_machine_is_measured_longer_up_to_a_limit(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(isolated, "_in_fresh_processes", answers)
     factors: Iterator[Callable[[int], float]] = iter([lambda i: 1.0 + (i % 2)] * 9)
-    table = isolated.measure_table_isolated(SPEC, make_backend("torch"))
+    table = isolated.measure_table_isolated(SPEC, make_backend("torch"), most_processes=6)
     assert asked == [2, 1, 1, 1, 1]
     assert verdict(table) is not Verdict.GOOD
     asked.clear()
