@@ -13,6 +13,8 @@ from typing import Any
 from .. import results_folder
 from ..errors import ArchitectureError, InputError
 from ..files import aligned, check_name, read_mapping, write_csv
+from ..latency.judgement import verdict
+from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from .grid_points import Rules, distance_to_budget
 
@@ -118,7 +120,7 @@ def warnings_of(outcomes: list[Outcome]) -> list[str]:
 
 COLUMNS = (
     "target", "strategy", "accuracy", "budget_ms", "predicted_latency_ms", "measured_latency_ms",
-    "expected_over_budget", "layers", "parameters", "architecture",
+    "latency_table", "expected_over_budget", "layers", "parameters", "architecture",
 )  # fmt: skip
 
 
@@ -138,6 +140,7 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
                 "budget_ms": _number(found.budget_ms, ""),
                 "predicted_latency_ms": _number(found.predicted_latency_ms, ""),
                 "measured_latency_ms": _number(measured, "" if found.target is None else "not measured"),
+                "latency_table": _table_quality(folder / results_folder.LATENCY_TABLE),
                 "expected_over_budget": "" if ratio is None else f"{ratio:.3f}",
                 "layers": _layers(found),
                 "parameters": str(found.parameters),
@@ -145,6 +148,11 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def _table_quality(path: Path) -> str:
+    """The verdict on the latency table of a search, in lower case; empty for a retraining, which has none."""
+    return verdict(LatencyTable.load(path)).name.lower() if path.is_file() else ""
 
 
 def _layers(found: Architecture) -> str:
