@@ -179,7 +179,7 @@ def table_backend(table: LatencyTable) -> Backend:
     if table.backend == "command":
         raise InputError(
             "the table was measured with its author's command, which is not run automatically; to run it, give "
-            f"--backend command --command '{table.command}'"
+            f"--backend command --command '{table.command}'" + (f" --tool {table.tool}" if table.tool else "")
         )
     if table.backend not in BACKENDS:
         raise InputError(
