@@ -20,6 +20,7 @@ def executorch(output: str) -> Reading:
     * the median of the lines `Iteration 3 of 10: … ms` of `executor_runner` (since 1.1),
     * the mean: the time of `Model executed successfully 10 time(s) in … ms`, divided by the number of executions,
     * the mean after `avg` in `100 inference took … ms, avg … ms`, as the runners for Qualcomm and MediaTek print it,
+    * `avg_inference_latency(ms)` in the results of the Android benchmark app,
     * the row `Method::execute` of the Inspector's table: its column `p50 (ms)`, otherwise `avg (ms)`.
 
     The times of day in the log are no latency. A runner that prints only `Model executed successfully.` tells no time.
@@ -46,7 +47,12 @@ def executorch(output: str) -> Reading:
             raise RunError(f"the runner executed the model 0 times; the line was: {total.line}")
         what = "mean" if count > 1 else "one run"
         return Reading(total.milliseconds / count, what, f"{total.printed} for {count} execution(s)", total.line)
-    found = times(r"\d+ inference took .*?\bavg ", "mean", lines) or _inspected(lines)
+    app = matches(rf'"avg_inference_latency\(ms\)",\s*"actualValue":\s*(?P<number>{NUMBER})', lines)
+    found = (
+        times(r"\d+ inference took .*?\bavg ", "mean", lines)
+        or [reading(match["number"], "ms", "mean", line) for match, line in app]
+        or _inspected(lines)
+    )
     return the_only(found, "time ('Model executed successfully … time(s) in … ms' or 'avg … ms')", lines)
 
 

@@ -6,7 +6,10 @@ from ...errors import RunError
 from .quantity import NUMBER
 from .reading import Reading, lines_of, matches, reading, shown, the_only
 
-_FAILURE = r"^(?:(?:fopen|layer load_\w+|find_blob_index_by_name) .*failed|layer .* not exists or registered)"
+_FAILURE = (
+    r"^(?:(?:fopen|layer load_\w+|find_blob_index_by_name|parse) .*failed|layer .* not exists or registered"
+    r"|network graph not ready)"
+)
 
 
 def benchncnn(output: str) -> Reading:

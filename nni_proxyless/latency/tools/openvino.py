@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from .reading import Reading, lines_of, matches, the_only, times
+
+_INFO = r"(?:\[ INFO \]\s*)?"
 
 
 def benchmark_app(output: str) -> Reading:
@@ -22,10 +25,12 @@ def benchmark_app(output: str) -> Reading:
         RunError: The output has no result, or results for several shapes of the input.
     """
     lines = lines_of(output)
+    starts = [number for number, line in enumerate(lines) if re.match(rf"{_INFO}Latency:", line)]
+    report = lines[starts[0] :] if starts else []
     found = (
-        times(r"^(?:\[ INFO \]\s*)?Median:\s*", "median", lines)
-        or times(r"^(?:\[ INFO \]\s*)?(?:Average|AVG):\s*", "mean", lines)
-        or times(r"^(?:\[ INFO \]\s*)?Latency:\s*", "median", lines)
+        times(rf"^{_INFO}Median:\s*", "median", report)
+        or times(rf"^{_INFO}(?:Average|AVG):\s*", "mean", report)
+        or times(rf"^{_INFO}Latency:\s*", "median", report)
     )
     read = the_only(found, "result ('Median' under 'Latency')", lines)
     for match, _ in matches(r"Measuring performance .*?\b(\d+) inference requests", lines):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ...errors import RunError
 from .quantity import NUMBER, UNIT, AmbiguousNumberError, to_number
 from .reading import Reading, lines_of, reading, shown
-from .registry import tools_that_read
+from .registry import read_by_tools
 
 # A number does not start or end inside a word, a version, a date, a time of day, a fraction or a list of sizes.
 _TOKEN = re.compile(rf"(?<![\w.])(?<![A-Za-z]-)(?<!\d[-+:/,'])(?P<number>{NUMBER})")
@@ -51,6 +51,13 @@ _PREPARATION = re.compile(
     r"|session)\b",
     re.IGNORECASE,
 )
+# '10 runs in 4 ms', '3.2 s for 256 images'
+_RUNS = (
+    r"\b(?!1\b)\d+\s+(?:time\(s\)|(?:timed\s+)?(?:times|runs|iterations|executions|inferences|loops|images|samples"
+    r"|frames|batches)\b)"
+)
+_MANY_BEFORE = re.compile(rf"{_RUNS}.*\b(?:in|took|takes)\b\W*$", re.IGNORECASE)
+_MANY_AFTER = re.compile(rf"\s*(?:for|in)\s+{_RUNS}", re.IGNORECASE)
 _LONG = re.compile(r"\d\s*(?:h|hours?|hrs?|m|mins?|minutes?)[\s,.]*$")
 _STATISTIC = re.compile(r"median|p50|mean|avg|average|minimum|min\b|best|maximum|max\b|p\d\d+", re.IGNORECASE)
 _SAME = {"p50": "median", "avg": "mean", "average": "mean", "min": "minimum", "best": "minimum", "max": "maximum"}
@@ -65,7 +72,17 @@ class _Candidate:
     text: str
     before: str
     unit: str | None
-    ends_line: bool
+    after: str
+
+    @property
+    def ends_line(self) -> bool:
+        return not self.after.strip(" .;,)]}\"'")
+
+    @property
+    def of_a_run(self) -> bool:
+        """Whether the words around a time with a unit allow that it is the time of one run of the network."""
+        many = _MANY_BEFORE.search(self.before) or _MANY_AFTER.match(self.after)
+        return self.unit is None or not (_PREPARATION.search(self.before) or many)
 
     def same_as(self, other: _Candidate) -> bool:
         """Whether two candidates are one time that is printed twice, such as `0.0125 s (12.5 ms)`."""
@@ -116,9 +133,14 @@ def read_plain(output: str, errors: str = "", unit: str | None = None) -> Readin
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         advice = _advice(output, errors)
         raise RunError(f"it printed {len(found)} numbers that may be the latency: {listed}{more} ({advice})")
-    if found[0].unit is not None and all(_PREPARATION.search(one.before) for one in found):
+    if not found[0].of_a_run:
         advice = _advice(output, errors)
-        raise RunError(f"it printed one time, {found[0]}, which does not seem to be that of a run ({advice})")
+        raise RunError(f"it printed one time, {found[0]}, which does not seem to be that of one run ({advice})")
+    for tool, value in read_by_tools(f"{output}\n{errors}").items():
+        if abs(value.milliseconds - found[0].value.milliseconds) > 1e-6 * abs(value.milliseconds):
+            raise RunError(
+                f"it printed {found[0]}, but {tool} prints its latency elsewhere: {value} (set tool: {tool})"
+            )
     return found[0].value
 
 
@@ -161,8 +183,8 @@ def _candidates(line: str, default: str | None) -> list[_Candidate]:
                 continue
         value = _value(token["number"], unit, default, before, line)
         if value is not None:
-            text = token["number"] + (after[: following.end()] if following else "")
-            found.append(_Candidate(value, text, before, unit, not after.strip(" .;,)]}\"'")))
+            end = following.end() if following else 0
+            found.append(_Candidate(value, token["number"] + after[:end], before, unit, after[end:]))
     return found
 
 
@@ -185,7 +207,7 @@ def _value(number: str, unit: str | None, default: str | None, before: str, line
 
 
 def _advice(output: str, errors: str) -> str:
-    tools = tools_that_read(f"{output}\n{errors}")
+    tools = list(read_by_tools(f"{output}\n{errors}"))
     if tools:
         return f"it looks like the output of {' or '.join(tools)}: set tool: {tools[0]}"
     return "set tool to the name of the program, or set pattern"

@@ -33,7 +33,8 @@ def milliseconds_per(unit: str) -> float:
     Raises:
         KeyError: This is no time unit.
     """
-    return _MILLISECONDS[re.sub(f"[{_MICRO}]", "u", unit).lower()]
+    name = re.sub(f"[{_MICRO}]", "u", unit)
+    return _MILLISECONDS[name if len(name) == 1 else name.lower()]
 
 
 def to_number(text: str) -> float:

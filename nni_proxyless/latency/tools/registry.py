@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from ...errors import InputError, RunError, unknown_name
@@ -59,13 +60,10 @@ def find_tool(name: object) -> str:
     return known
 
 
-def tools_that_read(output: str) -> list[str]:
-    """Return the tools whose output this could be: their parsers find a latency in it."""
-    found = []
+def read_by_tools(output: str) -> dict[str, Reading]:
+    """Read an output by every tool, and return the latencies by the tools that could have printed it."""
+    found = {}
     for name, parse in TOOLS.items():
-        try:
-            parse(output)
-        except RunError:
-            continue
-        found.append(name)
+        with contextlib.suppress(RunError):
+            found[name] = parse(output)
     return found

@@ -14,7 +14,7 @@ _COMPUTE = re.compile(r'"computeMs"\s*:\s*([\d.eE+-]+)')
 def trtexec(output: str) -> Reading:
     """Read the output of `trtexec`.
 
-    The latency is the median of `GPU Compute Time`, in milliseconds. The lines `Latency` and `Host Latency` contain also
+    The latency is the median of `GPU Compute Time`, in milliseconds. The lines `Latency` and `Host Latency` also count
     the copies of the input and the output between host and device. Inside a network, operators exchange no data with
     the host. So a table of operators that were measured with these copies would count copies for each operator.
     `Enqueue Time` is the work of the CPU, which overlaps with that of the GPU.

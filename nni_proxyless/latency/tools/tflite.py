@@ -13,9 +13,9 @@ _STATISTICS = re.compile(rf"count=\d+ .*?\bavg=(?P<avg>{NUMBER})\b.*?\bmedian=(?
 def benchmark_model(output: str) -> Reading:
     """Read the output of `benchmark_model` of TensorFlow Lite or LiteRT.
 
-    The latency is the median of the timed runs, in microseconds, if the program prints one (`count=… median=…`, since
-    2025). Otherwise it is their mean: `Inference (avg)`, in microseconds for TensorFlow Lite and in milliseconds for
-    LiteRT. The lines about memory that follow are no latency.
+    The latency is the median of the timed runs, if the program prints one: in a line `count=… median=…`, in
+    microseconds (since 2025), or as `Inference (median)`. Otherwise it is their mean: `Inference (avg)`, in microseconds for
+    TensorFlow Lite and in milliseconds for LiteRT. The lines about memory that follow are no latency.
 
     Sources: `tensorflow/lite/tools/benchmark/benchmark_model.cc` (TensorFlow 1.14 to 2.20; `no stats` before 2019),
     `xla/tsl/util/stats_calculator.h`, and `litert/tools/benchmark_litert_model.h` (LiteRT 1.4 to 2.3).
@@ -29,7 +29,9 @@ def benchmark_model(output: str) -> Reading:
         for match, line in matches(
             rf"[Ii]nference timings in us:.*(?:Inference \(avg\)|no stats): (?P<number>{NUMBER})", lines
         )
-    ] or times(r"Inference \(avg\):\s+", "mean", lines)
+    ]
+    if not found:
+        found = times(r"Inference \(median\):\s+", "median", lines) or times(r"Inference \(avg\):\s+", "mean", lines)
     mean = the_only(found, "result ('Inference (avg)')", lines)
     rounding = 0.0051 if mean.printed.endswith(" ms") else 1e-4 * abs(mean.milliseconds)
     for line in reversed(lines):
