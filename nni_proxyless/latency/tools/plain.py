@@ -41,7 +41,7 @@ _THING_BEFORE = re.compile(
     r"""(?:\b|_)(?:fps|qps|throughput|rate|mem\w*|rss|size|bytes|footprint|usage|threads?|cores?|batch\w*|n?iter\w*|runs?
     |count|loops?|version|seed|acc\w*|top-?\d|pid|id|port|exit|code|status|errors?|warnings?|lines?|steps?|epochs?
     |frames?|images?|samples?|flops|macs|param\w*|temp\w*|freq\w*|clock|speed-?up|score|loss|index|percent\w*
-    |warm-?up\w*|per\ss\w*|per_s\w*|(?:[kmgt]i?)?b|%)
+    |warm-?up\w*|per\ss\w*|per_s\w*|\w+/s\w*|(?:[kmgt]i?)?b|%)
     ["')\]]*[\s:=]*(?:is\s+|of\s+|after\s+|in\s+)?[\[(]?$""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -138,9 +138,7 @@ def read_plain(output: str, errors: str = "", unit: str | None = None) -> Readin
         raise RunError(f"it printed one time, {found[0]}, which does not seem to be that of one run ({advice})")
     for tool, value in read_by_tools(f"{output}\n{errors}").items():
         if abs(value.milliseconds - found[0].value.milliseconds) > 1e-6 * abs(value.milliseconds):
-            raise RunError(
-                f"it printed {found[0]}, but {tool} prints its latency elsewhere: {value} (set tool: {tool})"
-            )
+            raise RunError(f"it printed {found[0]}, but as the output of {tool} this is {value} (set tool: {tool})")
     return found[0].value
 
 
