@@ -68,7 +68,7 @@ def test_other_letters_are_no_time_unit(unit: str) -> None:
         "batch 4, 8 threads: 12.5 ms",
         "10:59 12.5 ms", "[  12.123456] 12.5 ms", "sdk 34, android 14.0.1: 12.5 ms", "12.5 ms (IQR 0.3 ms)",
         "conv 3x3, 24x56x56: 12.5 ms", "192.168.1.10:5555 12.5 ms", "80 fps = 12.5 ms", "speed: 12.5ms.",
-        "x=-1 12.5 ms",
+        "x=-1 12.5 ms", "Average inference time cost total: 12.5 ms", "mean of 50 runs in total: 12.5 ms",
     ],
 )  # fmt: skip
 def test_ways_to_print_a_latency(line: str) -> None:

@@ -47,10 +47,9 @@ _THING_BEFORE = re.compile(
 )
 # Words before a time that is not the time of a run, if it is the only time in the output.
 _PREPARATION = re.compile(
-    r"\b(?:total|overall|wall\w*|duration|timeout|warm-?up|init\w*|load\w*|compil\w*|build\w*|start-?up|set-?up|first"
-    r"|session)\b",
-    re.IGNORECASE,
+    r"\b(?:timeout|warm-?up|init\w*|load\w*|compil\w*|build\w*|start-?up|set-?up|first|session)\b", re.IGNORECASE
 )
+_TOTAL = re.compile(r"\b(?:total|overall|wall\w*|duration)\b", re.IGNORECASE)
 # '10 runs in 4 ms', '3.2 s for 256 images'
 _RUNS = (
     r"\b(?!1\b)\d+\s+(?:time\(s\)|(?:timed\s+)?(?:times|runs|iterations|executions|inferences|loops|images|samples"
@@ -81,7 +80,9 @@ class _Candidate:
     @property
     def of_a_run(self) -> bool:
         """Whether the words around a time with a unit allow that it is the time of one run of the network."""
-        many = _MANY_BEFORE.search(self.before) or _MANY_AFTER.match(self.after)
+        many = _TOTAL.search(self.before) or _MANY_BEFORE.search(self.before) or _MANY_AFTER.match(self.after)
+        if many and self.value.statistic in ("mean", "median"):
+            many = None  # 'Average inference time cost total: 12.5 ms'
         return self.unit is None or not (_PREPARATION.search(self.before) or many)
 
     def same_as(self, other: _Candidate) -> bool:
