@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_proxyless.errors import RunError
 from nni_proxyless.latency.tools import read_plain
-from nni_proxyless.latency.tools.plain import unit_beside
+from nni_proxyless.latency.tools.candidates import unit_beside
 from nni_proxyless.latency.tools.quantity import AmbiguousNumberError, milliseconds_per, to_number
 
 UNITS = {
@@ -161,10 +159,36 @@ def test_a_time_that_is_not_of_one_run_is_refused(output: str) -> None:
         read_plain(output)
 
 
-def test_a_part_of_a_longer_time_is_not_read() -> None:
-    assert math.isnan(read_plain("1 min 3 s").milliseconds)
+@pytest.mark.parametrize(
+    "output", ["1 min 3 s", "2 min", "took 0.5 hours", "5000 cycles", "12.5 milisec.", "75 points"]
+)
+def test_a_unit_that_is_not_known_is_refused(output: str) -> None:
+    with pytest.raises(RunError, match=r"it printed one number, .* but its unit is not read"):
+        read_plain(output)
+
+
+def test_times_of_the_shell_are_not_read() -> None:
     with pytest.raises(RunError):
         read_plain("real 1m3.5s")
+
+
+@pytest.mark.parametrize(
+    ("output", "milliseconds"),
+    [
+        ("latency: 12.5\nfinished in 3 s", None),
+        ("Average: 12.5\nvalue 3", None),
+        ("mean 12.5 min 10.1", None),
+        ("latency: 12.1\nlatency: 12.5", 12.5),
+        ("latency: 12.5 ms\nthreads: 4", 12.5),
+        ("12.5 on cpu", 12.5),
+    ],
+)
+def test_a_named_latency_without_a_unit_is_not_passed_over(output: str, milliseconds: float | None) -> None:
+    if milliseconds is None:
+        with pytest.raises(RunError, match="2 numbers that may be the latency"):
+            read_plain(output)
+    else:
+        assert read_plain(output).milliseconds == milliseconds
 
 
 def test_stderr_is_read_if_stdout_has_no_latency() -> None:
@@ -211,6 +235,7 @@ LABELS = st.sampled_from(
 )
 
 
+@settings(deadline=None, max_examples=200, derandomize=True)
 @given(
     milliseconds=st.floats(0.001, 5000),
     unit=st.sampled_from(list(UNITS)),
@@ -230,12 +255,14 @@ def test_a_latency_survives_printing_and_reading(
     assert read.milliseconds == pytest.approx(meant, rel=1e-9, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=200, derandomize=True)
 @given(value=st.floats(0.001, 1e6), unit=st.sampled_from(["ns", "us", "ms", "s"]), before=st.lists(LINES, max_size=3))
 def test_a_bare_number_survives_printing_and_reading(value: float, unit: str, before: list[str]) -> None:
     output = "\n".join([*before, f"{value:.4f}"])
     assert read_plain(output, unit=unit).milliseconds == pytest.approx(float(f"{value:.4f}") * milliseconds_per(unit))
 
 
+@settings(deadline=None, max_examples=200, derandomize=True)
 @given(first=st.integers(1, 999), second=st.integers(1, 999), before=st.lists(LINES, max_size=2))
 def test_two_different_latencies_are_never_read_as_one(first: int, second: int, before: list[str]) -> None:
     output = "\n".join([*before, f"a: {first} ms", f"b: {second} ms"])
@@ -246,6 +273,7 @@ def test_two_different_latencies_are_never_read_as_one(first: int, second: int, 
             read_plain(output)
 
 
+@settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.text(max_size=120))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:

@@ -9,7 +9,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_proxyless.errors import InputError, RunError
@@ -90,6 +90,7 @@ NOISE = st.sampled_from(
 
 
 @pytest.mark.parametrize("name", OF_TOOLS)
+@settings(deadline=None, max_examples=20, derandomize=True)
 @given(before=st.lists(NOISE, max_size=3), after=st.lists(NOISE, max_size=3), windows=st.booleans())
 def test_lines_around_the_output_change_nothing(name: str, before: list[str], after: list[str], windows: bool) -> None:
     expected = CASES[name]
@@ -99,6 +100,7 @@ def test_lines_around_the_output_change_nothing(name: str, before: list[str], af
 
 
 @pytest.mark.parametrize("tool", TOOLS)
+@settings(deadline=None, derandomize=True)
 @given(text=st.text(max_size=200))
 def test_any_text_is_read_or_refused(tool: str, text: str) -> None:
     try:

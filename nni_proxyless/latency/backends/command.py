@@ -30,7 +30,8 @@ from ...errors import InputError, MissingDependencyError, RunError
 from ...network.onnx_file import export_onnx
 from ..device import Device
 from ..protocol import Protocol
-from ..tools.plain import read_plain, unit_beside
+from ..tools.candidates import unit_beside
+from ..tools.plain import read_plain
 from ..tools.quantity import milliseconds_per
 from ..tools.reading import Reading, lines_of, reading, shown
 from ..tools.registry import TOOLS, find_tool
