@@ -83,7 +83,7 @@ def test_ways_to_print_a_latency(line: str) -> None:
         "14:59:38", "14:59:38.123", "2026-11-29", "11/29/2026", "v1.2", "1.2.3", "resnet50", "P50", "p99", "3/10",
         "100 iterations", "10 runs", "4 threads", "threads: 4", "batch size: 1", "Num runs: [50]", "exit code 0",
         "1x3x224x224", "0x7f", "50 °C", "2.1 GHz", "temperature 45", "mem 512", "5th", "top-1 75.2 %", "nan ms",
-        "inf ms", "± 0.3 ms", "std: 0.3 ms", "10 it/s", "s", "ms",
+        "inf ms", "<1 ms", "≤ 1 ms", "± 0.3 ms", "std: 0.3 ms", "10 it/s", "s", "ms",
     ],
 )  # fmt: skip
 def test_what_is_no_latency(line: str) -> None:

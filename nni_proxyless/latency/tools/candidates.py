@@ -22,7 +22,9 @@ _UNIT_BEFORE = re.compile(
     rf"|(?:_|[\[(]\s*){UNIT}\s*[)\]\"']*\s+(?:is\s+)?)$"
 )
 _UNIT = re.compile(UNIT)
-_SPREAD = re.compile(r"(?:±|\+/?-|\b(?:std|stdev|stddev|sd|iqr|variance|jitter)\b[\w. ]*[:=(]*)\s*$", re.IGNORECASE)
+_SPREAD = re.compile(
+    r"(?:±|\+/?-|[<≤≥]|\b(?:std|stdev|stddev|sd|iqr|variance|jitter)\b[\w. ]*[:=(]*)\s*$", re.IGNORECASE
+)
 # A word after a bare number is a unit that is not known, as in '5000 cycles' or '2 min', unless it is one of these.
 _WORD_AFTER = re.compile(r"\s*(?!(?:on|for|with|using|at|and)\b)[^\W\d_]")
 _STAMP = re.compile(r"\]\s*\S")
@@ -59,6 +61,9 @@ _MANY_BEFORE = re.compile(rf"{_RUNS}.*\b(?:in|took|takes)\b\W*$", re.IGNORECASE)
 _MANY_AFTER = re.compile(rf"\s*(?:for|in)\s+{_RUNS}", re.IGNORECASE)
 _LONG = re.compile(r"\d\s*(?:h|hours?|hrs?|m|mins?|minutes?)[\s,.]*$")
 _STATISTIC = re.compile(r"median|p50|mean|avg|average|minimum|min\b|best|maximum|max\b|p\d\d+", re.IGNORECASE)
+# Limits for a line of JSON, which may be very long: characters before and after a number that are looked at, and numbers.
+_AROUND = 100
+_ENOUGH = 1000
 _SAME = {"p50": "median", "avg": "mean", "average": "mean", "min": "minimum", "best": "minimum", "max": "maximum"}
 
 
@@ -124,7 +129,8 @@ def candidates(line: str, default: str | None) -> list[Candidate]:
     """List the numbers of a line that may be a latency; bare ones only if there is a default unit."""
     found = []
     for token in _TOKEN.finditer(line):
-        before, after = line[: token.start()], line[token.end() :]
+        before = line[max(0, token.start() - _AROUND) : token.start()]
+        after = line[token.end() : token.end() + _AROUND]
         if _SPREAD.search(before) or (before.strip() == "[" and _STAMP.match(after)):
             continue
         following = _UNIT_AFTER.match(after)
@@ -138,6 +144,8 @@ def candidates(line: str, default: str | None) -> list[Candidate]:
         value = _value(token["number"], unit, default, before, line)
         if value is not None:
             end = following.end() if following else 0
+            if len(found) == _ENOUGH:
+                break
             found.append(Candidate(value, token["number"] + after[:end], before, unit, after[end:]))
     return found
 

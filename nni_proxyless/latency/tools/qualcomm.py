@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
+import re
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from ...errors import RunError
 from .reading import Reading, lines_of, shown
+
+_KEYS = {"execution_summary", "all_inference_times", "estimated_inference_time"}
+_DICTIONARY = re.compile(r"""\{\s*["']""")
+_MOST = 20  # number of places at which a dictionary is tried
 
 
 def ai_hub(output: str) -> Reading:
@@ -23,9 +29,9 @@ def ai_hub(output: str) -> Reading:
     Raises:
         RunError: The output has no profile, or one without times.
     """
-    profile = _mapping(output)
+    profile = _profile(output)
     summary = profile.get("execution_summary", profile) if profile else None
-    if not isinstance(summary, Mapping) or not {"all_inference_times", "estimated_inference_time"} & summary.keys():
+    if not isinstance(summary, Mapping):
         lines = lines_of(output)
         last = f"the last line was: {shown(lines[-1])}" if lines else "it printed nothing"
         raise RunError(f"it printed no profile with 'execution_summary' and 'all_inference_times'; {last}")
@@ -43,17 +49,15 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _mapping(output: str) -> Mapping[str, Any] | None:
-    """Return the first dictionary in a text, written as JSON or in Python."""
-    start = output.find("{")
-    while start >= 0:
+def _profile(output: str) -> Mapping[str, Any] | None:
+    """Return the profile in a text, written as a dictionary in JSON or in Python."""
+    for start in itertools.islice(_DICTIONARY.finditer(output), _MOST):
         try:
-            found = json.JSONDecoder().raw_decode(output[start:])[0]
+            found = json.JSONDecoder().raw_decode(output, start.start())[0]
         except ValueError:
-            found = _python(output[start : output.rfind("}") + 1])
-        if isinstance(found, Mapping) and found:
+            found = _python(output[start.start() : output.rfind("}") + 1])
+        if isinstance(found, Mapping) and _KEYS & found.keys():
             return found
-        start = output.find("{", start + 1)
     return None
 
 

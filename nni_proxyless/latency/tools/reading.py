@@ -42,7 +42,7 @@ def lines_of(output: str) -> list[str]:
 
 def shown(line: str) -> str:
     """Shorten a line for a message."""
-    line = " ".join(line.split())
+    line = " ".join(line[: 4 * _LONGEST].split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
