@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -208,6 +210,14 @@ def test_the_reading_says_what_was_read() -> None:
 def test_an_output_of_a_known_tool_is_never_read_differently() -> None:
     with pytest.raises(RunError, match=r"as the output of ai_hub this is 15.838 ms .*\(set tool: ai_hub\)"):
         read_plain('{"execution_summary": {"estimated_inference_time": 15838}}')
+
+
+def test_a_very_long_line_of_json_is_refused_with_advice() -> None:
+    layers = [{"name": f"l{i}", "execution_time": i} for i in range(2000)]
+    profile = {"execution_summary": {"all_inference_times": [1000, 1100, 1200]}, "execution_detail": layers}
+    with pytest.raises(RunError, match="set tool: ai_hub") as error:
+        read_plain(json.dumps(profile))
+    assert len(str(error.value)) < 3000
 
 
 def german(text: str) -> str:

@@ -61,9 +61,9 @@ _MANY_BEFORE = re.compile(rf"{_RUNS}.*\b(?:in|took|takes)\b\W*$", re.IGNORECASE)
 _MANY_AFTER = re.compile(rf"\s*(?:for|in)\s+{_RUNS}", re.IGNORECASE)
 _LONG = re.compile(r"\d\s*(?:h|hours?|hrs?|m|mins?|minutes?)[\s,.]*$")
 _STATISTIC = re.compile(r"median|p50|mean|avg|average|minimum|min\b|best|maximum|max\b|p\d\d+", re.IGNORECASE)
-# Limits for a line of JSON, which may be very long: characters before and after a number that are looked at, and numbers.
-_AROUND = 100
-_ENOUGH = 1000
+# Limits for a line of JSON, which may be very long.
+_AROUND = 100  # number of characters before and after a number that are looked at
+_ENOUGH = 1000  # number of candidates in a line
 _SAME = {"p50": "median", "avg": "mean", "average": "mean", "min": "minimum", "best": "minimum", "max": "maximum"}
 
 
@@ -127,7 +127,7 @@ class Candidate:
 
 def candidates(line: str, default: str | None) -> list[Candidate]:
     """List the numbers of a line that may be a latency; bare ones only if there is a default unit."""
-    found = []
+    found: list[Candidate] = []
     for token in _TOKEN.finditer(line):
         before = line[max(0, token.start() - _AROUND) : token.start()]
         after = line[token.end() : token.end() + _AROUND]
