@@ -148,8 +148,9 @@ def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
         ("dtype", str, "onnxruntime: float32 or int8 (float32)"),
         ("device", str, "torch: cpu or cuda (cpu); command: name of the device"),
         ("command", str, "command: shell command that prints the latency; {model} becomes the path of an ONNX file"),
-        ("pattern", str, "command: regular expression whose only group is the latency (last number of the last line)"),
-        ("unit", str, "command: unit of the printed latency: us, ms or s (ms)"),
+        ("tool", str, "command: device tool that it runs, such as trtexec or benchmark_model (docs/latency.md)"),
+        ("pattern", str, "command: regular expression whose only group is the latency (the only time in the output)"),
+        ("unit", str, "command: unit of a latency that is printed without one: ns, us, ms or s (ms)"),
         ("timeout-s", float, "command: seconds after which a run counts as failed (60)"),
         ("retries", int, "command: number of times that a failed run is repeated (2)"),
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import InputError, RunError
 from .sampling import Progress
 
+_log = logging.getLogger(__name__)
 _WORKER = f"{__package__}.worker"
 
 
@@ -41,6 +43,8 @@ class FreshProcess:
             self._message = json.loads(line)
             if "progress" in self._message and progress:
                 progress(*self._message["progress"])
+            if "note" in self._message:
+                _log.info("%s", self._message["note"])
             if self._message.keys() & {until, "input_error", "run_error"}:
                 return
 

@@ -17,7 +17,7 @@ from ..network.architecture import Architecture
 from ..network.blocks import initialise
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
-from .backends.base import Backend, Workload
+from .backends.base import Backend, Workload, labelled
 from .calibration import calibrate
 from .entries import Entry
 from .journal import Journal
@@ -259,7 +259,7 @@ def measure_modules(
         Table without the entries that cost nothing. For example, an activation has no parameters and a reshape has no
         multiply-adds.
     """
-    workloads = {str(i): backend.loader(*what) for i, what in enumerate(modules.values())}
+    workloads = {str(i): labelled(backend.loader(*what), str(op)) for i, (op, what) in enumerate(modules.items())}
     if backend.clocked:
         workloads[_EMPTY_CALL] = backend.loader(nn.Identity(), (1, 1, 1))
     if ready:
@@ -292,6 +292,7 @@ def measure_modules(
         reference_ms=taken["0"].reference,
         unit=backend.unit,
         command=backend.command,
+        tool=backend.tool_name,
         device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
         quality=None if backend.exact else _with_load(Quality(constant_samples=constant), meter),
     )

@@ -97,6 +97,7 @@ class LatencyTable:
             this package.
         source: Origin of the table, if it was not measured here.
         quality: What was seen while the table was measured; `None` if nothing is known. `judgement.verdict` judges it.
+        tool: Device tool whose output the command printed, if the user named one.
     """
 
     device: Device
@@ -117,6 +118,7 @@ class LatencyTable:
     input_shape: tuple[int, ...] | None = None
     source: str | None = None
     quality: Quality | None = None
+    tool: str | None = None
 
     def sum(self, operators: Iterable[Entry]) -> float:
         """Sum the costs of entries in the table's unit, without calibration.
@@ -198,6 +200,7 @@ class LatencyTable:
                 "version": self.backend_version,
                 **({"device": self.device_type} if self.device_type is not None else {}),
                 **({"command": self.command} if self.command is not None else {}),
+                **({"tool": self.tool} if self.tool is not None else {}),
             },
             "dtype": self.dtype,
             "batch": self.batch,
@@ -300,6 +303,7 @@ class LatencyTable:
             space=None if space is None else str(space),
             unit=cast(Unit, unit),
             command=None if command is None else str(command),
+            tool=None if backend.get("tool") is None else str(backend["tool"]),
             device_type=None if backend.get("device") is None else str(backend["device"]),
             source=None if origin is None else str(origin),
             input_shape=_shape(content.get("input_shape"), source),

@@ -180,7 +180,8 @@ def table_backend(table: LatencyTable) -> Backend:
     if table.backend == "command":
         raise InputError(
             "the table was measured with its author's command, which is not run automatically; to run it, give "
-            f"--backend command --command {shlex.quote(table.command or '')}, and the other settings as for `measure`"
+            f"--backend command --command {shlex.quote(table.command or '')}"
+            f"{f' --tool {table.tool}' if table.tool else ''}, and the other settings as for `measure`"
         )
     if table.backend not in BACKENDS:
         raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ def _main() -> None:
     def step(text: str, done: int, total: int) -> None:
         say({"progress": [text, done, total]})
 
+    def note(text: str) -> None:
+        say({"note": text})
+
     def ready() -> None:
         say({"ready": True})
         if not sys.stdin.readline():
@@ -35,15 +38,16 @@ def _main() -> None:
 
     torch.set_num_threads(1)  # several processes prepare in parallel; the backend sets its own number of threads
     try:
-        say({"result": _run_job(json.loads(sys.stdin.readline()), step, ready)})
+        say({"result": _run_job(json.loads(sys.stdin.readline()), step, ready, note)})
     except InputError as reason:
         say({"input_error": str(reason)})
     except RunError as reason:
         say({"run_error": str(reason)})
 
 
-def _run_job(job: Mapping[str, Any], step: Progress, ready: Ready) -> Any:
+def _run_job(job: Mapping[str, Any], step: Progress, ready: Ready, note: Callable[[str], None]) -> Any:
     backend = make_backend(**job["backend"])
+    backend.note = note
     if "architectures" in job:
         architectures = [Architecture.from_dict(content) for content in job["architectures"]]
         samples = measure_networks(architectures, backend, progress=step, ready=ready)

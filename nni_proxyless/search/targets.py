@@ -25,7 +25,7 @@ from ..resources import cache_folder
 
 _log = logging.getLogger(__name__)
 _BACKEND_KEYS = (
-    "backend", "threads", "batch", "dtype", "device", "command", "pattern", "unit", "timeout_s", "retries",
+    "backend", "threads", "batch", "dtype", "device", "command", "tool", "pattern", "unit", "timeout_s", "retries",
 )  # fmt: skip
 _KEYS = ("table", *_BACKEND_KEYS)
 

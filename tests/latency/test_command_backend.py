@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from nni_proxyless.errors import InputError, RunError
-from nni_proxyless.latency import CommandBackend, Protocol, make_backend, measure_table
+from nni_proxyless.latency import (
+    CommandBackend,
+    LatencyTable,
+    Protocol,
+    make_backend,
+    measure_table,
+    measure_table_isolated,
+)
 from nni_proxyless.latency.journal import Journal, export_samples
+from nni_proxyless.latency.validate import table_backend
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.targets import Target
 
@@ -29,11 +37,107 @@ def command(text: str, **settings: Any) -> CommandBackend:
         ("echo 'latency: 12.5 ms'", 12.5),
         ("echo 'avg=1.25e1ms.'", 12.5),
         ("echo 'warming up 99'; echo 'model2 took 12.5'", 12.5),
+        ("echo 'latency 12.5 ms'; echo 'memory: 9.75 MB'; echo '80 FPS'", 12.5),
         ("printf '12.5'; echo 'noise 3' >&2", 12.5),
     ],
 )
 def test_what_is_printed_is_understood(said: str, milliseconds: float, tmp_path: Path) -> None:
     assert command(said).run(tmp_path / "m") == pytest.approx(milliseconds)
+
+
+@pytest.mark.parametrize(
+    ("said", "settings", "milliseconds"),
+    [
+        ("echo 'Inference timings in us: Init: 5, Inference (avg): 4003.2' >&2", {"tool": "benchmark_model"}, 4.0032),
+        ("echo 'm  min =    1.10  max =    1.30  avg =    1.20' >&2", {"tool": "benchncnn"}, 1.2),
+        ("echo 'GPU Compute Time: min = 1 ms, max = 3 ms, mean = 2 ms, median = 1.9 ms'", {"tool": "trtexec"}, 1.9),
+        ("echo '[ - ] m.mnn  max = 3 ms  min = 1 ms  avg = 2 ms'", {"tool": "benchmark.out"}, 2.0),
+        ("echo latency: 12500 us >&2", {}, 12.5),
+        ("echo 12500", {"unit": "us"}, 12.5),
+        ("echo 12.5 ms", {"unit": "us"}, 12.5),
+        ("echo 'a 3 b 4 c 12.5'", {"pattern": r"b (\d+)"}, 4.0),
+        ("echo 'a 3 us b 4'; echo 'a 5 us b 6'", {"pattern": r"a (\d+)"}, 0.005),
+        ("echo 'a 3 us'", {"pattern": r"a (\d+)", "unit": "us"}, 0.003),
+        ("echo 'a 3'", {"pattern": r"a (\d+)", "unit": "s"}, 3000.0),
+        ("echo 'a 3' >&2; echo b", {"pattern": r"a (\d+)"}, 3.0),
+        ("echo 'a 3' >&2; echo a 4", {"pattern": r"a (\d+)"}, 4.0),
+        ("echo 'latency_us: 4003,5'", {"pattern": r"us: ([\d,]+)"}, 4.0035),
+    ],
+)
+def test_tools_units_patterns_and_both_streams(
+    said: str, settings: dict[str, Any], milliseconds: float, tmp_path: Path
+) -> None:
+    assert command(said, **settings).run(tmp_path / "m") == pytest.approx(milliseconds)
+
+
+@pytest.mark.parametrize(
+    ("said", "settings", "message"),
+    [
+        ("echo 12.5 ms", {"tool": "trtexec"}, "no line 'GPU Compute Time' with a median; the last line was: 12.5 ms"),
+        ("echo 'm  min = 0.00  max = 0.00  avg = 0.00'", {"tool": "benchncnn"}, "'0.00 ms', which is no positive lat"),
+        ("echo 'a 3 us'", {"pattern": r"a (\d+)", "unit": "ms"}, "'3' with the unit us beside it, but unit is ms"),
+        ("echo 'a x'", {"pattern": r"a (\w+)"}, "'x', which is no number; the line was: a x"),
+        ("echo b", {"pattern": r"a (\d+)"}, "nothing that matches pattern"),
+        ("true", {"pattern": r"a (\d+)"}, "it printed nothing"),
+        ("echo early >&2; echo late; exit 7", {"tool": "trtexec"}, "exit code 7; it said: early"),
+    ],
+)
+def test_what_a_tool_or_a_pattern_does_not_find_is_said(
+    said: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=message):
+        command(said, **settings).run(tmp_path / "m")
+
+
+def test_the_first_sample_is_shown_once(tmp_path: Path) -> None:
+    backend = command("echo P50 Latency is 0.0125 sec")
+    shown: list[str] = []
+    backend.note = shown.append
+    for label in ("conv 3x8x8", "conv 8x4x4"):
+        backend.run(tmp_path / "m", label)
+    expected = "12.5 ms (median; 0.0125 sec), from 'P50 Latency is 0.0125 sec'"
+    assert shown == [f"first sample of the command, for conv 3x8x8: {expected}"]
+
+
+def test_a_failure_names_the_operator(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    backend = CommandBackend(command="true {model}; echo 0.00 ms", retries=0)
+    with pytest.raises(RunError) as error:
+        measure_table(tiny_spec, backend, calibration_networks=0, protocol=ONCE)
+    assert any(f"failed in one try for {operator}: " in str(error.value) for operator in tiny_spec.distinct_operators())
+    assert "no positive latency: the resolution of the tool may be too coarse" in str(error.value)
+
+
+def test_threads_without_a_placeholder_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for line in ("run_a {model}", "run_a {model}", "run_b {model} {threads}"):
+        CommandBackend(command=line, threads=3)
+    CommandBackend(command="run_c {model}", batch=8)  # the ONNX file has the batch
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "threads 3 has no effect on the command, which has no {threads}" in said[0]
+
+
+def test_the_tool_goes_to_the_measuring_process_and_into_the_table(
+    tiny_spec: SpaceSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = "echo $(wc -c < {model}) | sed 's/.*/Inference timings in us: Init: 5, Inference (avg): &/'"
+    target = Target.parse("phone", {"backend": "command", "command": line, "tool": "benchmark_model"}, tmp_path)
+    backend = target.make_backend()
+    assert isinstance(backend, CommandBackend)
+    assert make_backend(**backend.settings).settings == backend.settings
+    with caplog.at_level("INFO", logger="nni_proxyless"):
+        table = measure_table_isolated(tiny_spec, backend, calibration_networks=0, protocol=ONCE)
+    table.save(tmp_path / "t.yml")
+    assert LatencyTable.load(tmp_path / "t.yml").tool == "benchmark_model"
+    assert "--tool benchmark_model" in error_of(table)
+    notes = [record.getMessage() for record in caplog.records if "first sample" in record.getMessage()]
+    assert len(notes) == 1
+    assert "us), from 'Inference timings in us: Init: 5, Inference (avg): " in notes[0]
+
+
+def error_of(table: LatencyTable) -> str:
+    with pytest.raises(InputError) as error:
+        table_backend(table)
+    return str(error.value)
 
 
 def test_pattern_and_unit(tmp_path: Path) -> None:
@@ -48,12 +152,14 @@ def test_pattern_and_unit(tmp_path: Path) -> None:
         ("exit 3", "exit code 3; it said: nothing"),
         ("echo no device >&2; exit 1", "exit code 1; it said: no device"),
         ("true", "it printed nothing; it must print the latency in milliseconds"),
-        ("echo fast", "no number in its last line .*; the last line was: fast"),
-        ("echo -3", "'-3', which is no positive latency"),
-        ("echo 0.0", "'0.0', which is no positive latency"),
-        ("echo nan", "no number in its last line"),
-        ("echo 1e999", "'1e999', which is no positive latency"),
-        ("echo v1.2.3", "no number in its last line"),
+        ("echo fast", "in its last line no number that may be the latency .*; the last line was: fast"),
+        ("echo -3", "'-3 ms', which is no positive latency: the resolution of the tool may be too coarse"),
+        ("echo 0.0", "'0.0 ms', which is no positive latency: the resolution of the tool may be too coarse"),
+        ("echo nan", "in its last line no number"),
+        ("echo 1e999", "'1e999 ms', which is no positive latency"),
+        ("echo v1.2.3", "in its last line no number"),
+        ("echo 80 FPS", "in its last line no number"),
+        ("echo '12 ms, then 13 ms'", r"2 numbers that may be the latency: '12 ms' in '12 ms, then 13 ms', '13 ms'.*"),
     ],
 )
 def test_what_goes_wrong_is_said(said: str, message: str, tmp_path: Path) -> None:
@@ -86,12 +192,21 @@ def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
     [
         ({"command": "adb shell bench"}, r"needs a command with \{model\} in it"),
         ({"command": None}, "needs a command"),
-        ({"command": "x {model}", "unit": "min"}, "unit must be one of us, ms, s, got 'min'"),
+        ({"command": "x {model}", "unit": "min"}, "unit must be one of ns, us, ms, s, got 'min'"),
         ({"command": "x {model}", "timeout_s": 0}, "timeout_s must be a positive number"),
         ({"command": "x {model}", "retries": -1}, "retries must be a whole number from 0"),
         ({"command": "x {model}", "pattern": "("}, "is no regular expression"),
         ({"command": "x {model}", "pattern": r"\d+"}, "must have one group"),
         ({"command": "x {model}", "colour": "red"}, "unknown setting 'colour'"),
+        (
+            {"command": "x {model}", "tool": "trtexek"},
+            "backend command: unknown tool 'trtexek'; did you mean 'trtexec'",
+        ),
+        (
+            {"command": "x {model}", "tool": "trtexec", "pattern": "(x)"},
+            "tool 'trtexec' knows .* remove tool or pattern",
+        ),
+        ({"command": "x {model}", "tool": "trtexec", "unit": "us"}, "tool 'trtexec' knows .* remove tool or unit 'us'"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -18,16 +19,22 @@ from ..device import Device, this_device
 from ..protocol import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
 from ..table import Unit
 
+_log = logging.getLogger(__name__)
+
 
 class Workload:
     """A network that is ready to run.
 
     Args:
         run: Function that runs the network once, to completion.
+
+    Attributes:
+        label: Name of the operator or network, for error messages.
     """
 
     def __init__(self, run: Callable[[], object]) -> None:
         self.run = run
+        self.label = ""
 
     def sample(self, repeats: int) -> float:
         """Measure the mean cost of a run over `repeats` consecutive runs, in the backend's unit (here milliseconds)."""
@@ -52,6 +59,7 @@ class Backend(ABC):
         operator_protocol: Default measuring protocol of operators.
         network_protocol: Default measuring protocol of whole networks.
         calibration_protocol: Default measuring protocol of the networks that calibrate a table.
+        note: Function that tells the user something once, such as how the first sample was read. It logs by default.
     """
 
     name: ClassVar[str]
@@ -69,6 +77,7 @@ class Backend(ABC):
         self.threads = threads
         self.batch = batch
         self.dtype = "float32"
+        self.note: Callable[[str], None] = _log.info
 
     @property
     @abstractmethod
@@ -88,6 +97,11 @@ class Backend(ABC):
     @property
     def command(self) -> str | None:
         """Shell command of the user that measures, if the backend is `command`; otherwise `None`."""
+        return None
+
+    @property
+    def tool_name(self) -> str | None:
+        """Device tool whose output the command prints, if the user named one; otherwise `None`."""
         return None
 
     @abstractmethod
@@ -125,6 +139,17 @@ class Backend(ABC):
         if self.clocked:
             keep_freed_memory()
         yield
+
+
+def labelled(loader: Callable[[], Workload], label: str) -> Callable[[], Workload]:
+    """Give the workload that a loader returns its name; see `Backend.loader`."""
+
+    def load() -> Workload:
+        workload = loader()
+        workload.label = label
+        return workload
+
+    return load
 
 
 def one_of(backend: str, label: str, value: object, allowed: Mapping[str, Any] | tuple[str, ...]) -> None:

@@ -23,7 +23,7 @@ def make_backend(name: str, **settings: Any) -> Backend:
     Args:
         name: Name of the backend: `torch`, `onnxruntime`, `command`, `flops` or `params`.
         **settings: Arguments of the backend: `threads` and `batch` for all backends; `device` for `torch`; `dtype` for
-            `onnxruntime`; `command`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for `command`.
+            `onnxruntime`; `command`, `tool`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for `command`.
 
     Raises:
         InputError: The name or a setting is unknown (the message lists the allowed ones), or a value is invalid.
