@@ -187,7 +187,7 @@ def table_backend(table: LatencyTable) -> Backend:
             f"({', '.join(BACKENDS)})"
         )
     settings: dict[str, Any] = {"threads": table.threads or 1, "batch": table.batch or 1}
-    if table.backend == "onnxruntime":
+    if table.backend in ("onnxruntime", "openvino"):
         settings["dtype"] = table.dtype
     if table.backend == "torch" and table.device_type is not None:
         settings["device"] = table.device_type
