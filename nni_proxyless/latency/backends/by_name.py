@@ -36,7 +36,8 @@ def make_backend(name: str, **settings: Any) -> Backend:
     Args:
         name: Name of the backend, a key of `BACKENDS`.
         **settings: Arguments of the backend: `threads` and `batch` for all backends; `device` for `torch`; `dtype` for
-            `onnxruntime` and `openvino`; `command`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for `command`.
+            `onnxruntime` and `openvino`; `command`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for
+            `command`.
 
     Raises:
         InputError: The name or a setting is unknown (the message lists the allowed ones), or a value is invalid.

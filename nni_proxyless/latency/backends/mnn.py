@@ -31,6 +31,7 @@ class MnnBackend(OnnxModelBackend):
 
     def __init__(self, threads: int = 1, batch: int = 1) -> None:
         super().__init__(threads, batch)
+        self._require("onnx")  # for the export
         with captured_output():  # the import prints the features of the processor
             self._runtime = self._require("MNN")
             # Not `MNN.tools.mnnconvert`: importing that module installs a package with pip, and it reports its use.
@@ -48,8 +49,8 @@ class MnnBackend(OnnxModelBackend):
                 self._tools.mnnconvert(
                     ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
                 )
-            if not target.is_file():
-                raise self._unreadable(said())
+                if not target.is_file():
+                    raise self._unreadable(said())
             return target.read_bytes()
 
     def load(self, model: bytes, images: Images) -> ModelWorkload:
@@ -60,9 +61,7 @@ class MnnBackend(OnnxModelBackend):
             interpreter = mnn.Interpreter(str(path))
             session = interpreter.createSession({"backend": "CPU", "numThread": self.threads, "precision": "high"})
         image = interpreter.getSessionInput(session)
-        image.copyFrom(
-            mnn.Tensor(images.shape, mnn.Halide_Type_Float, images.copy(), mnn.Tensor_DimensionType_Caffe)
-        )
+        image.copyFrom(mnn.Tensor(images.shape, mnn.Halide_Type_Float, images.copy(), mnn.Tensor_DimensionType_Caffe))
 
         def output() -> Images:
             found = interpreter.getSessionOutput(session)

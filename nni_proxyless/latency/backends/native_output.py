@@ -17,7 +17,7 @@ def captured_output() -> Iterator[Callable[[], str]]:
     A measuring process reports to its parent over standard output, so nothing else may write there.
 
     Yields:
-        Function that returns the text written so far.
+        Function that returns the text written so far, to be called before the manager ends.
     """
     _flush()
     with tempfile.TemporaryFile() as file:

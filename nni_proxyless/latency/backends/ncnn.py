@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -51,6 +52,7 @@ class NcnnBackend(OnnxModelBackend):
         super().__init__(threads, batch)
         if batch != 1:
             raise InputError(f"backend ncnn runs one image at a time: batch must be 1, got {batch}")
+        self._require("onnx")  # for the export
         self._runtime = self._require("ncnn")
         self._converter = str(self._require("pnnx").EXEC_PATH)
 
@@ -58,10 +60,7 @@ class NcnnBackend(OnnxModelBackend):
     def version(self) -> str:
         return version("ncnn")
 
-    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
-        return self.loader(module, input_shape)()
-
-    def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Any:
+    def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         if isinstance(module, nn.Identity):
             images = np.zeros((1, *input_shape), np.float32)
             return lambda: self.load(NcnnModel(_EMPTY, b""), images)

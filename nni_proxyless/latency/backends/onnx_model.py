@@ -95,4 +95,6 @@ class OnnxModelBackend(Backend):
     def _unreadable(self, reason: object) -> InputError:
         """Return the error for a model that the runtime cannot read."""
         lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
-        return InputError(f"backend {self.name} cannot read the ONNX model: {lines[-1] if lines else 'no reason given'}")
+        return InputError(
+            f"backend {self.name} cannot read the ONNX model: {lines[-1] if lines else 'no reason given'}"
+        )

@@ -34,6 +34,7 @@ class OpenVinoBackend(OnnxModelBackend):
     def __init__(self, threads: int = 1, batch: int = 1, dtype: str = "float32") -> None:
         super().__init__(threads, batch)
         one_of(self.name, "dtype", dtype, DTYPES)
+        self._require("onnx")  # for the export
         self._runtime = self._import()
         if dtype == "int8":
             require_onnx(f"backend {self.name} with dtype int8")
@@ -78,6 +79,8 @@ class OpenVinoBackend(OnnxModelBackend):
                 "NUM_STREAMS": 1,
                 "INFERENCE_NUM_THREADS": self.threads,
                 "INFERENCE_PRECISION_HINT": "f32",
+                # By default all processes are pinned to the same cores, and would wait for each other.
+                "ENABLE_CPU_PINNING": False,
             },
         )
         request = compiled.create_infer_request()
