@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from nni_proxyless.errors import InputError, MissingDependencyError
 from nni_proxyless.latency import LatencyTable, Protocol, make_backend, measure_table_isolated, random_architecture
@@ -176,3 +177,11 @@ def test_an_export_is_measured_with_the_runtime_of_its_table(
     assert usable_backend(tables, names, "float32")[1] is tables[2]
     backend, table = usable_backend(tables, ("onnxruntime", "openvino"), "int8")
     assert (backend.name, backend.dtype, table) == ("onnxruntime", "int8", None)
+
+
+def test_the_shipped_recipe_has_every_runtime() -> None:
+    targets = yaml.safe_load((REPOSITORY / "experiments" / "devices" / "recipe.yml").read_text())["targets"]
+    for name in (*RUNTIMES, "openvino_int8"):
+        backend = Target.parse(name, targets[name], Path()).make_backend()
+        assert backend is not None
+        assert name == backend.name + ("_int8" if backend.dtype == "int8" else "")
