@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (once, a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[onnx,enas,plot,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[onnx,openvino,mnn,ncnn,enas,plot,dev]"
 	@touch $@
 
 # The main job: a search per hardware target through NNI's manager, on embedded real data.

@@ -32,7 +32,9 @@ def append_rows(rows: list[dict[str, Any]], path: Path, columns: tuple[str, ...]
         writer.writerows(rows)
 
 
-def publish(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...], folder: Path) -> Path:
+def publish(
+    name: str, rows: list[dict[str, Any]], packages: tuple[str, ...], folder: Path, *, append: bool = False
+) -> Path:
     """Write rows, with machine and versions, to `<folder>/<name>-<processor>.csv`, and print them.
 
     Args:
@@ -40,15 +42,15 @@ def publish(name: str, rows: list[dict[str, Any]], packages: tuple[str, ...], fo
         rows: The results; all have the same keys.
         packages: Packages whose versions matter.
         folder: Results folder of the benchmark.
+        append: Whether rows of earlier runs on this processor are kept. They must have the same columns.
     """
     where = {"processor": processor(), "cores": this_device().cores, **{p: version(p) for p in packages}}
     folder.mkdir(parents=True, exist_ok=True)
     suffix = re.sub("[^a-z0-9]+", "-", where["processor"].lower()).strip("-")
     path = folder / f"{name}-{suffix}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], *where], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, **where} for row in rows)
+    if not append:
+        path.unlink(missing_ok=True)
+    append_rows([{**row, **where} for row in rows], path, (*rows[0], *where))
     widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
     for row in [dict(zip(rows[0], rows[0], strict=True)), *rows]:
         sys.stdout.write("  ".join(str(row[key]).ljust(widths[key]) for key in rows[0]).rstrip() + "\n")

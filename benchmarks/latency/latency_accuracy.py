@@ -1,16 +1,19 @@
 """How well latency tables predict whole networks that were not used to calibrate them.
 
     python -m benchmarks.latency.latency_accuracy [--networks 30] [--repeats 1]
-        [--spaces mobilenetv2_imagenet] [--only-float32-onnxruntime]
+        [--spaces mobilenetv2_imagenet] [--only-float32-onnxruntime | --runtimes [openvino mnn ncnn]]
 
 For each space and backend, the script measures and calibrates a table, draws random networks that the calibration has
 not used, measures them in other processes, and compares prediction and measurement. It calls the functions behind
-`nni-proxyless latency measure` and `nni-proxyless latency validate`.
+`nni-proxyless latency measure` and `nni-proxyless latency validate`. With `--runtimes` it measures OpenVINO, MNN and
+ncnn, and appends to their CSV file. The column `load` is the average number of running processes in the minute before
+the table was measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from typing import Any
@@ -28,22 +31,31 @@ BACKENDS: tuple[dict[str, Any], ...] = (
     {"name": "torch"},
     {"name": "onnxruntime", "dtype": "int8"},
 )
+RUNTIMES = {"openvino": "openvino", "mnn": "MNN", "ncnn": "ncnn"}  # and their packages
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=1)
-    parser.add_argument("--only-float32-onnxruntime", action="store_true", help="write a CSV file of its own")
+    subset = parser.add_mutually_exclusive_group()
+    subset.add_argument("--only-float32-onnxruntime", action="store_true", help="write a CSV file of its own")
+    subset.add_argument(
+        "--runtimes", nargs="*", choices=RUNTIMES, help="measure these runtimes (all), and append to their CSV file"
+    )
     parser.add_argument("--spaces", nargs="+", default=[SPACE_OF_THE_PAPER])
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    backends = BACKENDS[:1] if options.only_float32_onnxruntime else BACKENDS
+    if options.runtimes is not None:
+        backends = tuple({"name": name} for name in options.runtimes or RUNTIMES)
     rows: list[dict[str, Any]] = []
     for repeat in range(options.repeats):
         for space in options.spaces:
             spec = SpaceSpec.from_yaml(space)
-            for settings in BACKENDS[:1] if options.only_float32_onnxruntime else BACKENDS:
+            for settings in backends:
                 backend = make_backend(**settings, threads=1)
+                load = os.getloadavg()[0]
                 start = time.perf_counter()
                 table = measure_table_isolated(spec, backend)
                 seconds = time.perf_counter() - start
@@ -69,10 +81,15 @@ def main() -> None:
                         "mean_error_by_clock": round(float(clock.mean()), 4),
                         "spearman": round(found.spearman, 4),
                         "kendall": round(found.kendall, 4),
+                        "load": round(load, 1),
                     }
                 )
     name = "latency_accuracy_onnxruntime" if options.only_float32_onnxruntime else "latency_accuracy"
-    publish(name, rows, ("nni-proxyless", "torch", "onnxruntime"), LATENCY_RESULTS)
+    if options.runtimes is None:
+        publish(name, rows, ("nni-proxyless", "torch", "onnxruntime"), LATENCY_RESULTS)
+    else:
+        packages = ("nni-proxyless", "torch", *RUNTIMES.values())
+        publish("latency_accuracy_runtimes", rows, packages, LATENCY_RESULTS, append=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ ACCURACY_FILES = (
     ("latency_accuracy-amd-epyc.csv", False),
     ("latency_accuracy-intel-r-xeon-r-processor.csv", False),
 )
+RUNTIMES_FILE = "latency_accuracy_runtimes-amd-epyc-family-25-model-17.csv"
+RUNTIMES = {"openvino": ("OpenVINO", "openvino"), "mnn": ("MNN", "MNN"), "ncnn": ("ncnn", "ncnn")}
 PUBLISHED_FILE = "published_networks-intel-r-xeon-r-processor.csv"
 BACKENDS = {
     ("onnxruntime", "float32"): "ONNX Runtime",
@@ -58,6 +60,29 @@ def latency_accuracy() -> str:
     return markdown_table(columns, rows)
 
 
+def latency_accuracy_runtimes() -> str:
+    """Errors of the tables of OpenVINO, MNN and ncnn, one line for each run."""
+    columns = (
+        "runtime", "load of the machine", "table measured in, s", "networks take, ms", "mean error", "worst error",
+        "Spearman",
+    )  # fmt: skip
+    rows = []
+    for row in sorted(read_rows(LATENCY_RESULTS / RUNTIMES_FILE), key=lambda row: list(RUNTIMES).index(row["backend"])):
+        name, package = RUNTIMES[row["backend"]]
+        rows.append(
+            (
+                f"{name} {row[package]}",
+                row["load"],
+                rounded(float(row["measuring_s"]), 0),
+                f"{rounded(float(row['smallest_ms']), 1)}–{rounded(float(row['largest_ms']), 1)}",
+                f"{rounded(100 * float(row['mean_error']), 1)} %",
+                f"{rounded(100 * float(row['worst_error']), 1)} %",
+                rounded(float(row["spearman"]), 3),
+            )
+        )
+    return markdown_table(columns, rows)
+
+
 def published_networks() -> str:
     """Size and latency of the published networks."""
     columns = ("network", "parameters, M", "multiply-adds, M", "ONNX Runtime, ms", "PyTorch, ms", "ONNX difference")
@@ -69,4 +94,8 @@ def _column(rows: list[Row], key: str) -> np.ndarray:
     return np.array([float(row[key]) for row in rows])
 
 
-TABLES = {"latency_accuracy": latency_accuracy, "published_networks": published_networks}
+TABLES = {
+    "latency_accuracy": latency_accuracy,
+    "latency_accuracy_runtimes": latency_accuracy_runtimes,
+    "published_networks": published_networks,
+}

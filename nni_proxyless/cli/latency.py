@@ -141,11 +141,15 @@ def add_commands(tables: Any, command: AddCommand) -> None:
 
 def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
     which = "" if required else " (the backend of the table)"
-    parser.add_argument("--backend", required=required, help=f"torch, onnxruntime, command, flops or params{which}")
+    parser.add_argument(
+        "--backend",
+        required=required,
+        help=f"torch, onnxruntime, openvino, mnn, ncnn, command, flops or params{which}",
+    )
     for name, kind, text in (
         ("threads", int, "number of threads (1)"),
         ("batch", int, "number of images in a batch (1)"),
-        ("dtype", str, "onnxruntime: float32 or int8 (float32)"),
+        ("dtype", str, "onnxruntime, openvino: float32 or int8 (float32)"),
         ("device", str, "torch: cpu or cuda (cpu); command: name of the device"),
         ("command", str, "command: shell command that prints the latency; {model} becomes the path of an ONNX file"),
         ("tool", str, "command: device tool that it runs, such as trtexec or benchmark_model (docs/latency.md)"),

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from .. import results_folder
 from ..errors import InputError, RunError, unknown_name
 from ..files import write_json
-from ..latency import Backend, LatencyTable, make_backend, this_device
+from ..latency import LatencyTable, this_device
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
-from ..latency.validate import comparable_level
+from ..latency.validate import comparable_level, usable_backend
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
 from ..network.onnx_file import export_onnx, quantize_static, require_onnx
@@ -248,13 +248,9 @@ def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None) 
 
 def _measured(result: Exported, architecture: Architecture, out: Path, tables: Sequence[LatencyTable]) -> Exported:
     spec = architecture.require_spec()
-    runtime, dtype = _RUNTIMES[result.format]
-    table = next((t for t in tables if (t.backend, t.dtype) == (runtime, dtype) and t.device_type is None), None)
+    backend, table = usable_backend(tables, *_RUNTIMES[result.format])
     if result.format in ("torchscript", "torch_export"):
         table = None  # compiled or folded networks do not run like those of a table of PyTorch eager
-    settings: dict[str, Any] = {"threads": (table.threads if table else None) or 1}
-    settings["batch"] = (table.batch if table else None) or 1
-    backend: Backend = make_backend(runtime, **settings, **({"dtype": dtype} if runtime == "onnxruntime" else {}))
     level = None if table is None else comparable_level(table, backend, spec)
     if result.format == "state_dict":  # no model file: the network is built from its architecture
         samples = measure_networks_isolated([architecture], backend, reference_ms=level)[0]
@@ -263,7 +259,7 @@ def _measured(result: Exported, architecture: Architecture, out: Path, tables: S
     return Exported(
         **{
             **asdict(result),
-            "runtime": f"{runtime} {dtype}, {backend.threads} thread(s), batch {backend.batch}",
+            "runtime": f"{backend.name} {backend.dtype}, {backend.threads} thread(s), batch {backend.batch}",
             "predicted_latency_ms": None if table is None else table.costs(spec).of(architecture.choices),
             "measured_latency_ms": samples.median,
             "clock_latency_ms": sorted(samples.raw)[len(samples.raw) // 2],
@@ -272,11 +268,11 @@ def _measured(result: Exported, architecture: Architecture, out: Path, tables: S
 
 
 _RUNTIMES = {
-    "onnx": ("onnxruntime", "float32"),
-    "int8": ("onnxruntime", "int8"),
-    "torchscript": ("torch", "float32"),
-    "torch_export": ("torch", "float32"),
-    "state_dict": ("torch", "float32"),
+    "onnx": (("onnxruntime", "openvino", "mnn", "ncnn"), "float32"),
+    "int8": (("onnxruntime", "openvino"), "int8"),
+    "torchscript": (("torch",), "float32"),
+    "torch_export": (("torch",), "float32"),
+    "state_dict": (("torch",), "float32"),
 }
 Writer = Callable[[nn.Module, nn.Module, Architecture, Images, Path], Any]
 Runner = Callable[[Path, Architecture], Callable[[Tensor], Tensor]]

@@ -1,6 +1,7 @@
 """Calibration: from the latencies of operators measured alone to the latency of a network.
 
-With ONNX Runtime, an operator that runs alone differs from the same operator inside a network in two ways:
+With ONNX Runtime, OpenVINO, MNN and ncnn, an operator that runs alone differs from the same operator inside a network
+in two ways:
 
 * Its input and output are converted from and to the blocked memory layout that convolutions use. A network converts
   only its first input and its last output.
@@ -32,7 +33,7 @@ CORRECTIONS_FROM = 8
 # Backends and number formats with which an operator measured alone needs corrections (calibration.py): they convert the
 # memory layout of its input and output. PyTorch does not, and its predictions were worse with corrections. Corrections
 # have not been tried for int8.
-_CORRECTED = (("onnxruntime", "float32"),)
+_CORRECTED = tuple((backend, "float32") for backend in ("onnxruntime", "openvino", "mnn", "ncnn"))
 _MIN_SHARE = 0.2  # smallest corrected cost of an operator, as a share of its measured cost
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shlex
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from .table import LatencyTable
 
 # More processes than for a table, because the measurement that judges a table should be more accurate than the table.
 PROCESSES = 5
+_WITH_DTYPE = ("onnxruntime", "openvino")  # backends with a choice of number format
 
 
 @dataclass(frozen=True)
@@ -189,11 +191,37 @@ def table_backend(table: LatencyTable) -> Backend:
             f"({', '.join(BACKENDS)})"
         )
     settings: dict[str, Any] = {"threads": table.threads or 1, "batch": table.batch or 1}
-    if table.backend == "onnxruntime":
+    if table.backend in _WITH_DTYPE:
         settings["dtype"] = table.dtype
     if table.backend == "torch" and table.device_type is not None:
         settings["device"] = table.device_type
     return make_backend(table.backend, **settings)
+
+
+def usable_backend(
+    tables: Sequence[LatencyTable], names: Sequence[str], dtype: str
+) -> tuple[Backend, LatencyTable | None]:
+    """Create the backend of the first table that was measured with one of these backends.
+
+    Tables of backends that are not installed are passed over, because they may come from another machine.
+
+    Args:
+        tables: Latency tables.
+        names: Names of the backends.
+        dtype: Number format.
+
+    Returns:
+        The backend and the table. If there is no such table, the first of these backends, with its default settings,
+        and `None`.
+
+    Raises:
+        MissingDependencyError: There is no such table, and the first backend is not installed.
+    """
+    for table in tables:
+        if table.backend in names and (table.dtype, table.device_type) == (dtype, None):
+            with contextlib.suppress(MissingDependencyError):
+                return table_backend(table), table
+    return make_backend(names[0], **({"dtype": dtype} if names[0] in _WITH_DTYPE else {})), None
 
 
 def plot(validation: Validation, title: str, path: Path) -> Path:

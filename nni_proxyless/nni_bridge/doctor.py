@@ -94,12 +94,19 @@ def _pkg_resources() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    for package, what in (("onnxruntime", "backend onnxruntime"), ("onnx", "backends onnxruntime and command")):
+    for package, what, extra in (
+        ("onnxruntime", "backend onnxruntime", "onnx"),
+        ("onnx", "backends onnxruntime and command", "onnx"),
+        ("openvino", "backend openvino", "openvino"),
+        ("MNN", "backend mnn", "mnn"),
+        ("ncnn", "backend ncnn", "ncnn"),
+        ("pnnx", "backend ncnn", "ncnn"),
+    ):
         found = installed(package)
         if found:
             yield Finding("ok", what, f"{package} {found}")
         else:
-            yield Finding("warning", what, f"{package} is not installed", "pip install 'nni-proxyless[onnx]'")
+            yield Finding("warning", what, f"{package} is not installed", f"pip install 'nni-proxyless[{extra}]'")
     import torch
 
     if torch.cuda.is_available():

@@ -40,3 +40,7 @@ def test_published_rows_have_machine_and_versions(tmp_path: Path, capsys: pytest
     assert row["processor"]
     assert row["torch"]
     assert "weight  0.5" in capsys.readouterr().out
+    publish("cost", [{"step": "gates", "value": 1}], ("torch",), tmp_path, append=True)
+    assert [row["step"] for row in read_rows(path)] == ["weight", "gates"]
+    publish("cost", [{"step": "weight", "value": 2}], ("torch",), tmp_path)
+    assert [row["value"] for row in read_rows(path)] == ["2"]

@@ -9,11 +9,24 @@ from ...errors import InputError, unknown_name
 from .analytic import FlopsBackend, ParamsBackend
 from .base import Backend
 from .command import CommandBackend
+from .mnn import MnnBackend
+from .ncnn import NcnnBackend
 from .onnx_runtime import OnnxRuntimeBackend
+from .openvino import OpenVinoBackend
 from .pytorch import TorchBackend
 
 BACKENDS: dict[str, type[Backend]] = {
-    backend.name: backend for backend in (TorchBackend, OnnxRuntimeBackend, CommandBackend, FlopsBackend, ParamsBackend)
+    backend.name: backend
+    for backend in (
+        TorchBackend,
+        OnnxRuntimeBackend,
+        OpenVinoBackend,
+        MnnBackend,
+        NcnnBackend,
+        CommandBackend,
+        FlopsBackend,
+        ParamsBackend,
+    )
 }
 
 
@@ -21,9 +34,10 @@ def make_backend(name: str, **settings: Any) -> Backend:
     """Create a backend by its name.
 
     Args:
-        name: Name of the backend: `torch`, `onnxruntime`, `command`, `flops` or `params`.
+        name: Name of the backend, a key of `BACKENDS`.
         **settings: Arguments of the backend: `threads` and `batch` for all backends; `device` for `torch`; `dtype` for
-            `onnxruntime`; `command`, `tool`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for `command`.
+            `onnxruntime` and `openvino`; `command`, `tool`, `pattern`, `unit`, `timeout_s`, `retries` and `device` for
+            `command`.
 
     Raises:
         InputError: The name or a setting is unknown (the message lists the allowed ones), or a value is invalid.

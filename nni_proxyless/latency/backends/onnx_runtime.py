@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from ...network.onnx_file import export_onnx, quantize_static, require_onnx
-from .base import Backend, Workload, one_of
+from ...network.onnx_file import require_onnx
+from .base import one_of
+from .onnx_model import Images, ModelWorkload, OnnxModelBackend
 
 DTYPES = ("float32", "int8")
 
 
-class OnnxRuntimeBackend(Backend):
+class OnnxRuntimeBackend(OnnxModelBackend):
     """ONNX Runtime on the CPU, with all graph optimisations.
 
     Args:
@@ -30,6 +26,7 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name = "onnxruntime"
+    extra = "onnx"
 
     def __init__(self, threads: int = 1, batch: int = 1, dtype: str = "float32") -> None:
         super().__init__(threads, batch)
@@ -48,26 +45,14 @@ class OnnxRuntimeBackend(Backend):
     def settings(self) -> dict[str, Any]:
         return {**super().settings, "dtype": self.dtype}
 
-    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
-        return self.loader(module, input_shape)()
+    def convert(self, model: bytes) -> bytes:
+        return model
 
-    def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
-        model = export_onnx(module, input_shape, self.batch)
-        return self._loader(quantize_static(model) if self.dtype == "int8" else model, input_shape)
-
-    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
-        return self._loader(path.read_bytes(), input_shape)
-
-    def _loader(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
-        images = torch.randn(self.batch, *input_shape).numpy()
+    def load(self, model: bytes, images: Images) -> ModelWorkload:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-
-        def load() -> Workload:
-            session = self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            feed = {session.get_inputs()[0].name: images}
-            return Workload(lambda: session.run(None, feed))
-
-        return load
+        session = self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        feed = {session.get_inputs()[0].name: images}
+        return ModelWorkload(lambda: session.run(None, feed), lambda: session.run(None, feed)[0])

@@ -1,0 +1,73 @@
+"""Backend that runs networks with MNN on the CPU, in fp32."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from .native_output import captured_output
+from .onnx_model import Images, ModelWorkload, OnnxModelBackend
+
+
+class MnnBackend(OnnxModelBackend):
+    """MNN on the CPU, with precision `high`, which is fp32.
+
+    The ONNX model is converted with the converter of MNN's own package.
+
+    Args:
+        threads: Number of CPU threads.
+        batch: Number of images in a batch.
+
+    Raises:
+        InputError: A setting is invalid.
+        MissingDependencyError: MNN is not installed.
+    """
+
+    name = "mnn"
+    extra = "mnn"
+
+    def __init__(self, threads: int = 1, batch: int = 1) -> None:
+        super().__init__(threads, batch)
+        self._require("onnx")  # for the export
+        with captured_output():  # the import prints the features of the processor
+            self._runtime = self._require("MNN")
+            # Not `MNN.tools.mnnconvert`: importing that module installs a package with pip, and it reports its use.
+            self._tools = self._require("_tools", "MNN")
+
+    @property
+    def version(self) -> str:
+        return version("MNN")
+
+    def convert(self, model: bytes) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder:
+            source, target = Path(folder) / "model.onnx", Path(folder) / "model.mnn"
+            source.write_bytes(model)
+            with captured_output() as said:
+                self._tools.mnnconvert(
+                    ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
+                )
+                if not target.is_file():
+                    raise self._unreadable(said())
+            return target.read_bytes()
+
+    def load(self, model: bytes, images: Images) -> ModelWorkload:
+        mnn = self._runtime
+        with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder, captured_output():
+            path = Path(folder) / "model.mnn"
+            path.write_bytes(model)
+            interpreter = mnn.Interpreter(str(path))
+            session = interpreter.createSession({"backend": "CPU", "numThread": self.threads, "precision": "high"})
+        image = interpreter.getSessionInput(session)
+        image.copyFrom(mnn.Tensor(images.shape, mnn.Halide_Type_Float, images.copy(), mnn.Tensor_DimensionType_Caffe))
+
+        def output() -> Images:
+            found = interpreter.getSessionOutput(session)
+            values = np.empty(found.getShape(), np.float32)
+            copy = mnn.Tensor(values.shape, mnn.Halide_Type_Float, values, mnn.Tensor_DimensionType_Caffe)
+            found.copyToHostTensor(copy)
+            return np.array(copy.getData(), np.float32).reshape(values.shape)
+
+        return ModelWorkload(lambda: interpreter.runSession(session), output)

@@ -1,0 +1,100 @@
+"""Base class of the backends that run networks in a runtime for ONNX models, in this process."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ...errors import InputError, MissingDependencyError
+from ...network.onnx_file import export_onnx, quantize_static
+from .base import Backend, Workload
+
+Images = npt.NDArray[np.float32]
+
+
+class ModelWorkload(Workload):
+    """A model that is loaded in a runtime and has its input.
+
+    Args:
+        run: Function that runs the model once, to completion.
+        output: Function that returns the first output of the last run, shape (batch, …).
+    """
+
+    def __init__(self, run: Callable[[], object], output: Callable[[], Images]) -> None:
+        super().__init__(run)
+        self.output = output
+
+
+class OnnxModelBackend(Backend):
+    """A backend whose runtime reads ONNX models, or a format that it converts them to.
+
+    Attributes:
+        extra: Name of the package's extra that installs the runtime.
+    """
+
+    extra: ClassVar[str]
+
+    @abstractmethod
+    def convert(self, model: bytes) -> Any:
+        """Convert a serialised ONNX model to the form that `load` takes. This is done once for each network.
+
+        Raises:
+            InputError: The runtime cannot read the model.
+        """
+
+    @abstractmethod
+    def load(self, model: Any, images: Images) -> ModelWorkload:
+        """Load a converted model and give it its input, in memory of its own.
+
+        Args:
+            model: Model, as `convert` returned it.
+            images: Input, shape (batch, …).
+        """
+
+    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        return self.loader(module, input_shape)()
+
+    def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        model = export_onnx(module, input_shape, self.batch)
+        return self._loader(quantize_static(model) if self.dtype == "int8" else model, input_shape)
+
+    def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        return self._loader(path.read_bytes(), input_shape)
+
+    def _loader(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        images = torch.randn(self.batch, *input_shape).numpy()
+        converted = self.convert(model)
+        return lambda: self.load(converted, images)
+
+    def _require(self, module: str, package: str | None = None) -> Any:
+        """Import a module of the runtime.
+
+        Args:
+            module: Name of the module.
+            package: Name of the package on PyPI, if it differs.
+
+        Raises:
+            MissingDependencyError: The package is not installed. The message explains how to install it.
+        """
+        try:
+            return import_module(module)
+        except ImportError as reason:
+            raise MissingDependencyError(
+                f"backend {self.name} needs the package '{package or reason.name}': "
+                f"pip install 'nni-proxyless[{self.extra}]'"
+            ) from reason
+
+    def _unreadable(self, reason: object) -> InputError:
+        """Return the error for a model that the runtime cannot read."""
+        lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
+        return InputError(
+            f"backend {self.name} cannot read the ONNX model: {lines[-1] if lines else 'no reason given'}"
+        )
