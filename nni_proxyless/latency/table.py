@@ -19,6 +19,7 @@ from ..network.space_spec import SpaceSpec
 from .costs import SpaceCosts
 from .device import Device
 from .entries import Choice, Entry, entry_from_dict
+from .uncertainty import Uncertainty
 
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
 _CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
@@ -95,6 +96,7 @@ class LatencyTable:
         input_shape: Shape of one input without the batch dimension, if the space is an NNI model space from outside
             this package.
         source: Origin of the table, if it was not measured here.
+        uncertainty: Uncertainty of a fitted table's predictions; `None` if it is not known.
     """
 
     device: Device
@@ -114,6 +116,7 @@ class LatencyTable:
     device_type: str | None = None
     input_shape: tuple[int, ...] | None = None
     source: str | None = None
+    uncertainty: Uncertainty | None = None
 
     def sum(self, operators: Iterable[Entry]) -> float:
         """Sum the costs of entries in the table's unit, without calibration.
@@ -214,6 +217,7 @@ class LatencyTable:
                 {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
                 for entry, cost in self.operators.items()
             ],
+            **({"uncertainty": self.uncertainty.to_dict()} if self.uncertainty is not None else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -299,6 +303,11 @@ class LatencyTable:
             device_type=None if backend.get("device") is None else str(backend["device"]),
             source=None if origin is None else str(origin),
             input_shape=_shape(content.get("input_shape"), source),
+            uncertainty=None
+            if (doubt := content.get("uncertainty")) is None
+            else Uncertainty.from_dict(
+                doubt, [e for e in operators if isinstance(e, Choice)], f"{source}: uncertainty"
+            ),
         )
 
 

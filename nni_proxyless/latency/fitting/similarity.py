@@ -57,6 +57,11 @@ def kernels(choices: Sequence[Choice]) -> list[FloatArray]:
     return found
 
 
+def residual_prior(choices: Sequence[Choice]) -> FloatArray:
+    """Sum of the kernels over `m` choices, each scaled to a mean variance of 1, shape (m, m)."""
+    return np.asarray(sum(kernel / np.mean(np.diag(kernel)) for kernel in kernels(choices)))
+
+
 def _named(names: Sequence[str]) -> FloatArray:
     """Fraction of words that two names share (Jaccard index of their words), shape (m, m)."""
     words = [set(re.split(r"[^0-9a-zA-Z.]+", name)) for name in names]
