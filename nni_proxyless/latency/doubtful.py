@@ -33,7 +33,7 @@ class Doubt:
     @property
     def doubtful(self) -> bool:
         """Whether the probability to exceed the budget is between 5 % and 95 %."""
-        return DOUBTFUL < self.above < 1.0 - DOUBTFUL
+        return is_doubtful(self.above)
 
 
 def uncertainty_of(table: LatencyTable) -> Uncertainty:
@@ -89,6 +89,11 @@ def doubtful(table: LatencyTable, architectures: Sequence[Mapping[str, Any]], bu
     """
     found = doubts(table, architectures, budget_ms)
     return sorted((i for i, doubt in enumerate(found) if doubt.doubtful), key=lambda i: abs(found[i].above - 0.5))
+
+
+def is_doubtful(above: float) -> bool:
+    """Whether a probability to exceed the budget is between 5 % and 95 %."""
+    return DOUBTFUL < above < 1.0 - DOUBTFUL
 
 
 def probability_above(budget_ms: float, predicted_ms: float, std_ms: float) -> float:

@@ -63,11 +63,14 @@ class Uncertainty:
         return np.asarray(np.sqrt(np.sum(total**2, axis=1) + (self.noise * predicted) ** 2))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the content of the key `uncertainty` of a table file. The rows of U are in the order of the table."""
+        """Return the content of the key `uncertainty` of a table file.
+
+        The rows of U are in the order of the table. Each is one text of numbers, to keep the file short.
+        """
         return {
             "noise": self.noise,
-            "fixed_ms": list(self.fixed),
-            "choices_ms": [list(row) for row in self.choices.values()],
+            "fixed_ms": _written(self.fixed),
+            "choices_ms": [_written(row) for row in self.choices.values()],
         }
 
     @classmethod
@@ -90,14 +93,24 @@ class Uncertainty:
         if not isinstance(rows, list) or len(rows) != len(choices):
             got = f"{len(rows)} rows" if isinstance(rows, list) else repr(rows)
             raise LatencyTableError(f"{where}.choices_ms must have a row for each of {len(choices)} choices, got {got}")
-        for row in (fixed, *rows):
-            if not isinstance(row, list) or not all(map(_is_number, row)) or len(row) != len(rows[0]):
-                raise LatencyTableError(f"{where}: rows must be lists of finite numbers of one length, got {row!r}")
-        return cls(
-            float(noise),
-            tuple(map(float, fixed)),  # type: ignore[arg-type]
-            {choice: tuple(map(float, row)) for choice, row in zip(choices, rows, strict=True)},
-        )
+        first, *others = (_read(row, where) for row in (fixed, *rows))
+        if any(len(row) != len(first) for row in others):
+            raise LatencyTableError(f"{where}: all rows must have {len(first)} numbers, as fixed_ms has")
+        return cls(float(noise), first, dict(zip(choices, others, strict=True)))
+
+
+def _written(row: tuple[float, ...]) -> str:
+    return " ".join(map(repr, row))
+
+
+def _read(row: object, where: str) -> tuple[float, ...]:
+    try:
+        found = tuple(map(float, row.split())) if isinstance(row, str) else None
+    except ValueError:
+        found = None
+    if found is None or not all(map(math.isfinite, found)):
+        raise LatencyTableError(f"{where}: each row must be a text of finite numbers, got {row!r}")
+    return found
 
 
 def _is_number(value: object) -> bool:

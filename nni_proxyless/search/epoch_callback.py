@@ -181,6 +181,11 @@ class EpochCallback(pl.Callback):
                 "log_likelihood": finalist.log_likelihood,
                 "accuracy": finalist.score,
                 "ranked_by": finalist.ranked_by,
+                **(
+                    {}
+                    if finalist.above_budget is None
+                    else {"latency_std_ms": finalist.latency_std_ms, "above_budget": finalist.above_budget}
+                ),
             }
             for finalist in self._strategy.compared
         ]

@@ -8,17 +8,17 @@ from ..arrays import FloatArray
 from ..uncertainty import Uncertainty
 from .encoding import Encoding
 
-_KEPT = 0.99
-_RANK = 12
-_DIGITS = 4
+_KEPT = 0.98
+_RANK = 8
+_DIGITS = 3
 
 
 def low_rank(covariance: FloatArray, noise: float, encoding: Encoding) -> Uncertainty:
     """Approximate the covariance Σ of costs by U Uᵀ, as well as possible for the predictions of random networks.
 
     With Σ = A Aᵀ and the second moments M of the codes of random networks, the mean variance of their predictions is
-    the trace of Aᵀ M A. U is A times the leading eigenvectors of this matrix. They are kept until they explain 99 % of
-    the trace, 12 at most. U is then scaled up so that the mean variance of random networks is exact.
+    the trace of Aᵀ M A. U is A times the leading eigenvectors of this matrix. They are kept until they explain 98 % of
+    the trace, 8 at most. U is then scaled up so that the mean variance of random networks is exact.
 
     Args:
         covariance: Covariance of the costs and the intercept, shape (m + 1, m + 1), in ms².
