@@ -124,10 +124,13 @@ def _kind(layer: nn.Module) -> str:
 def _main_effects(
     used: MutableExpression[Any] | bool, mutables: Mapping[str, Categorical]
 ) -> tuple[float, dict[Choice, float]]:
-    """Decompose whether a module is used into a mean and the effect of each candidate, over random networks."""
+    """Decompose whether a module is used into a constant and the effect of each candidate, over random networks."""
     if isinstance(used, bool):
         return float(used), {}
     labels = [str(label) for label in used.simplify()]
+    if len(labels) == 1:  # exact, without a mean that would have to be subtracted again
+        values = mutables[labels[0]].values
+        return 0.0, {Choice(labels[0], str(v)): float(bool(used.evaluate({labels[0]: v}))) for v in values}
     combinations = math.prod(len(mutables[label].values) for label in labels)
     if combinations > _MOST_COMBINATIONS:
         raise SpaceError(
@@ -136,10 +139,10 @@ def _main_effects(
         )
     totals: dict[Choice, float] = {}
     mean = 0.0
-    for values in itertools.product(*(mutables[label].values for label in labels)):
-        if used.evaluate(dict(zip(labels, values, strict=True))):
+    for combination in itertools.product(*(mutables[label].values for label in labels)):
+        if used.evaluate(dict(zip(labels, combination, strict=True))):
             mean += 1.0 / combinations
-            for label, value in zip(labels, values, strict=True):
+            for label, value in zip(labels, combination, strict=True):
                 choice = Choice(label, str(value))
                 totals[choice] = totals.get(choice, 0.0) + len(mutables[label].values) / combinations
     effects = {
