@@ -48,9 +48,9 @@ def run_fit(options: argparse.Namespace) -> int:
         f"Spearman {fit.spearman:.3f}"
     )
     for what, parts in (("mixture", fit.mixture), ("counts", fit.counts)):
-        if parts:
-            shares = sorted(parts.items(), key=lambda item: -item[1])
-            _say(f"{what}: " + ", ".join(f"{100 * share:.0f} % {name}" for name, share in shares if share >= 0.005))
+        shares = sorted(((share, name) for name, share in parts.items() if share >= 0.005), reverse=True)
+        if shares:
+            _say(f"{what}: " + ", ".join(f"{100 * share:.0f} % {name}" for share, name in shares))
     if fit.residual is not None:
         _say(f"residual: {100 * fit.residual:.1f} % of the latency")
     candidates = fit.table.own_costs().candidates

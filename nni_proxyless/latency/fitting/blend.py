@@ -6,11 +6,12 @@ The noise is proportional to y. Each quantity is scaled to a standard deviation 
 prior strength suits all quantities of a group: w_j ~ N(0, σ² / λ), truncated at 0. The residual is a Gaussian process
 (`similarity.py`), and its variance is given in units of the noise variance σ².
 
-Several settings of these strengths are fitted, from "basis only" to "counts practically free". Each is judged by its
-mean error e over the networks that are left out in cross-validation. The settings are averaged with the weights
-e⁻ⁿ / Σ e⁻ⁿ, which are likelihoods of errors with a Laplace distribution (pseudo-Bayesian model averaging, Yao, Vehtari,
-Simpson and Gelman 2018). So cross-validation decides what each group deserves, and a setting that is lucky on a few
-networks does not decide alone. All settings are linear in the choices, so their average is a table too.
+Several settings of these strengths are fitted, from "basis only" to "counts practically free". Each is judged by the
+root mean squared error e of the networks that are left out in cross-validation. The settings are averaged with weights
+in proportion to p e⁻ⁿ, with the prior probability p of the setting and the likelihood e⁻ⁿ of normally distributed
+errors (pseudo-Bayesian model averaging, Yao, Vehtari, Simpson and Gelman 2018). So cross-validation decides what each
+group deserves, and a setting that is lucky on a few networks does not decide alone. All settings are linear in the
+choices, so their average is a table too.
 
 The covariance of the costs is that of the average of Gaussian posteriors, each restricted to the quantities with
 w_j > 0, plus the differences between settings. The scale σ² makes the squared errors of the left-out networks as large
@@ -33,14 +34,16 @@ from .regression import student_weights
 IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
-_COUNTS = (1e-4, 0.1, 1.0, 10.0)  # prior strengths λ of counts
-_BASIS = 1e-4  # prior strength of basis tables: practically free
+_COUNTS = {1e-6: 0.03, 0.1: 1.0, 1.0: 3.0, 10.0: 1.0}  # prior strengths λ of counts, and their prior probabilities
+_WITHOUT_COUNTS = 1.0  # prior probability of settings without counts
+_BASIS = 1e-6  # prior strength of basis tables: practically free
+_WEAKEST = 1e-3  # smallest prior strength in covariances, which would otherwise lose their digits
 _CONSTANT = 0.03  # largest prior strength of the constant, whose unit is the median latency
 _RESIDUALS = (0.0, 0.1, 1.0)  # variances of the residual in units of σ²
 _FOLDS = 10
 _REWEIGHTINGS = 4
 _LEAST_NOISE = 0.005  # smallest relative measurement error that is plausible
-_LEAST_ERROR = 1e-4  # errors below are taken as equal
+_LEAST_ERROR = 1e-6  # errors below are taken as equal
 _IGNORED = 1e-3  # settings with less weight do not count
 
 
@@ -115,8 +118,7 @@ def blend(
     """
     level = float(np.median(latency_ms))
     relative = latency_ms / level
-    scale = np.sqrt(np.einsum("ij,ik,kj->j", quantities.of_choices, spread, quantities.of_choices))
-    used = scale > 1e-9 * np.maximum(np.abs(quantities.of_choices).max(axis=0, initial=0.0), 1e-300)
+    scale, used = random_spread(quantities.of_choices, spread)
     unit = np.where(used, scale, 1.0)
     scaled = np.vstack([quantities.of_choices, quantities.fixed]) / unit * used  # (m + 1, p)
     scaled = np.column_stack([scaled, np.append(np.zeros(len(prior)), 1.0)])  # the constant comes last
@@ -124,12 +126,14 @@ def blend(
     prior = np.pad(prior / max(float(np.sum(spread * prior)), 1e-300), (0, 1))
     gram = design @ prior @ design.T
     found = []
-    for columns, strengths, residual in _settings(used, quantities.basis):
+    probabilities = []
+    for columns, strengths, residual, probability in _settings(used, quantities.basis):
+        probabilities.append(probability)
         part = scaled[:, columns]
         setting = _Setting(part, design @ part, strengths, gram, residual)
         found.append((columns, setting, _fit(setting, relative)))
-    errors = np.array([max(float(np.mean(np.abs(fitted.left_out))), _LEAST_ERROR) for _, _, fitted in found])
-    shares = np.exp(-len(relative) * np.log(errors / errors.min()))
+    errors = np.array([max(float(np.sqrt(np.mean(fitted.left_out**2))), _LEAST_ERROR) for _, _, fitted in found])
+    shares = np.array(probabilities) * np.exp(-len(relative) * np.log(errors / errors.min()))
     shares = np.where(shares > _IGNORED * shares.max(), shares, 0.0)
     shares /= shares.sum()
     left_out = np.sum([share * fitted.left_out for share, (_, _, fitted) in zip(shares, found, strict=True)], axis=0)
@@ -159,8 +163,22 @@ def blend(
     )
 
 
-def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArray, float]]:
-    """List the settings: the quantities that each uses, their strengths, and the variance of the residual."""
+def random_spread(values: FloatArray, spread: FloatArray) -> tuple[FloatArray, BoolArray]:
+    """Compute the standard deviation of the network totals of quantities over random networks.
+
+    Args:
+        values: Quantities of the choices, shape (m, p).
+        spread: Covariance of the one-hot choices of random networks, shape (m, m).
+
+    Returns:
+        Standard deviations, shape (p,), and whether they differ from 0, shape (p,).
+    """
+    scale = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", values, spread, values), 0.0))
+    return scale, scale > 1e-6 * np.maximum(np.abs(values).max(axis=0, initial=0.0), 1e-300)
+
+
+def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArray, float, float]]:
+    """List the settings: quantities that are used, their strengths, variance of the residual, prior probability."""
     tables, counts = np.flatnonzero(used[:basis]), basis + np.flatnonzero(used[basis:])
     groups: list[tuple[IntArray, float | None]] = []
     if len(counts):
@@ -172,7 +190,7 @@ def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArra
         if strength is not None:  # counts do not tell what all networks share, basis tables do
             columns = np.append(columns, len(used))
             strengths = np.append(strengths, min(_CONSTANT, strength))
-        yield columns, strengths, residual
+        yield columns, strengths, residual, _WITHOUT_COUNTS if strength is None else _COUNTS[strength]
 
 
 def _fit(setting: _Setting, relative: FloatArray) -> _Fitted:
@@ -240,7 +258,7 @@ def _posterior(
     """
     active = fitted.weights > 0
     part = setting.quantities[:, active]
-    before = part / setting.strengths[active] @ part.T + setting.residual * prior
+    before = part / np.maximum(setting.strengths[active], _WEAKEST) @ part.T + setting.residual * prior
     projected = design @ before
     inverse = np.linalg.inv(projected @ design.T + np.diag(1.0 / fitted.precision))
     variances = 1.0 / np.diag(inverse) - 1.0 / fitted.precision + relative**2

@@ -107,8 +107,9 @@ def fit_table(
     if not costs and _enough(measurements, encoding):
         counts = None
     solution = _solve(measurements, encoding, costs, counts)
-    error = float(np.mean(np.abs(solution.left_out)))
-    rank = spearman(solution.latency_ms * (1.0 - solution.left_out), solution.latency_ms)
+    error, level = float(np.mean(np.abs(solution.left_out))), float(np.median(solution.latency_ms))
+    # Rounded, so that equally fast networks have equal predictions.
+    rank = spearman(np.round(solution.latency_ms * (1.0 - solution.left_out) / level, 9), solution.latency_ms)
     shares = solution.shares.tolist()
     mixture = {unique_name(table, i, basis): shares[i] for i, table in enumerate(basis) if shares[i] > 0}
     counted = {} if counts is None else dict(zip(counts.columns, shares[len(basis) :], strict=True))

@@ -12,6 +12,7 @@ from ..architectures_file import Measurements
 from ..arrays import FloatArray
 from ..costs import SpaceCosts
 from ..counts import Counts
+from .blend import random_spread
 from .encoding import Encoding
 from .fit import LEAST_NETWORKS, known_quantities, left_out_error
 from .similarity import residual_prior
@@ -92,8 +93,7 @@ def _prior(
     # Each layer carries an equal part of what is fixed, because every network has one of its candidates.
     layers = len(encoding.candidates)
     values = known.of_choices + known.fixed / layers
-    sizes = np.sqrt(np.einsum("ij,ik,kj->j", values, spread, values))
-    used = sizes > 1e-9 * np.maximum(np.abs(values).max(axis=0), 1e-300)
+    sizes, used = random_spread(values, spread)
     scaled = values[:, used] / sizes[used]
     level = np.full(prior.shape, _LEVEL / layers**2)
     return scaled @ scaled.T + _RESIDUAL / float(np.sum(spread * prior)) * prior + level, _NOISE
