@@ -108,8 +108,9 @@ def fit_table(
         counts = None
     solution = _solve(measurements, encoding, costs, counts)
     error, level = float(np.mean(np.abs(solution.left_out))), float(np.median(solution.latency_ms))
-    # Rounded, so that equally fast networks have equal predictions.
-    rank = spearman(np.round(solution.latency_ms * (1.0 - solution.left_out) / level, 9), solution.latency_ms)
+    # Rounded, so that networks are equally fast if they differ by less than any device can show.
+    measured = solution.latency_ms / level
+    rank = spearman(np.round(measured * (1.0 - solution.left_out), 5), np.round(measured, 5))
     shares = solution.shares.tolist()
     mixture = {unique_name(table, i, basis): shares[i] for i, table in enumerate(basis) if shares[i] > 0}
     counted = {} if counts is None else dict(zip(counts.columns, shares[len(basis) :], strict=True))
