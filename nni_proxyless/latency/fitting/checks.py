@@ -100,7 +100,7 @@ def warnings_of(
     ]
     if rare:
         shown = ", ".join(rare[:3]) + (f" and {len(rare) - 3} more" if len(rare) > 3 else "")
-        found.append(f"never measured: {shown}")
+        found.append(f"never measured{', known from the basis or the counts only' if informed else ''}: {shown}")
     # A correlation from few networks is uncertain by about 1 / sqrt(n - 3).
     if not rank > 2.0 / np.sqrt(max(n - 3, 1)):
         found.append(
