@@ -5,12 +5,12 @@
 The data are public latencies of 5,000 networks of the FBNet space on 13 devices (HELP, Lee et al. 2021; HW-NAS-Bench,
 Li et al. 2021), and counts of what each candidate computes. A task has known devices, the basis, and new devices. Ten
 or twenty networks of a new device are given, and all others test the fit. In tasks `a` and `b` the new devices are of
-another kind than the basis. In task `c` they are not.
+another kind than the basis. In task `c` they are not. Task `d` has no basis, and all devices are new.
 
 | method | |
 |---|---|
-| plain mixture | non-negative least squares on the basis tables, random networks |
-| basis | `latency fit --basis`, random networks |
+| plain mixture | non-negative least squares on the basis tables, random networks; not in task `d` |
+| basis | `latency fit --basis`, random networks; in task `d` from the timings alone |
 | basis and counts | `latency fit --basis --counts`, the same random networks |
 | suggested | the same, with the networks that `latency suggest` chooses from 1,000 random ones |
 
@@ -44,6 +44,7 @@ TASKS = {
     "a": ((*PHONES, "silver_4114", "gold_6240"), GPUS),
     "b": (GPUS, (*PHONES, "silver_4114", "silver_4210r", "gold_6240")),
     "c": (BASIS, NEW),
+    "d": ((), tuple(sorted({*BASIS, *NEW}))),
 }
 SIZES = (10, 20)
 POOL = 1000
@@ -72,7 +73,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for task, (names, new) in TASKS.items():
         basis = [tables[name] for name in names]
-        stacked = np.stack([predicted[name] for name in names], axis=1)
+        stacked = np.array([predicted[name] for name in names]).T
         suggested = [_suggested(tables, names, layers, counts, draw) for draw in range(options.draws)]
         for device in new:
             for size in SIZES:
@@ -80,7 +81,6 @@ def main() -> None:
                 for draw in range(options.draws):
                     order = np.random.default_rng(draw).permutation(total)
                     known, test = measured[device].rows(order[:size]), measured[device].rows(order[size:])
-                    weights, _ = nnls(stacked[order[:size]], known.latency_ms)
                     chosen = suggested[draw][:size]
                     others = np.setdiff1d(np.arange(total), chosen)
                     fits = {
@@ -91,7 +91,9 @@ def main() -> None:
                             measured[device].rows(others),
                         ),
                     }
-                    scores.setdefault("plain mixture", []).append(score(stacked[order[size:]] @ weights, test))
+                    if names:
+                        weights, _ = nnls(stacked[order[:size]], known.latency_ms)
+                        scores.setdefault("plain mixture", []).append(score(stacked[order[size:]] @ weights, test))
                     for method, found in fits.items():
                         scores.setdefault(method, []).append(found)
                 rows += [_row(task, device, method, size, found) for method, found in scores.items()]
@@ -110,7 +112,7 @@ def _suggested(
     pool = np.random.default_rng(1000 + draw).permutation(len(next(iter(layers.values()))))[:POOL]
     costs = [tables[name].own_costs() for name in names]
     chosen = suggest(
-        costs[0].candidates,
+        counts.candidates,
         max(SIZES),
         basis=costs,
         counts=counts,

@@ -21,6 +21,7 @@ FEW_SHOT_TASKS = {
     "a": "a: GPUs, basis of phones and CPUs",
     "b": "b: phones and CPUs, basis of GPUs",
     "c": "c: a GPU and a CPU, basis of all kinds",
+    "d": "d: all, no basis",
 }
 FEW_SHOT_METHODS = {
     "plain mixture": "plain mixture",
@@ -88,6 +89,9 @@ def few_shot() -> str:
             cells = []
             for method in FEW_SHOT_METHODS:
                 some = [r for r in read if (r["task"], r["networks"], r["method"]) == (task, networks, method)]
+                if not some:
+                    cells.append("–")
+                    continue
                 found, spread, worst = (_column(some, f"spearman{end}") for end in ("", "_std", "_worst"))
                 means[method].append(float(found.mean()))
                 cells.append(f"{rounded(found.mean(), 3)} ± {rounded(spread.mean(), 3)} ({rounded(worst.min(), 2)})")

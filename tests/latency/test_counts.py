@@ -186,9 +186,11 @@ def test_posterior_and_left_out_variances_against_brute_force(residual: float) -
     design = np.column_stack([features, np.ones(len(features))])
     prior = np.pad(residual_prior(encoding.choices), (0, 1))
     part = np.vstack([quantities.of_choices, quantities.fixed])
-    setting = blending._Setting(part, totals, np.array([0.1, 1.0, 10.0]), design @ prior @ design.T, residual)
+    setting = blending._Setting(
+        np.arange(3), part, totals, np.array([0.1, 1.0, 10.0]), design @ prior @ design.T, residual
+    )
     fitted = blending._fit(setting, relative)
-    covariance, variances = blending._posterior(setting, fitted, relative, design, prior)
+    covariance, variances = blending._posterior(fitted, relative, design, prior)
     active = fitted.weights > 0
     before = part[:, active] @ np.diag(1.0 / setting.strengths[active]) @ part[:, active].T + residual * prior
     noise = np.diag(1.0 / fitted.precision)
@@ -212,7 +214,7 @@ def test_predictions_of_networks_left_out_are_those_of_fits_without_them() -> No
     gram = features @ residual_prior(encoding.choices) @ features.T
     strengths = np.array([0.1, 1.0, 10.0])
     part = np.vstack([quantities.of_choices, quantities.fixed])
-    fitted = blending._fit(blending._Setting(part, totals, strengths, gram, 0.0), relative)
+    fitted = blending._fit(blending._Setting(np.arange(3), part, totals, strengths, gram, 0.0), relative)
     for i in (0, 5, 11):
         rest = np.arange(len(relative)) != i
         root = np.sqrt(fitted.precision[rest])
@@ -251,3 +253,16 @@ def test_twelve_suggested_networks_beat_twelve_random_ones() -> None:
     chosen = {label: np.array([row[label] for row in rows]) for label in LAYERS}
     seeds = range(8)
     assert np.mean([error(chosen, s) for s in seeds]) < np.mean([error(networks(12, 60 + s), s) for s in seeds])
+
+
+def test_counts_that_tell_nothing_leave_the_fit_to_the_names() -> None:
+    """Counts are 0, and a layer has a single candidate: the constant and the residual remain."""
+    nothing = Counts(COLUMNS, dict.fromkeys(counts().values, (0.0, 0.0, 0.0)), (0.0, 0.0, 0.0), "the counts")
+    columns = networks(30, 1)
+    true = linear_device(counts(), (1e-6, 1e-7, 0.3), 1.0)
+    fit = fit_table(Measurements(columns, true.of_many(columns)), counts=nothing)
+    assert fit.counts == {}
+    assert fit.spearman > 0.3
+    single = Counts(("macs",), {Choice("a", "x"): (1.0,)}, (0.0,), "the counts")
+    alone = fit_table(Measurements({"a": np.array(["x"] * 6)}, np.array([2.0, 2.1, 1.9, 2.0, 2.0, 2.0])), counts=single)
+    assert alone.table.own_costs().of({"a": "x"}) == pytest.approx(2.0, rel=0.01)

@@ -21,7 +21,7 @@ as the model says (Rasmussen and Williams 2006, eq. 5.12 for the variances of le
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,17 +87,20 @@ class Blend:
 
 @dataclass(frozen=True)
 class _Setting:
-    """Scaled problem with given strengths. The last row of `quantities` and of `prior` belongs to the intercept."""
+    """Scaled problem with given strengths. The last row of `quantities` belongs to the intercept."""
 
-    quantities: FloatArray  # (m + 1, q), only those that the setting uses
+    columns: IntArray  # (q,), the quantities that the setting uses
+    quantities: FloatArray  # (m + 1, q)
     totals: FloatArray  # (n, q)
     strengths: FloatArray  # (q,)
     gram: FloatArray  # (n, n)
     residual: float
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
 class _Fitted:
+    setting: _Setting
     weights: FloatArray  # (q,)
     dual: FloatArray  # (n,)
     precision: FloatArray  # (n,)
@@ -119,48 +122,49 @@ def blend(
     level = float(np.median(latency_ms))
     relative = latency_ms / level
     scale, used = random_spread(quantities.of_choices, spread)
-    unit = np.where(used, scale, 1.0)
-    scaled = np.vstack([quantities.of_choices, quantities.fixed]) / unit * used  # (m + 1, p)
+    scaled = np.vstack([quantities.of_choices, quantities.fixed]) / np.where(used, scale, np.inf)  # (m + 1, p)
     scaled = np.column_stack([scaled, np.append(np.zeros(len(prior)), 1.0)])  # the constant comes last
     design = np.column_stack([features, np.ones(len(features))])
-    prior = np.pad(prior / max(float(np.sum(spread * prior)), 1e-300), (0, 1))
+    size = float(np.sum(spread * prior))
+    prior = np.pad(prior / size if size > 0 else np.zeros_like(prior), (0, 1))
     gram = design @ prior @ design.T
-    found = []
-    probabilities = []
-    for columns, strengths, residual, probability in _settings(used, quantities.basis):
-        probabilities.append(probability)
-        part = scaled[:, columns]
-        setting = _Setting(part, design @ part, strengths, gram, residual)
-        found.append((columns, setting, _fit(setting, relative)))
-    errors = np.array([max(float(np.sqrt(np.mean(fitted.left_out**2))), _LEAST_ERROR) for _, _, fitted in found])
-    shares = np.array(probabilities) * np.exp(-len(relative) * np.log(errors / errors.min()))
-    shares = np.where(shares > _IGNORED * shares.max(), shares, 0.0)
-    shares /= shares.sum()
-    left_out = np.sum([share * fitted.left_out for share, (_, _, fitted) in zip(shares, found, strict=True)], axis=0)
-    costs, weights, rests, covariance, doubt = [], [], [], np.zeros_like(prior), []
-    for share, (columns, setting, fitted) in zip(shares, found, strict=True):
-        rests.append(setting.residual * (prior @ design.T @ fitted.dual))
-        costs.append(setting.quantities @ fitted.weights + rests[-1])
-        weights.append(np.zeros(scaled.shape[1]))
-        weights[-1][columns] = fitted.weights
-        if share > 0:
-            posterior, variances = _posterior(setting, fitted, relative, design, prior)
-            covariance += share * posterior
-            doubt.append(share * (variances / relative**2))
-    rest = (shares @ np.array(rests))[:-1]
-    mean = shares @ np.array(costs)
-    between = np.sqrt(shares)[:, None] * (np.array(costs) - mean)
+    fits = [
+        _fit(_Setting(columns, scaled[:, columns], design @ scaled[:, columns], strengths, gram, residual, p), relative)
+        for columns, strengths, residual, p in _settings(used, quantities.basis)
+    ]
+    shares = _shares(fits, len(relative))
+    kept = [(share, fitted) for share, fitted in zip(shares.tolist(), fits, strict=True) if share > 0]
+    left_out = np.sum([share * fitted.left_out for share, fitted in kept], axis=0)
+    rests = [fitted.setting.residual * (prior @ design.T @ fitted.dual) for _, fitted in kept]
+    costs = [fitted.setting.quantities @ fitted.weights + rest for (_, fitted), rest in zip(kept, rests, strict=True)]
+    mean, rest = (np.sum([share * x for (share, _), x in zip(kept, of, strict=True)], axis=0) for of in (costs, rests))
+    weights = np.zeros(scaled.shape[1])
+    covariance, expected = np.zeros_like(prior), np.zeros(len(relative))
+    for share, fitted in kept:
+        weights[fitted.setting.columns] += share * fitted.weights
+        posterior, variances = _posterior(fitted, relative, design, prior)
+        covariance += share * posterior
+        expected += share * variances / relative**2
+    between = np.sum([share * np.outer(x - mean, x - mean) for (share, _), x in zip(kept, costs, strict=True)], axis=0)
     n = len(relative)  # with few networks, σ² itself is uncertain: the error has a Student's t distribution
-    noise = (n - 1.0) / (n - 3.0) * float(np.mean(left_out**2 / np.sum(doubt, axis=0)))  # σ²
+    noise = (n - 1.0) / (n - 3.0) * float(np.mean(left_out**2 / expected))  # σ²
     return Blend(
         level * mean[:-1],
         level * float(mean[-1]),
         left_out,
-        (shares @ np.array(weights) * (design @ scaled).mean(axis=0))[:-1] / relative.mean(),
-        float(np.sqrt(max(rest @ spread @ rest, 0.0)) / relative.mean()),
-        level**2 * (noise * covariance + between.T @ between),
+        (weights * (design @ scaled).mean(axis=0))[:-1] / relative.mean(),
+        float(np.sqrt(max(rest[:-1] @ spread @ rest[:-1], 0.0)) / relative.mean()),
+        level**2 * (noise * covariance + between),
         float(np.sqrt(noise)),
     )
+
+
+def _shares(fits: Sequence[_Fitted], networks: int) -> FloatArray:
+    """Compute the weights of the settings: prior probability times e⁻ⁿ, with the error e of networks left out."""
+    errors = np.array([max(float(np.sqrt(np.mean(fitted.left_out**2))), _LEAST_ERROR) for fitted in fits])
+    shares = np.array([fitted.setting.probability for fitted in fits]) * (errors.min() / errors) ** networks
+    shares = np.where(shares > _IGNORED * shares.max(), shares, 0.0)
+    return np.asarray(shares / shares.sum())
 
 
 def random_spread(values: FloatArray, spread: FloatArray) -> tuple[FloatArray, BoolArray]:
@@ -181,7 +185,7 @@ def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArra
     """List the settings: quantities that are used, their strengths, variance of the residual, prior probability."""
     tables, counts = np.flatnonzero(used[:basis]), basis + np.flatnonzero(used[basis:])
     groups: list[tuple[IntArray, float | None]] = []
-    if len(counts):
+    if len(counts) or not len(tables):
         groups += [(np.append(tables, counts), strength) for strength in _COUNTS]
     if len(tables):
         groups.append((tables, None))
@@ -218,7 +222,7 @@ def _fit(setting: _Setting, relative: FloatArray) -> _Fitted:
         some, dual_of_rest = _solve(setting, relative, precision, rest)
         predicted = setting.totals[out] @ some + setting.residual * setting.gram[np.ix_(out, rest)] @ dual_of_rest
         left_out[out] = (relative[out] - predicted) / relative[out]
-    return _Fitted(weights, dual, precision, left_out)
+    return _Fitted(setting, weights, dual, precision, left_out)
 
 
 def _solve(
@@ -240,14 +244,16 @@ def _solve(
     else:
         whitened = np.column_stack([totals, y]) / np.sqrt(variance)[:, None]
     ridge = np.diag(np.sqrt(setting.strengths))
-    weights, _ = nnls(np.vstack([whitened[:, :-1], ridge]), np.append(whitened[:, -1], np.zeros(len(ridge))))
+    weights, _ = nnls(
+        np.vstack([whitened[:, :-1], ridge]), np.append(whitened[:, -1], np.zeros(len(ridge))), maxiter=100 * len(ridge)
+    )
     rest = whitened[:, -1] - whitened[:, :-1] @ weights
     dual = np.linalg.solve(factor.T, rest) if setting.residual else rest / np.sqrt(variance)
     return weights, dual
 
 
 def _posterior(
-    setting: _Setting, fitted: _Fitted, relative: FloatArray, design: FloatArray, prior: FloatArray
+    fitted: _Fitted, relative: FloatArray, design: FloatArray, prior: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Compute the posterior covariance of the costs, and the variances of networks predicted from all others.
 
@@ -256,7 +262,7 @@ def _posterior(
         The noise is that of a new network. Networks that the robust fit takes for outliers have no more of it, so that
         they widen the uncertainty.
     """
-    active = fitted.weights > 0
+    setting, active = fitted.setting, fitted.weights > 0
     part = setting.quantities[:, active]
     before = part / np.maximum(setting.strengths[active], _WEAKEST) @ part.T + setting.residual * prior
     projected = design @ before
