@@ -14,7 +14,9 @@ from torch import Tensor
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.latency.uncertainty import Uncertainty
-from nni_proxyless.strategies.finalists import best
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.search.epoch_callback import finalist_rows
+from nni_proxyless.strategies.finalists import Finalist, best
 from nni_proxyless.strategies.search_warnings import doubtful_latencies
 from tests import toy
 from tests.strategies.test_finalists import QUIET, OwnModule, run
@@ -71,3 +73,14 @@ def test_the_warning_names_the_exported_network() -> None:
         doubtful_latencies([0.5, 0.01, None], 1, 5.0) or ""
     )
     assert doubtful_latencies([0.04, 0.96, None], 1, 5.0) is None
+
+
+def test_doubts_are_columns_of_the_file_only_if_they_are_known(tiny_spec: SpaceSpec) -> None:
+    choices = {layer.label: layer.names[0] for layer in tiny_spec.layers}
+    plain = Finalist(choices, -1.0, 0.9, 0.8, 5.0, 100)
+    common = ["architecture", "latency_ms", "multiply_adds", "log_likelihood", "accuracy", "ranked_by"]
+    (row,) = finalist_rows(tiny_spec, [plain])
+    assert list(row) == common
+    (row,) = finalist_rows(tiny_spec, [replace(plain, latency_std_ms=0.3, above_budget=0.2)])
+    assert list(row) == [*common, "latency_std_ms", "above_budget"]
+    assert (row["architecture"], row["above_budget"]) == ("k3_e1 k3_e1 k3_e1", 0.2)
