@@ -102,14 +102,14 @@ def few_shot() -> str:
 
 
 def few_shot_devices() -> str:
-    """Rank correlation with basis and counts on each device, and how much of the networks the intervals contain."""
+    """Rank correlation with basis and counts on each device, and how many of the networks the intervals contain."""
     columns = (
         "new device", "task", "10 timings", "20 timings", "20 suggested", "mean error", "in 68 % interval",
         "in 95 % interval",
     )  # fmt: skip
     read = read_rows(LATENCY_RESULTS / FEW_SHOT_FILE)
     rows = []
-    for task, device in dict.fromkeys((row["task"], row["device"]) for row in read):
+    for task, device in dict.fromkeys((row["task"], row["device"]) for row in read if row["task"] != "d"):
         of = {(r["method"], r["networks"]): r for r in read if (r["task"], r["device"]) == (task, device)}
         ten, twenty, chosen = (
             of[key] for key in (("basis and counts", "10"), ("basis and counts", "20"), ("suggested", "20"))
