@@ -35,6 +35,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.latency.latency_accuracy
 	$(BIN)/python -m benchmarks.latency.latency_fit
+	$(BIN)/python -m benchmarks.latency.few_shot
 	$(BIN)/python -m benchmarks.cost.search_cost
 	$(BIN)/python -m benchmarks.cost.candidate_alignment
 	$(BIN)/python -m benchmarks.latency.published_networks

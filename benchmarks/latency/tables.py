@@ -18,6 +18,19 @@ ACCURACY_FILES = (
 RUNTIMES_FILE = "latency_accuracy_runtimes-amd-epyc-family-25-model-17.csv"
 RUNTIMES = {"openvino": ("OpenVINO", "openvino"), "mnn": ("MNN", "MNN"), "ncnn": ("ncnn", "ncnn")}
 PUBLISHED_FILE = "published_networks-intel-r-xeon-r-processor.csv"
+FEW_SHOT_FILE = "few_shot-amd-epyc-family-25-model-17.csv"
+FEW_SHOT_TASKS = {
+    "a": "a: GPUs, basis of phones and CPUs",
+    "b": "b: phones and CPUs, basis of GPUs",
+    "c": "c: a GPU and a CPU, basis of all kinds",
+    "d": "d: all, no basis",
+}
+FEW_SHOT_METHODS = {
+    "plain mixture": "plain mixture",
+    "basis": "`--basis`",
+    "basis and counts": "`--basis --counts`",
+    "suggested": "suggested networks",
+}
 BACKENDS = {
     ("onnxruntime", "float32"): "ONNX Runtime",
     ("torch", "float32"): "PyTorch",
@@ -90,6 +103,54 @@ def published_networks() -> str:
     return markdown_table(columns, ([row[key] for key in keys] for row in read_rows(LATENCY_RESULTS / PUBLISHED_FILE)))
 
 
+def few_shot() -> str:
+    """Rank correlation of tables from few timings, the mean over the new devices of each task."""
+    columns = ("timings", "new devices", *FEW_SHOT_METHODS.values())
+    read = read_rows(LATENCY_RESULTS / FEW_SHOT_FILE)
+    rows = []
+    for networks in ("10", "20"):
+        means: dict[str, list[float]] = {method: [] for method in FEW_SHOT_METHODS}
+        for task, name in FEW_SHOT_TASKS.items():
+            cells = []
+            for method in FEW_SHOT_METHODS:
+                some = [r for r in read if (r["task"], r["networks"], r["method"]) == (task, networks, method)]
+                if not some:
+                    cells.append("–")
+                    continue
+                found, spread, worst = (_column(some, f"spearman{end}") for end in ("", "_std", "_worst"))
+                means[method].append(float(found.mean()))
+                cells.append(f"{rounded(found.mean(), 3)} ± {rounded(spread.mean(), 3)} ({rounded(worst.min(), 2)})")
+            rows.append((networks, name, *cells))
+            if task == "b":
+                rows.append((networks, "mean of both", *(rounded(sum(found) / 2, 3) for found in means.values())))
+    return markdown_table(columns, rows)
+
+
+def few_shot_devices() -> str:
+    """Rank correlation with basis and counts on each device, and how many of the networks the intervals contain."""
+    columns = (
+        "new device", "task", "10 timings", "20 timings", "20 suggested", "mean error", "in 68 % interval",
+        "in 95 % interval",
+    )  # fmt: skip
+    read = read_rows(LATENCY_RESULTS / FEW_SHOT_FILE)
+    rows = []
+    for task, device in dict.fromkeys((row["task"], row["device"]) for row in read if row["task"] != "d"):
+        of = {(r["method"], r["networks"]): r for r in read if (r["task"], r["device"]) == (task, device)}
+        ten, twenty, chosen = (
+            of[key] for key in (("basis and counts", "10"), ("basis and counts", "20"), ("suggested", "20"))
+        )
+        rows.append(
+            (
+                device,
+                task,
+                *(rounded(row["spearman"], 3) for row in (ten, twenty, chosen)),
+                f"{rounded(100 * float(twenty['mean_error']), 1)} %",
+                *(f"{rounded(100 * float(twenty[key]), 0)} %" for key in ("coverage_68", "coverage_95")),
+            )
+        )
+    return markdown_table(columns, rows)
+
+
 def _column(rows: list[Row], key: str) -> np.ndarray:
     return np.array([float(row[key]) for row in rows])
 
@@ -98,4 +159,6 @@ TABLES = {
     "latency_accuracy": latency_accuracy,
     "latency_accuracy_runtimes": latency_accuracy_runtimes,
     "published_networks": published_networks,
+    "few_shot": few_shot,
+    "few_shot_devices": few_shot_devices,
 }

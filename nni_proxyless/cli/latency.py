@@ -7,18 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .latency_commands import (
-    run_compare,
-    run_fit,
-    run_import,
-    run_list,
-    run_measure,
-    run_predict,
-    run_show,
-    run_validate,
-)
+from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
+from .latency_fit_commands import run_fit, run_predict, run_suggest
 
 AddCommand = Callable[..., argparse.ArgumentParser]
+COUNTS_HELP = "CSV file of what the candidates compute: layer, candidate and numeric columns"
 
 
 def add_commands(tables: Any, command: AddCommand) -> None:
@@ -81,11 +74,29 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     fit.add_argument("--measurements", type=Path, required=True, help="CSV file: a column per layer, and latency_ms")
     fit.add_argument("--basis", type=Path, nargs="+", default=[], help="tables of other devices, for few measurements")
-    fit.add_argument("--space", help="space of the layers; required if a basis table has entries for operators")
+    fit.add_argument("--space", help="space of the layers, whose operations are counted; name or file")
+    fit.add_argument("--counts", type=Path, help=COUNTS_HELP)
+    fit.add_argument("--no-counts", action="store_true", help="do not use counts, although --space is given")
     fit.add_argument("--device", default="not named", help="name of the measured device, for the table")
     fit.add_argument("--out", type=Path, required=True, help="file of the table")
     fit.add_argument("--suggest", type=int, default=0, metavar="N", help="suggest N networks to measure next")
     fit.add_argument("--suggestions", type=Path, help="CSV file for the suggested networks (<out>.suggestions.csv)")
+
+    suggest = command(
+        "suggest",
+        run_suggest,
+        "Choose the networks whose latencies tell most about a new device. Nothing needs to be measured yet.",
+        "nni-proxyless latency suggest --space mobilenetv2_imagenet --networks 20 --out to_time.csv",
+        tables,
+    )
+    suggest.add_argument("--space", help="name or file of the space")
+    suggest.add_argument("--counts", type=Path, help=COUNTS_HELP)
+    suggest.add_argument("--basis", type=Path, nargs="+", default=[], help="tables of other devices")
+    suggest.add_argument("--networks", type=int, default=20, help="number of networks (20)")
+    suggest.add_argument("--measurements", type=Path, help="CSV file of the networks that are already measured")
+    suggest.add_argument("--among", type=Path, help="CSV file of the networks to choose from (any of the space)")
+    suggest.add_argument("--seed", type=int, default=0, help="seed of the random networks to choose from (0)")
+    suggest.add_argument("--out", type=Path, required=True, help="CSV file for the networks, with a column per layer")
 
     predict = command(
         "predict",
@@ -103,6 +114,8 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     predict.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
     predict.add_argument("--out", type=Path, help="CSV file for the predictions (printed if not given)")
+    predict.add_argument("--std", action="store_true", help="add standard deviations, which fitted tables have")
+    predict.add_argument("--budget-ms", type=float, help="name the networks whose latency is doubtful near this budget")
 
     show = command(
         "show",

@@ -15,6 +15,7 @@ from ..network.space_spec import SpaceSpec, shipped_spaces
 from .architectures_file import ArchitectureFile
 from .arrays import FloatArray
 from .costs import SpaceCosts
+from .doubtful import uncertainty_of
 from .table import COST_KEYS, LatencyTable
 
 
@@ -87,7 +88,35 @@ def expected(costs: SpaceCosts, distribution: Mapping[str, Mapping[str, float]])
     return float(costs.expected(probs))
 
 
-def write_predictions(path: Path, architectures: ArchitectureFile, predicted: FloatArray, table: LatencyTable) -> Path:
+def predict_std(table: LatencyTable, architectures: ArchitectureFile, predicted: FloatArray) -> FloatArray:
+    """Compute the standard deviation of each prediction: of a new measurement around the predicted latency.
+
+    Args:
+        table: Fitted table with an uncertainty.
+        architectures: `n` architectures or distributions.
+        predicted: Their predicted latencies, as `predict` returns them, shape (n,).
+
+    Returns:
+        Standard deviations in the table's unit, shape (n,).
+
+    Raises:
+        InputError: The table has no uncertainty.
+    """
+    known = uncertainty_of(table)
+    if not architectures.distributions:
+        return known.std(architectures.columns, predicted)
+    return np.array(
+        [known.std_of_distribution(d, float(p)) for d, p in zip(architectures.distributions, predicted, strict=True)]
+    )
+
+
+def write_predictions(
+    path: Path,
+    architectures: ArchitectureFile,
+    predicted: FloatArray,
+    table: LatencyTable,
+    std: FloatArray | None = None,
+) -> Path:
     """Write a CSV file with one row per architecture: the columns of the input file, then the predicted cost.
 
     The column of the predicted cost is named after the table's unit: `latency_ms`, `flops` or `params`. A column with
@@ -98,10 +127,11 @@ def write_predictions(path: Path, architectures: ArchitectureFile, predicted: Fl
         architectures: Architectures or distributions for which costs were predicted.
         predicted: Predicted costs in the table's unit, shape (n,).
         table: Table that made the predictions.
+        std: Standard deviations of the predictions, shape (n,), for the column `std_ms`.
     """
-    name = COST_KEYS[table.unit]
-    columns = {("measured_" + key if key == name else key): column for key, column in architectures.columns.items()}
-    frame = pd.DataFrame({**columns, name: predicted})
+    made = {COST_KEYS[table.unit]: predicted, **({} if std is None else {"std_ms": std})}
+    columns = {("measured_" + key if key in made else key): column for key, column in architectures.columns.items()}
+    frame = pd.DataFrame({**columns, **made})
     return write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 

@@ -20,6 +20,7 @@ from .costs import SpaceCosts
 from .device import Device
 from .entries import Choice, Entry, entry_from_dict
 from .quality import Quality
+from .uncertainty import Uncertainty
 
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
 _CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
@@ -98,6 +99,7 @@ class LatencyTable:
         source: Origin of the table, if it was not measured here.
         quality: What was seen while the table was measured; `None` if nothing is known. `judgement.verdict` judges it.
         tool: Device tool whose output the command printed, if the user named one.
+        uncertainty: Uncertainty of a fitted table's predictions; `None` if it is not known.
     """
 
     device: Device
@@ -119,6 +121,7 @@ class LatencyTable:
     source: str | None = None
     quality: Quality | None = None
     tool: str | None = None
+    uncertainty: Uncertainty | None = None
 
     def sum(self, operators: Iterable[Entry]) -> float:
         """Sum the costs of entries in the table's unit, without calibration.
@@ -221,6 +224,7 @@ class LatencyTable:
                 {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
                 for entry, cost in self.operators.items()
             ],
+            **({"uncertainty": self.uncertainty.to_dict()} if self.uncertainty is not None else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -308,6 +312,11 @@ class LatencyTable:
             source=None if origin is None else str(origin),
             input_shape=_shape(content.get("input_shape"), source),
             quality=None if content.get("quality") is None else Quality.from_dict(content["quality"], source),
+            uncertainty=None
+            if (doubt := content.get("uncertainty")) is None
+            else Uncertainty.from_dict(
+                doubt, [e for e in operators if isinstance(e, Choice)], f"{source}: uncertainty"
+            ),
         )
 
 

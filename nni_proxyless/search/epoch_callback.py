@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from ..files import write_atomically, write_csv, write_json
 from ..latency import this_device
 from ..network.architecture import Architecture
 from ..network.plain_network import Network
+from ..network.space_spec import SpaceSpec
 from ..process_memory import peak_memory_mib
 from ..strategies.exported import installed_versions
+from ..strategies.finalists import Finalist
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.path_parallel import share_buffers
 from ..training.trainer import seed_epoch
@@ -172,18 +174,7 @@ class EpochCallback(pl.Callback):
         }
 
     def _write_finalists(self) -> None:
-        """Write the architectures that the strategy has compared, the most likely one first."""
-        rows = [
-            {
-                "architecture": Architecture.of_space(self._prepared.spec, finalist.choices).candidate_names,
-                "latency_ms": finalist.latency_ms,
-                "multiply_adds": finalist.multiply_adds,
-                "log_likelihood": finalist.log_likelihood,
-                "accuracy": finalist.score,
-                "ranked_by": finalist.ranked_by,
-            }
-            for finalist in self._strategy.compared
-        ]
+        rows = finalist_rows(self._prepared.spec, self._strategy.compared)
         if rows:
             write_csv(self._output / results_folder.FINALISTS, list(rows[0]), rows)
 
@@ -233,3 +224,24 @@ class EpochCallback(pl.Callback):
         )  # fmt: skip
         if self._report:
             self._report(record, len(self._rows) - 1)
+
+
+def finalist_rows(spec: SpaceSpec, compared: Sequence[Finalist]) -> list[dict[str, Any]]:
+    """Return the rows of `finalists.csv`: the architectures that a strategy has compared, the most likely one first.
+
+    `latency_std_ms` and `above_budget` are columns only if the latency table knows its uncertainty.
+    """
+    doubt = [{} if f.above_budget is None else {"latency_std_ms": f.latency_std_ms, "above_budget": f.above_budget}
+             for f in compared]  # fmt: skip
+    return [
+        {
+            "architecture": Architecture.of_space(spec, finalist.choices).candidate_names,
+            "latency_ms": finalist.latency_ms,
+            "multiply_adds": finalist.multiply_adds,
+            "log_likelihood": finalist.log_likelihood,
+            "accuracy": finalist.score,
+            "ranked_by": finalist.ranked_by,
+            **more,
+        }
+        for finalist, more in zip(compared, doubt, strict=True)
+    ]

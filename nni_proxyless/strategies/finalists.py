@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..decoding.distribution import ArchitectureDistribution
+from ..latency.doubtful import doubts
+from ..latency.table import LatencyTable
 from .network_score import STATISTICS_BATCHES, NetworkScore
 
 _log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ class Finalist:
         ranked_by: Value by which finalists are compared (`ranking.rank_values`); the higher the better.
         latency_ms: Latency predicted by the table, in milliseconds; `None` without a table.
         multiply_adds: Multiply-adds for one image; `None` if the space does not describe its operators.
+        latency_std_ms: Standard deviation of a measurement around `latency_ms`; `None` if the table does not know it.
+        above_budget: Probability that a measurement exceeds the budget; `None` without a budget or `latency_std_ms`.
     """
 
     choices: Mapping[str, Any]
@@ -35,6 +39,25 @@ class Finalist:
     ranked_by: float
     latency_ms: float | None
     multiply_adds: int | None
+    latency_std_ms: float | None = None
+    above_budget: float | None = None
+
+
+def with_doubts(finalists: Sequence[Finalist], table: LatencyTable | None, budget_ms: float | None) -> list[Finalist]:
+    """Add to each finalist how doubtful its latency is near the budget, if the table knows.
+
+    Args:
+        finalists: Compared architectures.
+        table: Latency table of the search.
+        budget_ms: Latency budget in milliseconds.
+    """
+    if table is None or table.uncertainty is None or budget_ms is None:
+        return list(finalists)
+    found = doubts(table, [finalist.choices for finalist in finalists], budget_ms)
+    return [
+        replace(finalist, latency_std_ms=doubt.std_ms, above_budget=doubt.above)
+        for finalist, doubt in zip(finalists, found, strict=True)
+    ]
 
 
 def compare_finalists(

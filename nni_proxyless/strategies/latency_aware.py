@@ -29,9 +29,15 @@ from .applied_table import costs_of_space
 from .compatibility import check_lightning
 from .evaluator_checks import check_evaluator, keep_datamodule
 from .export_methods import ExportMethods
-from .finalists import Finalist, FinalSelection, best
+from .finalists import Finalist, FinalSelection, best, with_doubts
 from .network_score import STATISTICS_BATCHES
-from .search_warnings import SearchWarnings, budget_without_effect, equal_scores, unwatched_monitors
+from .search_warnings import (
+    SearchWarnings,
+    budget_without_effect,
+    doubtful_latencies,
+    equal_scores,
+    unwatched_monitors,
+)
 from .strategy_callback import StrategyCallback
 
 check_lightning()
@@ -292,6 +298,10 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             multiply_adds=self._multiply_adds(architectures),
         )
         self._warn(equal_scores([finalist.score for finalist in self.compared]))
+        self.compared = with_doubts(self.compared, self.latency, self.budget_ms)
+        if self.compared and self.budget_ms is not None:
+            above = [finalist.above_budget for finalist in self.compared]
+            self._warn(doubtful_latencies(above, self.compared.index(best(self.compared)), self.budget_ms))
 
     def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
         """Compute the values by which finalists are compared; the highest is the best. See `ranking.rank_values`.

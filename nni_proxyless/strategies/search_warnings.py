@@ -11,6 +11,8 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from ..latency.doubtful import is_doubtful
+
 if TYPE_CHECKING:
     from ..supernet.gated import Gate
 
@@ -115,6 +117,24 @@ def equal_scores(scores: Sequence[float]) -> str | None:
     return (
         f"all {len(scores)} finalists have the same score, {scores[0]:.4g}, so the shared weights could not tell them "
         "apart; train longer, or give more validation data"
+    )
+
+
+def doubtful_latencies(above: Sequence[float | None], chosen: int, budget_ms: float) -> str | None:
+    """Return a warning if the latency of finalists may be on either side of the budget.
+
+    Args:
+        above: Probability of each finalist to exceed the budget; `None` if it is not known.
+        chosen: Position of the finalist that is exported.
+        budget_ms: Latency budget in milliseconds.
+    """
+    found = [i for i, p in enumerate(above) if p is not None and is_doubtful(p)]
+    if not found:
+        return None
+    exported = " (the exported network is one of them)" if chosen in found else ""
+    return (
+        f"the table cannot tell whether {len(found)} of {len(above)} finalists are within the budget of "
+        f"{budget_ms:.4g} ms{exported}; time them: column above_budget of finalists.csv and strategy.compared list them"
     )
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.optimize import nnls
 
 from nni_proxyless.errors import InputError, LatencyTableError
 from nni_proxyless.latency import LatencyTable, SpaceCosts
 from nni_proxyless.latency.architectures_file import Measurements, read_measurements
-from nni_proxyless.latency.arrays import spearman
-from nni_proxyless.latency.fitting.fit import Encoding, fit_table
+from nni_proxyless.latency.fitting.encoding import Encoding
+from nni_proxyless.latency.fitting.fit import fit_table
 from nni_proxyless.latency.fitting.regression import regress, student_weights
 from nni_proxyless.latency.fitting.similarity import kernels
 from nni_proxyless.latency.fitting.suggest import how_many_more, learning_curve, suggest
@@ -23,8 +22,6 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import table_of
 
 NAMES = ("skip", "k3_e3", "k3_e6", "k5_e3", "k5_e6")
-BASIS = ["1080ti_1", "1080ti_32", "1080ti_64", "silver_4114", "silver_4210r", "samsung_a50", "pixel3"]
-BASIS += ["essential_ph_1", "samsung_s7"]
 
 
 def device(seed: int, layers: int = 8) -> SpaceCosts:
@@ -118,7 +115,8 @@ def test_a_mixture_of_devices_is_found_again() -> None:
     np.testing.assert_allclose(fit.table.own_costs().of_many(test), truth, rtol=1e-3)
     assert set(fit.mixture) >= {"device 1", "device 3"}
     assert sum(share for name, share in fit.mixture.items() if name in ("device 1", "device 3")) > 0.99
-    assert fit.shrinkage == 0.0
+    assert fit.residual is not None
+    assert fit.residual < 1e-3
 
 
 def test_what_no_device_of_the_basis_shows_is_left_to_the_residual() -> None:
@@ -128,7 +126,8 @@ def test_what_no_device_of_the_basis_shows_is_left_to_the_residual() -> None:
     odd = SpaceCosts(1.0, true.candidates, {k: (*v[:4], v[4] + 1.0) for k, v in true.layers.items()})
     measurements = measure(odd, 50, 3, 0.01)
     fit = fit_table(measurements, basis)
-    assert fit.shrinkage
+    assert fit.residual
+    assert fit.residual > 0.01
     stacked = np.stack([t.own_costs().of_many(measurements.layers) for t in basis], axis=1)
     weights, _ = nnls(stacked, measurements.latency_ms)
     test = networks(500, 99)
@@ -232,59 +231,16 @@ def test_bad_measurements_and_bases_are_refused(tiny_table: LatencyTable, tiny_s
     with pytest.raises(InputError, match="4 measurements are too few for a table: at least 5 with --basis"):
         fit_table(measure(device(0), 4, 1))
     (basis,) = tables(range(1, 2))
-    with pytest.raises(LatencyTableError, match=r"basis table of device 1 \(fit\) is of another space: it lacks"):
+    with pytest.raises(
+        LatencyTableError, match=r"basis table of device 1 \(fit\) is of another space than the measurements: missing"
+    ):
         fit_table(measure(device(0, layers=9), 20, 1), [basis])
     wrong = measure(device(0), 20, 1)
     wrong.layers["layer0"][3] = "k7_e6"
-    with pytest.raises(LatencyTableError, match="lacks candidate"):
+    with pytest.raises(LatencyTableError, match="without the measured candidate"):
         fit_table(Measurements({k: v.astype(object) for k, v in wrong.layers.items()}, wrong.latency_ms), [basis])
     with pytest.raises(LatencyTableError, match="has entries for operators, not for layers: give its --space"):
         fit_table(measure(device(0), 20, 1), [table_of(tiny_spec)])
-
-
-@pytest.fixture(scope="module")
-def fbnet() -> tuple[pd.DataFrame, pd.DataFrame]:
-    import os
-
-    from tests.helpers import REPOSITORY
-
-    folder = Path(os.environ.get("NNI_PROXYLESS_DATA", REPOSITORY.parent / "shared" / "data")) / "latency" / "fbnet"
-    if not folder.is_dir():
-        pytest.skip(f"needs the shared data; there is none in {folder} (set NNI_PROXYLESS_DATA)")
-    return pd.read_csv(folder / "architectures.csv", dtype=str), pd.read_csv(folder / "latency_ms.csv")
-
-
-def some(fbnet: tuple[pd.DataFrame, pd.DataFrame], name: str, index: Any) -> Measurements:
-    architectures, latencies = fbnet
-    columns = {label: architectures[label].to_numpy(dtype=str)[index] for label in architectures}
-    return Measurements(columns, latencies[name].to_numpy(dtype=float)[index])
-
-
-def test_whole_network_fits_on_public_devices(fbnet: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    """Fit all 13 devices to 300 networks each. The goals are a rank correlation of 0.93 and an error of 4 %."""
-    ranks, errors = [], []
-    for number, name in enumerate(fbnet[1]):
-        order = np.random.default_rng(number).permutation(5000)
-        test = some(fbnet, name, order[300:])
-        predicted = fit_table(some(fbnet, name, order[:300])).table.own_costs().of_many(test.layers)
-        ranks.append(spearman(predicted, test.latency_ms))
-        errors.append(np.mean(np.abs(predicted / test.latency_ms - 1)))
-    assert np.mean(ranks) >= 0.93
-    assert np.mean(errors) <= 0.04
-
-
-def test_ten_measurements_of_a_new_device_beat_the_plain_mixture(fbnet: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    basis = [fit_table(some(fbnet, name, np.arange(0, 5000, 2)), device=name).table for name in BASIS]
-    ours, plain = [], []
-    for name, seed in itertools.product(["titanx_1", "titanx_32", "titanx_64", "gold_6240"], range(5)):
-        order = np.random.default_rng(seed).permutation(5000)
-        known, test = some(fbnet, name, order[:10]), some(fbnet, name, order[10:])
-        stacked = [np.stack([t.own_costs().of_many(part.layers) for t in basis], axis=1) for part in (known, test)]
-        weights, _ = nnls(stacked[0], known.latency_ms)
-        plain.append(spearman(stacked[1] @ weights, test.latency_ms))
-        ours.append(spearman(fit_table(known, basis).table.own_costs().of_many(test.layers), test.latency_ms))
-    assert np.mean(ours) > np.mean(plain)
-    assert np.mean(ours) > 0.97
 
 
 def test_read_measurements(tmp_path: Path) -> None:

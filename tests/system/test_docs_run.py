@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from nni_proxyless import Architecture, LatencyTable
 from nni_proxyless.latency import random_architecture
+from nni_proxyless.latency.counts import counts_of_space
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY, Workplace, wait_until
 from tests.warm import run_warm
@@ -203,6 +204,11 @@ def _write_tables(place: Workplace) -> None:
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     shutil.copy(place.folder / "measured.csv", place.folder / "candidates.csv")
+    counts = counts_of_space(spec)
+    with (place.folder / "counts.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["layer", "candidate", *counts.columns])
+        writer.writerows([choice.layer, choice.candidate, *row] for choice, row in counts.values.items())
     tiny = {
         "schema": "nni-proxyless/space@1", "name": "tiny", "input": {"channels": 1, "size": 8},
         "stem": {"width": 8, "stride": 1}, "first_block": {"width": 8},

@@ -36,11 +36,16 @@ class Regression:
         intercept: Cost that every network has, in milliseconds.
         left_out: Leave-one-out residuals: (measured - predicted) / measured of each network predicted from all others,
             shape (n,).
+        covariance: Posterior covariance of the costs and the intercept, shape (m + 1, m + 1), in ms². Its scale is such
+            that the squared leave-one-out residuals are as large as the model says.
+        noise: Standard deviation of the noise, relative to the latency.
     """
 
     costs: FloatArray
     intercept: float
     left_out: FloatArray
+    covariance: FloatArray
+    noise: float
 
 
 def regress(features: FloatArray, latency_ms: FloatArray, priors: Sequence[FloatArray]) -> Regression:
@@ -71,7 +76,16 @@ def regress(features: FloatArray, latency_ms: FloatArray, priors: Sequence[Float
         left_out = left_out / relative
         if round_number < _REWEIGHTINGS:
             weights = student_weights(left_out - np.median(left_out))
-    return Regression(level * costs, level * (1.0 + intercept), left_out)
+    posterior = _posterior(features, importance / noise, np.asarray(covariance))
+    design = np.column_stack([features, np.ones(len(features))])
+    # A linear smoother predicts a network from all others with the variance of the noise divided by 1 - h, where h is
+    # its leverage: the variance of its prediction divided by that of its noise.
+    leverage = np.einsum("ij,jk,ik->i", design, posterior, design) * importance / noise
+    expected = noise * (1.0 + leverage / (weights * np.maximum(1.0 - leverage, 1e-9)))
+    scale = float(np.mean(left_out**2 / expected))
+    return Regression(
+        level * costs, level * (1.0 + intercept), left_out, scale * level**2 * posterior, float(np.sqrt(scale * noise))
+    )
 
 
 def _solve(
@@ -101,6 +115,17 @@ def _solve(
     leverage = np.einsum("ij,ij->i", weighted @ inverse, design)
     left_out = (residual - design @ z) / np.maximum(1.0 - leverage, 1e-9)
     return root @ z[:-1], float(np.sqrt(_INTERCEPT) * z[-1]), left_out
+
+
+def _posterior(features: FloatArray, precision: FloatArray, covariance: FloatArray) -> FloatArray:
+    """Compute the posterior covariance of the costs and the intercept, shape (m + 1, m + 1); see `_solve`."""
+    values, vectors = np.linalg.eigh(np.pad(covariance, (0, 1)))
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    root[-1] = 0.0
+    root = np.column_stack([root, np.append(np.zeros(len(covariance)), np.sqrt(_INTERCEPT))])
+    design = np.column_stack([features, np.ones(len(features))]) @ root
+    inner = design.T @ (design * precision[:, None]) + np.eye(design.shape[1])
+    return np.asarray(root @ np.linalg.solve(inner, root.T))
 
 
 def student_weights(residuals: FloatArray, floor: float = 1e-6) -> FloatArray:

@@ -44,17 +44,23 @@ def kernels(choices: Sequence[Choice]) -> list[FloatArray]:
     labels = list(dict.fromkeys(choice.layer for choice in choices))
     position = np.array([labels.index(choice.layer) for choice in choices], dtype=np.float64)
     distance = np.abs(position[:, None] - position)
-    names = [choice.candidate for choice in choices]
-    same = np.array([[float(a == b) for b in names] for a in names])
+    names = list(dict.fromkeys(choice.candidate for choice in choices))
+    of = np.array([names.index(choice.candidate) for choice in choices])  # most names occur in many layers
+    same = np.eye(len(names))[np.ix_(of, of)]
     near, far = np.exp(-distance / _NEAR), np.exp(-distance / _FAR)
-    found = [np.eye(len(names)), same, same * near, same * far]
-    named = _named(names)
+    found = [np.eye(len(choices)), same, same * near, same * far]
+    named = _named(names)[np.ix_(of, of)]
     if not np.array_equal(named, same):
         found += [named, named * near, named * (distance == 0)]
-    sized = _sized(names)
+    sized = _sized(names)[np.ix_(of, of)]
     if sized.any():
         found += [sized, sized * near, sized * far, sized * (distance == 0)]
     return found
+
+
+def residual_prior(choices: Sequence[Choice]) -> FloatArray:
+    """Sum of the kernels over `m` choices, each scaled to a mean variance of 1, shape (m, m)."""
+    return np.asarray(sum(kernel / np.mean(np.diag(kernel)) for kernel in kernels(choices)))
 
 
 def _named(names: Sequence[str]) -> FloatArray:

@@ -2,42 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
+from ...errors import InputError
 from ..architectures_file import Measurements
 from ..arrays import FloatArray
 from ..costs import SpaceCosts
-from .fit import LEAST_NETWORKS, Encoding, left_out_error
-from .similarity import kernels
+from ..counts import Counts
+from .blend import random_spread
+from .encoding import Encoding
+from .fit import LEAST_NETWORKS, known_quantities, left_out_error
+from .similarity import residual_prior
 
 _POOL = 2000
+_NOISE = 1.0  # variance of a measurement, in units of the prior variance of one quantity over random networks
+_RESIDUAL = 0.3  # variance of the residual in the same unit
+_LEVEL = 10.0  # variance of the latency that all networks share, in the same unit: practically free
 
 
 def suggest(
-    candidates: dict[str, tuple[str, ...]], count: int, measured: Measurements | None = None, seed: int = 0
+    candidates: Mapping[str, Sequence[str]],
+    count: int,
+    measured: Measurements | None = None,
+    seed: int = 0,
+    *,
+    basis: Sequence[SpaceCosts] = (),
+    counts: Counts | None = None,
+    pool: Mapping[str, np.ndarray[Any, Any]] | None = None,
 ) -> list[dict[str, str]]:
     """Choose the networks whose latencies would be most informative about the costs of candidates.
 
-    The networks are chosen greedily from a random pool. Each step takes the network with the largest posterior variance
-    of its latency, given the measured networks and those already chosen, under the prior of `similarity.py`. For a
-    Gaussian prior this is the network with the largest information gain (MacKay 1992).
+    The networks are chosen greedily from a pool. Each step takes the network with the largest posterior variance of its
+    latency, given the measured networks and those already chosen. For a Gaussian prior this is the network with the
+    largest information gain (MacKay 1992). With basis tables or counts, the prior is that of `blend.py`: a combination
+    of these quantities, each with the same variance over random networks, and a smaller residual. Without them, it is
+    that of `similarity.py`.
 
     Args:
         candidates: Candidate names of each layer, by layer label.
         count: Number of networks to choose.
         measured: Networks that are already measured.
         seed: Seed of the random pool.
+        basis: Tables of other devices applied to the space.
+        counts: What each candidate computes.
+        pool: Names of the candidates of the networks to choose from, by layer label. Default: 2,000 random networks.
 
     Returns:
         Chosen networks, each as candidate names by layer label.
+
+    Raises:
+        InputError: The pool has fewer networks than are to be chosen, or the counts lack a candidate.
     """
     encoding = Encoding(candidates)
-    generator = np.random.default_rng(seed)
-    pool = {k: generator.choice(np.array(names), max(_POOL, 10 * count)) for k, names in candidates.items()}
+    if pool is None:
+        generator = np.random.default_rng(seed)
+        pool = {k: generator.choice(np.array(names), max(_POOL, 10 * count)) for k, names in candidates.items()}
     features = encoding.features(pool)
-    prior = sum(kernel / np.mean(np.diag(kernel)) for kernel in kernels(encoding.choices))
+    if count > len(features):
+        raise InputError(f"{count} networks were asked for, but there are only {len(features)} to choose from")
+    prior, noise = _prior(encoding, features, basis, counts)
     covariance: FloatArray = np.asarray(features @ prior @ features.T)
-    noise = 0.01 * float(np.mean(np.diag(covariance)))
     if measured is not None:
         known = encoding.features(measured.layers)
         cross = features @ prior @ known.T
@@ -54,8 +81,31 @@ def suggest(
     return [{label: str(column[i]) for label, column in pool.items()} for i in taken]
 
 
+def _prior(
+    encoding: Encoding, features: FloatArray, basis: Sequence[SpaceCosts], counts: Counts | None
+) -> tuple[FloatArray, float]:
+    """Return the prior covariance of the costs, shape (m, m), and the variance of the noise."""
+    prior = residual_prior(encoding.choices)
+    if not basis and counts is None:
+        return prior, 0.01 * float(np.mean(np.einsum("ij,jk,ik->i", features, prior, features)))
+    spread = encoding.covariance()
+    known = known_quantities(encoding, basis, counts)
+    # Each layer carries an equal part of what is fixed, because every network has one of its candidates.
+    layers = len(encoding.candidates)
+    values = known.of_choices + known.fixed / layers
+    sizes, used = random_spread(values, spread)
+    scaled = values[:, used] / sizes[used]
+    level = np.full(prior.shape, _LEVEL / layers**2)
+    return scaled @ scaled.T + _RESIDUAL / float(np.sum(spread * prior)) * prior + level, _NOISE
+
+
 def learning_curve(
-    measurements: Measurements, encoding: Encoding, basis: list[SpaceCosts], repeats: int = 3
+    measurements: Measurements,
+    encoding: Encoding,
+    basis: Sequence[SpaceCosts],
+    repeats: int = 3,
+    *,
+    counts: Counts | None = None,
 ) -> list[tuple[int, float]]:
     """Compute the cross-validated error with half of the measurements and with all of them.
 
@@ -64,6 +114,7 @@ def learning_curve(
         encoding: Encoding of the candidates.
         basis: Basis tables applied to the space of the measurements.
         repeats: Number of random halves over which the error is averaged.
+        counts: What each candidate computes.
 
     Returns:
         Pairs of the number of networks and their mean relative error. The half is omitted if it is too small for a fit.
@@ -74,10 +125,11 @@ def learning_curve(
     half = n // 2
     if half >= LEAST_NETWORKS:
         errors = [
-            left_out_error(measurements.rows(generator.permutation(n)[:half]), encoding, basis) for _ in range(repeats)
+            left_out_error(measurements.rows(generator.permutation(n)[:half]), encoding, basis, counts)
+            for _ in range(repeats)
         ]
         found.append((half, float(np.mean(errors))))
-    found.append((n, left_out_error(measurements, encoding, basis)))
+    found.append((n, left_out_error(measurements, encoding, basis, counts)))
     return found
 
 

@@ -1,0 +1,136 @@
+"""Counts of NNI's model spaces, compared with counts by hand and with PyTorch's counts on frozen networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nni
+import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
+import numpy as np
+import pytest
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nni_proxyless import MobileNetV2Space
+from nni_proxyless.errors import SpaceError
+from nni_proxyless.latency import Choice
+from nni_proxyless.latency.counts import Counts, counts_of_space
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.nni_spaces import space_counts
+from nni_proxyless.nni_spaces.space_counts import counts_of_model_space, counts_of_module
+from tests.nni_spaces.test_profiler import Small, samples
+
+
+class Plain(ModelSpace):
+    """Space of a layer of three candidates, one of which computes nothing, and of a block that may be left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = MutableConv2d(3, 8, 3, padding=1, bias=False)
+        self.layer = LayerChoice(
+            {
+                "depthwise": nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False),
+                "grouped": nn.Conv2d(8, 8, 1, groups=2, bias=False),
+                "skip": nn.Identity(),
+            },
+            label="layer",
+        )
+        self.block = LayerChoice(
+            [nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Linear(6, 6)), nn.Identity()],
+            label="block",
+        )
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = MutableLinear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.block(self.layer(self.stem(x)))).flatten(1))
+
+
+def named(counts: Counts, choice: Choice) -> dict[str, float]:
+    return {name: value for name, value in zip(counts.columns, counts.values[choice], strict=True) if value}
+
+
+def total(counts: Counts, sample: dict[str, Any]) -> dict[str, float]:
+    rows = [counts.values[Choice(label, str(name))] for label, name in sample.items()]
+    return dict(zip(counts.columns, np.sum([counts.fixed, *rows], axis=0).tolist(), strict=True))
+
+
+def test_counts_of_candidates_by_hand() -> None:
+    counts = counts_of_model_space(Plain(), (3, 6, 6))
+    common = {"activations": 8 * 36, "convolutions": 1, "blocks": 1}
+    assert named(counts, Choice("layer", "depthwise")) == {**common, "depthwise5_macs": 8 * 25 * 36, "parameters": 200}
+    assert named(counts, Choice("layer", "grouped")) == {**common, "grouped_macs": 8 * 4 * 36, "parameters": 32}
+    assert named(counts, Choice("layer", "skip")) == {}
+    fixed = dict(zip(counts.columns, counts.fixed, strict=True))
+    assert fixed["convolution_macs"] == 3 * 8 * 9 * 36
+    assert fixed["linear_macs"] == 16
+    assert fixed["parameters"] == 3 * 8 * 9 + 18
+    assert fixed["activations"] == 8 * 36 + 2
+
+
+def test_counts_of_networks_are_those_of_pytorch() -> None:
+    space = Plain()
+    counts = counts_of_model_space(space, (3, 6, 6))
+    for sample, network in samples(space, 6):
+        found = total(counts, sample)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network.eval()(torch.zeros(1, 3, 6, 6))
+        macs = sum(value for name, value in found.items() if name.endswith("_macs"))
+        assert macs == pytest.approx(counter.get_total_flops() / 2)
+        assert found["parameters"] == pytest.approx(sum(p.numel() for p in network.parameters()))
+
+
+def test_counts_that_depend_on_two_choices_are_the_best_sum() -> None:
+    """The width of the stem changes the counts of both candidates: the sum has the least squared error of all sums."""
+    space = Small()
+    counts = counts_of_model_space(space, (3, 8, 8))
+    assert set(counts.candidates) == {"width", "layer", "depth"}
+    assert all(value >= 0 for row in counts.values.values() for value in row)
+    rows, exact = [], []
+    for width in (4, 8):
+        for layer in ("small", "large"):
+            sample = {"width": width, "layer": layer, "depth": 1}
+            network = space.freeze(sample)
+            exact.append(sum(p.numel() for p in network.parameters()))
+            rows.append(total(counts, sample)["parameters"])
+    design = np.array([[1, i, j] for i in (0, 1) for j in (0, 1)])
+    fitted = design @ np.linalg.lstsq(design, np.array(exact), rcond=None)[0]
+    np.testing.assert_allclose(rows, fitted)
+    assert not np.allclose(rows, exact)
+
+
+def test_products_of_matrices_are_counted_beside_layers() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query = nn.Linear(4, 4, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.query(x) @ x.transpose(1, 2)
+
+    found = counts_of_module(Attention(), [torch.zeros(1, 3, 4)])
+    assert found["linear_macs"] == 3 * 16
+    assert found["other_macs"] == 3 * 3 * 4
+    transposed = counts_of_module(nn.ConvTranspose2d(4, 2, 3, 2, bias=False), [torch.zeros(1, 4, 5, 5)])
+    assert transposed["convolution_macs"] == 4 * 2 * 9 * 25
+
+
+def test_a_space_of_this_package_is_counted_by_its_description(tiny_spec: SpaceSpec) -> None:
+    assert counts_of_model_space(MobileNetV2Space(tiny_spec), (1, 8, 8)) == counts_of_space(tiny_spec)
+
+
+def test_modules_that_depend_on_too_much_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space_counts, "_MOST_COMBINATIONS", 3)
+    with pytest.raises(SpaceError, match=r"depends on the choices .* at once, in 4 combinations; at most 3"):
+        counts_of_model_space(Small(), (3, 8, 8))
+
+    class Continuous(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = nni.uniform("rate", 0.0, 1.0)
+            self.add_mutable(self.rate)
+
+    with pytest.raises(SpaceError, match="choice 'rate' is Numerical: only choices among candidates have counts"):
+        counts_of_model_space(Continuous(), (3, 8, 8))
