@@ -21,6 +21,7 @@ from nni_proxyless.nni_bridge.collect import Outcome
 from nni_proxyless.nni_bridge.manager import check_port, start_manager, terminated_like_ctrl_c
 from nni_proxyless.nni_bridge.plan import Plan, check_config, check_results
 from tests.helpers import REPOSITORY, free_port
+from tests.warm import run_warm
 
 
 class FakeExperiment:
@@ -124,19 +125,25 @@ def test_two_runs_at_once_take_different_ports(config: Any) -> None:
     assert len(set(ports)) == 2
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_signals_that_end_processes_act_like_ctrl_c(name: str) -> None:
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
+SIGNALLED = """
+import os, signal
+from nni_proxyless.nni_bridge.manager import terminated_like_ctrl_c
 
-    def wait_for_the_signal() -> None:
+for number in (signal.SIGTERM, signal.SIGHUP):
+    before = signal.getsignal(number)
+    try:
         with terminated_like_ctrl_c():
             os.kill(os.getpid(), number)
             signal.pause()
+    except KeyboardInterrupt:
+        print(f"interrupted by {number.name}", signal.getsignal(number) is before)
+"""
 
-    with pytest.raises(KeyboardInterrupt):
-        wait_for_the_signal()
-    assert signal.getsignal(number) is before
+
+def test_signals_that_end_processes_act_like_ctrl_c(tmp_path: Path) -> None:
+    """They are sent to another process, because OpenVINO leaves an alternate stack for signals that it has freed."""
+    done = run_warm(["python", "-c", SIGNALLED], tmp_path)
+    assert done.stdout.splitlines() == ["interrupted by SIGTERM True", "interrupted by SIGHUP True"], done.stderr
 
 
 def test_nohup_keeps_a_run_alive_when_the_terminal_closes() -> None:
