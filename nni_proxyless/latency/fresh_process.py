@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,10 +24,13 @@ class FreshProcess:
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed by `close`
+        # What a killed process leaves behind, such as the models of the command backend, is removed by `close`.
+        self._folder = tempfile.TemporaryDirectory(prefix="nni-proxyless-")
         command = [sys.executable, "-W", "ignore", "-m", _WORKER]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
-        )
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            env={**os.environ, "TMPDIR": self._folder.name},
+        )  # fmt: skip
         self._message: dict[str, Any] = {}
         self._say(json.dumps(job))
 
@@ -77,3 +81,4 @@ class FreshProcess:
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
+        self._folder.cleanup()

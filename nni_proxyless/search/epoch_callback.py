@@ -124,9 +124,10 @@ class EpochCallback(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the history of an interrupted search.
 
-        The checkpoint of a shared warm-up contains the history of another search, which is ignored.
+        The checkpoint of a shared warm-up contains the history of another search, which is ignored. Any other checkpoint
+        is that of a search with the same recipe (`is_interrupted`).
         """
-        if self.warmup is not None or state["search"] != self._search:
+        if self.warmup is not None:
             return
         self._rows = list(state["rows"])
         self._probabilities = list(state["probabilities"])

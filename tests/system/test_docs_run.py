@@ -51,7 +51,9 @@ SHORTER = (
     (r"^(nni-proxyless latency measure)", r"\1 --accept"),  # other tests run meanwhile
     (r"--space \S+(?= --backend command)", "--space tiny.yml"),
     (r"^(nni-proxyless retrain \S+)", r"\1 epochs=2 warmup_epochs=1"),
-    (r"^(nni-proxyless search quickstart)", r"\1 epochs=2 warmup_epochs=1"),
+    (r"^(nni-proxyless search \S+)", r"\1 epochs=2 warmup_epochs=1 accept_tables=true"),
+    (r"-api sync -t 1\b", "-api sync -niter 5"),
+    (r"(--tool benchmark_app .*)$", r"\1 --networks 2"),
 )
 NEEDS_CUDA = r"--device cuda"
 
@@ -125,6 +127,7 @@ def _furnish(place: Workplace) -> None:
         place.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "accept_tables": True})
     space = {"budget_fraction": {"_type": "choice", "_value": [0.7]}}
     place.change("config.yml", {"searchSpace": space})
+    shutil.copytree(REPOSITORY / "experiments" / "devices", place.folder / "experiments" / "devices")
     _write_programs(place)
     _write_tables(place)
     done = place.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port))
