@@ -307,7 +307,10 @@ def tiny_space(tiny_spec: SpaceSpec, tmp_path: Path) -> str:
     return str(path)
 
 
-def test_measure_show_validate_predict(tiny_space: str, tmp_path: Path, capsys: Any) -> None:
+def test_measure_show_validate_predict(
+    tiny_space: str, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nni_proxyless.latency.validate.PROCESSES", 2)
     table, samples = tmp_path / "t.yml", tmp_path / "raw.csv"
     out = works(
         [
