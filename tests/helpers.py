@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,11 +24,6 @@ from tests.warm import run_warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-
-
-def heed_ctrl_c() -> None:
-    """Enable Ctrl-C in a child process (`preexec_fn`). It is ignored in all processes that a background job starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # The largest network takes twice as long as the smallest one, so that a budget between them survives a busy machine.

@@ -16,7 +16,7 @@ import pytest
 
 from nni_proxyless import Architecture
 from nni_proxyless.search.recipe import STRATEGIES
-from tests.helpers import BIN, Workplace, heed_ctrl_c, read_csv, wait_until
+from tests.helpers import BIN, Workplace, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
 # For the long form of the test, set `NNI_PROXYLESS_KILLS=20`.
@@ -203,7 +203,7 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
         cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True, preexec_fn=heed_ctrl_c,
+        stdout=subprocess.DEVNULL, text=True,
     ) as process:  # fmt: skip
         assert process.stderr is not None
         lines = []
