@@ -84,12 +84,12 @@ def main() -> None:
                         "load": round(load, 1),
                     }
                 )
+                if options.runtimes is not None:  # each line is one run, and stays if a later one is cut off
+                    packages = ("nni-proxyless", "torch", *RUNTIMES.values())
+                    publish("latency_accuracy_runtimes", rows[-1:], packages, LATENCY_RESULTS, append=True)
     name = "latency_accuracy_onnxruntime" if options.only_float32_onnxruntime else "latency_accuracy"
     if options.runtimes is None:
         publish(name, rows, ("nni-proxyless", "torch", "onnxruntime"), LATENCY_RESULTS)
-    else:
-        packages = ("nni-proxyless", "torch", *RUNTIMES.values())
-        publish("latency_accuracy_runtimes", rows, packages, LATENCY_RESULTS, append=True)
 
 
 if __name__ == "__main__":
