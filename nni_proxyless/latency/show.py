@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .costs import SpaceCosts
+from .judgement import findings, verdict
 from .table import LatencyTable
 
 _BAR = 30
 
 
 def describe(table: LatencyTable) -> list[str]:
-    """Describe the device, the backend, the entries and the calibration of a table, one line each."""
+    """Describe the device, backend, entries, calibration and quality of a table, one line each."""
     device, calibration = table.device, table.calibration
     cores = "" if device.cores is None else f", {device.cores} cores"
     settings = [table.dtype] + [
@@ -29,6 +30,10 @@ def describe(table: LatencyTable) -> list[str]:
         )
     elif table.unit == "ms":
         lines.append("networks not calibrated: the plain sum of operators")
+    if table.unit == "ms" and table.backend != "published":
+        found = findings(table)
+        reasons = "; ".join(finding.text for finding in found)
+        lines.append(f"quality  {verdict(table).name.lower()}{f': {reasons}' if reasons else ''}")
     return lines
 
 

@@ -124,8 +124,8 @@ class EpochCallback(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the history of an interrupted search.
 
-        The checkpoint of a shared warm-up contains the history of another search, which is ignored. Any other checkpoint
-        is that of a search with the same recipe (`is_interrupted`).
+        The checkpoint of a shared warm-up contains the history of another search, which is ignored. Any other
+        checkpoint is that of a search with the same recipe (`is_interrupted`).
         """
         if self.warmup is not None:
             return

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from nni_proxyless.errors import InputError, LatencyTableError
-from nni_proxyless.latency import LatencyTable, OperatorCost, random_architecture
+from nni_proxyless.latency import Calibration, LatencyTable, OperatorCost, random_architecture
 from nni_proxyless.latency.compare import compare
 from nni_proxyless.latency.published import import_table
 from nni_proxyless.latency.show import describe, layer_bars, most_expensive
@@ -106,6 +106,9 @@ def test_comparison_by_hand(tiny_table: LatencyTable) -> None:
 
 def test_what_is_shown(tiny_table: LatencyTable, tiny_spec: SpaceSpec) -> None:
     text = "\n".join(describe(tiny_table))
+    assert "quality  good" in text
+    bad = replace(tiny_table, calibration=Calibration(1.0, 0.0, 12, 0.71))
+    assert "quality  bad: it misses 12 measured networks by 71.0 % on average" in describe(bad)
     assert "made up: none, 1 cores" in text
     assert "2 x sum +0.5 ms, by 8 whole networks, mean error 1.0 %" in text
     bars = layer_bars(tiny_table.costs(tiny_spec))
