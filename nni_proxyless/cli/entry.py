@@ -222,6 +222,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _decode(options: argparse.Namespace) -> int:
     from ..decoding.checkpoint import SearchCheckpoint, write_fronts
+    from ..latency.judgement import load_judged
     from ..latency.table import LatencyTable
 
     if options.front and not options.table:
@@ -233,7 +234,7 @@ def _decode(options: argparse.Namespace) -> int:
     for path in options.table:
         if path.stem in tables:
             raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
-        tables[path.stem] = LatencyTable.load(path)
+        tables[path.stem] = load_judged(path)
     named: dict[str, LatencyTable | None] = {**tables} if tables else {"architecture": None}
     if options.finalists is None:
         decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}

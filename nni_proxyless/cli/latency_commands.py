@@ -90,12 +90,12 @@ def run_list(options: argparse.Namespace) -> int:
     found = kept_tables()
     if options.remeasure:
         for one in found:
-            if one.described:
+            if (reason := one.not_measurable) is None:
                 with progress_bar(f"measuring {one.path.name}") as step:
                     said = remeasure(one, progress=step)
                 _say(f"{one.path.name}: {said}")
             else:
-                _say(f"{one.path.name}: not measured, because it does not say for which space it was measured")
+                _say(f"{one.path.name}: not measured, because {reason}")
         found = kept_tables()
     _say(*listing(found))
     for one in found:
@@ -181,10 +181,10 @@ def run_import(options: argparse.Namespace) -> int:
 
 
 def run_compare(options: argparse.Namespace) -> int:
-    from ..latency import LatencyTable
     from ..latency.compare import compare
+    from ..latency.judgement import load_judged
 
-    first, second = LatencyTable.load(options.first), LatencyTable.load(options.second)
+    first, second = load_judged(options.first), load_judged(options.second)
     found = compare(first, second)
     _say(
         f"first:  {first.device.name}, {first.backend} ({first.unit}); {found.only_first} entries the second lacks",

@@ -133,11 +133,11 @@ def _check_layers(layers: Mapping[str, Any], spec: SpaceSpec) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from ..latency import LatencyTable
     from ..latency.architectures_file import read_architectures
+    from ..latency.judgement import load_judged
     from ..latency.predict import costs_of, predict, predict_std, space_of, write_predictions
 
-    table = LatencyTable.load(options.table)
+    table = load_judged(options.table)
     costs = costs_of(
         table, None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
     )

@@ -148,12 +148,12 @@ def _export(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     from ..deploy.describe import describe, differences
-    from ..latency import LatencyTable
+    from ..latency.judgement import load_judged
 
     architecture = _architecture(options.architecture)
     file = _architecture_file(options.architecture)
     path = options.table or (file.parent / results_folder.LATENCY_TABLE if file is not None else None)
-    table = LatencyTable.load(path) if path is not None and (options.table or path.is_file()) else None
+    table = load_judged(path) if path is not None and (options.table or path.is_file()) else None
     lines = describe(architecture, table)
     if options.against:
         lines += ["", *differences(architecture, _architecture(options.against, architecture.spec))]

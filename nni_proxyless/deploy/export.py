@@ -24,6 +24,7 @@ from ..errors import InputError, RunError, unknown_name
 from ..files import write_json
 from ..latency import LatencyTable, this_device
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
+from ..latency.judgement import load_judged
 from ..latency.validate import comparable_level, usable_backend
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
@@ -142,7 +143,7 @@ def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]
         LatencyTableError: A file is not a valid latency table.
     """
     if paths:
-        return [LatencyTable.load(path) for path in paths]
+        return [load_judged(path) for path in paths]
     folder = architecture.resolve().parent
     places = (folder.glob(results_folder.LATENCY_TABLE), folder.parent.glob(results_folder.LATENCY_TABLE))
     near = [path for place in places for path in place]
@@ -150,7 +151,7 @@ def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]
     around = sorted(base.glob(f"*/{results_folder.LATENCY_TABLE}"))
     if near:
         around += sorted(base.parent.glob(f"*/{glob.escape(near[0].parent.name)}/{results_folder.LATENCY_TABLE}"))
-    return [LatencyTable.load(path) for path in dict.fromkeys((*near, *around))]
+    return [load_judged(path) for path in dict.fromkeys((*near, *around))]
 
 
 def _spread(available: int, count: int) -> list[int]:

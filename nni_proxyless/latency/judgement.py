@@ -6,7 +6,9 @@ it. The bounds below and docs/latency.md say where the limits lie.
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from .arrays import spearman
 from .quality import Quality
 from .table import LatencyTable
 
+_log = logging.getLogger(__name__)
 # Relative errors and relative spreads up to which a table is good, and from which it is bad.
 GOOD_UP_TO, BAD_FROM = 0.05, 0.15
 # Rank correlation of predicted and measured latencies below which a table is doubtful or bad.
@@ -105,6 +108,18 @@ def advice(table: LatencyTable) -> str:
     return "; ".join([*tried, "or time whole networks and use `nni-proxyless latency fit`"])
 
 
+def load_judged(path: str | os.PathLike[str]) -> LatencyTable:
+    """Load a table, and log a warning if it is not good.
+
+    Raises:
+        LatencyTableError: The file cannot be read, has another schema, or contains invalid values.
+    """
+    table = LatencyTable.load(path)
+    for text in warnings_of(table):
+        _log.warning("%s: %s", path, text)
+    return table
+
+
 def is_worse(table: LatencyTable, other: LatencyTable) -> bool:
     """Whether a table is worse than another: by its verdict, or, if neither is good, by its error on networks."""
 
@@ -165,7 +180,9 @@ def _of_calibration(table: LatencyTable) -> list[Finding]:
     if quality.rank_correlation is not None:
         text = f"it ranks measured networks with a correlation of only {quality.rank_correlation:.2f}"
         grade = _grade(-quality.rank_correlation, -RANK_DOUBTFUL, -RANK_BAD)
-        if (calibration.mean_relative_error or 0.0) <= GOOD_UP_TO:
+        if table.backend == "fit":  # of ten or twenty networks left out, so the order says less
+            grade = Verdict.DOUBTFUL if quality.rank_correlation < RANK_BAD else Verdict.GOOD
+        elif (calibration.mean_relative_error or 0.0) <= GOOD_UP_TO:
             grade = min(grade, Verdict.DOUBTFUL)  # the networks of the space differ by little more than the noise
         found.append(Finding(grade, text, noise=True))
     return _kept(*found)

@@ -16,6 +16,7 @@ from .architectures_file import ArchitectureFile
 from .arrays import FloatArray
 from .costs import SpaceCosts
 from .doubtful import uncertainty_of
+from .judgement import load_judged
 from .table import COST_KEYS, LatencyTable
 
 
@@ -141,7 +142,7 @@ def load_tables(paths: list[Path]) -> list[LatencyTable]:
     Raises:
         LatencyTableError: A file is not a valid table (the message names the file), or the tables have different units.
     """
-    tables = [LatencyTable.load(path) for path in paths]
+    tables = [load_judged(path) for path in paths]
     units = {table.unit for table in tables}
     if len(units) > 1:
         raise LatencyTableError(f"the tables are of different units: {', '.join(sorted(units))}")

@@ -203,7 +203,8 @@ def usable_backend(
 ) -> tuple[Backend, LatencyTable | None]:
     """Create the backend of the first table that was measured with one of these backends.
 
-    Tables of backends that are not installed are passed over, because they may come from another machine.
+    Tables of other devices are passed over, also those of backends that are not installed: what they predict cannot be
+    compared with a measurement on this machine. So are tables of several images at a time.
 
     Args:
         tables: Latency tables.
@@ -218,9 +219,12 @@ def usable_backend(
         MissingDependencyError: There is no such table, and the first backend is not installed.
     """
     for table in tables:
-        if table.backend in names and (table.dtype, table.device_type) == (dtype, None):
+        same = (table.dtype, table.device_type, table.batch or 1) == (dtype, None, 1)
+        if table.backend in names and same:
             with contextlib.suppress(MissingDependencyError):
-                return table_backend(table), table
+                backend = table_backend(table)
+                if backend.device == table.device:
+                    return backend, table
     return make_backend(names[0], **({"dtype": dtype} if names[0] in _WITH_DTYPE else {})), None
 
 

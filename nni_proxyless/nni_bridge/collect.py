@@ -152,7 +152,10 @@ def summary_rows(outcomes: list[Outcome]) -> list[dict[str, str]]:
 
 def _table_quality(path: Path) -> str:
     """The verdict on the latency table of a search, in lower case; empty for a retraining, which has none."""
-    return verdict(LatencyTable.load(path)).name.lower() if path.is_file() else ""
+    if not path.is_file():
+        return ""
+    table = LatencyTable.load(path)
+    return "not judged" if table.backend == "published" else verdict(table).name.lower()
 
 
 def _layers(found: Architecture) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,9 +13,12 @@ from nni.nas.profiler import ExpressionProfiler
 from ..errors import LatencyTableError, MissingOperatorError, SpaceError
 from ..latency.costs import SpaceCosts
 from ..latency.entries import ModuleCall
+from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
 from ..supernet.space import describe_space, layer_choices
 from .space_walk import walk
+
+_log = logging.getLogger(__name__)
 
 
 class LatencyProfiler(ExpressionProfiler):
@@ -44,6 +48,9 @@ class LatencyProfiler(ExpressionProfiler):
 
     def __init__(self, model_space: ModelSpace, table: LatencyTable) -> None:
         super().__init__(model_space)
+        if table.calibration.networks:  # otherwise a part of a measurement, which judges its table at the end
+            for text in warnings_of(table):
+                _log.warning(text)
         spec = describe_space(model_space)
         if spec is not None:
             self.expression = _of_layers(table.costs(spec), layer_choices(spec))

@@ -82,6 +82,8 @@ def measure_model_space(
             input_shape=tuple(input_shape),
         )  # fmt: skip
         if calibration_networks == 0 or backend.exact:
+            for text in warnings_of(table):
+                _log.warning(text)
             return table
         drawn = [_network(model_space, generator, backend, input_shape) for _ in range(calibration_networks)]
         networks = {f"network {i}": load for i, (_, load) in enumerate(drawn)}

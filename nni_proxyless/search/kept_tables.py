@@ -6,9 +6,12 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import LatencyTableError, RunError
+import filelock
+
+from ..errors import InputError, LatencyTableError, RunError
 from ..files import aligned, read_mapping
 from ..latency.backends.by_name import make_backend
+from ..latency.device import this_device
 from ..latency.isolated import measure_table_isolated
 from ..latency.judgement import Verdict, is_worse, verdict, warnings_of
 from ..latency.sampling import Progress
@@ -25,12 +28,21 @@ class KeptTable:
     Attributes:
         path: File of the table.
         table: Table; `None` if the file cannot be read.
-        described: Whether it is known how to measure the table anew. Version 0.1 did not write that down.
     """
 
     path: Path
     table: LatencyTable | None
-    described: bool
+
+    @property
+    def not_measurable(self) -> str | None:
+        """Why the table cannot be measured anew; `None` if it can."""
+        if self.table is None:
+            return "its file cannot be read: delete it"
+        if self.table.backend != "command" and self.table.device != this_device():
+            return "it is of another machine"
+        if not described_by(self.path).is_file():
+            return "version 0.1 did not write down its space"
+        return None
 
 
 def kept_tables() -> list[KeptTable]:
@@ -41,7 +53,7 @@ def kept_tables() -> list[KeptTable]:
             table: LatencyTable | None = LatencyTable.load(path)
         except LatencyTableError:
             table = None
-        found.append(KeptTable(path, table, table is not None and described_by(path).is_file()))
+        found.append(KeptTable(path, table))
     return found
 
 
@@ -84,25 +96,25 @@ def remeasure(one: KeptTable, *, progress: Progress | None = None) -> str:
     """Measure a table anew, and replace it unless the new one is bad, or worse.
 
     Args:
-        one: Table whose space and backend are known (`KeptTable.described`).
+        one: Table that can be measured (`KeptTable.not_measurable`).
         progress: Progress callback of the measurement; see `measure_table_isolated`.
 
     Returns:
         What became of the table, in words.
 
-    Raises:
-        LatencyTableError: The description of the measurement cannot be read.
-        InputError: The backend needs a package that is not installed.
     """
-    content = read_mapping(described_by(one.path), "description of a measurement", LatencyTableError)
     assert one.table is not None
-    try:
-        table = measure_table_isolated(
-            SpaceSpec.from_dict(content["space"]), make_backend(**content["backend"]), progress=progress
-        )
-    except RunError as reason:
-        return f"the old table is kept, because {reason}"
-    if verdict(table) is Verdict.BAD or is_worse(table, one.table):
-        return f"the old table is kept, because {warnings_of(table)[0]}"
-    table.save(one.path)
-    return "measured"
+    with filelock.FileLock(f"{one.path}.lock"):
+        try:
+            content = read_mapping(described_by(one.path), "description of a measurement", LatencyTableError)
+            if not {"space", "backend"} <= content.keys():
+                raise LatencyTableError(f"{described_by(one.path)} lacks 'space' or 'backend'")
+            table = measure_table_isolated(
+                SpaceSpec.from_dict(content["space"]), make_backend(**content["backend"]), progress=progress
+            )
+        except (InputError, RunError) as reason:
+            return f"the old table is kept: {reason}"
+        if verdict(table) is Verdict.BAD or is_worse(table, one.table):
+            return f"the old table is kept: {warnings_of(table)[0]}"
+        table.save(one.path)
+        return "measured"

@@ -130,8 +130,8 @@ class Recipe(Settings, ArchSettings):
     """Whether network and images use the memory format channels_last. Default: on the CPU only."""
 
     targets: dict[str, Any] = Field(default_factory=dict)
-    """Hardware targets by name: `{backend: …}` for a target that is measured on this machine, or `{table: file}` for
-    one with a latency table."""
+    """Hardware targets by name: `{backend: …}` for a target that is measured, `{table: file}` for one with a latency
+    table, or both: the table predicts, and the backend measures the networks that are found."""
 
     @model_validator(mode="after")
     def _check_recipe(self) -> Recipe:

@@ -58,7 +58,7 @@ class Target:
 
         Raises:
             RecipeError: The name could lead out of a folder, the description is no mapping, a key is unknown, a path is
-                not a string, or not exactly one of table and backend is given.
+                not a string, neither table nor backend is given, or a setting of the backend is given without it.
         """
         check_name(name, "the name of a target", RecipeError)
         if not isinstance(content, Mapping):
@@ -110,6 +110,11 @@ class Target:
             InputError: There is no such backend, or it needs a package that is not installed.
             RunError: The measurement failed, or the measured table is bad.
         """
+        backend = self.make_backend()
+        if backend is not None and backend.unit != "ms":
+            raise RecipeError(
+                f"target '{self.name}': backend {backend.name} counts {backend.unit}, and a target needs ms"
+            )
         if self.table is not None:
             table = LatencyTable.load(self.table)
             if table.unit != "ms":
@@ -119,16 +124,11 @@ class Target:
             if not accept and not (table.quality and table.quality.accepted):
                 self._refuse_bad(table, LatencyTableError)
             return table
-        backend = self.make_backend()
         assert backend is not None
-        if backend.unit != "ms":
-            raise RecipeError(
-                f"target '{self.name}': backend {backend.name} counts {backend.unit}, and a target needs ms"
-            )
         path = self.kept_table(spec, backend)
         path.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{path}.lock"):  # a second trial must not disturb the measurement, so it waits
-            kept = LatencyTable.load(path) if path.exists() else None
+            kept = read_kept(path)
             if kept is not None and not remeasure and (accept or verdict(kept) is not Verdict.BAD):
                 _log.info("target %s: table of %s from %s", self.name, kept.date, path)
                 return kept
@@ -179,6 +179,17 @@ class Target:
             return None
         level = None if table is None else comparable_level(table, backend, architecture.require_spec())
         return measure_isolated(architecture, backend, reference_ms=level)
+
+
+def read_kept(path: Path) -> LatencyTable | None:
+    """Read a kept table; `None` if there is none, or if its file cannot be read, which is logged."""
+    if not path.exists():
+        return None
+    try:
+        return LatencyTable.load(path)
+    except LatencyTableError as reason:
+        _log.warning("%s; the table is measured anew", reason)
+        return None
 
 
 def described_by(path: Path) -> Path:

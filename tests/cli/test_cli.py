@@ -15,7 +15,7 @@ import yaml
 
 from nni_proxyless import LatencyTable
 from nni_proxyless.cli.entry import main
-from nni_proxyless.latency import Calibration
+from nni_proxyless.latency import Calibration, this_device
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search import kept_tables, targets
 from nni_proxyless.search.targets import Target
@@ -238,7 +238,7 @@ def test_kept_tables_are_listed_and_measured_anew(
 
     assert listed().startswith("no tables in ")
     target = Target("here", backend="torch")
-    table = replace(table_of(tiny_spec), calibration=Calibration(1.0, 0.0, 12, 0.08))
+    table = replace(table_of(tiny_spec), calibration=Calibration(1.0, 0.0, 12, 0.08), device=this_device())
     monkeypatch.setattr(targets, "measure_table_isolated", lambda *_, **__: table)
     target.latency_table(tiny_spec)
     (tmp_path / "tables" / "broken.yml").write_text("schema: something else")
@@ -256,14 +256,36 @@ def test_kept_tables_are_listed_and_measured_anew(
         ),
     )
     told = listed("--remeasure")
-    assert "broken.yml: not measured" in told
+    assert "broken.yml: not measured, because its file cannot be read" in told
     assert ".yml: measured" in told
     assert any(row.startswith("tiny torch ") and " good " in row for row in told.splitlines())
     worse = replace(table, calibration=Calibration(1.0, 0.0, 12, 0.6))
     monkeypatch.setattr(kept_tables, "measure_table_isolated", lambda *_, **__: worse)
     told = listed("--remeasure")
-    assert "the old table is kept, because the latency table of made up (torch) is bad: it misses" in told
+    assert f"the old table is kept: the latency table of {this_device().name} (torch) is bad: it misses" in told
     assert any(row.startswith("tiny torch ") and " good " in row for row in told.splitlines())
+
+
+def test_tables_of_another_machine_or_an_unknown_space_are_not_measured_anew(
+    tiny_table: LatencyTable, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(tmp_path))
+    folder = tmp_path / "tables"
+    tiny_table.save(folder / "elsewhere.yml")
+    here = replace(tiny_table, device=this_device())
+    for name, described in (("old", None), ("empty", "{}"), ("gone", '{"space": {}, "backend": {"name": "tpu"}}')):
+        here.save(folder / f"{name}.yml")
+        if described is not None:
+            (folder / f"{name}.json").write_text(described)
+    monkeypatch.setattr(kept_tables, "measure_table_isolated", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as exit_:
+        main(["latency", "list", "--remeasure"])
+    assert exit_.value.code == 0
+    told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ".yml: " in line)
+    assert told["elsewhere.yml"] == "not measured, because it is of another machine"
+    assert told["old.yml"] == "not measured, because version 0.1 did not write down its space"
+    assert "lacks 'space' or 'backend'" in told["empty.yml"]
+    assert told["gone.yml"].startswith("the old table is kept: ")
 
 
 def test_command_line_mistakes(capsys: Any) -> None:

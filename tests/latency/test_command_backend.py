@@ -169,6 +169,24 @@ def test_what_goes_wrong_is_said(said: str, message: str, tmp_path: Path) -> Non
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("said", "pattern", "message"),
+    [
+        ("echo 12.5", "([0-9.]*)$", None),
+        ("echo", "([0-9.]*)$", "it printed nothing"),
+        ("echo 80.0 FPS", "([0-9.]+) FPS", "what stands beside it is no unit of time"),
+        ("echo '9.75 (MB)'", "([0-9.]+)", "what stands beside it is no unit of time"),
+    ],
+)
+def test_patterns_that_find_nothing_or_no_time(said: str, pattern: str, message: str | None, tmp_path: Path) -> None:
+    backend = command(said, pattern=pattern)
+    if message is None:
+        assert backend.run(tmp_path / "m") == 12.5
+        return
+    with pytest.raises(RunError, match=message):
+        backend.run(tmp_path / "m")
+
+
 def test_a_command_that_hangs_is_stopped_with_its_children(tmp_path: Path) -> None:
     mark = tmp_path / "child"
     start = time.monotonic()

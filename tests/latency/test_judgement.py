@@ -30,6 +30,7 @@ from nni_proxyless.latency import (
     isolated,
     make_backend,
     measure_table,
+    this_device,
 )
 from nni_proxyless.latency.backends.base import Workload
 from nni_proxyless.latency.difference import difference_warning, relative_error
@@ -38,6 +39,7 @@ from nni_proxyless.latency.judgement import (
     Verdict,
     findings,
     is_worse,
+    load_judged,
     process_spread,
     verdict,
     warnings_of,
@@ -46,6 +48,7 @@ from nni_proxyless.latency.judgement import (
 from nni_proxyless.latency.machine_load import LoadMeter
 from nni_proxyless.latency.quality import Quality
 from nni_proxyless.latency.random_architectures import draw_architectures
+from nni_proxyless.latency.validate import usable_backend
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.targets import Target
 from tests.helpers import table_of
@@ -349,3 +352,30 @@ def test_entries_of_layers_are_judged_by_their_error_only() -> None:
     operators = {Choice("layer", name): OperatorCost(1.0) for name in ("a", "b", "c", "d")}
     table = replace(table_of(SPEC), operators=operators, backend="fit", calibration=Calibration(1.0, 9.0, 20, 0.03))
     assert verdict(table) is Verdict.GOOD
+    chance = replace(table, quality=Quality(rank_correlation=-0.23))
+    assert verdict(chance) is Verdict.DOUBTFUL
+    assert "it ranks measured networks with a correlation of only -0.23" in warnings_of(chance)[0]
+    assert verdict(replace(table, quality=Quality(rank_correlation=0.6))) is Verdict.GOOD
+
+
+def test_a_table_of_another_device_or_of_several_images_predicts_no_export() -> None:
+    here = replace(table_of(SPEC), device=this_device())
+    assert usable_backend([here], ["torch"], "float32")[1] == here
+    for other in (
+        table_of(SPEC),
+        replace(here, batch=8),
+        replace(here, device_type="cuda"),
+        replace(here, dtype="int8"),
+    ):
+        backend, found = usable_backend([other], ["torch"], "float32")
+        assert found is None
+        assert (backend.name, backend.batch) == ("torch", 1)
+
+
+def test_loading_a_bad_table_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = with_error(0.71).save(tmp_path / "bad.yml")
+    with caplog.at_level("WARNING", logger="nni_proxyless"):
+        assert load_judged(path) == with_error(0.71)
+        load_judged(with_error(0.01).save(tmp_path / "good.yml"))
+    (told,) = caplog.messages
+    assert told.startswith(f"{path}: the latency table of made up (torch) is bad: it misses 12 measured networks by 71")

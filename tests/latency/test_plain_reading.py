@@ -291,3 +291,22 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except RunError as error:
         said = str(error)
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("line", ["Latency: 12 500 us", "12 345.6 us", "took 1 234,5 us", "latency 1 234 567 ns"])
+def test_a_space_before_three_digits_is_ambiguous(line: str) -> None:
+    with pytest.raises(RunError, match="may separate thousands or two numbers"):
+        read_plain(line, "", None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "80.0 (fps)", "Average: 80.0 [FPS]", "FPS (avg)= 80.0", "fps(mean): 80.0", "FPS mean 80.0",
+        "Throughput (avg) 80.0", "9.75 (MB)", "50 (%)", "RAM: 9.75", "GFLOPS 3.2",
+    ],
+)  # fmt: skip
+def test_brackets_and_statistics_do_not_hide_what_is_no_latency(line: str) -> None:
+    with pytest.raises(RunError):
+        read_plain(line, "", None)
+    assert read_plain(f"12.5 (ms)\n{line}", "", None).milliseconds == 12.5

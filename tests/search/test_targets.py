@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nni_proxyless.errors import LatencyTableError
+from nni_proxyless.errors import InputError, LatencyTableError
 from nni_proxyless.latency import Backend, LatencyTable, random_architecture
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
@@ -63,6 +63,33 @@ def test_a_target_may_be_predicted_by_a_table_and_measured_by_a_backend(
     architecture = random_architecture(tiny_spec, random.Random(0))
     assert target.measure(architecture, tiny_table) == 1.5
     assert measured == [("onnxruntime", 2, {"reference_ms": None})]  # the table is of another device
+
+
+@pytest.mark.parametrize(
+    ("backend", "message"),
+    [("onnxruntme", "did you mean 'onnxruntime'"), ("flops", "backend flops counts flops, and a target needs ms")],
+)
+def test_a_backend_beside_a_table_is_checked_before_the_search(
+    backend: str, message: str, tiny_spec: SpaceSpec, tiny_table: LatencyTable, tmp_path: Path
+) -> None:
+    tiny_table.save(tmp_path / "phone.yml")
+    target = Target.parse("phone", {"table": "phone.yml", "backend": backend}, tmp_path)
+    with pytest.raises(InputError, match=message):
+        target.latency_table(tiny_spec)
+
+
+def test_a_damaged_kept_table_is_measured_anew(
+    tiny_spec: SpaceSpec, tiny_table: LatencyTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "measure_table_isolated", lambda *_, **__: tiny_table)
+    target = Target("laptop", backend="torch")
+    backend = target.make_backend()
+    assert backend is not None
+    path = target.kept_table(tiny_spec, backend)
+    path.parent.mkdir(parents=True)
+    path.write_text("schema: nni-proxy")
+    assert target.latency_table(tiny_spec) == tiny_table
+    assert LatencyTable.load(path) == tiny_table
 
 
 def test_targets_are_told_apart_by_their_settings(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from ...errors import InputError, MissingDependencyError, RunError
 from ...network.onnx_file import export_onnx
 from ..device import Device
 from ..protocol import Protocol
-from ..tools.candidates import unit_beside
+from ..tools.candidates import no_time_beside, unit_beside
 from ..tools.plain import read_plain
 from ..tools.quantity import milliseconds_per
 from ..tools.reading import Reading, lines_of, reading, shown
@@ -245,7 +245,7 @@ class CommandBackend(Backend):
         if self.pattern is None:
             return read_plain(output, errors, self.printed_unit)
         for text in (output, errors):
-            found = [match for match in re.finditer(self.pattern, text) if match[1] is not None]
+            found = [match for match in re.finditer(self.pattern, text) if match[1]]
             if found:
                 return self._matched(text, found[-1])
         lines = lines_of(output) or lines_of(errors)
@@ -256,7 +256,11 @@ class CommandBackend(Backend):
         )
 
     def _matched(self, text: str, match: re.Match[str]) -> Reading:
-        """Convert the number that the pattern found."""
+        """Convert the number that the pattern found.
+
+        Raises:
+            RunError: The number has another unit than the setting says, or is a rate, a size or a percentage.
+        """
         beside = unit_beside(text, *match.span(1))
         line = text[text.rfind("\n", 0, match.start(1)) + 1 :].splitlines()[0]
         unit = self.printed_unit or beside or "ms"
@@ -264,6 +268,11 @@ class CommandBackend(Backend):
             raise RunError(
                 f"pattern found '{match[1]}' with the unit {beside} beside it, but unit is {unit}: remove unit, or "
                 f"change pattern; the line was: {shown(line)}"
+            )
+        if beside is None and no_time_beside(text, match.end(1)):
+            raise RunError(
+                f"pattern found '{match[1]}', but what stands beside it is no unit of time: change pattern; the line "
+                f"was: {shown(line)}"
             )
         return reading(match[1].strip(), unit, "found by pattern", line)
 

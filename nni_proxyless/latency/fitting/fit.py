@@ -20,6 +20,8 @@ from ..costs import SpaceCosts
 from ..counts import Counts
 from ..device import Device
 from ..entries import Choice
+from ..judgement import with_verdict
+from ..quality import Quality
 from ..table import Calibration, LatencyTable, OperatorCost
 from .blend import Quantities, blend
 from .checks import common_candidates, unique_name, warnings_of
@@ -133,9 +135,10 @@ def fit_table(
         source=f"fitted to {len(measurements)} whole networks"
         + (f" on a basis of {' and '.join(known)}" if known else ""),
         uncertainty=low_rank(solution.covariance, solution.noise, encoding),
+        quality=Quality(rank_correlation=rank),
     )
     return Fit(
-        table,
+        with_verdict(table),
         error,
         rank,
         len(measurements),

@@ -6,9 +6,13 @@ import math
 import re
 from dataclasses import dataclass
 
+from ...errors import RunError
 from .quantity import NUMBER, UNIT, AmbiguousNumberError, to_number
 from .reading import Reading, reading, shown
 
+# '12 500': a space may separate thousands, or two numbers.
+_SPACED = re.compile(r"(?<![\w.,])[-+]?\d{1,3}(?: \d{3})* $")
+_THREE = re.compile(r"\d{3}(?!\d)")
 # A number does not start or end inside a word, a version, a date, a time of day, a fraction or a list of sizes.
 _TOKEN = re.compile(rf"(?<![\w.])(?<![A-Za-z]-)(?<!\d[-+:/,'])(?P<number>{NUMBER})")
 _CONTINUED = re.compile(r"\.?[^\W\d]|[:/,'.-]\d|\d|-\w")
@@ -32,7 +36,7 @@ _STAMP = re.compile(r"\]\s*\S")
 _COUNTED = r"""(?:[kmgtp]?(?:flops?|macs?|ops?|bytes?|bits?|params?|parameters?|tokens?|inf\w*|ima?ge?s?|frames?
     |samples?|quer\w+|req\w*|its?|iter\w*|runs?|batch\w*|steps?|items?))"""
 _THING_AFTER = re.compile(
-    rf"""\s*(?:%|°|×|per\b|/\s*(?:s\b|sec|{_COUNTED}\b)|{_COUNTED}(?!\w)
+    rf"""\s*[\[(]?\s*(?:%|°|×|per\b|/\s*(?:s\b|sec|{_COUNTED}\b)|{_COUNTED}(?!\w)
     |(?:[kmgt]?i?b|[kmgt]?bits?|[kmgt]?hz|fps|qps|rps|tps|ips|x|th|st|nd|rd|[km]?w|m?j|[cfkv])(?:/s|ps)?(?!\w)
     |(?:times?|loops?|threads?|cores?|rounds?|repeat\w*|repetition\w*|layers?|nodes?|warm-?ups?|epochs?|models?|files?
       |measurements?|percentile|pixels?|degrees?|watts?|volts?|devices?|operators?|outputs?|inputs?)(?!\w))""",
@@ -42,10 +46,11 @@ _THING_BEFORE = re.compile(
     r"""(?:\b|_)(?:fps|qps|throughput|rate|mem\w*|rss|size|bytes|footprint|usage|threads?|cores?|batch\w*|n?iter\w*|runs?
     |count|loops?|version|seed|acc\w*|top-?\d|pid|id|port|exit|code|status|errors?|warnings?|lines?|steps?|epochs?
     |frames?|images?|samples?|flops|macs|param\w*|temp\w*|freq\w*|clock|speed-?up|score|loss|index|energy|power|percent\w*
-    |warm-?up\w*|per\ss\w*|per_s\w*|\w+/s\w*|(?:[kmgt]i?)?b|%)
-    ["')\]]*[\s:=]*(?:is\s+|of\s+|after\s+|in\s+)?[\[(]?$""",
+    |warm-?up\w*|per\ss\w*|per_s\w*|\w+/s\w*|(?:[kmgt]i?)?b|[kmgt]flops?|g?ops|ram|heap|%)
+    (?:\s*[\[(]?(?:avg|average|mean|median|min|max)\b)?["')\]]*[\s:=]*(?:is\s+|of\s+|after\s+|in\s+)?[\[(]?$""",
     re.IGNORECASE | re.VERBOSE,
 )
+_OTHER_UNIT = re.compile(r"\s*[\[(]?\s*(?:%|(?:[fqrti]ps|[kmgt]i?b(?:/s)?|[kmgt]?flops)(?!\w))", re.IGNORECASE)
 # Words before a time that is not the time of a run, if it is the only time in the output.
 _PREPARATION = re.compile(
     r"\b(?:timeout|warm-?up|init\w*|load\w*|compil\w*|build\w*|start-?up|set-?up|first|session)\b", re.IGNORECASE
@@ -158,6 +163,11 @@ def _value(number: str, unit: str | None, default: str | None, before: str, line
         pass  # `reading` raises the error
     except ValueError:
         return None
+    if unit is not None and _SPACED.search(before) and _THREE.match(number):
+        raise RunError(
+            f"the space in '{before.split()[-1]} {number}' may separate thousands or two numbers: print no thousands "
+            f"separator, or set pattern; the line was: {shown(line)}"
+        )
     if unit is not None and _LONG.search(before):
         return Reading(math.nan, "a part of a longer time", f"{number} {unit}", shown(line))
     names = _STATISTIC.findall(before)
@@ -175,6 +185,11 @@ def unit_beside(text: str, start: int, end: int) -> str | None:
     if following:
         return following["unit"]
     return _label_unit(before)
+
+
+def no_time_beside(text: str, end: int) -> bool:
+    """Whether a unit of another kind, such as FPS, MB or %, stands directly after the number that ends at `end`."""
+    return _OTHER_UNIT.match(text[end:].partition("\n")[0]) is not None
 
 
 def _label_unit(before: str) -> str | None:
