@@ -28,7 +28,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from benchmarks.constants import FBNET_DATA, LATENCY_RESULTS
-from benchmarks.latency.latency_fit import BASIS, NEW
+from benchmarks.latency.latency_fit import BASIS, NEW, score_columns
 from benchmarks.results_csv import publish
 from nni_proxyless.latency.architectures_file import Measurements
 from nni_proxyless.latency.arrays import spearman
@@ -130,11 +130,7 @@ def _row(task: str, device: str, method: str, networks: int, scores: list[tuple[
         "device": device,
         "method": method,
         "networks": networks,
-        "draws": len(scores),
-        "spearman": round(float(ranks.mean()), 4),
-        "spearman_std": round(float(ranks.std()), 4),
-        "spearman_worst": round(float(ranks.min()), 4),
-        "mean_error": round(float(errors.mean()), 4),
+        **score_columns(ranks, errors),
         **dict(zip(Z, covered, strict=True)),
     }
 

@@ -29,6 +29,17 @@ BASIS += ("essential_ph_1", "samsung_s7")
 NEW = ("titanx_1", "titanx_32", "titanx_64", "gold_6240")
 
 
+def score_columns(ranks: Any, errors: Any) -> dict[str, Any]:
+    """Summarise the Spearman correlations and mean relative errors of several draws, each of shape (draws,)."""
+    return {
+        "draws": len(ranks),
+        "spearman": round(float(ranks.mean()), 4),
+        "spearman_std": round(float(ranks.std()), 4),
+        "spearman_worst": round(float(ranks.min()), 4),
+        "mean_error": round(float(errors.mean()), 4),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=FBNET_DATA)
@@ -48,11 +59,7 @@ def main() -> None:
             "device": device,
             "method": method,
             "networks": networks,
-            "draws": len(scores),
-            "spearman": round(float(ranks.mean()), 4),
-            "spearman_std": round(float(ranks.std()), 4),
-            "spearman_worst": round(float(ranks.min()), 4),
-            "mean_error": round(float(errors.mean()), 4),
+            **score_columns(ranks, errors),
         }
 
     def score(predicted: Any, test: Measurements) -> tuple[float, float]:
