@@ -170,11 +170,14 @@ def test_an_export_is_measured_with_the_runtime_of_its_table(
     tiny_table: LatencyTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("onnxruntime", "openvino", "mnn", "ncnn")
-    tables = [tiny_table, replace(tiny_table, backend="mnn", threads=2), replace(tiny_table, backend="ncnn")]
-    backend, table = usable_backend(tables, names, "float32")  # the first table is of PyTorch
-    assert (backend.name, backend.threads, table) == ("mnn", 2, tables[1])
+    elsewhere = replace(tiny_table, backend="ncnn")
+    here = replace(tiny_table, device=make_backend("ncnn").device)
+    tables = [here, elsewhere, replace(here, backend="mnn", threads=2), replace(here, backend="ncnn")]
+    # The first table is of PyTorch, the second of another device.
+    backend, table = usable_backend(tables, names, "float32")
+    assert (backend.name, backend.threads, table) == ("mnn", 2, tables[2])
     monkeypatch.setitem(sys.modules, "MNN", None)
-    assert usable_backend(tables, names, "float32")[1] is tables[2]
+    assert usable_backend(tables, names, "float32")[1] is tables[3]
     backend, table = usable_backend(tables, ("onnxruntime", "openvino"), "int8")
     assert (backend.name, backend.dtype, table) == ("onnxruntime", "int8", None)
 
