@@ -80,8 +80,7 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
         InputError: NNI does not accept the config.
         RunError: The manager did not start or stopped answering, or the experiment failed as a whole.
     """
-    # Trials inherit the manager's environment, and their command `nni-proxyless` must be on PATH.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    _put_commands_on_path()
     import requests
     from nni.experiment.config import ExperimentConfig
 
@@ -120,6 +119,11 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
     else:
         experiment.stop()
     return outcomes
+
+
+def _put_commands_on_path() -> None:
+    """Let trials, which inherit the manager's environment, find the command `nni-proxyless` of this installation."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
