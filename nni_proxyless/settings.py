@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 from pydantic_core import ErrorDetails
 
 from .errors import InputError, RecipeError, unknown_name
-from .files import read_mapping
+from .reading import read_mapping, user_path
 
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
@@ -156,7 +156,7 @@ class Settings(CheckedSettings):
 
     def resolve(self, path: str) -> Path:
         """Resolve a path of the recipe, relative to the recipe's folder."""
-        return self.folder / Path(path).expanduser()
+        return self.folder / user_path(path, "file", RecipeError)
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
         """Return the content of a recipe file.

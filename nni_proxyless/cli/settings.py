@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from ..errors import InputError
+from ..errors import InputError, clipped
+from ..parsing import parse_yaml
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -16,13 +15,10 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: A word does not have this form, or its value is not valid YAML.
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     for word in words:
         key, found, value = word.partition("=")
         if not found:
-            raise InputError(f"'{word}' is not of the form key=value")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as reason:
-            raise InputError(f"the value of '{word}' is not YAML") from reason
+            raise InputError(f"'{clipped(word)}' is not of the form key=value")
+        settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
     return settings
