@@ -18,9 +18,12 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError, ProxylessError, RunError
+from ..limits import MOST_FINALISTS
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
+from .messages import one_line
+from .parser import Parser, positive, whole
 
 _log = logging.getLogger("nni_proxyless")
 # Errors while writing that cannot be ruled out by a check beforehand.
@@ -30,21 +33,13 @@ _OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC
 _RESUMED = ("search", "retrain")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports an error in the arguments as one line with exit code 2, as for all other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-        sys.exit(2)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    common = _Parser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
+    parser = Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
     parser.add_argument("--version", action="version", version=f"nni-proxyless {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Any, text: str, example: str, group: Any = commands) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(
@@ -65,7 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
         "nni-proxyless run experiments/quickstart/config.yml",
     )
     run.add_argument("config", help="an nnictl config, or the name of a shipped experiment (quickstart)")
-    run.add_argument("--port", type=int, help="port of NNI's web UI (first free one from 8080)")
+    run.add_argument("--port", type=whole(1, 65535), help="port of NNI's web UI (first free one from 8080)")
     run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
     run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
     run.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
@@ -99,9 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
     decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
-    decode.add_argument("--budget-ms", type=float, help="latency budget in milliseconds")
+    decode.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
     decode.add_argument(
-        "--finalists", type=int, help="compare this many of the likeliest networks with the search's weights and data"
+        "--finalists",
+        type=whole(1, MOST_FINALISTS),
+        help="compare this many of the likeliest networks with the search's weights and data",
     )
     decode.add_argument("--out", type=Path, help="folder for the architecture files, each named like its table")
     decode.add_argument("--front", type=Path, help="CSV file for the fronts of all tables, likelihood against latency")
@@ -131,14 +128,29 @@ def build_parser() -> argparse.ArgumentParser:
         "Check the installation: versions, registry, port, write access, backends, known conflicts.",
         "nni-proxyless doctor",
     )
-    doctor.add_argument("--port", type=int, default=8080, help="port intended for NNI's web UI (8080)")
+    doctor.add_argument("--port", type=whole(1, 65535), default=8080, help="port intended for NNI's web UI (8080)")
 
     latency = commands.add_parser(
         "latency", help="Latency tables of devices.", description="Latency tables of devices."
     )
-    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=_Parser)
+    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=Parser)
     cli_latency.add_commands(tables, command)
     return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. Settings of the form key=value may stand before and after options.
+
+    By itself, argparse takes them only in one place.
+    """
+    parser = build_parser()
+    options, rest = parser.parse_known_args(words)
+    late = [word for word in rest if "=" in word and not word.startswith("-")] if "settings" in options else []
+    if len(late) < len(rest):
+        parser.error(f"unrecognized arguments: {shlex.join(word for word in rest if word not in late)}")
+    if late:
+        options.settings = [*options.settings, *late]
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -148,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words of the command line; those of the process by default.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = build_parser().parse_args(words)
+    options = parse(words)
     with _log_of_a_command():
         sys.exit(_exit_code(options, words))
 
@@ -208,8 +220,6 @@ def _schema(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from ..nni_bridge import doctor
 
-    if not 0 < options.port < 65536:
-        raise InputError(f"port must be from 1 to 65535, got {options.port}")
     findings = doctor.examine(options.port)
     for finding in findings:
         sys.stdout.write(f"{finding}\n")
@@ -263,7 +273,7 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _one_line(command: str, error: object) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"nni-proxyless {command}: error: {' '.join(str(error).split())}\n")
+    sys.stderr.write(one_line(f"nni-proxyless {command}: error", error) + "\n")
     sys.stderr.flush()
 
 

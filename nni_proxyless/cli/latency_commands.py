@@ -39,8 +39,6 @@ def run_measure(options: argparse.Namespace) -> int:
     from ..network.space_spec import SpaceSpec
     from ..progress import progress_bar
 
-    if options.processes is not None and options.processes < 1:
-        raise InputError(f"--processes must be a number from 1, got {options.processes}")
     spec = SpaceSpec.from_yaml(options.space)
     backend = _make_backend(options)
     processes = options.processes or TABLE_PROCESSES

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import results_folder
 from ..errors import InputError
+from .parser import whole
 from .settings import parse_settings
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
@@ -53,7 +54,9 @@ def add_commands(commands: Any, command: Any) -> None:
     export.add_argument("--out", type=Path, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
-    export.add_argument("--images", type=int, default=256, help="number of images to check and calibrate with (256)")
+    export.add_argument(
+        "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
+    )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
 
     show = command(
@@ -112,8 +115,6 @@ def _retrain(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from ..network.architecture import Architecture
 
-    if options.images < 1:
-        raise InputError(f"--images must be a number from 1, got {options.images}")
     file = _architecture_file(options.architecture)
     if file is None:
         raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")

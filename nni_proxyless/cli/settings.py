@@ -16,13 +16,15 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         InputError: A word does not have this form, or its value is not valid YAML.
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     for word in words:
         key, found, value = word.partition("=")
-        if not found:
-            raise InputError(f"'{word}' is not of the form key=value")
+        if not found or not key:
+            raise InputError(f"'{word}' is not of the form key=value, such as epochs=20")
+        if key in settings:
+            raise InputError(f"'{key}' is given twice; give it once")
         try:
             settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as reason:
-            raise InputError(f"the value of '{word}' is not YAML") from reason
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as reason:
+            raise InputError(f"the value of '{word}' is not YAML; put quotes around a text with special characters") from reason
     return settings
