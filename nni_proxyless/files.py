@@ -1,4 +1,4 @@
-"""Safe reading and atomic writing of this package's small files: text, YAML, JSON and CSV."""
+"""Atomic writing of this package's small files: text, YAML, JSON and CSV. `reading.py` reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from .errors import InputError
+from .errors import InputError, NotWrittenError, shown
+from .reading import read_mapping as read_mapping
 
 MOST_CHARACTERS = 100
 _SEPARATORS = "/\\"
@@ -28,8 +29,18 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
 
     Returns:
         Path of the file.
+
+    Raises:
+        NotWrittenError: The file could not be written. An earlier file of this path is as it was.
     """
     target = Path(path)
+    try:
+        return _write_atomically(target, write)
+    except OSError as reason:
+        raise NotWrittenError(reason.errno, reason.strerror or str(reason), str(target)) from reason
+
+
+def _write_atomically(target: Path, write: Callable[[Path], None]) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)
@@ -61,7 +72,7 @@ def check_name(name: object, what: str, error: type[InputError]) -> str:
     if not good or str(name).startswith(".") or any(separator in str(name) for separator in _SEPARATORS):
         raise error(
             f"{what} must be a name of at most {MOST_CHARACTERS} printable characters without / and \\ that does not "
-            f"begin with a dot, got {str(name)[:200]!r}"
+            f"begin with a dot, got {shown(name)}"
         )
     return str(name)
 
@@ -74,7 +85,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
-    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if "\ufeff" in text:  # readers refuse it outside the beginning of a file
+        text = json.dumps(content, indent=2)
+    return write_text(path, text + "\n")
 
 
 def write_yaml(path: str | os.PathLike[str], content: Any) -> Path:
@@ -97,31 +111,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Format rows of a text table, the heading first, as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError]) -> dict[str, Any]:
-    """Read a YAML or JSON file that must contain a mapping.
-
-    Args:
-        path: Path of the file.
-        what: Kind of file in error messages, such as "recipe".
-        error: Class of the error to raise.
-
-    Raises:
-        InputError: The file is missing, cannot be parsed or does not contain a mapping. The error is of class `error`.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as reason:
-        detail = getattr(reason, "strerror", None) or str(reason)
-        raise error(f"cannot read {what} {file}: {detail}") from reason
-    try:
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as reason:
-        detail = " ".join(str(reason).split())
-        raise error(f"{what} {file} cannot be parsed: {detail}") from reason
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise error(f"{what} {file} must be a mapping of keys to values, but holds {found}")
-    return content

@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import InputError, RecipeError, unknown_name
-from .files import read_mapping
+from .errors import InputError, RecipeError, clipped, shown, unknown_name
 from .limits import (
     MOST_COUNT,
     MOST_EPOCHS,
@@ -27,6 +26,7 @@ from .limits import (
     MOST_SEED,
     MOST_THREADS,
 )
+from .reading import read_mapping, user_path
 
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
@@ -175,7 +175,7 @@ class Settings(CheckedSettings):
 
     def resolve(self, path: str) -> Path:
         """Resolve a path of the recipe, relative to the recipe's folder."""
-        return self.folder / Path(path).expanduser()
+        return self.folder / user_path(path, "file", RecipeError)
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
         """Return the content of a recipe file.
@@ -248,10 +248,4 @@ def _kind_and_bounds(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, dic
 
 
 def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or a list in itself
-        text = "a value that cannot be shown"
-    return f"{text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + '…'} ({type(value).__name__})"
+    return "nothing" if value is None else f"{clipped(shown(value), MOST_SHOWN)} ({type(value).__name__})"

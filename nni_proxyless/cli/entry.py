@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import logging
 import shlex
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import InputError, ProxylessError, RunError
+from ..errors import InputError, ProxylessError, RunError, os_error_of
 from ..limits import MOST_FINALISTS
 from . import latency as cli_latency
 from . import network as cli_network
@@ -26,9 +25,6 @@ from .messages import one_line
 from .parser import Parser, positive, whole
 
 _log = logging.getLogger("nni_proxyless")
-# Errors while writing that cannot be ruled out by a check beforehand.
-_OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
-
 # Commands that go on from their last finished epoch if they are given again.
 _RESUMED = ("search", "retrain")
 
@@ -182,10 +178,9 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
-            where = f" {error.filename}" if error.filename else ""
-            _one_line(options.command, f"cannot write{where}: {error.strerror}; what was there before is untouched")
-            return 1
+        if isinstance(error, OSError) and (told := os_error_of(error)) is not None:
+            _one_line(options.command, told)
+            return 2 if isinstance(told, InputError) else 1
         # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import results_folder
 from ..errors import InputError
+from ..reading import user_path
 from .parser import whole
 from .settings import parse_settings
 
@@ -173,7 +174,7 @@ def _report(options: argparse.Namespace) -> int:
 
 def _architecture_file(text: str) -> Path | None:
     """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
-    path = Path(text).expanduser()
+    path = user_path(text, "architecture", InputError)
     if path.is_dir():
         return path / results_folder.ARCHITECTURE
     return path if path.suffix == ".json" or path.exists() else None

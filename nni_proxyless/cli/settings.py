@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from ..errors import InputError
+from ..errors import InputError, clipped
+from ..parsing import parse_yaml
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -20,11 +19,8 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, found, value = word.partition("=")
         if not found or not key:
-            raise InputError(f"'{word}' is not of the form key=value, such as epochs=20")
+            raise InputError(f"'{clipped(word)}' is not of the form key=value, such as epochs=20")
         if key in settings:
-            raise InputError(f"'{key}' is given twice; give it once")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as reason:
-            raise InputError(f"the value of '{word}' is not YAML; put quotes around a text with special characters") from reason
+            raise InputError(f"'{clipped(key)}' is given twice; give it once")
+        settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
     return settings

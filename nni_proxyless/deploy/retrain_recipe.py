@@ -10,7 +10,7 @@ from pydantic import model_validator
 
 from .. import results_folder
 from ..errors import RecipeError
-from ..files import read_mapping
+from ..reading import read_mapping, user_path
 from ..settings import (
     Count,
     Epochs,
@@ -138,7 +138,7 @@ class RetrainRecipe(Settings):
         Raises:
             RecipeError: A key is unknown, a value has the wrong type or is out of range, or a file cannot be read.
         """
-        path = Path(architecture).expanduser()
+        path = user_path(architecture, "architecture", RecipeError)
         path = path / results_folder.ARCHITECTURE if path.is_dir() else path
         named = {**settings, "architecture": str(path.resolve()) if path.exists() else architecture}
         if recipe is not None:

@@ -6,7 +6,6 @@ CSV files have one column per layer. JSON files hold architecture files, NNI sam
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, unknown_name
+from ..reading import read_document, read_text
 from .arrays import FloatArray
 
 LATENCY_COLUMN = "latency_ms"
@@ -59,13 +59,11 @@ def read_columns(path: Path, what: str) -> pd.DataFrame:
         InputError: The file cannot be read, has no rows, a column without a name, two columns of the same name or an
             empty cell. The message gives the place.
     """
+    text = read_text(path, what, InputError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         header = next(iter(text.splitlines()), "")
         # The header is read as an ordinary row, because pandas would rename the second of two equally named columns.
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
-    except (OSError, UnicodeDecodeError) as reason:
-        raise InputError(f"cannot read {what} {path}: {getattr(reason, 'strerror', None) or reason}") from reason
     except pd.errors.EmptyDataError as reason:
         raise InputError(f"{what} {path} is empty; it needs a header and a row for each network") from reason
     except pd.errors.ParserError as reason:
@@ -153,12 +151,7 @@ def read_architectures(path: Path) -> ArchitectureFile:
     if path.suffix.lower() != ".json":
         frame = read_columns(path, "architectures")
         return ArchitectureFile({name: frame[name].to_numpy(dtype=str) for name in frame.columns})
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as reason:
-        raise InputError(f"cannot read architectures {path}: {getattr(reason, 'strerror', None) or reason}") from reason
-    except json.JSONDecodeError as reason:
-        raise InputError(f"architectures {path} cannot be parsed: {reason}") from reason
+    content = read_document(path, "architectures", InputError)
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
         raise InputError(f"architectures {path} must hold a mapping of labels to candidates, or a list of such")

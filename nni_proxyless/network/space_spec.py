@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpaceError, unknown_name
-from ..files import check_name, read_mapping
+from ..files import check_name
+from ..reading import read_mapping, user_path
 from ..resources import shipped_folder
 from .blocks import NormSettings
 from .fields import Fields
@@ -300,7 +301,7 @@ class SpaceSpec:
         if text in shipped:
             path = shipped[text]
         elif Path(text).suffix in {".yml", ".yaml"} or os.sep in text:
-            path = (folder or Path()) / Path(text).expanduser()
+            path = (folder or Path()) / user_path(text, "space", SpaceError)
         else:
             raise SpaceError(unknown_name("space", text, shipped) + ", or the path of a .yml file")
         return cls.from_dict(read_mapping(path, "space", SpaceError), f"space {path}")

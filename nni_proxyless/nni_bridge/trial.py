@@ -19,7 +19,7 @@ import filelock
 from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError
-from ..files import write_atomically, write_json
+from ..files import read_mapping, write_atomically, write_json
 from ..search.recipe import Recipe
 from .channel import ManagerChannel, link_tensorboard
 from .watchdog import end_with_the_manager
@@ -126,8 +126,8 @@ def adopt_interrupted(output: Path, parameters: Mapping[str, Any]) -> Path | Non
 
 def _same(path: Path, parameters: Mapping[str, Any]) -> bool:
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")) == dict(parameters))
-    except (OSError, ValueError):
+        return bool(read_mapping(path, "parameters", InputError) == dict(parameters))
+    except InputError:
         return False
 
 
@@ -141,7 +141,7 @@ def _is_dead(folder: Path) -> bool:
 
 def _help(recipe_path: Path, output: Path) -> None:
     """Run an additional process of a trial that uses several devices: the same search, without the manager."""
-    recipe = Recipe.load(recipe_path, json.loads((output / _PARAMETERS).read_text(encoding="utf-8")))
+    recipe = Recipe.load(recipe_path, read_mapping(output / _PARAMETERS, "parameters", InputError))
 
     from ..search.prepared import prepare
     from ..search.run import run_search

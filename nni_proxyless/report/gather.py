@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,9 +10,10 @@ from typing import Any
 
 from .. import results_folder
 from ..errors import InputError, LatencyTableError, RecipeError
-from ..files import read_mapping
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
+from ..parsing import parse_json
+from ..reading import read_mapping, read_rows, read_text, user_path
 
 Rows = list[dict[str, str]]
 
@@ -161,7 +160,7 @@ def find_results(text: str) -> Results:
     Raises:
         InputError: There is neither such a folder nor such an experiment, or it contains no results of this package.
     """
-    folder = Path(text).expanduser()
+    folder = user_path(text, "results", InputError)
     if folder.is_dir():
         return gather(folder, folder.resolve().name)
     known = _experiments()
@@ -182,11 +181,12 @@ def _experiments() -> dict[str, Path]:
         else {}
     )
     try:
-        listed = json.loads((base / ".experiment").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = read_text(base / ".experiment", "list of experiments", InputError)
+        listed = parse_json(text, "list of experiments", InputError)
+    except InputError:
         return found
-    for name, entry in listed.items():
-        folder = Path(str(entry.get("logDir") or base)) / name
+    for name, entry in listed.items() if isinstance(listed, dict) else ():
+        folder = Path(str((isinstance(entry, dict) and entry.get("logDir")) or base)) / name
         if folder.is_dir():
             found[name] = folder
     return {name: path for name, path in found.items() if name != "_latest"}
@@ -264,8 +264,7 @@ def _read(path: Path, what: str, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _rows(path: Path) -> Rows:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_rows(path, "CSV file", InputError)
 
 
 def _name(folder: Path, base: Path) -> str:

@@ -21,6 +21,7 @@ from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
+from ..reading import user_path
 from ..resources import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ class Target:
             raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")
         return cls(
             name,
-            table=None if table is None else folder / Path(table).expanduser(),
+            table=None if table is None else folder / user_path(table, "latency table", RecipeError),
             backend=None if backend is None else str(backend),
             settings=settings,
         )

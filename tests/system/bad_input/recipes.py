@@ -20,12 +20,12 @@ _WORDS = settings(
         ("epochs==3", "'=3'", "'epochs' must be a whole number"),
         ("epochs=", "nothing", "'epochs' must be a whole number from 1"),
         ("'epochs = 3'", "'epochs '", "did you mean 'epochs'?"),
-        ("epochs=[3", "epochs=[3", "not YAML"),
-        ("'target={phone'", "target={phone", "not YAML"),
-        ("'target=!!python/object:os.system {}'", "target=!!python", "not YAML"),
+        ("epochs=[3", "epochs=[3", "cannot be parsed"),
+        ("'target={phone'", "target={phone", "cannot be parsed"),
+        ("'target=!!python/object:os.system {}'", "target=!!python", "cannot be parsed"),
         ("'targets={phone: {table: table.yml}, phone: {table: other.yml}}'", "phone", "twice"),
-        ("'seed=!!int abc'", "seed=!!int abc", "not YAML"),
-        ("'seed=2026-02-30'", "2026-02-30", "not YAML"),
+        ("'seed=!!int abc'", "seed=!!int abc", "cannot be parsed"),
+        ("'seed=2026-02-30'", "2026-02-30", "cannot be parsed"),
     ],
 )
 
