@@ -25,6 +25,7 @@ from .limits import (
     MOST_SAMPLES,
     MOST_SEED,
     MOST_THREADS,
+    MOST_WIDTH_MULT,
 )
 from .reading import read_mapping, user_path
 
@@ -64,6 +65,7 @@ Positive = Annotated[float, Field(gt=0), _FROM_TEXT]
 NumberFrom0 = Annotated[float, Field(ge=0), _FROM_TEXT]
 PartBelow1 = Annotated[float, Field(ge=0, lt=1), _FROM_TEXT]
 ProperPart = Annotated[float, Field(gt=0, lt=1), _FROM_TEXT]
+WidthMult = Annotated[float, Field(gt=0, le=MOST_WIDTH_MULT), _FROM_TEXT]
 PartUpTo1 = Annotated[float, Field(gt=0, le=1), _FROM_TEXT]
 
 

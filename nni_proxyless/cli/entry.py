@@ -163,27 +163,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, and say in one line why it failed."""
+    command = " ".join(filter(None, (options.command, getattr(options, "subcommand", None))))
     try:
         return int(options.run(options))
     except ProxylessError as error:
         if options.debug:
             raise
-        _one_line(options.command, error)
+        _one_line(command, error)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         again = shlex.join(["nni-proxyless", *words])
         goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
-        sys.stderr.write(f"nni-proxyless {options.command}: interrupted{goes_on}\n")
+        sys.stderr.write(f"nni-proxyless {command}: interrupted{goes_on}\n")
         return 130
     except Exception as error:
         if options.debug:
             raise
         if isinstance(error, OSError) and (told := os_error_of(error)) is not None:
-            _one_line(options.command, told)
+            _one_line(command, told)
             return 2 if isinstance(told, InputError) else 1
         # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
-        _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
+        _one_line(command, f"{type(error).__name__}: {error} (please report it with the log above)")
         return 1
 
 

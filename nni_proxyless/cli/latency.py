@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..limits import MOST_SEED, MOST_THREADS
+from ..limits import MOST_BATCH, MOST_SEED, MOST_THREADS
 from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
 from .latency_fit_commands import run_fit, run_predict, run_suggest
 from .parser import positive, whole
 
 AddCommand = Callable[..., argparse.ArgumentParser]
-MOST_NETWORKS, MOST_PROCESSES, MOST_ROWS, MOST_BATCH = 10_000, 64, 1_000_000, 100_000
+MOST_NETWORKS, MOST_PROCESSES, MOST_ROWS = 10_000, 64, 1_000_000
 COUNTS_HELP = "CSV file of what the candidates compute: layer, candidate and numeric columns"
 
 

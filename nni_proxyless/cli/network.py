@@ -174,9 +174,14 @@ def _report(options: argparse.Namespace) -> int:
 
 def _architecture_file(text: str) -> Path | None:
     """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
+    if not text.strip():
+        raise InputError(f"{text!r} names no architecture; give {_ARCHITECTURE}")
     path = user_path(text, "architecture", InputError)
     if path.is_dir():
-        return path / results_folder.ARCHITECTURE
+        file = path / results_folder.ARCHITECTURE
+        if not file.exists():
+            raise InputError(f"the folder {text} has no {file.name}; give the folder of a search's results")
+        return file
     return path if path.suffix == ".json" or path.exists() else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from .. import results_folder
-from ..errors import RecipeError
+from ..errors import RecipeError, clipped, shown
 from ..reading import read_mapping, user_path
 from ..settings import (
     Count,
@@ -140,6 +140,10 @@ class RetrainRecipe(Settings):
         """
         path = user_path(architecture, "architecture", RecipeError)
         path = path / results_folder.ARCHITECTURE if path.is_dir() else path
+        if "architecture" in settings:
+            raise RecipeError(
+                f"the architecture is given twice, as {clipped(architecture)} and as {shown(settings['architecture'])}"
+            )
         named = {**settings, "architecture": str(path.resolve()) if path.exists() else architecture}
         if recipe is not None:
             return cls.load(recipe, named)

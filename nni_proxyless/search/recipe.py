@@ -26,6 +26,7 @@ from ..settings import (
     Settings,
     Threads,
     WholeFrom0,
+    WidthMult,
     Workers,
 )
 from ..strategies.arch_settings import ArchSettings
@@ -45,7 +46,7 @@ class Recipe(Settings, ArchSettings):
     space: str = "mobilenetv2_digits"
     """Name of a space of this package, or path of a space's YAML file."""
 
-    width_mult: Positive | None = None
+    width_mult: WidthMult | None = None
     """Width multiplier of the networks. Default: the space's own."""
 
     input_size: Pixels | None = None

@@ -68,7 +68,7 @@ def test_report(found: Path, capsys: Any) -> None:
     ("words", "message"),
     [
         ("retrain {tmp}/nothing.json", "cannot read architecture"),
-        ("retrain proxyless_gpus", "unknown published network 'proxyless_gpus'; did you mean 'proxyless_gpu'?"),
+        ("retrain proxyless_gpus", "unknown network 'proxyless_gpus'; did you mean 'proxyless_gpu'?"),
         ("retrain proxyless_gpu --inherit", "--inherit needs a file of weights: proxyless_gpu is a name"),
         ("retrain proxyless_gpu data=mnist", "unknown data set 'mnist'"),
         ("retrain {found} epoch=3", "unknown key 'epoch'; did you mean 'epochs'?"),

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ...errors import InputError
+from ...errors import InputError, shown
+from ...limits import MOST_BATCH, MOST_THREADS
 from ...process_memory import keep_freed_memory
 from ..device import Device, this_device
 from ..protocol import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
@@ -71,9 +72,12 @@ class Backend(ABC):
     calibration_protocol: ClassVar[Protocol] = CALIBRATION_PROTOCOL
 
     def __init__(self, threads: int = 1, batch: int = 1) -> None:
-        for label, value in (("threads", threads), ("batch", batch)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"backend {self.name}: {label} must be a whole number from 1, got {value!r}")
+        for label, value, most in (("threads", threads, MOST_THREADS), ("batch", batch, MOST_BATCH)):
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+                limit = f" to {most}" if isinstance(value, int) and value > most else ""
+                raise InputError(
+                    f"backend {self.name}: {label} must be a whole number from 1{limit}, got {shown(value)}"
+                )
         self.threads = threads
         self.batch = batch
         self.dtype = "float32"

@@ -52,18 +52,18 @@ for what, (command, good) in _YAML_READERS.items():
         (f"{good}{good.splitlines()[0]}\n" if not good.startswith("a-") else good * 2, "twice"),
         (good.encode("utf-16"), "text"),
         (b"\xff\xd8\xff\xe0" + bytes(range(256)), "text"),
-        (good.replace("\n", "\0\n", 1), "cannot be parsed"),
+        (good.replace("\n", "\0\n", 1), "a character NUL"),
         (_BOMB, "alias"),
         (_MERGES, "alias"),
-        ("a: " + "[" * 3000, "nested"),
-        ("a: " + "{b: " * 3000, "nested"),
+        ("a: " + "[" * 3000, "nesting"),
+        ("a: " + "{b: " * 3000, "nest"),
         ("a: !!int abc\n", "cannot be parsed"),
         ("a: !!float x\n", "cannot be parsed"),
         ("a: 2026-13-45\n", "cannot be parsed"),
         ("a: !!python/object/apply:os.system [touch made]\n", "cannot be parsed"),
         ("? [1, 2]\n: 3\n", "cannot be parsed"),
         ("? {a: 1}\n: 3\n", "cannot be parsed"),
-        ("a: " + "9" * 5000 + "\n", "digits"),
+        ("a: " + "9" * 5000 + "\n", "cannot be read as int"),
     ):
         _CASES.append(Case(command, "bad.yml", says, {"bad.yml": content}))
     _CASES.append(Case(command, "bad.yml", "file", {"bad.yml": _fifo}))
@@ -88,7 +88,7 @@ _JSON_CASES = [
         (b"\x80\x81\x82", "text"),
         (_JSON.replace('"phone"', '"pho\\u0000ne"', 1), "target"),
         (_JSON.replace("0.5", "9" * 5000, 1), "digits"),
-        (_JSON.replace("0.5", "NaN", 1), "NaN"),
+        (_JSON.replace("0.5", "NaN", 1), "must be a finite number"),
     )
 ]
 
