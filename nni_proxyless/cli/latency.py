@@ -105,7 +105,9 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     suggest.add_argument("--networks", type=whole(1, MOST_NETWORKS), default=20, help="number of networks (20)")
     suggest.add_argument("--measurements", type=Path, help="CSV file of the networks that are already measured")
     suggest.add_argument("--among", type=Path, help="CSV file of the networks to choose from (any of the space)")
-    suggest.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks to choose from (0)")
+    suggest.add_argument(
+        "--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks to choose from (0)"
+    )
     suggest.add_argument("--out", type=Path, required=True, help="CSV file for the networks, with a column per layer")
 
     predict = command(
@@ -126,7 +128,9 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     predict.add_argument("--out", type=Path, help="CSV file for the predictions (printed if not given)")
     predict.add_argument("--std", action="store_true", help="add standard deviations, which fitted tables have")
     predict.add_argument(
-        "--budget-ms", type=positive("milliseconds"), help="name the networks whose latency is doubtful near this budget"
+        "--budget-ms",
+        type=positive("milliseconds"),
+        help="name the networks whose latency is doubtful near this budget",
     )
 
     show = command(
@@ -138,7 +142,9 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     show.add_argument("table", type=Path, help="file of the table")
     show.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
-    show.add_argument("--top", type=whole(1, MOST_ROWS), default=10, help="number of most expensive entries to show (10)")
+    show.add_argument(
+        "--top", type=whole(1, MOST_ROWS), default=10, help="number of most expensive entries to show (10)"
+    )
 
     importing = command(
         "import",

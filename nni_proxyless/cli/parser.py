@@ -61,9 +61,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             number = None
         if number is None or not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number from {least} to {most}, got {text[:_SHOWN]!r}"
-            )
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text[:_SHOWN]!r}")
         return number
 
     return read

@@ -56,7 +56,14 @@ FITTED: dict[str, Any] = {
     **TABLE,
     "backend": {"name": "fit", "version": "0"},
     "operators": [
-        {"kind": "choice", "layer": layer.label, "candidate": name, "latency_ms": 0.1 * number, "spread_ms": 0.0, "runs": 1}
+        {
+            "kind": "choice",
+            "layer": layer.label,
+            "candidate": name,
+            "latency_ms": 0.1 * number,
+            "spread_ms": 0.0,
+            "runs": 1,
+        }
         for layer in _SPEC.layers
         for number, name in enumerate(layer.names, start=1)
     ],

@@ -113,7 +113,11 @@ _COUNTS = [
         (COUNTS + "stage1_layer1,k3_e1,5\n", "k3_e1 in stage1_layer1", "second row"),
         ("\n".join(COUNTS.splitlines()[:3]) + "\n", "['stage1_layer2', 'stage2_layer1']", "of another space"),
         (COUNTS.replace("stage", "block"), "['block1_layer1', 'block1_layer2', 'block2_layer1']", "of another space"),
-        (COUNTS.replace("stage1_layer1,k5_e1,100\n", ""), "k5_e1 in stage1_layer1", "give a row for each candidate"),
+        (
+            COUNTS.replace("stage1_layer1,k5_e1,100\n", ""),
+            "k5_e1 of layer stage1_layer1",
+            "without the measured candidate(s)",
+        ),
     )
 ]
 
@@ -135,7 +139,7 @@ _NETWORKS = [
         ("bad.json", "[{}]", "bad.json", "mapping of labels to candidates"),
         ("bad.json", '["k3_e1", "skip"]', "bad.json", "mapping of labels to candidates"),
         ("bad.json", as_json({"schema": "nni-proxyless/architecture@1"}), "bad.json", "choices"),
-        ("bad.json", as_json({"schema": "x", "choices": [1]}), "bad.json", "choices"),
+        ("bad.json", as_json({"schema": "x", "choices": [1]}), "bad.json", "layers"),
         ("bad.json", as_json({"stage1_layer1": "k3_e1"}), "stage1_layer2", "lack the layer(s)"),
         (
             "bad.json",
@@ -148,9 +152,9 @@ _NETWORKS = [
         ("bad.json", as_json({"a": {"x": 0.5}}), "0.5", "add up to 1"),
         ("bad.json", as_json({"a": {"x": -0.5, "y": 1.5}}), "-0.5", "add up to 1"),
         ("bad.json", as_json({"a": {"x": "1.0"}}), "'1.0'", "add up to 1"),
-        ("bad.json", '{"a": {"x": NaN}}', "nan", "add up to 1"),
-        ("bad.json", '{"a": {"x": Infinity}}', "inf", "add up to 1"),
-        ("bad.json", '{"a": {"x": 1' + "0" * 400 + "}}", "1000", "add up to 1"),
+        ("bad.json", '{"a": {"x": NaN}}', "nan", "must be a finite number"),
+        ("bad.json", '{"a": {"x": Infinity}}', "inf", "must be a finite number"),
+        ("bad.json", '{"a": {"x": 1' + "0" * 400 + "}}", "1000", "a number of at most 63 bits"),
         ("bad.json", as_json({"a": {}}), "{}", "add up to 1"),
         ("bad.json", as_json({"stage1_layer1": {"x": 1.0}}), "'x'", "allowed:"),
         ("bad.json", as_json({"a": {"x": 1.0}}), "stage1_layer1", "lacks layer"),

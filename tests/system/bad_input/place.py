@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure  # noqa: F401  imported first, because these packages write to the home folder
-import nni.experiment.config  # noqa: F401
+import nni.experiment.config
 import nni.nas.evaluator.pytorch  # noqa: F401
 import onnxruntime  # noqa: F401
 import pytest

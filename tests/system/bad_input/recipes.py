@@ -237,10 +237,18 @@ _TARGETS = [
         ({"phone": {"backend": "command", "command": "x {model}", "pattern": "(a)(b)"}}, "'(a)(b)'", "one group"),
         ({"phone": {"backend": "command", "command": "x {model}", "pattern": 5}}, "5", "pattern"),
         ({"phone": {"backend": "command", "command": "x {model}", "unit": "sec"}}, "'sec'", "ns, us, ms, s"),
-        ({"phone": {"backend": "command", "command": "x {model}", "timeout_s": 0}}, "got 0", "positive number of seconds"),
+        (
+            {"phone": {"backend": "command", "command": "x {model}", "timeout_s": 0}},
+            "got 0",
+            "positive number of seconds",
+        ),
         ({"phone": {"backend": "command", "command": "x {model}", "timeout_s": "60s"}}, "'60s'", "number of seconds"),
         ({"phone": {"backend": "command", "command": "x {model}", "retries": -1}}, "got -1", "retries must be"),
-        ({"phone": {"backend": "command", "command": "x {model}", "tool": "trtexek"}}, "trtexek", "did you mean 'trtexec'?"),
+        (
+            {"phone": {"backend": "command", "command": "x {model}", "tool": "trtexek"}},
+            "trtexek",
+            "did you mean 'trtexec'?",
+        ),
         (
             {"phone": {"backend": "command", "command": "x {model}", "tool": "trtexec", "unit": "ms"}},
             "unit 'ms'",
