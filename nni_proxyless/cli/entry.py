@@ -21,7 +21,7 @@ from ..limits import MOST_FINALISTS
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
-from .messages import one_line
+from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
 from .parser import Parser, positive, whole
 
 _log = logging.getLogger("nni_proxyless")
@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
         "nni-proxyless search experiments/quickstart/recipe.yml target=cpu_onnxruntime epochs=20",
     )
     search.add_argument("recipe", help="a recipe, or the name of a shipped experiment (quickstart)")
-    search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
+    search.add_argument(
+        "settings", nargs="*", metavar="key=value", help="override the recipe; of equal keys, the last one counts"
+    )
     search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
     search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
     search.add_argument("--remeasure", action="store_true", help="measure the latency table anew, if it is kept")
@@ -269,7 +271,8 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _one_line(command: str, error: object) -> None:
     sys.stdout.flush()
-    sys.stderr.write(one_line(f"nni-proxyless {command}: error", error) + "\n")
+    most = MOST_CHARACTERS if isinstance(error, InputError) else MOST_OF_A_FAILURE
+    sys.stderr.write(one_line(f"nni-proxyless {command}: error", error, most=most) + "\n")
     sys.stderr.flush()
 
 

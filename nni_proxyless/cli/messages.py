@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 MOST_CHARACTERS = 490
+MOST_OF_A_FAILURE = 2000  # a run that failed may need more words than a wrong value
 _MOST_OF_A_WORD = 200
-_BEGINNING = 330  # of a message that is too long; the rest of what is kept is its end, which says what to do
+_BEGINNING = 0.7  # part of the beginning in what is kept of a long message, whose end says what to do
 
 
-def one_line(start: str, message: object, end: str = "") -> str:
+def one_line(start: str, message: object, end: str = "", most: int = MOST_CHARACTERS) -> str:
     """Return an error message as one line.
 
     Line breaks become spaces, and characters that a terminal does not print become `?`. Of a longer message, the
@@ -17,10 +18,12 @@ def one_line(start: str, message: object, end: str = "") -> str:
         start: Beginning of the line, such as the name of the command.
         message: The message.
         end: End of the line, such as where to find help.
+        most: Largest number of characters of the line.
     """
     words = "".join(c if c.isprintable() or c.isspace() else "?" for c in str(message)).split()
     text = " ".join(word if len(word) <= _MOST_OF_A_WORD else f"{word[:_MOST_OF_A_WORD]}…" for word in words)
-    room = MOST_CHARACTERS - len(start) - len(end) - len(": ")
+    room = most - len(start) - len(end) - len(": ")
     if len(text) > room:
-        text = f"{text[:_BEGINNING].rstrip()} … {text[-(room - _BEGINNING - 3) :].lstrip()}"
+        beginning = round(_BEGINNING * room)
+        text = f"{text[:beginning].rstrip()} … {text[-(room - beginning - 3) :].lstrip()}"
     return f"{start}: {text}{end}"

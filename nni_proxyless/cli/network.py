@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import InputError
+from ..errors import InputError, clipped
 from ..reading import user_path
 from .parser import whole
 from .settings import parse_settings
@@ -180,7 +180,7 @@ def _architecture_file(text: str) -> Path | None:
     if path.is_dir():
         file = path / results_folder.ARCHITECTURE
         if not file.exists():
-            raise InputError(f"the folder {text} has no {file.name}; give the folder of a search's results")
+            raise InputError(f"cannot read architecture {clipped(text)}: the folder has no {file.name}; give the folder of a search's results")
         return file
     return path if path.suffix == ".json" or path.exists() else None
 

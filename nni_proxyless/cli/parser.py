@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Write the message and the command that shows the help, and end the process."""
+        message = re.sub(r"^argument (\S+): must be", r"\1 must be", message)
         sys.stderr.write(one_line(f"{self.prog}: error", message, f" (see {self.prog} --help)") + "\n")
         sys.exit(2)
 
@@ -61,7 +63,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
         except ValueError:
             number = None
         if number is None or not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {text[:_SHOWN]!r}")
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, got {_shown(text)}")
         return number
 
     return read
@@ -76,7 +78,11 @@ def positive(unit: str) -> Callable[[str], float]:
         except ValueError:
             number = math.nan
         if not 0 < number < math.inf:
-            raise argparse.ArgumentTypeError(f"must be a positive number of {unit}, got {text[:_SHOWN]!r}")
+            raise argparse.ArgumentTypeError(f"must be a positive number of {unit}, got {_shown(text)}")
         return number
 
     return read
+
+
+def _shown(text: str) -> str:
+    return text[:_SHOWN] if re.fullmatch(r"[-+.\w]+", text) else repr(text[:_SHOWN])

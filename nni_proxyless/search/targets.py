@@ -73,7 +73,7 @@ class Target:
                 f"target '{name}' needs 'table', a file that predicts latencies, or 'backend', which measures, or both"
             )
         if table is not None and not (isinstance(table, str) and table):
-            raise RecipeError(f"target '{name}': table must be the path of a file, got {shown(table)}")
+            raise RecipeError(f"target '{name}': table must be a path, got {shown(table)}")
         settings = {k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]}
         if backend is None and settings:
             raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")

@@ -76,7 +76,7 @@ def test_report(found: Path, capsys: Any) -> None:
         ("export {tmp}", "cannot read architecture"),
         ("export proxyless_gpu", "proxyless_gpu is no architecture file nor a folder"),
         ("export {found} --format onnxx", "unknown format 'onnxx'; did you mean 'onnx'?"),
-        ("export {found} --images 0", "--images must be a number from 1, got 0"),
+        ("export {found} --images 0", "--images must be a whole number from 1 to 1000000, got 0"),
         ("show {found} --table {tmp}/none.yml", "cannot read latency table"),
         ("report {tmp}/nowhere", "there is no folder"),
         ("report {tmp}", "holds neither searches nor retrained networks"),

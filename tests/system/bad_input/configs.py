@@ -207,7 +207,7 @@ _TRIALS = [
 ]
 _OTHERS = settings(
     "doctor",
-    [("--port -5", "'-5'", "a whole number from 1"), ("--port 80a", "'80a'", "a whole number from 1")],
+    [("--port -5", "got -5", "a whole number from 1"), ("--port 80a", "got 80a", "a whole number from 1")],
 )
 
 CASES = [*_KEYS, *_FILES, *_TRIALS, *_OTHERS]
