@@ -46,10 +46,12 @@ def run_experiment(options: argparse.Namespace) -> int:
     failed = [o for o in without if not o.by_hand]
     for outcome in without:
         if outcome.by_hand:
-            sys.stdout.write(f"\nwarning: trial {outcome.trial_id}, made by hand, has no result: {outcome.reason}\n")
+            sys.stdout.write(
+                f"\nwarning: trial {outcome.trial_id}, made by hand, has no result: {outcome.reason:.500}\n"
+            )
     sys.stdout.flush()
     if failed or not outcomes:
-        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters}): {o.reason}" for o in failed)
+        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters!s:.200}): {o.reason:.500}" for o in failed)
         raise RunError(told or "no trial was run")
     return 0
 

@@ -21,7 +21,6 @@ def find_fault(algorithms: dict[str, Any], space: dict[str, Any], known: list[st
         known: Parameters that a trial accepts.
     """
     from nni.__main__ import _create_algo
-    from nni.runtime.msg_dispatcher_base import MsgDispatcherBase
 
     made = {}
     for kind, described in algorithms.items():
@@ -30,8 +29,6 @@ def find_fault(algorithms: dict[str, Any], space: dict[str, Any], known: list[st
         except (Exception, SystemExit) as reason:
             return f"{kind} {_name(described)} does not start: {_text(reason)}"
     tuner = made["tuner"]
-    if isinstance(tuner, MsgDispatcherBase):
-        return f"tuner {_name(algorithms['tuner'])} adds parameters of its own to each trial, which no recipe has"
     try:
         tuner.update_search_space(space)
     except (Exception, SystemExit) as reason:

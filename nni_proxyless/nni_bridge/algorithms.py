@@ -154,11 +154,15 @@ def _check_form(source: str, kind: str, described: object) -> None:
         raise InputError(f"{source}: {kind}.codeDirectory is for a 'className', not for the built-in {name!r:.100}")
     from nni.tools.package_utils import get_all_algo_meta
 
+    metas = [meta for meta in get_all_algo_meta() if meta.algo_type == kind]
+    advisors = [meta.name.lower() for meta in metas if meta.is_advisor]
+    if str(name).lower() in advisors:
+        raise InputError(f"{source}: tuner {name} adds parameters of its own to each trial, which no recipe has")
     # `run` registers this package's own tuner when it starts.
-    known = {meta.name: meta.alias for meta in get_all_algo_meta() if meta.algo_type == kind}
-    known = {**known, **({TUNER: None} if kind == "tuner" else {})}
-    if str(name).lower() not in {text.lower() for pair in known.items() for text in pair if text}:
-        raise InputError(f"{source}: {unknown_name(kind, str(name)[:100], known)}")
+    known = [meta.name for meta in metas if not meta.is_advisor] + ([TUNER] if kind == "tuner" else [])
+    aliases = [meta.alias for meta in metas if meta.alias]
+    if str(name).lower() not in {text.lower() for text in [*known, *aliases]}:
+        raise InputError(f"{source}: {unknown_name(kind, str(name)[:100], set(known))}")
 
 
 def _canonical(described: Mapping[str, Any], base: Path) -> dict[str, Any]:

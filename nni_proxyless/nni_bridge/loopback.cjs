@@ -6,7 +6,7 @@
 // 2. Requests whose Host header is the name of another machine (DNS rebinding), and requests of pages of another origin,
 //    are refused.
 // 3. TensorBoard listens on the same address, and ends with the manager.
-// 4. With NNI_PROXYLESS_WITH_PARENT, the manager stops when the process that started it is gone.
+// 4. The manager stops when its parent is gone, if NNI_PROXYLESS_WITH_PARENT is the number of that process.
 'use strict';
 const childProcess = require('child_process');
 const http = require('http');
@@ -82,7 +82,7 @@ if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
   };
 
   if (process.env.NNI_PROXYLESS_WITH_PARENT) {
-    const parent = process.ppid;
+    const parent = Number(process.env.NNI_PROXYLESS_WITH_PARENT);
     const watch = setInterval(() => {
       if (process.ppid !== parent) {
         clearInterval(watch);

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
-from ..errors import InputError, unknown_name
+from ..errors import InputError, RecipeError, unknown_name
 from ..files import read_mapping
 from ..search.earlier import check_same_recipe
 from ..search.recipe import Recipe
@@ -70,11 +70,16 @@ def check_config(path: Path) -> Plan:
     source = f"config {path}"
     content = read_mapping(path, "config", InputError)
     recipe_path, task = _trial_command(path, content)
-    space = _search_space(path, content)
-    dimensions = parse_dimensions(space, source)
+    dimensions = parse_dimensions(_search_space(path, content), source)
     values = {key: dimension.values for key, dimension in dimensions.items()}
-    recipes = [_recipe(task, recipe_path, chosen) for chosen in _combinations(values)]
-    first = {key: listed[0] for key, listed in values.items()}
+    check_values(source, path.resolve().parent, content)
+    most = content.get("maxTrialNumber")
+    points = math.prod(map(len, values.values()))
+    trials = points if most is None else min(points, most)
+    check_size(source, content.get("tuner"), points, trials)
+    written = read_mapping(recipe_path, "recipe", RecipeError)
+    recipes = [_recipe(task, recipe_path, {**written, **chosen}) for chosen in _combinations(values)]
+    first = {**written, **{key: listed[0] for key, listed in values.items()}}
     for key, dimension in dimensions.items():
         for value in dimension.probes:
             _recipe(task, recipe_path, {**first, key: value})
@@ -86,11 +91,6 @@ def check_config(path: Path) -> Plan:
             f"got {platform!r:.100}; start other services with: nnictl create --config {path}"
         )
     _check_gpus(path, content, service)
-    check_values(source, path.resolve().parent, content)
-    most = content.get("maxTrialNumber")
-    points = math.prod(map(len, values.values()))
-    trials = min(points, most) if isinstance(most, int) else points
-    check_size(source, content.get("tuner"), points, trials)
     return Plan(
         path,
         recipe_path,
@@ -150,8 +150,8 @@ def _search_space(path: Path, content: Mapping[str, Any]) -> Any:
     return read_mapping(path.resolve().parent / Path(file).expanduser(), "search space", InputError)
 
 
-def _recipe(task: str, path: Path, chosen: Mapping[str, Any]) -> Recipe | RetrainRecipe:
-    recipe = TASKS[task].load(path, chosen)
+def _recipe(task: str, path: Path, content: Mapping[str, Any]) -> Recipe | RetrainRecipe:
+    recipe = TASKS[task].from_dict(content, path.resolve().parent, f"recipe {path}")
     if isinstance(recipe, Recipe):
         recipe.chosen_target()
     return recipe

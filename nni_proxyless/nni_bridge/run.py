@@ -147,7 +147,10 @@ def run_experiment(
                     "its tuner does not know which trials it has already chosen, so some may come twice: %s", TUNERS
                 )
         if isinstance(reason, requests.RequestException):
-            raise RunError(f"lost NNI's manager of experiment {experiment.id}: {reason}") from reason
+            raise RunError(
+                f"lost NNI's manager of experiment {experiment.id}, so its trials end; go on with: "
+                f"nnictl resume {experiment.id} --port {port} ({str(reason)[-200:]})"
+            ) from reason
         raise
     if keep:
         _log.info("The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id)
@@ -320,4 +323,5 @@ def _result(found: Mapping[str, Any]) -> str:
 
 
 def _short(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in parameters.items()) or "no parameters yet"
+    text = ", ".join(f"{key:.100}={value!s:.200}" for key, value in parameters.items()) or "no parameters yet"
+    return text if len(text) <= 400 else f"{text[:400]}…"

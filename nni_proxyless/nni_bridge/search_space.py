@@ -114,7 +114,7 @@ def _range(where: str, kind: str, values: list[Any]) -> Dimension:
         except OverflowError as reason:
             raise InputError(f"{where}: a {kind} of {_shown(values)} has infinite values") from reason
     else:
-        probes = [first, second, first + 0.37 * (second - first)]
+        probes = [first, second, first + (0.37 * (second - first) if step is None else step)]
     if step is not None:
         # NNI rounds to multiples of the step, and keeps values of a range within it.
         probes = [round(value / step) * step for value in probes]

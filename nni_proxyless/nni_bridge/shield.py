@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -61,7 +62,7 @@ def shielded(environment: Mapping[str, str], host: str = LOOPBACK, *, with_paren
     Args:
         environment: Environment to start from.
         host: The address. The manager also listens on 127.0.0.1.
-        with_parent: Whether the manager stops when the process that starts it is gone.
+        with_parent: Whether the manager, a child of this process, stops when this process is gone.
     """
     before = environment.get(_OPTIONS, "")
     path = str(SCRIPT).replace("\\", "\\\\").replace('"', '\\"')
@@ -69,7 +70,7 @@ def shielded(environment: Mapping[str, str], host: str = LOOPBACK, *, with_paren
     found = {**environment, HOST: host, _OPTIONS: options, _BEFORE: before}
     found.pop(_WITH_PARENT, None)
     if with_parent:
-        found[_WITH_PARENT] = "1"
+        found[_WITH_PARENT] = str(os.getpid())
     return found
 
 
@@ -80,14 +81,22 @@ def shield(host: str, *, with_parent: bool) -> Iterator[None]:
     before = {key: os.environ.get(key) for key in keys}
     found = shielded(os.environ, host, with_parent=with_parent)
     os.environ.update({key: found[key] for key in keys if key in found})
+    # NNI logs the URLs of all interfaces, whatever the manager listens on.
+    log = logging.getLogger("nni.experiment")
+    log.addFilter(_is_no_list_of_urls)
     try:
         yield
     finally:
+        log.removeFilter(_is_no_list_of_urls)
         for key, value in before.items():
             if value is None:
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+def _is_no_list_of_urls(record: logging.LogRecord) -> bool:
+    return "Web portal URLs" not in record.getMessage()
 
 
 def addresses(process: int) -> set[str]:

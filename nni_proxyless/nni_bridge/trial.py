@@ -21,7 +21,7 @@ from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, RecipeError
 from ..files import read_mapping, write_atomically, write_json
 from ..search.recipe import Recipe
-from ..training.ranks import is_main_process
+from ..training.ranks import is_main_process, own_processes
 from .channel import ManagerChannel, link_tensorboard
 from .offered import check_offered, find_offers
 from .watchdog import end_with_the_manager
@@ -57,6 +57,11 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     if not is_main_process():
         _help(recipe_path, output)
         return
+    with own_processes():
+        _run_main_process(recipe_path, task, output)
+
+
+def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
     channel = ManagerChannel()  # before torch is imported
     content = read_mapping(recipe_path, "recipe", RecipeError)
     parameters = check_offered(channel.parameters, find_offers(output, recipe_path), TASKS[task], content)
