@@ -1,6 +1,6 @@
 """The `nni-proxyless` command: parses arguments, calls other modules and prints; holds no logic.
 
-Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted.
+Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -57,9 +58,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument("config", help="an nnictl config, or the name of a shipped experiment (quickstart)")
     run.add_argument("--port", type=whole(1, 65535), help="port of NNI's web UI (first free one from 8080)")
+    run.add_argument("--host", help="address on which NNI's manager listens, besides 127.0.0.1 (no other)")
     run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
     run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
     run.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
+
+    nnictl = command(
+        "nnictl",
+        runs.nnictl,
+        "NNI's nnictl, whose manager, unlike that of plain nnictl, listens on this machine only.",
+        "nni-proxyless nnictl create --config experiments/remote/config.yml",
+    )
+    nnictl.add_argument("--host", help="address on which the manager listens, besides 127.0.0.1 (no other)")
+    nnictl.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="arguments of nnictl")
 
     trial = command(
         "trial",
@@ -173,11 +184,11 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
             raise
         _one_line(command, error)
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as reason:
         again = shlex.join(["nni-proxyless", *words])
         goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
         sys.stderr.write(f"nni-proxyless {command}: interrupted{goes_on}\n")
-        return 130
+        return 128 + int(getattr(reason, "number", signal.SIGINT))
     except Exception as error:
         if options.debug:
             raise
