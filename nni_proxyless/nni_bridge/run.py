@@ -12,13 +12,12 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
-from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
 from .manager import last_error, start_manager
@@ -26,6 +25,10 @@ from .plan import Plan
 from .plan import check_config as check_config
 from .registration import TUNER, register
 from .shield import LOOPBACK, addresses, is_loopback, shield
+
+if TYPE_CHECKING:
+    from ..latency.costs import SpaceCosts
+    from ..search.targets import Target
 
 _log = logging.getLogger(__name__)
 TUNERS = f"only {TUNER} goes on where it was (docs/nni.md)"
@@ -43,21 +46,22 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
     Args:
         plan: Checked config.
         progress: Function that takes a title and returns a progress bar, such as `progress_bar`.
-    """
-    from ..search.prepared import load_recipe_data
 
-    done = set()
-    for recipe in plan.recipes:
-        if not isinstance(recipe, Recipe):
-            continue
-        spec, _ = load_recipe_data(recipe)
+    Raises:
+        InputError: A trial would refuse its recipe, or no network is within its budget.
+    """
+    from .preflight import check_budget, check_recipes
+
+    known: dict[tuple[Target, str], SpaceCosts] = {}
+    for recipe, spec in list(check_recipes(plan.recipes)):
         target = recipe.chosen_target()
-        if (target, spec.content_hash) in done:
+        if (target, spec.content_hash) in known:
+            check_budget(recipe, known[target, spec.content_hash])
             continue
-        done.add((target, spec.content_hash))
         with progress(f"measuring target {target.name}") as step:
             table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
-        costs = table.costs(spec)
+        costs = known[target, spec.content_hash] = table.costs(spec)
+        check_budget(recipe, costs)
         for text in warnings_of(table):
             _log.warning("target %s: %s", target.name, text)
         _log.info(

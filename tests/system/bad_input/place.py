@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import platform
 import shutil
 import signal
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.figure  # noqa: F401  imported first, because these packages write to the home folder
-import nni.experiment.config
 import nni.nas.evaluator.pytorch  # noqa: F401
 import onnxruntime  # noqa: F401
 import pytest
 import pytorch_lightning  # noqa: F401
 
+from nni.experiment.config.utils import internal
+from nni.runtime.config import get_config_file
+
 from nni_proxyless.cli.entry import main
+from nni_proxyless.nni_bridge.registration import register
 
 from .case import Case, put
 from .folder import make_good_files, snapshot
@@ -46,6 +50,10 @@ class Place:
         for name in ("work", "home", "cache", "nni", "tmp"):
             (base / name).mkdir(parents=True)
         platform.uname().processor  # noqa: B018  starts a program, once
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("NNI_CONFIG_DIR", str(base / "nni"))
+            register()  # so that the registry holds the tuner, as after every earlier `run`
+            get_config_file("training_services.json")  # NNI makes this file when it reads it
         self._good = make_good_files(self.work)
 
     def problems(self, case: Case) -> list[str]:
@@ -93,6 +101,8 @@ class Place:
             patch.chdir(self.work)
             patch.setattr(tempfile, "tempdir", None)
             patch.setattr(subprocess.Popen, "__init__", _refuse)
+            patch.setattr(os, "execve", _refuse)
+            patch.setattr(internal, "_current_base_path", None)  # NNI leaves it behind when it refuses a config
             for name in ("XDG_CACHE_HOME", "NNI_TRIAL_JOB_ID", "LOCAL_RANK", "NNI_OUTPUT_DIR", "NNI_PLATFORM"):
                 patch.delenv(name, raising=False)
             for name, value in environment.items():
@@ -125,8 +135,8 @@ class Place:
             Place.__init__(self, self.base)
 
 
-def _refuse(self: Any, args: Any = None, *_: Any, **__: Any) -> None:
-    raise AssertionError(f"a program was started: {args}")
+def _refuse(*words: Any, **_: Any) -> None:
+    raise AssertionError(f"a program was started: {words}")
 
 
 @contextlib.contextmanager
