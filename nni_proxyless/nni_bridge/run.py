@@ -196,9 +196,10 @@ def _displaced(jobs: list[Job], plan: Plan) -> str | None:
     others = len(jobs) - by_hand
     if not by_hand or others >= plan.trials or plan.limits.get(_DURATION) is not None:
         return None
+    made = "1 trial made by hand counts" if by_hand == 1 else f"{by_hand} trials made by hand count"
     return (
-        f"{by_hand} trials made by hand count for maxTrialNumber, so {others} of {plan.trials} trials of the tuner "
-        "were run; raise maxTrialNumber in the web UI before adding trials"
+        f"{made} for maxTrialNumber, so {others} of {plan.trials} trials of the tuner were run; raise maxTrialNumber "
+        "in the web UI before adding trials"
     )
 
 
