@@ -180,7 +180,10 @@ def _architecture_file(text: str) -> Path | None:
     if path.is_dir():
         file = path / results_folder.ARCHITECTURE
         if not file.exists():
-            raise InputError(f"cannot read architecture {clipped(text)}: the folder has no {file.name}; give the folder of a search's results")
+            raise InputError(
+                f"cannot read architecture {clipped(text)}: the folder has no {file.name}; give the folder of a "
+                "search's results"
+            )
         return file
     return path if path.suffix == ".json" or path.exists() else None
 

@@ -6,14 +6,14 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
 from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, RecipeError, unknown_name
-from ..files import read_mapping
+from ..reading import read_mapping, user_path
 from ..search.earlier import check_same_recipe
 from ..search.recipe import Recipe
 from .algorithms import check_algorithms, check_size, ends_by_itself, is_own
@@ -24,6 +24,8 @@ from .search_space import parse_dimensions
 from .trial import TASKS
 
 MAX_COMBINATIONS_CHECKED = 1000
+_OF_TRIAL = ("--recipe", "--task", "--debug")
+_OPERATORS = ("&&", "||", ";", "|", "&")  # of a shell, after which another command begins
 
 
 @dataclass(frozen=True)
@@ -128,10 +130,16 @@ def _trial_command(path: Path, content: Mapping[str, Any]) -> tuple[Path, str]:
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     if "trial" not in words or "--recipe" not in words[:-1]:
         raise InputError(f"config {path}: trialCommand must be {form}, got '{command:.200}'")
+    for word in takewhile(lambda word: word not in _OPERATORS, words[words.index("trial") :]):
+        if word.startswith("--") and word not in _OF_TRIAL:
+            raise InputError(
+                f"config {path}: trialCommand must be {form}, perhaps with --task, got the option '{word:.200}'; "
+                "settings belong into the recipe or the searchSpace"
+            )
     code = content.get("trialCodeDirectory", ".")
     if not isinstance(code, str):
         raise InputError(f"config {path}: 'trialCodeDirectory' must be the path of a folder, got {code!r:.200}")
-    folder = path.resolve().parent / Path(code).expanduser()
+    folder = path.resolve().parent / user_path(code, "trialCodeDirectory", InputError)
     if not folder.is_dir():
         raise InputError(f"config {path}: trialCodeDirectory {str(folder)[:200]} is not a folder")
     task = words[words.index("--task") + 1] if "--task" in words[:-1] else "search"

@@ -28,6 +28,7 @@ from .shield import LOOPBACK, addresses, is_loopback, shield
 
 if TYPE_CHECKING:
     from ..latency.costs import SpaceCosts
+    from ..latency.table import LatencyTable
     from ..search.targets import Target
 
 _log = logging.getLogger(__name__)
@@ -52,16 +53,16 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
     """
     from .preflight import check_budget, check_recipes
 
-    known: dict[tuple[Target, str], SpaceCosts] = {}
+    tables: dict[tuple[Target, str], tuple[LatencyTable, SpaceCosts]] = {}
     for recipe, spec in list(check_recipes(plan.recipes)):
         target = recipe.chosen_target()
-        if (target, spec.content_hash) in known:
-            check_budget(recipe, known[target, spec.content_hash])
-            continue
-        with progress(f"measuring target {target.name}") as step:
-            table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
-        costs = known[target, spec.content_hash] = table.costs(spec)
-        check_budget(recipe, costs)
+        needed = target, spec.content_hash
+        if needed not in tables:
+            with progress(f"measuring target {target.name}") as step:
+                table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
+            tables[needed] = table, table.costs(spec)
+        check_budget(recipe, tables[needed][1])
+    for (target, _), (table, costs) in tables.items():
         for text in warnings_of(table):
             _log.warning("target %s: %s", target.name, text)
         _log.info(

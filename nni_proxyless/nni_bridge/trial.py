@@ -50,8 +50,11 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
             sent parameters that neither the search space nor the recipe offers.
         RunError: The manager has no parameters, or the training failed.
     """
-    if "NNI_TRIAL_JOB_ID" not in os.environ:
-        raise InputError(f"'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}")
+    missing = [name for name in ("NNI_TRIAL_JOB_ID", "NNI_OUTPUT_DIR") if not os.environ.get(name)]
+    if missing:
+        raise InputError(
+            f"{missing[0]} is not set: 'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}"
+        )
     output = Path(os.environ["NNI_OUTPUT_DIR"])
     end_with_the_manager()
     if not is_main_process():

@@ -19,7 +19,6 @@ import nni.nas.evaluator.pytorch  # noqa: F401
 import onnxruntime  # noqa: F401
 import pytest
 import pytorch_lightning  # noqa: F401
-
 from nni.experiment.config.utils import internal
 from nni.runtime.config import get_config_file
 
