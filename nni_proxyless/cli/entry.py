@@ -23,6 +23,7 @@ from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
 from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
+from .outputs import check_apart, output_file, output_folder
 from .parser import Parser, positive, whole
 
 _log = logging.getLogger("nni_proxyless")
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--port", type=whole(1, 65535), help="port of NNI's web UI (first free one from 8080)")
     run.add_argument("--host", help="address on which NNI's manager listens, besides 127.0.0.1 (no other)")
     run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
-    run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
+    run.add_argument("--results", type=output_folder, help="where results go (results/<folder of the config>)")
     run.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     nnictl = command(
@@ -91,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     search.add_argument(
         "settings", nargs="*", metavar="key=value", help="override the recipe; of equal keys, the last one counts"
     )
-    search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
+    search.add_argument(
+        "--output", type=output_folder, help="folder of the results (results/<recipe's folder>/<target>)"
+    )
     search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
     search.add_argument("--remeasure", action="store_true", help="measure the latency table anew, if it is kept")
 
@@ -109,8 +112,12 @@ def build_parser() -> argparse.ArgumentParser:
         type=whole(1, MOST_FINALISTS),
         help="compare this many of the likeliest networks with the search's weights and data",
     )
-    decode.add_argument("--out", type=Path, help="folder for the architecture files, each named like its table")
-    decode.add_argument("--front", type=Path, help="CSV file for the fronts of all tables, likelihood against latency")
+    decode.add_argument(
+        "--out", type=output_folder, help="folder for the architecture files, each named like its table"
+    )
+    decode.add_argument(
+        "--front", type=output_file, help="CSV file for the fronts of all tables, likelihood against latency"
+    )
 
     cli_network.add_commands(commands, command)
 
@@ -178,6 +185,7 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, and say in one line why it failed."""
     command = " ".join(filter(None, (options.command, getattr(options, "subcommand", None))))
     try:
+        check_apart(options)
         return int(options.run(options))
     except ProxylessError as error:
         if options.debug:

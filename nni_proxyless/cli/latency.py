@@ -10,6 +10,7 @@ from typing import Any
 from ..limits import MOST_BATCH, MOST_SEED, MOST_THREADS
 from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
 from .latency_fit_commands import run_fit, run_predict, run_suggest
+from .outputs import output_file, output_folder
 from .parser import positive, whole
 
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -33,14 +34,14 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     measure.add_argument("--space", required=True, help="name of a shipped space, or path of a space file (YAML)")
     _add_backend(measure, required=True)
-    measure.add_argument("--out", type=Path, required=True, help="file of the table")
+    measure.add_argument("--out", type=output_file, required=True, help="file of the table")
     measure.add_argument(
         "--networks",
         type=whole(0, MOST_NETWORKS),
         default=12,
         help="number of networks for the calibration (12; 0 for none)",
     )
-    measure.add_argument("--samples", type=Path, help="CSV file for the raw samples")
+    measure.add_argument("--samples", type=output_file, help="CSV file for the raw samples")
     measure.add_argument(
         "--processes",
         type=whole(1, MOST_PROCESSES),
@@ -69,7 +70,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     validate.add_argument("--networks", type=whole(2, MOST_NETWORKS), default=30, help="number of networks (30)")
     validate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks (0)")
     validate.add_argument(
-        "--out", type=Path, help="folder for CSV file and plot (validation_<table>, beside the table)"
+        "--out", type=output_folder, help="folder for CSV file and plot (validation_<table>, beside the table)"
     )
     _add_backend(validate, required=False)
 
@@ -86,11 +87,13 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     fit.add_argument("--counts", type=Path, help=COUNTS_HELP)
     fit.add_argument("--no-counts", action="store_true", help="do not use counts, although --space is given")
     fit.add_argument("--device", default="not named", help="name of the measured device, for the table")
-    fit.add_argument("--out", type=Path, required=True, help="file of the table")
+    fit.add_argument("--out", type=output_file, required=True, help="file of the table")
     fit.add_argument(
         "--suggest", type=whole(0, MOST_NETWORKS), default=0, metavar="N", help="suggest N networks to measure next"
     )
-    fit.add_argument("--suggestions", type=Path, help="CSV file for the suggested networks (<out>.suggestions.csv)")
+    fit.add_argument(
+        "--suggestions", type=output_file, help="CSV file for the suggested networks (<out>.suggestions.csv)"
+    )
 
     suggest = command(
         "suggest",
@@ -108,7 +111,9 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     suggest.add_argument(
         "--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks to choose from (0)"
     )
-    suggest.add_argument("--out", type=Path, required=True, help="CSV file for the networks, with a column per layer")
+    suggest.add_argument(
+        "--out", type=output_file, required=True, help="CSV file for the networks, with a column per layer"
+    )
 
     predict = command(
         "predict",
@@ -125,7 +130,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         help="CSV file with a column per layer, or JSON file of architectures, NNI samples or distributions",
     )
     predict.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
-    predict.add_argument("--out", type=Path, help="CSV file for the predictions (printed if not given)")
+    predict.add_argument("--out", type=output_file, help="CSV file for the predictions (printed if not given)")
     predict.add_argument("--std", action="store_true", help="add standard deviations, which fitted tables have")
     predict.add_argument(
         "--budget-ms",
@@ -156,7 +161,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     importing.add_argument("file", type=Path, help="published table (YAML)")
     importing.add_argument("--format", required=True, help="format of the file: proxylessnas or once-for-all")
     importing.add_argument("--device", help="name of the measured device, for the table (the file name)")
-    importing.add_argument("--out", type=Path, required=True, help="file of the table")
+    importing.add_argument("--out", type=output_file, required=True, help="file of the table")
 
     comparing = command(
         "compare",

@@ -10,6 +10,7 @@ from typing import Any
 from .. import results_folder
 from ..errors import InputError, clipped
 from ..reading import user_path
+from .outputs import output_folder
 from .parser import whole
 from .settings import parse_settings
 
@@ -36,7 +37,9 @@ def add_commands(commands: Any, command: Any) -> None:
     retrain.add_argument(
         "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
     )
-    retrain.add_argument("--output", type=Path, help="folder of the results (retrained, beside the architecture)")
+    retrain.add_argument(
+        "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
+    )
     retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     export = command(
@@ -52,7 +55,7 @@ def add_commands(commands: Any, command: Any) -> None:
         "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
         help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
     )  # fmt: skip
-    export.add_argument("--out", type=Path, help="folder of the files (exported, beside the architecture)")
+    export.add_argument("--out", type=output_folder, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
     export.add_argument(
@@ -79,7 +82,7 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, which may be running")
-    report.add_argument("--out", type=Path, help="folder of the report (report, in the folder of results)")
+    report.add_argument("--out", type=output_folder, help="folder of the report (report, in the folder of results)")
 
 
 def _retrain(options: argparse.Namespace) -> int:

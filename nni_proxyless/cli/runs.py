@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError, RunError
+from .outputs import check_folder
 from .settings import parse_settings
 
 
@@ -23,6 +24,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     manager.check_port(options.port)
     host = shield.check_host(options.host)
     results = options.results or plan.results
+    check_folder(results, "choose another folder with --results")
     if options.results is None and not options.overwrite:
         plans.check_results(plan)
     with stopped_by_signals():

@@ -53,7 +53,8 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     missing = [name for name in ("NNI_TRIAL_JOB_ID", "NNI_OUTPUT_DIR") if not os.environ.get(name)]
     if missing:
         raise InputError(
-            f"{missing[0]} is not set: 'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}"
+            f"{missing[0]} is not set: 'trial' is the command that NNI's manager starts; "
+            f"by hand use: nni-proxyless {task}"
         )
     output = Path(os.environ["NNI_OUTPUT_DIR"])
     end_with_the_manager()

@@ -160,7 +160,7 @@ _NUMBERS = settings(
         ("latency validate table.yml --space space.yml --networks -7", "got -7", "a whole number from 2"),
         ("latency validate table.yml --space space.yml --networks 5k", "5k", "a whole number from"),
         ("latency validate table.yml --space space.yml --backend flops", "ms", "flops"),
-        ("latency validate table.yml --space space.yml --seed x", "'x'", "a whole number from"),
+        ("latency validate table.yml --space space.yml --seed x", "got x", "a whole number from"),
         ("latency fit --measurements measured.csv --out t.yml --suggest -1", "got -1", "--suggest"),
         ("latency fit --measurements measured.csv --out t.yml --suggest 100000000", "100000000", "--suggest"),
         ("latency fit --measurements measured.csv --out t.yml --suggest 1.0", "1.0", "a whole number from"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .case import Case
@@ -15,6 +16,10 @@ def _loop(path: Path) -> None:
 
 def _folder(path: Path) -> None:
     path.mkdir()
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
 
 
 # A folder is to be written: the command, the option's name in no particular form, and what is wrong with the place.
@@ -59,6 +64,67 @@ CASES = [
             (f"{LONG}.yml", "nnn", {}),
             ("loop/made.yml", "loop", {"loop": _loop}),
             ("/proc/made.yml", "/proc/made.yml", {}),
+            ("pipe", "pipe", {"pipe": _pipe}),
+        )
+    ],
+    # A command that would destroy what it reads, or one of two results.
+    *[
+        Case(command, received, says)
+        for command, received, says in (
+            ("latency measure --space space.yml --backend flops --out space.yml", "space.yml", "would replace"),
+            (
+                "latency measure --space space.yml --backend flops --out t.yml --samples space.yml",
+                "space.yml",
+                "replace",
+            ),
+            (
+                "latency measure --space space.yml --backend flops --out t.yml --samples t.yml",
+                "t.yml",
+                "give two files",
+            ),
+            ("latency fit --measurements measured.csv --out measured.csv", "measured.csv", "would replace"),
+            (
+                "latency fit --measurements measured.csv --basis fitted.yml --out fitted.yml",
+                "fitted.yml",
+                "would replace",
+            ),
+            (
+                "latency fit --measurements measured.csv --counts counts.csv --out counts.csv",
+                "counts.csv",
+                "would replace",
+            ),
+            (
+                "latency fit --measurements measured.csv --out t.yml --suggest 2 --suggestions t.yml",
+                "t.yml",
+                "two files",
+            ),
+            ("latency suggest --space space.yml --networks 2 --out space.yml", "space.yml", "would replace"),
+            (
+                "latency suggest --space space.yml --among networks.csv --networks 2 --out networks.csv",
+                "networks.csv",
+                "replace",
+            ),
+            (
+                "latency predict fitted.yml --architectures networks.csv --out networks.csv",
+                "networks.csv",
+                "would replace",
+            ),
+            (
+                "latency predict fitted.yml --architectures networks.csv --out ./fitted.yml",
+                "fitted.yml",
+                "would replace",
+            ),
+            (
+                "latency import published.yaml --format proxylessnas --out published.yaml",
+                "published.yaml",
+                "would replace",
+            ),
+            ("decode found --table table.yml --front table.yml", "table.yml", "would replace"),
+            (
+                "decode found/checkpoint.ckpt --table table.yml --front found/checkpoint.ckpt",
+                "checkpoint.ckpt",
+                "would replace",
+            ),
         )
     ],
     Case("search recipe.yml", "results", "folder", {"results": "a file"}),
