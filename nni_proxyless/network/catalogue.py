@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..errors import ArchitectureError, unknown_name
+from ..errors import ArchitectureError, shown, unknown_name
+from ..values import is_number
+from .size_limits import MOST_WIDTH_MULT
 from .space_spec import SpaceSpec, Stage
 
 MOBILENET_V2 = "mobilenet_v2"
@@ -98,8 +100,9 @@ def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tupl
     Raises:
         ArchitectureError: `width_mult` is not a positive number.
     """
-    if not 0 < width_mult < float("inf"):
-        raise ArchitectureError(f"width_mult must be a positive number, got {width_mult!r}")
+    if not is_number(width_mult, 0, MOST_WIDTH_MULT) or width_mult == 0:
+        most = f" up to {MOST_WIDTH_MULT:g}" if width_mult > MOST_WIDTH_MULT else ""
+        raise ArchitectureError(f"width_mult must be a positive number{most}, got {shown(width_mult)}")
     base = like or SpaceSpec(
         name=MOBILENET_V2,
         input_channels=3,
@@ -137,7 +140,8 @@ def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[s
         except ValueError as reason:
             if isinstance(reason, ArchitectureError):
                 raise
-            raise ArchitectureError(f"{name!r}: {width!r} is no width; write it like {MOBILENET_V2}_0.75") from reason
+            told = f"{shown(name)}: {shown(width)} is no width; write it like {MOBILENET_V2}_0.75"
+            raise ArchitectureError(told) from reason
     return published(name)
 
 
