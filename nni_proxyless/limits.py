@@ -11,4 +11,4 @@ MOST_EPOCHS = 1_000_000
 MOST_PIXELS = 4096  # height and width of an image
 MOST_COUNT = 1_000_000_000  # such as images in a batch
 MOST_WIDTH_MULT = 100.0
-MOST_BATCH = 1_000_000
+MOST_BATCH = 100_000

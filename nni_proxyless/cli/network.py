@@ -129,6 +129,8 @@ def _export(options: argparse.Namespace) -> int:
 
     formats = check_formats(options.format)
     tables = find_tables(options.table, file)
+    if options.recipe is not None and not options.recipe.is_file():
+        raise InputError(f"cannot read recipe {options.recipe}: there is no such file")
     images = load_images(architecture, options.recipe or file.parent / results_folder.RECIPE, options.images)
     out = options.out or file.parent / "exported"
     weights = options.weights or file.parent / results_folder.WEIGHTS

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import ArchitectureError, shown, unknown_name
 from ..limits import MOST_WIDTH_MULT
+from ..values import is_number
 from .space_spec import SpaceSpec, Stage
 
 MOBILENET_V2 = "mobilenet_v2"
@@ -99,10 +100,9 @@ def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tupl
     Raises:
         ArchitectureError: `width_mult` is not a positive number.
     """
-    if not 0 < width_mult <= MOST_WIDTH_MULT:
-        raise ArchitectureError(
-            f"width_mult must be a positive number of at most {MOST_WIDTH_MULT:g}, got {shown(width_mult)}"
-        )
+    if not is_number(width_mult, 0, MOST_WIDTH_MULT) or width_mult == 0:
+        most = f" up to {MOST_WIDTH_MULT:g}" if width_mult > MOST_WIDTH_MULT else ""
+        raise ArchitectureError(f"width_mult must be a positive number{most}, got {shown(width_mult)}")
     base = like or SpaceSpec(
         name=MOBILENET_V2,
         input_channels=3,

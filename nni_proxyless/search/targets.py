@@ -74,13 +74,15 @@ class Target:
             )
         if table is not None and not (isinstance(table, str) and table):
             raise RecipeError(f"target '{name}': table must be a path, got {shown(table)}")
+        if backend is not None and not isinstance(backend, str):
+            raise RecipeError(f"target '{name}': backend must be the name of a backend, got {shown(backend)}")
         settings = {k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]}
         if backend is None and settings:
             raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")
         return cls(
             name,
             table=None if table is None else folder / user_path(table, "latency table", RecipeError),
-            backend=None if backend is None else str(backend),
+            backend=backend,
             settings=settings,
         )
 
