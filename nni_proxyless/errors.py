@@ -68,26 +68,31 @@ class MissingDependencyError(InputError):
     """An optional package that the chosen feature needs, but that is not installed."""
 
 
+class DamagedFileError(InputError):
+    """A file of weights or a checkpoint that is truncated, damaged, or something else. Nothing in it was executed."""
+
+
 class RunError(ProxylessError, RuntimeError):
     """A run that failed although its input was valid."""
 
 
-class NotWrittenError(OSError):
-    """A file that could not be written completely, so that what was there before has not been touched."""
+class WriteError(RunError, OSError):
+    """A file or folder that cannot be written: the disk is full, or it is not writable."""
+
+
+class UnwritablePathError(InputError, OSError):
+    """A path to which nothing can be written, such as a folder where a file should be."""
 
 
 # Errors of a full or broken disk, or of a machine without memory. The command was right, and may work later.
-_OF_THE_MACHINE = (
+OF_THE_MACHINE = (
     errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
     errno.EPIPE,
 )  # fmt: skip
 
 
 def os_error_of(error: OSError) -> ProxylessError | None:
-    """Say in one line what the operating system refused.
-
-    Args:
-        error: Error of a call of the operating system. `NotWrittenError` if it is known that nothing was changed.
+    """Say in one line what the operating system refused, without claiming that it was reading or writing.
 
     Returns:
         A `RunError` if the machine is the reason, an `InputError` if another path or other permissions help, and `None`
@@ -95,15 +100,11 @@ def os_error_of(error: OSError) -> ProxylessError | None:
     """
     if error.errno is None:
         return None
-    names = [
-        os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes, os.PathLike))
-    ]
-    where = clipped(" and ".join(map(clipped, names)), 2 * MOST_SHOWN)
+    given = (error.filename, error.filename2)
+    where = " and ".join(clipped(os.fsdecode(name)) for name in given if isinstance(name, (str, bytes, os.PathLike)))
     text = error.strerror or os.strerror(error.errno)
-    kind = RunError if error.errno in _OF_THE_MACHINE else InputError
-    if isinstance(error, NotWrittenError):
-        return kind(f"cannot write {where}: {text}; what was there before is untouched")
-    return kind(f"cannot use {where}: {text}" if where else f"the system refused it: {text}")
+    kind = RunError if error.errno in OF_THE_MACHINE else InputError
+    return kind(f"cannot use {where}: {text}" if where else f"the operating system refused a call: {text}")
 
 
 def shown(value: object) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import InputError, NotWrittenError, shown
+from .errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, shown
 from .reading import read_mapping as read_mapping
 
 MOST_CHARACTERS = 100
@@ -23,6 +25,8 @@ _SEPARATORS = "/\\"
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
     """Write a temporary file in the folder of `path` and rename it, so that readers never see a partial file.
 
+    The content is on the disk before the file gets its name, so it survives a power failure as well.
+
     Args:
         path: Path of the file. Missing parent folders are created.
         write: Function that writes the content to the path that it is given, that of the temporary file.
@@ -31,30 +35,71 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
         Path of the file.
 
     Raises:
-        NotWrittenError: The file could not be written. An earlier file of this path is as it was.
+        WriteError: The file cannot be written. An earlier file of this name is as it was before.
+        UnwritablePathError: Nothing can be written to this path.
     """
     target = Path(path)
-    try:
-        return _write_atomically(target, write)
-    except OSError as reason:
-        raise NotWrittenError(reason.errno, reason.strerror or str(reason), str(target)) from reason
-
-
-def _write_atomically(target: Path, write: Callable[[Path], None]) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        # mkstemp makes the file readable by its owner only. The result gets the permissions of an ordinary file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(target):
+        _check_kind(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            # mkstemp makes the file readable by its owner only. The result gets the permissions of an ordinary file.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            _to_disk(temporary)
+            os.replace(temporary, target)
+            with suppress(OSError):  # some file systems, and Windows, do not synchronise folders
+                _to_disk(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     return target
+
+
+def _check_kind(target: Path) -> None:
+    """Check that a file would replace no device, pipe or socket: renaming would remove `/dev/null` itself."""
+    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+        raise OSError(errno.EINVAL, "it is a device, pipe or socket, not a file", str(target))
+    if os.path.realpath(target.parent) == "/dev":
+        raise OSError(errno.EPERM, "files are not written among the devices", str(target))
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Context manager that raises errors of the file system as errors in writing a file or folder.
+
+    Errors of other files, which are read meanwhile, remain as they are.
+
+    Args:
+        target: Path of the file or folder.
+
+    Raises:
+        WriteError: It cannot be written.
+        UnwritablePathError: Nothing can be written to this path.
+    """
+    try:
+        yield
+    except (WriteError, UnwritablePathError):
+        raise
+    except OSError as reason:
+        where = None if reason.filename is None else Path(os.fsdecode(reason.filename))
+        if where is not None and where.parent != target.parent and where != target and where not in target.parents:
+            raise
+        kept = "; the file that was there before is untouched" if target.is_file() else ""
+        error = WriteError if reason.errno in OF_THE_MACHINE else UnwritablePathError
+        raise error(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
 
 
 def check_name(name: object, what: str, error: type[InputError]) -> str:

@@ -231,8 +231,9 @@ def test_messages_show_little_of_a_large_value() -> None:
 READERS = {
     "reading.py": "the readers of text",
     "parsing.py": "the parsers",
+    "files.py": "bringing what was written to the disk",
     "data/npz_file.py": "the reader of arrays",
-    "network/weights.py": "the reader of tensors",
+    "network/torch_file.py": "the reader of tensors",
     "latency/device.py": "/proc/cpuinfo",
     "latency/worker.py": "messages between our own processes",
     "latency/fresh_process.py": "messages between our own processes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +12,16 @@ import torch
 from torch import Tensor
 
 from .. import results_folder
-from ..errors import InputError, shown
+from ..errors import DamagedFileError, InputError, shown
 from ..files import write_csv
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
-from ..network.weights import fault_of, load_tensors
+from ..network.torch_file import fault_of, read_torch_file
 from .distribution import ArchitectureDistribution
 from .knapsack import FrontPoint
 
 CHECKPOINT_KEY = "nni_proxyless"
-NO_CHECKPOINT = "is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search"
 CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
 
 
@@ -53,7 +51,12 @@ class SearchCheckpoint:
             raise InputError(
                 f"there is no checkpoint {path}; give a checkpoint.ckpt or the folder of a search's results"
             )
-        content = load_tensors(path, "checkpoint", NO_CHECKPOINT, InputError)
+        try:
+            content = read_torch_file(path)
+        except DamagedFileError as reason:
+            raise InputError(
+                f"{path} is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search"
+            ) from reason
         state = content.get(CHECKPOINT_KEY) if isinstance(content, Mapping) else None
         if not isinstance(state, Mapping) or state.get("schema") != CHECKPOINT_SCHEMA:
             raise InputError(f"{path} is no checkpoint of a search: it lacks '{CHECKPOINT_KEY}' of {CHECKPOINT_SCHEMA}")
@@ -118,7 +121,7 @@ def _distribution(state: Mapping[str, Any], spec: SpaceSpec, path: Path) -> Arch
         if not isinstance(values, Tensor) or tuple(values.shape) != (len(own),) or not values.is_floating_point():
             got = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else shown(values)
             raise InputError(f"{where}: α must be {len(own)} floats, one for each candidate, got {got}")
-        if (fault := fault_of(values, allowed=-math.inf)) is not None:
+        if (fault := fault_of(values, pruned=True)) is not None:
             raise InputError(f"{where}: α {fault}")
         names[label], probs[label] = own, torch.softmax(values.double(), 0)
         if not bool(probs[label].isfinite().all()):
