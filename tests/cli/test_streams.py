@@ -58,8 +58,8 @@ def test_characters_that_the_output_cannot_show(
     # A name of a file that is not UTF-8 can be printed as well.
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="utf-8"))
     with guarded_streams():
-        print("a name: \udcff")
-    assert b"a name: ?" in printed.getvalue()
+        print("a name: \udcff \x1b]0;title\x07 \x9b2J\tend")
+    assert b"a name: ? ?]0;title? ?2J\tend\n" in printed.getvalue()
 
 
 @pytest.mark.parametrize("buffered", [False, True])
