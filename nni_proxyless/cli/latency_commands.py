@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, LatencyTableError, RunError
+from ..errors import InputError, LatencyTableError, RunError, shown
 
 _log = logging.getLogger("nni_proxyless")
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -39,8 +40,6 @@ def run_measure(options: argparse.Namespace) -> int:
     from ..network.space_spec import SpaceSpec
     from ..progress import progress_bar
 
-    if options.processes is not None and options.processes < 1:
-        raise InputError(f"--processes must be a number from 1, got {options.processes}")
     spec = SpaceSpec.from_yaml(options.space)
     backend = _make_backend(options)
     processes = options.processes or TABLE_PROCESSES
@@ -53,10 +52,9 @@ def run_measure(options: argparse.Namespace) -> int:
         )  # fmt: skip
     if options.samples:
         export_samples(journals(journal.resolve()), options.samples)
-    for path in journals(journal.resolve()):
-        path.unlink()
     if verdict(table) is Verdict.BAD and not options.accept:
         refused = table.save(options.out.with_name(f"{options.out.stem}.refused{options.out.suffix}"))
+        _remove(journals(journal.resolve()))
         raise RunError(
             f"{warnings_of(table)[0]}. It is not written to {options.out}, but to {refused.resolve()}. What to try: "
             f"{advice(table)}. To use the table all the same, give --accept"
@@ -64,6 +62,7 @@ def run_measure(options: argparse.Namespace) -> int:
     if options.accept:
         table = replace(table, quality=replace(table.quality or Quality(), accepted=True))
     table.save(options.out)
+    _remove(journals(journal.resolve()))  # not earlier: the disk may be full
     costs, calibration = table.costs(spec), table.calibration
     fits = (
         ""
@@ -113,7 +112,9 @@ def run_validate(options: argparse.Namespace) -> int:
     table = LatencyTable.load(options.table)
     spec = space_of(table, options.space)
     if spec is None:
-        raise LatencyTableError(f"the table was measured for space {table.space!r}, which is not shipped: give --space")
+        raise LatencyTableError(
+            f"the table was measured for space {shown(table.space)}, which is not shipped: give --space"
+        )
     if options.backend == "command" and options.backend_command == table.command and options.backend_device is None:
         options.backend_device = table.device.name
     backend = _make_backend(options) or table_backend(table)
@@ -200,6 +201,11 @@ def run_compare(options: argparse.Namespace) -> int:
         ),
     )
     return 0
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _say(*lines: str) -> None:

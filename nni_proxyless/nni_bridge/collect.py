@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import ArchitectureError, InputError
-from ..files import aligned, check_name, read_mapping, write_csv
+from ..errors import ArchitectureError, InputError, LatencyTableError, shown
+from ..files import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
 from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
+from ..report.checks import check_card, number_of
 from .grid_points import Rules, distance_to_budget
 
 
@@ -31,6 +33,7 @@ class Outcome:
         architecture: Architecture that the trial found or trained; `None` if the trial has no results.
         card: Model card of a retraining; `None` for a search.
         reason: Why there are no results: the last line of the trial's stderr, or the file that is missing.
+        by_hand: Whether a user has made the trial in NNI's web UI, and not the tuner.
     """
 
     trial_id: str
@@ -40,6 +43,7 @@ class Outcome:
     architecture: Architecture | None = None
     card: Mapping[str, Any] | None = None
     reason: str = ""
+    by_hand: bool = False
 
 
 def parameters_of(job: Any) -> dict[str, Any]:
@@ -59,20 +63,27 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
             subfolder named after its id. The trial's folder is added to the set.
     """
     parameters = parameters_of(job)
-    output = home / "environments" / "local-env" / "trials" / job.trialJobId
+    trial_id = check_name(job.trialJobId, "the id of a trial", InputError)
+    by_hand = bool(getattr(job, "by_hand", False))
+    output = home / "environments" / "local-env" / "trials" / trial_id
     if job.status != "SUCCEEDED":
-        return Outcome(job.trialJobId, parameters, job.status, reason=_last_line(output / "trial.stderr"))
+        return Outcome(trial_id, parameters, job.status, reason=_last_line(output / "trial.stderr"), by_hand=by_hand)
     source = output / results_folder.ARCHITECTURE
     if not source.is_file():
-        return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
-    architecture = Architecture.load(source)
-    card = _card(output / results_folder.MODEL_CARD)
+        return Outcome(trial_id, parameters, job.status, reason=f"no {source.name} in {output}", by_hand=by_hand)
+    try:
+        architecture = Architecture.load(source)
+        card = _card(output / results_folder.MODEL_CARD)
+        if card is None and number_of(architecture.metrics.get("default")) is None:
+            raise ArchitectureError(f"{source} has no accuracy, the metric 'default'")
+    except InputError as reason:
+        return Outcome(trial_id, parameters, job.status, reason=f"damaged results: {reason}", by_hand=by_hand)
     # The trial records the parameters that it received. When several trials run at once, the parameters in NNI's record
     # of the job may belong to another trial.
-    parameters = dict((architecture.trial_parameters if card is None else card["trial_parameters"]) or parameters)
+    parameters = dict((architecture.trial_parameters if card is None else card.get("trial_parameters")) or parameters)
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
-        folder = folder / str(job.trialJobId)
+        folder = folder / trial_id
     used.add(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in results_folder.COLLECTED:
@@ -84,11 +95,17 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
             except OSError:
                 shutil.copyfile(output / name, temporary)
             temporary.replace(folder / name)
-    return Outcome(job.trialJobId, parameters, job.status, folder, architecture, card)
+    return Outcome(trial_id, parameters, job.status, folder, architecture, card, by_hand=by_hand)
 
 
 def _card(path: Path) -> dict[str, Any] | None:
-    return read_mapping(path, "model card", InputError) if path.is_file() else None
+    if not path.is_file():
+        return None
+    card = read_mapping(path, "model card", InputError)
+    check_card(card)
+    if not isinstance(card.get("trial_parameters", {}), dict):
+        raise InputError(f"{path}: 'trial_parameters' must be a mapping, got {shown(card['trial_parameters'])}")
+    return card
 
 
 def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
@@ -97,7 +114,15 @@ def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Pat
     trained = parameters.get("architecture")
     name = str(architecture.target) if trained is None else Path(str(trained)).name.removesuffix(".json")
     folder = Path(check_name(name, "the target of an architecture", ArchitectureError))
-    return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
+    return folder / _as_name("_".join(rest)) if rest else folder
+
+
+def _as_name(text: str) -> str:
+    """Return a text as the name of a folder, without separators and characters that cannot be printed."""
+    name = "".join("-" if mark in "/\\" or not mark.isprintable() else mark for mark in text).lstrip(".")
+    if len(name) <= MOST_CHARACTERS:
+        return name
+    return f"{name[: MOST_CHARACTERS - 9]}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
 
 
 def _last_line(path: Path) -> str:
@@ -154,7 +179,10 @@ def _table_quality(path: Path) -> str:
     """The verdict on the latency table of a search, in lower case; empty for a retraining, which has none."""
     if not path.is_file():
         return ""
-    table = LatencyTable.load(path)
+    try:
+        table = LatencyTable.load(path)
+    except LatencyTableError:
+        return "cannot be read"
     return "not judged" if table.backend == "published" else verdict(table).name.lower()
 
 

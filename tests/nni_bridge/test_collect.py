@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from nni_proxyless.errors import InputError
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.collect import collect, format_table, summary_rows
@@ -61,3 +63,60 @@ def test_no_trial_overwrites_another_ones_result(home: Path, tmp_path: Path) -> 
     lines = format_table(rows).splitlines()
     assert len(lines) == 4
     assert lines[0].split() == [column for column in rows[0] if any(row[column] for row in rows)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "folder"),
+    [
+        ({"seed": 3}, "seed-3"),
+        ({"space": "../../x.yml"}, "space-..-..-x.yml"),
+        ({"space": "/etc/x"}, "space--etc-x"),
+        ({"../../x": 1}, "-..-x-1"),
+        ({"a\\b": "c\\d"}, "a-b-c-d"),
+        ({"a": "b\x00\n\u202ec"}, "a-b---c"),
+        ({"a": "x" * 500}, ""),
+        ({"a": {"b": ["c/d"]}}, "a-{'b': ['c-d']}"),
+    ],
+)
+def test_other_parameters_become_the_name_of_one_folder(
+    parameters: dict[str, Any], folder: str, home: Path, tmp_path: Path
+) -> None:
+    outcome = collect(job("one", "SUCCEEDED", target="phone", **parameters), home, tmp_path / "results", set())
+    assert outcome.folder is not None
+    (made,) = (tmp_path / "results" / "phone").iterdir()
+    assert outcome.folder == made
+    assert made.name == folder or (not folder and len(made.name) == 100 and made.name.startswith("a-xxx"))
+
+
+@pytest.mark.parametrize("name", ["../one", "/tmp/one", "..", "a/b", "", "a\x00"])
+def test_ids_of_trials_lead_out_of_no_folder(name: str, home: Path, tmp_path: Path) -> None:
+    for status in ("SUCCEEDED", "FAILED"):
+        with pytest.raises(InputError, match="the id of a trial must be a name"):
+            collect(job(name, status, target="phone"), home, tmp_path / "results", set())
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("architecture.json", "{", "damaged results: .*architecture.json.* cannot be parsed"),
+        ("model_card.json", "[]", "damaged results: .*must be a mapping"),
+        ("model_card.json", "{}", "damaged results: .*must be an accuracy, got None"),
+        (
+            "model_card.json",
+            '{"results": {"validation": {"top1": 1}}, "trial_parameters": 5}',
+            "damaged results: .*'trial_parameters' must be a mapping, got 5",
+        ),
+    ],
+)
+def test_damaged_results_of_a_trial_cost_only_this_trial(
+    file: str, content: str, reason: str, home: Path, tmp_path: Path
+) -> None:
+    trials = home / "environments" / "local-env" / "trials"
+    (trials / "one" / file).write_text(content)
+    (trials / "two" / "latency_table.yml").write_text("{")
+    outcomes = [collect(job(name, "SUCCEEDED"), home, tmp_path / "results", set()) for name in ("one", "two")]
+    assert re.fullmatch(f"{reason}.*", outcomes[0].reason or "")
+    assert outcomes[0].folder is None
+    rows = summary_rows(outcomes)
+    assert [(row["accuracy"], row["latency_table"]) for row in rows] == [("0.9100", "cannot be read")]
