@@ -171,6 +171,8 @@ def _show(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from ..report import find_results, make_report
 
+    if not options.experiment.strip():
+        raise InputError(f"{options.experiment!r} is neither a folder of results nor the id of an NNI experiment")
     results = find_results(options.experiment)
     page = make_report(results, options.out)
     sys.stdout.write(f"report: {page.resolve()}\n")

@@ -220,7 +220,7 @@ _TARGETS = [
         ({"phone": {"backend": ["torch"]}}, "torch", "backend"),
         ({"phone": {"backend": "torch", "threads": 0}}, "got 0", "threads must be a whole number from 1"),
         ({"phone": {"backend": "torch", "threads": "2"}}, "'2'", "threads must be a whole number from 1"),
-        ({"phone": {"backend": "torch", "threads": 1000000000}}, "1000000000", "threads must be a whole number from 1"),
+        ({"phone": {"backend": "torch", "threads": 1000000000}}, "got 1000000000", "threads must be at most 1024"),
         ({"phone": {"backend": "torch", "batch": -1}}, "got -1", "batch must be a whole number from 1"),
         ({"phone": {"backend": "torch", "batch": 1.5}}, "got 1.5", "batch must be a whole number from 1"),
         ({"phone": {"backend": "torch", "dtype": "int8"}}, "'dtype'", "unknown setting"),
