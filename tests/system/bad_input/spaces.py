@@ -122,7 +122,7 @@ _COMMANDS = [
     Case(
         "latency fit --measurements measured.csv --space mobilenetv2_digits --out made.yml", "stage3_layer1", "missing"
     ),
-    Case("latency measure --space space.yml --backend flops --out made.yml --networks 5000", "5000", "0 to 80"),
+    Case("latency measure --space space.yml --backend torch --out made.yml --networks 5000", "5000", "0 to 80"),
 ]
 
 CASES = [*_KEYS, *_COMMANDS]
