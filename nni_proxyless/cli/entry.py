@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
     decode.add_argument(
         "--finalists",
-        type=whole(1, MOST_FINALISTS),
+        type=whole(2, MOST_FINALISTS),
         help="compare this many of the likeliest networks with the search's weights and data",
     )
     decode.add_argument(

@@ -159,7 +159,7 @@ _OVER_A_FINISHED_ONE = settings(
         ("accelerator=gpu", "accelerator gpu", "use accelerator: auto or cpu"),
         ("precision=16-mixed", "16-mixed", "use 32-true"),
         ("batch_size=5000", "5000", "choose a smaller one"),
-        ("data=arrays data_dir=images.npz held_out_fraction=0.001", "200 images", "split"),
+        ("data=arrays data_dir=images.npz held_out_fraction=0.001", "0.001 of 200 images", "choose a larger one"),
     ],
 )
 
