@@ -32,8 +32,8 @@ def registered_class() -> str | None:
         ) from reason
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as reason:
         raise InputError(
-            f"NNI's registry registered_algorithms.yml is damaged ({type(reason).__name__}); repair it, or delete it, and "
-            "it is made anew"
+            f"NNI's registry registered_algorithms.yml is damaged ({type(reason).__name__}); repair it, or delete it, "
+            "and it is made anew"
         ) from reason
     return None if meta is None else str(meta.class_name)
 
