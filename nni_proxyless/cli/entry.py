@@ -1,12 +1,14 @@
 """The `nni-proxyless` command: parses arguments, calls other modules and prints; holds no logic.
 
-Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP.
+Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted, 141 nobody reads the output any more, 143 ended by
+SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import shlex
 import signal
@@ -25,6 +27,7 @@ from . import runs
 from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
 from .outputs import check_apart, output_file, output_folder
 from .parser import Parser, positive, whole
+from .streams import CLOSED_PIPE, OutputError, flush_output, guarded_streams, say
 
 _log = logging.getLogger("nni_proxyless")
 # Commands that go on from their last finished epoch if they are given again.
@@ -176,9 +179,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words of the command line; those of the process by default.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = parse(words)
-    with _log_of_a_command():
-        sys.exit(_exit_code(options, words))
+    with guarded_streams():
+        options = parse(words)
+        with _log_of_a_command():
+            sys.exit(_exit_code(options, words))
 
 
 def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
@@ -186,7 +190,9 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     command = " ".join(filter(None, (options.command, getattr(options, "subcommand", None))))
     try:
         check_apart(options)
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except ProxylessError as error:
         if options.debug:
             raise
@@ -195,8 +201,13 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except KeyboardInterrupt as reason:
         again = shlex.join(["nni-proxyless", *words])
         goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
-        sys.stderr.write(f"nni-proxyless {command}: interrupted{goes_on}\n")
+        say(f"nni-proxyless {command}: interrupted{goes_on}\n")
         return 128 + int(getattr(reason, "number", signal.SIGINT))
+    except OutputError as error:
+        if error.errno == errno.EPIPE:
+            return CLOSED_PIPE
+        _one_line(command, f"cannot write to the standard output: {error.strerror}")
+        return 1
     except Exception as error:
         if options.debug:
             raise
@@ -289,10 +300,9 @@ def _decode(options: argparse.Namespace) -> int:
 
 
 def _one_line(command: str, error: object) -> None:
-    sys.stdout.flush()
+    flush_output()
     most = MOST_CHARACTERS if isinstance(error, InputError) else MOST_OF_A_FAILURE
-    sys.stderr.write(one_line(f"nni-proxyless {command}: error", error, most=most) + "\n")
-    sys.stderr.flush()
+    say(one_line(f"nni-proxyless {command}: error", error, most=most) + "\n")
 
 
 @contextlib.contextmanager

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, LatencyTableError, RunError, shown
@@ -51,10 +52,9 @@ def run_measure(options: argparse.Namespace) -> int:
         )  # fmt: skip
     if options.samples:
         export_samples(journals(journal.resolve()), options.samples)
-    for path in journals(journal.resolve()):
-        path.unlink()
     if verdict(table) is Verdict.BAD and not options.accept:
         refused = table.save(options.out.with_name(f"{options.out.stem}.refused{options.out.suffix}"))
+        _remove(journals(journal.resolve()))
         raise RunError(
             f"{warnings_of(table)[0]}. It is not written to {options.out}, but to {refused.resolve()}. What to try: "
             f"{advice(table)}. To use the table all the same, give --accept"
@@ -62,6 +62,7 @@ def run_measure(options: argparse.Namespace) -> int:
     if options.accept:
         table = replace(table, quality=replace(table.quality or Quality(), accepted=True))
     table.save(options.out)
+    _remove(journals(journal.resolve()))  # not earlier: the disk may be full
     costs, calibration = table.costs(spec), table.calibration
     fits = (
         ""
@@ -200,6 +201,11 @@ def run_compare(options: argparse.Namespace) -> int:
         ),
     )
     return 0
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _say(*lines: str) -> None:

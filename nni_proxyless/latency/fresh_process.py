@@ -34,10 +34,15 @@ class FreshProcess:
         self._folder = WorkFolder()
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  see `close`
         command = [sys.executable, "-W", "ignore", "-m", _WORKER, str(os.getpid())]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
-            errors="replace", env={**os.environ, "TMPDIR": str(self._folder.path)},
-        )  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+                encoding="utf-8", errors="replace", env={**os.environ, "TMPDIR": str(self._folder.path)},
+            )  # fmt: skip
+        except BaseException:
+            self._errors.close()
+            self._folder.close()
+            raise
         self._message: dict[str, Any] = {}
         self._say(json.dumps(job))
 

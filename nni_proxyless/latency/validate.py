@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,8 +249,11 @@ def plot(validation: Validation, title: str, path: Path) -> Path:
     axes.plot(ends, ends, color="0.6", linewidth=1, label="predicted = measured")
     axes.scatter(validation.predicted_ms, validation.measured_ms, s=18, color="tab:blue", label="networks")
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="predicted latency [ms]", ylabel="measured latency [ms]")
+    title = title.replace("$", r"\$")  # names of spaces and devices are no formulas
     axes.set_title(
         f"{title}\nmean error {100 * validation.mean_error:.1f} %, Spearman {validation.spearman:.3f}", fontsize=9
     )
     axes.legend(frameon=False, fontsize=8)
-    return write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for the character
+        return write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))

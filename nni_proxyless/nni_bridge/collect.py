@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import ArchitectureError, InputError
+from ..errors import ArchitectureError, InputError, LatencyTableError, shown
 from ..files import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
 from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
+from ..report.checks import check_card, number_of
 from .grid_points import Rules, distance_to_budget
 
 
@@ -70,11 +71,16 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     source = output / results_folder.ARCHITECTURE
     if not source.is_file():
         return Outcome(trial_id, parameters, job.status, reason=f"no {source.name} in {output}", by_hand=by_hand)
-    architecture = Architecture.load(source)
-    card = _card(output / results_folder.MODEL_CARD)
+    try:
+        architecture = Architecture.load(source)
+        card = _card(output / results_folder.MODEL_CARD)
+        if card is None and number_of(architecture.metrics.get("default")) is None:
+            raise ArchitectureError(f"{source} has no accuracy, the metric 'default'")
+    except InputError as reason:
+        return Outcome(trial_id, parameters, job.status, reason=f"damaged results: {reason}", by_hand=by_hand)
     # The trial records the parameters that it received. When several trials run at once, the parameters in NNI's record
     # of the job may belong to another trial.
-    parameters = dict((architecture.trial_parameters if card is None else card["trial_parameters"]) or parameters)
+    parameters = dict((architecture.trial_parameters if card is None else card.get("trial_parameters")) or parameters)
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
         folder = folder / trial_id
@@ -93,7 +99,13 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
 
 
 def _card(path: Path) -> dict[str, Any] | None:
-    return read_mapping(path, "model card", InputError) if path.is_file() else None
+    if not path.is_file():
+        return None
+    card = read_mapping(path, "model card", InputError)
+    check_card(card)
+    if not isinstance(card.get("trial_parameters", {}), dict):
+        raise InputError(f"{path}: 'trial_parameters' must be a mapping, got {shown(card['trial_parameters'])}")
+    return card
 
 
 def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Path:
@@ -167,7 +179,10 @@ def _table_quality(path: Path) -> str:
     """The verdict on the latency table of a search, in lower case; empty for a retraining, which has none."""
     if not path.is_file():
         return ""
-    table = LatencyTable.load(path)
+    try:
+        table = LatencyTable.load(path)
+    except LatencyTableError:
+        return "cannot be read"
     return "not judged" if table.backend == "published" else verdict(table).name.lower()
 
 

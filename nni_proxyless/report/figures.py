@@ -47,7 +47,7 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
     figure = _figure(WIDTH, 0.9 + 2.1 * len(drawn))
     all_axes = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
     # Block heights are relative to the largest expansion ratio, which is at least 6, the largest of the paper's space.
-    largest = max(6, *(int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"))
+    largest = max([6, *(int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv")])
     kernels = sorted({int(r["kernel"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"})
     for axes, (title, rows) in zip(all_axes, drawn, strict=True):
         for row in rows:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import InputError, LatencyTableError, RecipeError
+from ..errors import InputError, LatencyTableError, RecipeError, shown
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..parsing import parse_json
@@ -279,14 +279,15 @@ def _trained(path: Path, folder: Path, problems: list[str]) -> Trained | None:
     except InputError as reason:
         _note(problems, path, str(reason))
         return None
-    cost, fault = checked_cost(found if isinstance(found := card.get("cost"), dict) else {})
-    _note(problems, path, fault)
+    found = card.get("cost")
+    cost, fault = checked_cost(found if isinstance(found, dict) else {})
+    _note(problems, path, fault if isinstance(found, dict) else f"'cost' must be a mapping, got {shown(found)}")
     return Trained(_name(path.parent, folder), path.parent, {**card, "cost": cost}, architecture)
 
 
 def _note(problems: list[str], path: Path, fault: str | None) -> None:
     if fault is not None:
-        problems.append(f"{path}: {fault}")
+        problems.append(fault if path.name in fault else f"{path}: {fault}")
 
 
 def _architecture(path: Path, problems: list[str]) -> Architecture | None:
@@ -295,7 +296,7 @@ def _architecture(path: Path, problems: list[str]) -> Architecture | None:
     try:
         return Architecture.load(path)
     except InputError as reason:
-        problems.append(str(reason))
+        _note(problems, path, str(reason))
         return None
 
 

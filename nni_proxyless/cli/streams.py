@@ -1,0 +1,93 @@
+"""Standard output and error output that may be closed, full, a pipe that nobody reads any more, or plain ASCII."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
+
+# Characters that act on a terminal. They may come from a name in somebody's file.
+_CONTROLS = {number: "?" for number in (*range(32), *range(127, 160)) if chr(number) not in "\n\t\r"}
+CLOSED_PIPE = 141  # as a shell tells of a program that SIGPIPE has ended
+
+
+class OutputError(OSError):
+    """The standard output cannot be written to: nobody reads the pipe any more, or the disk is full."""
+
+
+class _Output:
+    """The standard output, whose errors can be told from those of files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _named_errors():
+            return self._stream.write(text.translate(_CONTROLS))
+
+    def flush(self) -> None:
+        with _named_errors():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as reason:
+        raise OutputError(reason.errno, reason.strerror) from reason
+
+
+@contextlib.contextmanager
+def guarded_streams() -> Iterator[None]:
+    """Context manager in which anything can be printed, and after which nothing is left to be printed.
+
+    Characters that the output cannot show, or that would act on a terminal, become `?`. What is printed to a closed
+    stream is lost. Without this, the next file that is opened would take the place of the closed stream, and get what
+    libraries print.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the smallest free number
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+    output = sys.stdout
+    before = output.errors if isinstance(output, io.TextIOWrapper) else None
+    if isinstance(output, io.TextIOWrapper):
+        output.reconfigure(errors="replace")
+    sys.stdout = cast(TextIO, _Output(output))
+    try:
+        yield
+    finally:
+        flush_output()
+        sys.stdout = output
+        if isinstance(output, io.TextIOWrapper) and before is not None:
+            output.reconfigure(errors=before)
+
+
+def flush_output() -> None:
+    """Flush the standard output. If that fails, the rest of it is lost."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Otherwise Python tries again when it ends, and then ends with exit code 120.
+        with contextlib.suppress(OSError, io.UnsupportedOperation):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+def say(text: str) -> None:
+    """Write to the standard error output, if it can be written to."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -1,0 +1,110 @@
+"""Output that is plain ASCII, full, closed, or a pipe that nobody reads: an exit code and one line, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nni_proxyless.cli.entry import main
+from nni_proxyless.cli.streams import guarded_streams
+from nni_proxyless.latency import LatencyTable
+from tests.helpers import REPOSITORY
+
+
+class Failing(io.TextIOBase):
+    """An output whose writes, or only whose flushes, fail with an error of the system."""
+
+    def __init__(self, number: int, buffered: bool) -> None:
+        self.number = number
+        self.buffered = buffered
+
+    def write(self, text: str) -> int:
+        if not self.buffered:
+            raise OSError(self.number, "of the system")
+        return len(text)
+
+    def flush(self) -> None:
+        raise OSError(self.number, "of the system")
+
+
+def code_of(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+@pytest.fixture
+def table(tiny_table: LatencyTable, tmp_path: Path) -> Path:
+    return tiny_table.save(tmp_path / "tä\u2028ble.yml")
+
+
+def test_characters_that_the_output_cannot_show(
+    table: Path, tiny_table: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.BytesIO()
+    output = io.TextIOWrapper(printed, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert code_of("latency", "show", table, "--top", "3") == 0
+    assert sys.stdout is output
+    assert output.errors == "strict"
+    text = printed.getvalue().decode("ascii")
+    assert "most expensive entries" in text
+    # A name of a file that is not UTF-8 can be printed as well.
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="utf-8"))
+    with guarded_streams():
+        print("a name: \udcff \x1b]0;title\x07 \x9b2J\tend")
+    assert b"a name: ? ?]0;title? ?2J\tend\n" in printed.getvalue()
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
+def test_output_that_cannot_be_written(
+    number: int, buffered: bool, table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Failing(number, buffered))
+    assert code_of("latency", "show", table) == (141 if number == errno.EPIPE else 1)
+    said = capsys.readouterr().err
+    full = "nni-proxyless latency show: error: cannot write to the standard output: of the system\n"
+    assert said == ("" if number == errno.EPIPE else full)
+
+
+def test_error_output_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Failing(errno.ENOSPC, False))
+    assert code_of("latency", "show", tmp_path / "none.yml") == 2
+
+
+def test_a_broken_pipe_of_something_else_is_not_taken_for_the_output(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "device")
+
+    monkeypatch.setattr("nni_proxyless.latency.show.describe", broken)
+    assert code_of("latency", "show", table) in (1, 2)
+    assert "Broken pipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path) -> None:
+    """Libraries that print to the standard output would write into that file."""
+    code = (
+        "import os, sys; from nni_proxyless.cli.streams import guarded_streams\n"
+        "with guarded_streams():\n"
+        f"    file = os.open({str(tmp_path / 'weights')!r}, os.O_CREAT | os.O_WRONLY)\n"
+        "    print('hello'); print('there', file=sys.stderr); os.write(1, b'native'); os.system('echo child')\n"
+        "    sys.exit(7 if file > 2 else 8)\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert (tmp_path / "weights").read_bytes() == b""
+    assert sorted(done.stdout.split()) == ([] if closed != "2>&-" else sorted(["hello", "nativechild"]))
+    assert done.stderr == ("" if "2>" in closed else "there\n")
