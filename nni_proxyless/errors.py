@@ -51,8 +51,16 @@ class MissingDependencyError(InputError):
     """An optional package that the chosen feature needs, but that is not installed."""
 
 
+class DamagedFileError(InputError):
+    """A file of weights or a checkpoint that is truncated, damaged, or something else. Nothing in it was executed."""
+
+
 class RunError(ProxylessError, RuntimeError):
     """A run that failed although its input was valid."""
+
+
+class WriteError(RunError, OSError):
+    """A file or folder that cannot be written: the disk is full, or it is not writable."""
 
 
 def unknown_name(kind: str, received: object, allowed: Iterable[str]) -> str:

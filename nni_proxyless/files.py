@@ -6,14 +6,16 @@ import csv
 import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .errors import InputError
+from .errors import InputError, WriteError
 
 MOST_CHARACTERS = 100
 _SEPARATORS = "/\\"
@@ -22,28 +24,83 @@ _SEPARATORS = "/\\"
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
     """Write a temporary file in the folder of `path` and rename it, so that readers never see a partial file.
 
+    The content is on the disk before the file gets its name, so it survives a power failure as well.
+
     Args:
         path: Path of the file. Missing parent folders are created.
         write: Function that writes the content to the path that it is given, that of the temporary file.
 
     Returns:
         Path of the file.
+
+    Raises:
+        WriteError: The file cannot be written. An earlier file of this name is as it was before.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        # mkstemp makes the file readable by its owner only. The result gets the permissions of an ordinary file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(target, atomically=True):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            # mkstemp makes the file readable by its owner only. The result gets the permissions of an ordinary file.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            _to_disk(temporary)
+            os.replace(temporary, target)
+            with suppress(OSError):  # some file systems, and Windows, do not synchronise folders
+                _to_disk(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
     return target
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def writing(target: Path, *, atomically: bool = False) -> Iterator[None]:
+    """Context manager that raises errors of the file system as errors in writing a file or folder.
+
+    Errors of other files, which are read meanwhile, remain as they are.
+
+    Args:
+        target: Path of the file or folder.
+        atomically: Whether an earlier file remains if it cannot be replaced, so that the message may say so.
+
+    Raises:
+        WriteError: It cannot be written.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as reason:
+        where = None if reason.filename is None else Path(os.fsdecode(reason.filename))
+        if where is not None and where.parent != target.parent and where != target and where not in target.parents:
+            raise
+        if isinstance(reason, (FileExistsError, NotADirectoryError)) and where is not None and where.is_file():
+            raise WriteError(f"cannot write {target}: {where} is a file, not a folder") from reason
+        kept = "; the file that was there before is untouched" if atomically and target.is_file() else ""
+        raise WriteError(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
+
+
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Remove the temporary files that killed processes have left beside files of these names.
+
+    No other process may write these files meanwhile, so the caller must hold their lock.
+    """
+    for path in folder.glob(".*"):
+        name, _, drawn = path.name.removeprefix(".").rpartition(".")
+        if name in names and re.fullmatch(r"[a-z0-9_]{8}", drawn):
+            path.unlink(missing_ok=True)
 
 
 def check_name(name: object, what: str, error: type[InputError]) -> str:

@@ -1,6 +1,6 @@
 """The `nni-proxyless` command: parses arguments, calls other modules and prints; holds no logic.
 
-Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted.
+Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted by Ctrl-C, 143 ended by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,13 +19,18 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError, ProxylessError, RunError
+from ..process_memory import is_out_of_memory
+from ..signals import Stopped, stopped_by_signals
+from ..training.ranks import is_main_process
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
 
 _log = logging.getLogger("nni_proxyless")
-# Errors while writing that cannot be ruled out by a check beforehand.
+# Errors of the disk that cannot be ruled out by a check beforehand.
 _OF_THE_DISK = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.ENOTDIR, errno.EROFS)
+
+_OF_WRITING = (errno.EDQUOT, errno.EFBIG, errno.ENOSPC, errno.EROFS)
 
 # Commands that go on from their last finished epoch if they are given again.
 _RESUMED = ("search", "retrain")
@@ -149,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
     options = build_parser().parse_args(words)
-    with _log_of_a_command():
+    with _log_of_a_command(), stopped_by_signals():
         sys.exit(_exit_code(options, words))
 
 
@@ -162,17 +168,25 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
             raise
         _one_line(options.command, error)
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
-        again = shlex.join(["nni-proxyless", *words])
-        goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
-        sys.stderr.write(f"nni-proxyless {options.command}: interrupted{goes_on}\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        if is_main_process():
+            ended = f"ended by {stop}" if isinstance(stop, Stopped) else "interrupted"
+            again = shlex.join(["nni-proxyless", *words])
+            goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
+            sys.stderr.write(f"nni-proxyless {options.command}: {ended}{goes_on}\n")
+        return 128 + number
     except Exception as error:
         if options.debug:
             raise
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
             where = f" {error.filename}" if error.filename else ""
-            _one_line(options.command, f"cannot write{where}: {error.strerror}; what was there before is untouched")
+            what = "write" if error.errno in _OF_WRITING else "read or write"
+            _one_line(options.command, f"cannot {what}{where}: {error.strerror}")
+            return 1
+        if is_out_of_memory(error):
+            less = "; a smaller batch_size needs less" if options.command in _RESUMED else ""
+            _one_line(options.command, f"out of memory ({str(error)[:200] or type(error).__name__}){less}")
             return 1
         # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from .. import results_folder
-from ..errors import InputError
+from ..errors import DamagedFileError, InputError
 from ..files import write_csv
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
+from ..network.torch_file import read_torch_file
 from .distribution import ArchitectureDistribution
 from .knapsack import FrontPoint
 
@@ -50,8 +51,8 @@ class SearchCheckpoint:
                 f"there is no checkpoint {path}; give a checkpoint.ckpt or the folder of a search's results"
             )
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as reason:  # an unpickler raises errors of many kinds for a file that is something else
+            content = read_torch_file(path)
+        except DamagedFileError as reason:
             raise InputError(
                 f"{path} is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search"
             ) from reason
@@ -63,9 +64,12 @@ class SearchCheckpoint:
                 f"{path} is of a space that does not describe its operators; decode it in Python with "
                 "strategy.export_architecture(table=…)"
             )
-        probs = {label: torch.softmax(alpha.double(), 0) for label, alpha in state["alpha"].items()}
-        candidates = {label: tuple(names) for label, names in state["candidates"].items()}
-        return cls(SpaceSpec.from_dict(state["space"]), ArchitectureDistribution(candidates, probs))
+        try:
+            probs = {label: torch.softmax(alpha.double(), 0) for label, alpha in state["alpha"].items()}
+            candidates = {label: tuple(names) for label, names in state["candidates"].items()}
+            return cls(SpaceSpec.from_dict(state["space"]), ArchitectureDistribution(candidates, probs))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as reason:
+            raise InputError(f"{path} is damaged: its '{CHECKPOINT_KEY}' holds no distribution") from reason
 
     def for_table(self, table: LatencyTable) -> ArchitectureDistribution:
         """Return the distribution with the costs of a table.

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError
+from ..errors import ArchitectureError, DamagedFileError
 from ..files import write_atomically
+from .torch_file import read_torch_file
 
 
 def save_weights(network: nn.Module, path: Path) -> Path:
@@ -37,9 +38,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not file.is_file():
         raise ArchitectureError(f"there is no file of weights {file}; give a weights.pt of a search or retraining")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as reason:  # a file of another format can make the unpickler raise almost any error
-        raise ArchitectureError(f"{file} holds no weights, or it is truncated; give a weights.pt") from reason
+        state = read_torch_file(file)
+    except DamagedFileError as reason:
+        raise ArchitectureError(
+            f"{file} holds no weights, or it is truncated or damaged; give a weights.pt"
+        ) from reason
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ArchitectureError(f"{file} is no state dict of tensors; give the weights.pt of a search or retraining")
     return dict(state)

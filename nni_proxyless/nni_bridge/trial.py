@@ -21,6 +21,7 @@ from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError
 from ..files import write_atomically, write_json
 from ..search.recipe import Recipe
+from ..training.ranks import is_main_process
 from .channel import ManagerChannel, link_tensorboard
 from .watchdog import end_with_the_manager
 
@@ -50,7 +51,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     if "NNI_TRIAL_JOB_ID" not in os.environ:
         raise InputError(f"'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}")
     output = Path(os.environ["NNI_OUTPUT_DIR"])
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if not is_main_process():
         _help(recipe_path, output)
         return
     end_with_the_manager()

@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.plain_network import Network
+from ..network.torch_file import read_torch_file
 from ..strategies.finalists import best, compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
@@ -161,7 +162,7 @@ def decode_finalists(
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:
     """Build the space with the weights of a checkpoint. Pruned candidates keep their initial weights."""
     path = folder / results_folder.CHECKPOINT
-    content = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    content = read_torch_file(path).get("state_dict", {})
     # The checkpoint holds the weights of each candidate separately, so they need not be entangled again.
     supernet = MobileNetV2Space(found.spec, entangled=False)
     begun = supernet.state_dict()
