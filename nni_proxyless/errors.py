@@ -8,11 +8,26 @@ code is 1. A message states what was received, what is allowed and what to do.
 from __future__ import annotations
 
 import difflib
+import errno
+import os
+import reprlib
 from collections.abc import Iterable
+from typing import ClassVar
+
+MOST_SHOWN = 200  # characters of one value in a message
+_MOST_NAMES = 100  # names that a message lists
 
 
 class ProxylessError(Exception):
-    """Base class of all errors that nni-proxyless raises deliberately."""
+    """Base class of all errors that nni-proxyless raises deliberately.
+
+    Messages are cut if they are longer than `most_characters`, which only a list of many names can reach.
+    """
+
+    most_characters: ClassVar[int] = 2_000
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(clipped(str(message), self.most_characters))
 
 
 class InputError(ProxylessError, ValueError):
@@ -36,7 +51,9 @@ class LatencyTableError(InputError):
 
 
 class MissingOperatorError(LatencyTableError):
-    """A latency table that lacks operators of the space it is used for."""
+    """A latency table that lacks operators of the space it is used for. The message lists all of them."""
+
+    most_characters = 100_000
 
 
 class ArchitectureError(InputError):
@@ -63,9 +80,68 @@ class WriteError(RunError, OSError):
     """A file or folder that cannot be written: the disk is full, or it is not writable."""
 
 
+class UnwritablePathError(InputError, OSError):
+    """A path to which nothing can be written, such as a folder where a file should be."""
+
+
+# Errors of a full or broken disk, or of a machine without memory. The command was right, and may work later.
+OF_THE_MACHINE = (
+    errno.EAGAIN, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
+    errno.EPIPE,
+)  # fmt: skip
+
+
+def os_error_of(error: OSError) -> ProxylessError | None:
+    """Say in one line what the operating system refused, without claiming that it was reading or writing.
+
+    Returns:
+        A `RunError` if the machine is the reason, an `InputError` if another path or other permissions help, and `None`
+        if the error is none of the operating system.
+    """
+    if error.errno is None:
+        return None
+    given = (error.filename, error.filename2)
+    where = " and ".join(clipped(os.fsdecode(name)) for name in given if isinstance(name, (str, bytes, os.PathLike)))
+    text = error.strerror or os.strerror(error.errno)
+    kind = RunError if error.errno in OF_THE_MACHINE else InputError
+    return kind(f"cannot use {where}: {text}" if where else f"the operating system refused a call: {text}")
+
+
+def shown(value: object) -> str:
+    """Return a value as Python writes it, in at most some 200 characters, for a message about that value.
+
+    Long texts, long lists and deeply nested mappings are cut, and never written out in full before.
+    """
+    try:
+        return clipped(_REPR.repr(value), MOST_SHOWN)
+    except ValueError:  # Python refuses to write integers of more than 4,300 digits
+        return f"a value of type {type(value).__name__} that is too large to be shown"
+
+
+def clipped(text: str, most: int = MOST_SHOWN) -> str:
+    """Cut the middle of a text that is longer than `most` characters, because messages end with what to do."""
+    if len(text) <= most:
+        return text
+    tail = most // 4
+    return f"{text[: most - tail - 1]}…{text[-tail:]}"
+
+
 def unknown_name(kind: str, received: object, allowed: Iterable[str]) -> str:
     """Return the error message for an unknown name: the received name, the closest valid one and all valid ones."""
     names = sorted(allowed)
-    close = difflib.get_close_matches(str(received), names, n=1)
+    name = clipped(received) if isinstance(received, str) else shown(received)
+    close = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean '{close[0]}'?" if close else ""
-    return f"unknown {kind} '{received}'{hint} (allowed: {', '.join(names)})"
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"unknown {kind} '{name}'{hint} (allowed: {', '.join(names[:_MOST_NAMES])}{more})"
+
+
+def _bounded() -> reprlib.Repr:
+    made = reprlib.Repr()
+    made.maxlevel = 4
+    made.maxdict = made.maxlist = made.maxtuple = made.maxset = made.maxfrozenset = 12
+    made.maxstring = made.maxlong = made.maxother = MOST_SHOWN
+    return made
+
+
+_REPR = _bounded()

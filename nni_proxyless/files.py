@@ -1,8 +1,9 @@
-"""Safe reading and atomic writing of this package's small files: text, YAML, JSON and CSV."""
+"""Atomic writing of this package's small files: text, YAML, JSON and CSV. `reading.py` reads them."""
 
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -15,7 +16,8 @@ from typing import Any
 
 import yaml
 
-from .errors import InputError, WriteError
+from .errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, shown
+from .reading import read_mapping as read_mapping
 
 MOST_CHARACTERS = 100
 _SEPARATORS = "/\\"
@@ -35,9 +37,11 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
 
     Raises:
         WriteError: The file cannot be written. An earlier file of this name is as it was before.
+        UnwritablePathError: Nothing can be written to this path.
     """
     target = Path(path)
     with writing(target, atomically=True):
+        _check_kind(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         os.close(handle)
@@ -55,6 +59,14 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
         finally:
             temporary.unlink(missing_ok=True)
     return target
+
+
+def _check_kind(target: Path) -> None:
+    """Check that a file would replace no device, pipe or socket: renaming would remove `/dev/null` itself."""
+    if os.path.exists(target) and not os.path.isfile(target) and not os.path.isdir(target):
+        raise OSError(errno.EINVAL, "it is a device, pipe or socket, not a file", str(target))
+    if os.path.realpath(target.parent) == "/dev":
+        raise OSError(errno.EPERM, "files are not written among the devices", str(target))
 
 
 def _to_disk(path: Path) -> None:
@@ -77,19 +89,21 @@ def writing(target: Path, *, atomically: bool = False) -> Iterator[None]:
 
     Raises:
         WriteError: It cannot be written.
+        UnwritablePathError: Nothing can be written to this path.
     """
     try:
         yield
-    except WriteError:
+    except (WriteError, UnwritablePathError):
         raise
     except OSError as reason:
         where = None if reason.filename is None else Path(os.fsdecode(reason.filename))
         if where is not None and where.parent != target.parent and where != target and where not in target.parents:
             raise
         if isinstance(reason, (FileExistsError, NotADirectoryError)) and where is not None and where.is_file():
-            raise WriteError(f"cannot write {target}: {where} is a file, not a folder") from reason
+            raise UnwritablePathError(f"cannot write {target}: {where} is a file, not a folder") from reason
         kept = "; the file that was there before is untouched" if atomically and target.is_file() else ""
-        raise WriteError(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
+        error = WriteError if reason.errno in OF_THE_MACHINE else UnwritablePathError
+        raise error(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:
@@ -118,7 +132,7 @@ def check_name(name: object, what: str, error: type[InputError]) -> str:
     if not good or str(name).startswith(".") or any(separator in str(name) for separator in _SEPARATORS):
         raise error(
             f"{what} must be a name of at most {MOST_CHARACTERS} printable characters without / and \\ that does not "
-            f"begin with a dot, got {str(name)[:200]!r}"
+            f"begin with a dot, got {shown(name)}"
         )
     return str(name)
 
@@ -131,7 +145,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
-    return write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if "\ufeff" in text:  # readers refuse it outside the beginning of a file
+        text = json.dumps(content, indent=2)
+    return write_text(path, text + "\n")
 
 
 def write_yaml(path: str | os.PathLike[str], content: Any) -> Path:
@@ -154,31 +171,3 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Format rows of a text table, the heading first, as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError]) -> dict[str, Any]:
-    """Read a YAML or JSON file that must contain a mapping.
-
-    Args:
-        path: Path of the file.
-        what: Kind of file in error messages, such as "recipe".
-        error: Class of the error to raise.
-
-    Raises:
-        InputError: The file is missing, cannot be parsed or does not contain a mapping. The error is of class `error`.
-    """
-    file = Path(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as reason:
-        detail = getattr(reason, "strerror", None) or str(reason)
-        raise error(f"cannot read {what} {file}: {detail}") from reason
-    try:
-        content = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as reason:
-        detail = " ".join(str(reason).split())
-        raise error(f"{what} {file} cannot be parsed: {detail}") from reason
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise error(f"{what} {file} must be a mapping of keys to values, but holds {found}")
-    return content

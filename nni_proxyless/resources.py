@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import InputError, unknown_name
+from .errors import InputError, clipped, unknown_name
+from .reading import user_path
 
 
 def shipped_folder(name: str) -> Path:
@@ -22,7 +23,7 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("NNI_PROXYLESS_CACHE")
     base = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "nni-proxyless"
-    return base.expanduser()
+    return user_path(base, "cache folder", InputError)
 
 
 def experiment_file(name_or_path: str, file: str) -> Path:
@@ -35,12 +36,13 @@ def experiment_file(name_or_path: str, file: str) -> Path:
     Raises:
         InputError: There is neither such a file nor such an experiment.
     """
-    path = Path(name_or_path).expanduser()
+    path = user_path(name_or_path, file, InputError)
     if path.is_file():
         return path
     shipped = {found.parent.name: found for found in shipped_folder("experiments").glob(f"*/{file}")}
     if name_or_path in shipped:
         return shipped[name_or_path]
     if path.suffix in {".yml", ".yaml"} or os.sep in name_or_path:
-        raise InputError(f"there is no file {path}; give the path of a {file} or one of {', '.join(sorted(shipped))}")
+        listed = ", ".join(sorted(shipped))
+        raise InputError(f"there is no file {clipped(str(path))}; give the path of a {file} or one of {listed}")
     raise InputError(unknown_name("experiment", name_or_path, shipped) + f", or the path of a {file}")

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import InputError
-from ..outputs import claimed
+from ..claims import claimed
+from ..errors import InputError, clipped
+from ..reading import user_path
+from .outputs import output_folder
+from .parser import whole
 from .settings import parse_settings
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
@@ -35,7 +38,9 @@ def add_commands(commands: Any, command: Any) -> None:
     retrain.add_argument(
         "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
     )
-    retrain.add_argument("--output", type=Path, help="folder of the results (retrained, beside the architecture)")
+    retrain.add_argument(
+        "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
+    )
     retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     export = command(
@@ -51,10 +56,12 @@ def add_commands(commands: Any, command: Any) -> None:
         "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
         help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
     )  # fmt: skip
-    export.add_argument("--out", type=Path, help="folder of the files (exported, beside the architecture)")
+    export.add_argument("--out", type=output_folder, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
-    export.add_argument("--images", type=int, default=256, help="number of images to check and calibrate with (256)")
+    export.add_argument(
+        "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
+    )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
 
     show = command(
@@ -76,7 +83,7 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, which may be running")
-    report.add_argument("--out", type=Path, help="folder of the report (report, in the folder of results)")
+    report.add_argument("--out", type=output_folder, help="folder of the report (report, in the folder of results)")
 
 
 def _retrain(options: argparse.Namespace) -> int:
@@ -116,8 +123,6 @@ def _retrain(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from ..network.architecture import Architecture
 
-    if options.images < 1:
-        raise InputError(f"--images must be a number from 1, got {options.images}")
     file = _architecture_file(options.architecture)
     if file is None:
         raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")
@@ -128,6 +133,8 @@ def _export(options: argparse.Namespace) -> int:
 
     formats = check_formats(options.format)
     tables = find_tables(options.table, file)
+    if options.recipe is not None and not options.recipe.is_file():
+        raise InputError(f"cannot read recipe {options.recipe}: there is no such file")
     images = load_images(architecture, options.recipe or file.parent / results_folder.RECIPE, options.images)
     out = options.out or file.parent / "exported"
     weights = options.weights or file.parent / results_folder.WEIGHTS
@@ -176,9 +183,17 @@ def _report(options: argparse.Namespace) -> int:
 
 def _architecture_file(text: str) -> Path | None:
     """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
-    path = Path(text).expanduser()
+    if not text.strip():
+        raise InputError(f"{text!r} names no architecture; give {_ARCHITECTURE}")
+    path = user_path(text, "architecture", InputError)
     if path.is_dir():
-        return path / results_folder.ARCHITECTURE
+        file = path / results_folder.ARCHITECTURE
+        if not file.exists():
+            raise InputError(
+                f"cannot read architecture {clipped(text)}: the folder has no {file.name}; give the folder of a "
+                "search's results"
+            )
+        return file
     return path if path.suffix == ".json" or path.exists() else None
 
 

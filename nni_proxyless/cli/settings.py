@@ -5,24 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
-from ..errors import InputError
+from ..errors import InputError, clipped
+from ..parsing import parse_yaml
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Parse words of the form `key=value`; each value is read as YAML.
+    """Parse words of the form `key=value`; each value is read as YAML. Of several values of a key, the last one counts.
 
     Raises:
         InputError: A word does not have this form, or its value is not valid YAML.
     """
-    settings = {}
+    settings: dict[str, Any] = {}
     for word in words:
         key, found, value = word.partition("=")
-        if not found:
-            raise InputError(f"'{word}' is not of the form key=value")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as reason:
-            raise InputError(f"the value of '{word}' is not YAML") from reason
+        if not found or not key:
+            raise InputError(f"'{clipped(word)}' is not of the form key=value, such as epochs=20")
+        settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
     return settings

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from .npz_file import read_arrays
 
 PADDING = 1 / 8  # largest shift of an image, as a fraction of its height; for CIFAR the usual 4 of 32 pixels
 
@@ -83,11 +84,7 @@ def load_arrays(path: Path) -> tuple[ArrayImages, ArrayImages, ArrayImages | Non
     Raises:
         DataError: The file cannot be read or does not contain these arrays.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError) as reason:
-        raise DataError(f"{path} cannot be read as an .npz file of numpy: {reason}") from reason
+    arrays = read_arrays(path, ("images", "labels", "test_images", "test_labels"))
     images, labels = _part(arrays, "", path)
     pixels = images.transpose(0, 1).flatten(1).float() / 255
     mean, std = pixels.mean(1), pixels.std(1).clamp_min(1e-6)
@@ -114,10 +111,10 @@ def _part(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> tuple[Tenso
         if name not in arrays:
             raise DataError(f"{path} has no array '{name}'; it has {', '.join(sorted(arrays)) or 'none'}")
     images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise DataError(
             f"{path}: '{prefix}images' must be uint8 of shape (count, height, width) or (count, height, width, "
-            f"channels), got {images.dtype} of shape {images.shape}"
+            f"channels), none of them 0, got {images.dtype} of shape {images.shape}"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
         raise DataError(
@@ -126,6 +123,11 @@ def _part(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> tuple[Tenso
         )
     if labels.min() < 0:
         raise DataError(f"{path}: '{prefix}labels' must count classes from 0, got {labels.min()}")
+    count = len(labels)
+    if not prefix and labels.max() >= count:
+        raise DataError(
+            f"{path}: 'labels' must have an image of each class from 0, got {labels.max()} of {count} images"
+        )
     if images.ndim == 3:
         images = images[..., np.newaxis]
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels.astype(np.int64))

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .. import results_folder
-from ..errors import DamagedFileError, InputError
+from ..errors import DamagedFileError, InputError, shown
 from ..files import write_csv
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
-from ..network.torch_file import read_torch_file
+from ..network.torch_file import fault_of, read_torch_file
 from .distribution import ArchitectureDistribution
 from .knapsack import FrontPoint
 
@@ -64,12 +65,8 @@ class SearchCheckpoint:
                 f"{path} is of a space that does not describe its operators; decode it in Python with "
                 "strategy.export_architecture(table=…)"
             )
-        try:
-            probs = {label: torch.softmax(alpha.double(), 0) for label, alpha in state["alpha"].items()}
-            candidates = {label: tuple(names) for label, names in state["candidates"].items()}
-            return cls(SpaceSpec.from_dict(state["space"]), ArchitectureDistribution(candidates, probs))
-        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError) as reason:
-            raise InputError(f"{path} is damaged: its '{CHECKPOINT_KEY}' holds no distribution") from reason
+        spec = SpaceSpec.from_dict(_mapping(state["space"], f"{path}: space"), f"{path}: space")
+        return cls(spec, _distribution(state, spec, path))
 
     def for_table(self, table: LatencyTable) -> ArchitectureDistribution:
         """Return the distribution with the costs of a table.
@@ -98,6 +95,38 @@ class SearchCheckpoint:
         choices = distribution.most_likely(budget_ms)
         predicted = None if distribution.costs is None else distribution.costs.of(choices)
         return Architecture.of_space(self.spec, choices, budget_ms=budget_ms, predicted_latency_ms=predicted, **details)
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{what} must be a mapping, got {shown(value)}; the checkpoint is damaged")
+    return value
+
+
+def _distribution(state: Mapping[str, Any], spec: SpaceSpec, path: Path) -> ArchitectureDistribution:
+    """Check that a checkpoint has a finite α for each candidate of the space, or -inf for a pruned one."""
+    alpha = _mapping(state.get("alpha"), f"{path}: alpha")
+    candidates = _mapping(state.get("candidates"), f"{path}: candidates")
+    wanted = {layer.label: layer.names for layer in spec.layers}
+    for key, found in (("alpha", alpha), ("candidates", candidates)):
+        if set(found) != set(wanted):
+            raise InputError(
+                f"{path}: '{key}' must have the {len(wanted)} layers of space '{spec.name}', got {shown(list(found))}"
+            )
+    probs, names = {}, {}
+    for label, own in wanted.items():
+        listed, values, where = candidates[label], alpha[label], f"{path}: layer {label}"
+        if not isinstance(listed, (list, tuple)) or tuple(listed) != own:
+            raise InputError(f"{where}: the candidates must be {', '.join(own)}, got {shown(listed)}")
+        if not isinstance(values, Tensor) or tuple(values.shape) != (len(own),) or not values.is_floating_point():
+            got = f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else shown(values)
+            raise InputError(f"{where}: α must be {len(own)} floats, one for each candidate, got {got}")
+        if (fault := fault_of(values, pruned=True)) is not None:
+            raise InputError(f"{where}: α {fault}")
+        names[label], probs[label] = own, torch.softmax(values.double(), 0)
+        if not bool(probs[label].isfinite().all()):
+            raise InputError(f"{where}: α is -inf for every candidate, so none is left")
+    return ArchitectureDistribution(names, probs)
 
 
 def write_fronts(path: Path, fronts: Mapping[str, list[FrontPoint]]) -> Path:

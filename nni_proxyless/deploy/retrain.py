@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from .. import results_folder
+from ..claims import claimed
 from ..data.splits import DataSplits, load_splits
 from ..errors import DamagedFileError, DataError, RunError
 from ..files import write_json, write_yaml
@@ -28,7 +29,6 @@ from ..network.catalogue import by_name
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import read_torch_file
 from ..network.weights import load_into, read_weights, save_weights
-from ..outputs import claimed
 from ..process_memory import keep_freed_memory
 from ..search.earlier import replacing
 from ..signals import stopped_by_signals

@@ -6,7 +6,6 @@ CSV files have one column per layer. JSON files hold architecture files, NNI sam
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, unknown_name
+from ..errors import InputError, clipped, shown, unknown_name
+from ..reading import read_document, read_text
+from ..values import MOST_LATENCY_MS, is_number
 from .arrays import FloatArray
 
 LATENCY_COLUMN = "latency_ms"
+MOST_NAME = 1000  # characters of a layer or candidate
 
 
 @dataclass(frozen=True)
@@ -59,23 +61,21 @@ def read_columns(path: Path, what: str) -> pd.DataFrame:
         InputError: The file cannot be read, has no rows, a column without a name, two columns of the same name or an
             empty cell. The message gives the place.
     """
+    text = read_text(path, what, InputError)
     try:
-        text = path.read_text(encoding="utf-8-sig")
         header = next(iter(text.splitlines()), "")
         # The header is read as an ordinary row, because pandas would rename the second of two equally named columns.
         frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, header=None, skipinitialspace=True)
-    except (OSError, UnicodeDecodeError) as reason:
-        raise InputError(f"cannot read {what} {path}: {getattr(reason, 'strerror', None) or reason}") from reason
     except pd.errors.EmptyDataError as reason:
         raise InputError(f"{what} {path} is empty; it needs a header and a row for each network") from reason
     except pd.errors.ParserError as reason:
-        raise InputError(f"{what} {path} cannot be parsed: {' '.join(str(reason).split())}") from reason
+        raise InputError(f"{what} {path} cannot be parsed: {clipped(' '.join(str(reason).split()))}") from reason
     names = [str(name).strip() for name in frame.iloc[0]]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise InputError(f"{what} {path} has more than one column named {', '.join(map(repr, doubled))}")
+        raise InputError(f"{what} {path} has more than one column named {clipped(', '.join(map(repr, doubled)))}")
     if "" in names:
-        raise InputError(f"{what} {path}: column {names.index('') + 1} has no name in the header: {header}")
+        raise InputError(f"{what} {path}: column {names.index('') + 1} has no name in the header: {clipped(header)}")
     frame = frame.iloc[1:].reset_index(drop=True)
     frame.columns = pd.Index(names)
     if not len(frame):
@@ -84,7 +84,8 @@ def read_columns(path: Path, what: str) -> pd.DataFrame:
         frame[name] = frame[name].str.strip()
         empty = frame.index[frame[name].isna() | (frame[name] == "")]
         if len(empty):
-            raise InputError(f"{what} {path}: column '{name}' is empty in line {empty[0] + 2}")
+            raise InputError(f"{what} {path}: column '{clipped(name)}' is empty in line {empty[0] + 2}")
+        _check_length(max(frame[name], key=len), f"{what} {path}: column '{clipped(name)}'")
     return frame
 
 
@@ -98,14 +99,15 @@ def read_measurements(path: Path) -> Measurements:
     frame = read_columns(path, "measurements")
     if LATENCY_COLUMN not in frame:
         raise InputError(
-            f"measurements {path} have no column '{LATENCY_COLUMN}'; the columns are {', '.join(frame.columns)}"
+            f"measurements {path} have no column '{LATENCY_COLUMN}'; the columns are "
+            f"{clipped(', '.join(frame.columns))}"
         )
     latency_ms = pd.to_numeric(frame[LATENCY_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~(np.isfinite(latency_ms) & (latency_ms > 0)))
+    bad = np.flatnonzero(~(np.isfinite(latency_ms) & (latency_ms > 0) & (latency_ms <= MOST_LATENCY_MS)))
     if len(bad):
         raise InputError(
             f"measurements {path}: {LATENCY_COLUMN} must be a positive number of milliseconds, got "
-            f"{frame[LATENCY_COLUMN].iloc[bad[0]]!r} in line {bad[0] + 2}"
+            f"{shown(frame[LATENCY_COLUMN].iloc[bad[0]])} in line {bad[0] + 2}"
         )
     labels = [name for name in frame.columns if name != LATENCY_COLUMN]
     if not labels:
@@ -114,8 +116,8 @@ def read_measurements(path: Path) -> Measurements:
     for label, column in layers.items():
         if len(column) > 2 and len(set(column.tolist())) == len(column):
             raise InputError(
-                f"measurements {path}: column '{label}' has a different value in each row; if it is a name and not a "
-                "layer, remove it"
+                f"measurements {path}: column '{clipped(label)}' has a different value in each row; if it is a name "
+                "and not a layer, remove it"
             )
     return Measurements(layers, latency_ms)
 
@@ -153,32 +155,38 @@ def read_architectures(path: Path) -> ArchitectureFile:
     if path.suffix.lower() != ".json":
         frame = read_columns(path, "architectures")
         return ArchitectureFile({name: frame[name].to_numpy(dtype=str) for name in frame.columns})
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as reason:
-        raise InputError(f"cannot read architectures {path}: {getattr(reason, 'strerror', None) or reason}") from reason
-    except json.JSONDecodeError as reason:
-        raise InputError(f"architectures {path} cannot be parsed: {reason}") from reason
+    content = read_document(path, "architectures", InputError)
     entries = content if isinstance(content, list) else [content]
     if not entries or not all(isinstance(entry, dict) and entry for entry in entries):
         raise InputError(f"architectures {path} must hold a mapping of labels to candidates, or a list of such")
-    samples = [entry["choices"] if "schema" in entry else entry for entry in entries]
+    samples = [entry.get("choices") if "schema" in entry else entry for entry in entries]
     if not all(isinstance(sample, dict) and set(sample) == set(samples[0]) for sample in samples):
         raise InputError(f"architectures {path}: all must have the same layers")
     if all(isinstance(value, dict) for sample in samples for value in sample.values()):
         return ArchitectureFile({}, [_distribution(sample, path) for sample in samples])
-    if any(isinstance(value, (dict, list)) for sample in samples for value in sample.values()):
-        raise InputError(f"architectures {path} must map each label to a candidate, or each to probabilities")
+    for label, value in ((label, value) for sample in samples for label, value in sample.items()):
+        if not isinstance(value, (str, int, float)):
+            raise InputError(
+                f"architectures {path} must map each label to a candidate, or each to probabilities, got "
+                f"{shown(value)} for layer {shown(label)}"
+            )
+        _check_length(str(value), f"architectures {path}: layer {shown(label)}")
     return ArchitectureFile({label: np.array([str(sample[label]) for sample in samples]) for label in samples[0]})
+
+
+def _check_length(text: str, where: str) -> None:
+    """Check that a name is not so long that an array of many names would exhaust the memory."""
+    if len(text) > MOST_NAME:
+        raise InputError(f"{where}: a name must have at most {MOST_NAME} characters, got {shown(text)}")
 
 
 def _distribution(sample: Mapping[str, Mapping[str, Any]], path: Path) -> dict[str, dict[str, float]]:
     for label, probs in sample.items():
-        numbers = [p for p in probs.values() if isinstance(p, (int, float)) and not isinstance(p, bool) and p >= 0]
+        numbers = [p for p in probs.values() if is_number(p, 0, 2)]
         if len(numbers) != len(probs) or not math.isclose(sum(numbers), 1.0, abs_tol=1e-4):
             raise InputError(
-                f"architectures {path}: the probabilities of layer {label} must be numbers from 0 that add up to 1, "
-                f"got {dict(probs)}"
+                f"architectures {path}: the probabilities of layer {clipped(label)} must be numbers from 0 that add up "
+                f"to 1, got {shown(dict(probs))}"
             )
     return {label: {name: float(p) for name, p in probs.items()} for label, probs in sample.items()}
 
@@ -196,7 +204,8 @@ def check_layers(layers: Mapping[str, np.ndarray[Any, Any]], candidates: Mapping
     """
     missing, surplus = [k for k in candidates if k not in layers], [k for k in layers if k not in candidates]
     if missing or surplus:
-        raise InputError(f"the columns do not fit {of}: missing {missing or 'nothing'}, unknown {surplus or 'nothing'}")
+        told = [shown(labels) if labels else "nothing" for labels in (missing, surplus)]
+        raise InputError(f"the columns do not fit {of}: missing {told[0]}, unknown {told[1]}")
     for label, column in layers.items():
         for name in sorted(set(column.tolist())):
             if name not in candidates[label]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..errors import InputError, unknown_name
+from ..errors import InputError, LatencyTableError, unknown_name
 
 _T = TypeVar("_T")
 
@@ -102,6 +102,30 @@ class SpaceCosts:
         """Cost of the most expensive network."""
         return float(self._total(lambda _, costs: max(costs)))
 
+    @property
+    def mean(self) -> float:
+        """Mean cost of all networks."""
+        return float(self._total(lambda _, costs: sum(costs) / len(costs)))
+
+    def above_zero(self, source: str, *, fitted: bool = False) -> SpaceCosts:
+        """Return these costs, and check that the cheapest network costs more than 0.
+
+        Args:
+            source: Name of the table, for the error message.
+            fitted: Whether the costs were fitted to whole networks. The extrapolation to the cheapest one may then be
+                below 0, which is a finding about the table (`judgement.py`), but the mean network must be above 0.
+
+        Raises:
+            LatencyTableError: It costs 0 or less.
+        """
+        what, cost = ("mean", self.mean) if fitted else ("fastest", self.smallest)
+        if not cost > 0:
+            raise LatencyTableError(
+                f"{source} predicts {cost:.4g} {self.unit} for the {what} network, and a latency must be above 0; "
+                "measure or fit the table again"
+            )
+        return self
+
     @cached_property
     def _positions(self) -> dict[str, dict[Any, int]]:
         return {label: {_key(name): i for i, name in enumerate(names)} for label, names in self.candidates.items()}
@@ -117,4 +141,4 @@ class SpaceCosts:
 
 def _key(candidate: Any) -> Any:
     """Convert a candidate to a dictionary key: an InputChoice names its chosen inputs by a list, which has no hash."""
-    return tuple(candidate) if isinstance(candidate, list) else candidate
+    return tuple(map(_key, candidate)) if isinstance(candidate, list) else candidate

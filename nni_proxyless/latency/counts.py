@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError
+from ..errors import InputError, clipped, shown
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
+from ..values import MOST_COUNT
 from .architectures_file import read_columns
 from .arrays import FloatArray
 from .entries import Choice
@@ -138,7 +139,8 @@ def read_counts(path: Path) -> Counts:
     frame = read_columns(path, "counts")
     for name in ("layer", "candidate"):
         if name not in frame:
-            raise InputError(f"counts {path} have no column '{name}'; the columns are {', '.join(frame.columns)}")
+            listed = clipped(", ".join(frame.columns))
+            raise InputError(f"counts {path} have no column '{name}'; the columns are {listed}")
     columns = tuple(name for name in frame.columns if name not in ("layer", "candidate", *NOT_ADDITIVE))
     if not columns:
         raise InputError(
@@ -147,10 +149,10 @@ def read_counts(path: Path) -> Counts:
     numbers = {}
     for name in columns:
         numbers[name] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
-        bad = np.flatnonzero(~(np.isfinite(numbers[name]) & (numbers[name] >= 0)))
+        bad = np.flatnonzero(~((numbers[name] >= 0) & (numbers[name] <= MOST_COUNT)))
         if len(bad):
             raise InputError(
-                f"counts {path}: {name} must be a number from 0, got {frame[name].iloc[bad[0]]!r} in line "
+                f"counts {path}: {name} must be a number from 0, got {shown(frame[name].iloc[bad[0]])} in line "
                 f"{bad[0] + 2}; remove the column if it is not a count"
             )
     values: dict[Choice, tuple[float, ...]] = {}

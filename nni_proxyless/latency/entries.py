@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..errors import InputError
-from ..network.operators import Operator
+from ..errors import InputError, clipped, shown
+from ..network.operators import OPERATOR_FIELDS, Operator
+from ..values import is_whole
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Choice:
         return cls(_text(content, "layer"), _text(content, "candidate"))
 
     def __str__(self) -> str:
-        return f"{self.candidate} in {self.layer}"
+        return f"{clipped(self.candidate)} in {clipped(self.layer)}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,10 @@ class ModuleCall:
         """
         shapes = content.get("inputs")
         good = isinstance(shapes, list) and all(
-            isinstance(shape, list) and all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in shape)
-            for shape in shapes
+            isinstance(shape, list) and all(is_whole(n, 1) for n in shape) for shape in shapes
         )
         if not isinstance(shapes, list) or not good:
-            raise InputError(f"module field 'inputs' must be a list of shapes, got {shapes!r}")
+            raise InputError(f"module field 'inputs' must be a list of shapes, got {shown(shapes)}")
         return cls(_text(content, "module"), tuple(tuple(shape) for shape in shapes))
 
     def __str__(self) -> str:
@@ -81,6 +81,7 @@ class ModuleCall:
         return f"{first if len(first) < 60 else first[:57] + '...'} on {list(map(list, self.inputs))}"
 
 
+FIELDS = ("kind", "layer", "candidate", "module", "inputs", *OPERATOR_FIELDS)  # that rows of a table file may have
 Entry: TypeAlias = Operator | Choice | ModuleCall
 
 
@@ -101,5 +102,5 @@ def entry_from_dict(content: Mapping[str, Any]) -> Entry:
 def _text(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{content.get('kind')} field '{key}' must be a text, got {value!r}")
+        raise InputError(f"{content.get('kind')} field '{key}' must be a text, got {shown(value)}")
     return value

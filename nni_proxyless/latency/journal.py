@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from ..errors import InputError
 from ..files import write_csv, write_text
+from ..parsing import parse_json
+from ..reading import read_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -22,6 +25,9 @@ class Journal:
     Args:
         path: Path of the file.
         header: Description of the measurement and its settings. It is compared with the first line of an existing file.
+
+    Raises:
+        InputError: There is a file of this name that is no journal.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -29,7 +35,7 @@ class Journal:
         wanted = json.dumps(header, sort_keys=True, default=str)
         self._samples: list[tuple[str, float, float]] = []
         if path.exists():
-            found, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+            found, *lines = _lines(path)
             if found == wanted:
                 self._samples = [sample for line in lines if (sample := _parse(line)) is not None]
                 _log.info("resuming with %d samples from %s", len(self._samples), path)
@@ -58,12 +64,28 @@ class Journal:
         self._file.close()
 
 
+def _lines(path: Path) -> list[str]:
+    """Read the lines of a journal. A crash of the machine may have left bytes that are no text, but not in the first.
+
+    Raises:
+        InputError: The file cannot be read, or its first line is no text.
+    """
+    content = read_bytes(path, "journal of a measurement", InputError)
+    lines = content.decode("utf-8", errors="replace").split("\n")
+    if not (lines[0].isprintable() and "\ufffd" not in lines[0]):
+        raise InputError(f"{path} is no journal of a measurement; delete it, or choose another --out")
+    return lines
+
+
 def _parse(line: str) -> tuple[str, float, float] | None:
     try:
-        name, moment, value = json.loads(line)
-        return str(name), float(moment), float(value)
-    except (ValueError, TypeError):
+        name, moment, value = parse_json(line, "sample", InputError)
+    except (ValueError, TypeError):  # an InputError is a ValueError
         return None
+    good = isinstance(name, str) and all(
+        isinstance(n, (int, float)) and not isinstance(n, bool) for n in (moment, value)
+    )
+    return (name, float(moment), float(value)) if good else None
 
 
 def export_samples(journals: Sequence[Path], path: Path) -> Path:
@@ -73,7 +95,7 @@ def export_samples(journals: Sequence[Path], path: Path) -> Path:
     """
     rows = []
     for process, journal in enumerate(journals, start=1):
-        for line in journal.read_text(encoding="utf-8").splitlines()[1:]:
+        for line in _lines(journal)[1:]:
             if (sample := _parse(line)) is not None:
                 name, moment, value = sample
                 rows.append({"process": process, "workload": name, "moment_s": f"{moment:.6f}", "value": value})

@@ -68,7 +68,7 @@ def findings(table: LatencyTable) -> list[Finding]:
     if table.unit != "ms" or table.backend == "published":
         return []
     if table.backend == "fit":
-        return _of_calibration(table)
+        return [*_of_calibration(table), *_of_fastest(table)]
     found = [*_of_calibration(table), *_of_samples(table), *_of_machine(table)]
     return sorted(found, key=lambda finding: -finding.verdict)
 
@@ -186,6 +186,13 @@ def _of_calibration(table: LatencyTable) -> list[Finding]:
             grade = min(grade, Verdict.DOUBTFUL)  # the networks of the space differ by little more than the noise
         found.append(Finding(grade, text, noise=True))
     return _kept(*found)
+
+
+def _of_fastest(table: LatencyTable) -> list[Finding]:
+    """A fit to few networks, all of them large, may predict a negative latency for the smallest one."""
+    smallest = table.own_costs().smallest if table.fitted_to_layers else 1.0
+    text = f"it predicts {smallest:.3g} ms for the fastest network, so measure smaller networks as well"
+    return [] if smallest > 0 else [Finding(Verdict.DOUBTFUL, text)]
 
 
 def _of_samples(table: LatencyTable) -> list[Finding]:

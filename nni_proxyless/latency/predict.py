@@ -61,11 +61,19 @@ def predict(costs: SpaceCosts, architectures: ArchitectureFile) -> FloatArray:
         Costs, shape (n,).
 
     Raises:
-        InputError: A layer is missing, or a candidate is unknown.
+        InputError: A layer is missing, a candidate is unknown, or the table predicts a cost of 0 or less.
     """
-    if not architectures.distributions:
-        return costs.of_many(architectures.columns)
-    return np.array([expected(costs, distribution) for distribution in architectures.distributions])
+    if architectures.distributions:
+        predicted = np.array([expected(costs, distribution) for distribution in architectures.distributions])
+    else:
+        predicted = costs.of_many(architectures.columns)
+    bad = np.flatnonzero(~(predicted > 0))
+    if len(bad):
+        raise InputError(
+            f"the table predicts {predicted[bad[0]]:.4g} {costs.unit} for network {bad[0] + 1}, which cannot be; fit "
+            "it to smaller networks as well"
+        )
+    return predicted
 
 
 def expected(costs: SpaceCosts, distribution: Mapping[str, Mapping[str, float]]) -> float:

@@ -17,10 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, LatencyTableError, unknown_name
-from ..files import read_mapping
-from ..network.operators import Operator
+from ..errors import InputError, LatencyTableError, clipped, shown, unknown_name
+from ..network.operators import MOST_SIZE, Operator
 from ..network.space_spec import SpaceSpec, shipped_spaces
+from ..reading import read_mapping
+from ..values import MOST_LATENCY_MS, is_number
 from .device import Device
 from .entries import Entry, ModuleCall
 from .table import LatencyTable, OperatorCost
@@ -70,15 +71,16 @@ def import_table(path: Path, form: str, *, device: str | None = None) -> Importe
     operators: dict[Entry, OperatorCost] = {}
     by_name = []
     for name, entry in content.items():
-        cost = _cost(entry, f"published table {path}: {name}")
-        operator = _operator(str(name), form)
+        cost = _cost(entry, f"published table {path}: {clipped(name)}")
+        _check_sizes(name, path)
+        operator = _operator(name, form)
         if operator is None:
-            by_name.append(str(name))
-            key: Entry = _named(str(name), path)
+            by_name.append(name)
+            key: Entry = _named(name, path)
         else:
             key = operator
         if key in operators:
-            raise LatencyTableError(f"published table {path}: {name} is a duplicate of entry {key}")
+            raise LatencyTableError(f"published table {path}: {clipped(name)} is a duplicate of entry {key}")
         operators[key] = cost
     if len(by_name) == len(operators):
         raise LatencyTableError(f"published table {path} has no entry that is an operator of the format {form}")
@@ -98,19 +100,29 @@ def import_table(path: Path, form: str, *, device: str | None = None) -> Importe
 
 def _cost(entry: object, where: str) -> OperatorCost:
     if not isinstance(entry, Mapping):
-        raise LatencyTableError(f"{where} must be a mapping with mean, count and var or std, got {entry!r}")
+        raise LatencyTableError(f"{where} must be a mapping with mean, count and var or std, got {shown(entry)}")
     numbers: dict[str, float] = {}
     for key in ("mean", "count", "var", "std"):
         value = entry.get(key)
         if value is None and key in ("var", "std"):
             continue
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
-        if not good or (key in ("mean", "count") and not value):
-            raise LatencyTableError(f"{where}: {key} must be a positive number, got {value!r}")
-        assert isinstance(value, (int, float))
+        least = 1 if key == "count" else 0
+        if not is_number(value, least, MOST_LATENCY_MS) or (key == "mean" and not value):
+            raise LatencyTableError(f"{where}: {key} must be a positive number, got {shown(value)}")
         numbers[key] = float(value)
     deviation = numbers.get("std", math.sqrt(numbers.get("var", 0.0)))
     return OperatorCost(numbers["mean"], deviation / math.sqrt(numbers["count"]), int(numbers["count"]))
+
+
+def _check_sizes(name: str, path: Path) -> None:
+    """Check that shapes, kernels and strides in a published name are numbers from 1. Flags may be 0."""
+    for word in name.split("-"):
+        what, _, values = word.partition(":")
+        sizes = values.split("x") if what in ("input", "output", "expand", "kernel", "stride") else []
+        if any(size.isdecimal() and not (len(size) < 10 and 1 <= int(size) <= MOST_SIZE) for size in sizes):
+            raise LatencyTableError(
+                f"published table {path}: {shown(name)}: {what} must be from 1 to {MOST_SIZE}, got {clipped(values)}"
+            )
 
 
 def _operator(name: str, form: str) -> Operator | None:
@@ -148,7 +160,9 @@ def _chw(hwc: list[int]) -> tuple[int, int, int]:
 def _named(name: str, path: Path) -> ModuleCall:
     match = _SHAPE.search(name)
     if match is None:
-        raise LatencyTableError(f"published table {path}: {name!r} does not name an operator and its input's shape")
+        raise LatencyTableError(
+            f"published table {path}: {shown(name)} does not name an operator and its input's shape"
+        )
     sizes = [int(n) for n in match.group(1).split("x")]
     return ModuleCall(name, (tuple(sizes[-1:] + sizes[:-1]),))
 

@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..errors import LatencyTableError
+from ..errors import LatencyTableError, shown, unknown_name
+from ..values import MOST_LATENCY_MS, is_number
+
+# Smallest and largest allowed value of each number.
+_BOUNDS = {
+    "rank_correlation": (-1.0, 1.0),
+    "smallest_ms": (0.0, MOST_LATENCY_MS),
+    "process_spread": (0.0, math.inf),
+    "other_cores": (0.0, math.inf),
+    "stolen": (0.0, 1.0),
+    "cores": (1, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -52,19 +63,26 @@ class Quality:
             LatencyTableError: The content is no mapping, or a value is invalid.
         """
         if not isinstance(content, Mapping):
-            raise LatencyTableError(f"{source}: quality must be a mapping, got {content!r}")
+            raise LatencyTableError(f"{source}: quality must be a mapping, got {shown(content)}")
+        for key in content:
+            if key not in cls.__annotations__:
+                raise LatencyTableError(f"{source}: quality: {unknown_name('key', key, cls.__annotations__)}")
         found: dict[str, Any] = {}
-        for name in ("rank_correlation", "smallest_ms", "process_spread", "other_cores", "stolen", "cores"):
+        for name, (least, most) in _BOUNDS.items():
             value = content.get(name)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-            if value is not None and not number:
-                raise LatencyTableError(f"{source}: quality.{name} must be a finite number, got {value!r}")
+            if value is not None and not is_number(value):
+                raise LatencyTableError(f"{source}: quality.{name} must be a finite number, got {shown(value)}")
+            if value is not None and not least <= value <= most:
+                allowed = f"a number from {least:g} to {most:g}"
+                raise LatencyTableError(f"{source}: quality.{name} must be {allowed}, got {shown(value)}")
             found[name] = value
         for name in ("constant_samples", "accepted"):
             if not isinstance(content.get(name, False), bool):
-                raise LatencyTableError(f"{source}: quality.{name} must be true or false, got {content[name]!r}")
+                raise LatencyTableError(f"{source}: quality.{name} must be true or false, got {shown(content[name])}")
             found[name] = content.get(name, False)
         told, warnings = content.get("verdict"), content.get("warnings", [])
-        if not isinstance(warnings, list):
-            raise LatencyTableError(f"{source}: quality.warnings must be a list, got {warnings!r}")
-        return cls(**found, verdict=None if told is None else str(told), warnings=tuple(map(str, warnings)))
+        if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
+            raise LatencyTableError(f"{source}: quality.warnings must be a list of texts, got {shown(warnings)}")
+        if told is not None and not isinstance(told, str):
+            raise LatencyTableError(f"{source}: quality.verdict must be a text, got {shown(told)}")
+        return cls(**found, verdict=told, warnings=tuple(warnings))

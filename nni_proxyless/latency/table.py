@@ -11,65 +11,31 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from ..errors import InputError, LatencyTableError, MissingOperatorError
-from ..files import read_mapping, write_yaml
+from ..errors import LatencyTableError, MissingOperatorError, shown
+from ..files import write_yaml
 from ..network.space_spec import SpaceSpec
+from ..reading import read_mapping
+from . import table_parts as parts
 from .costs import SpaceCosts
 from .device import Device
-from .entries import Choice, Entry, entry_from_dict
+from .entries import Choice, Entry
 from .quality import Quality
+from .table_parts import COST_KEYS as COST_KEYS
+from .table_parts import Calibration as Calibration
+from .table_parts import OperatorCost as OperatorCost
+from .table_parts import Unit as Unit
 from .uncertainty import Uncertainty
 
 LATENCY_TABLE_SCHEMA = "nni-proxyless/latency-table@1"
-_CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
-Unit = Literal["ms", "flops", "params"]
-# Key of an entry's cost in a file, by unit. The key names the unit.
-COST_KEYS: dict[str, str] = {"ms": "latency_ms", "flops": "flops", "params": "params"}
-
-
-@dataclass(frozen=True)
-class OperatorCost:
-    """The cost of one entry in the table's unit.
-
-    Attributes:
-        cost: Median cost without the overhead of calling the backend. Its key in a file names the unit: `latency_ms`,
-            `flops` or `params`.
-        spread: Standard error of the median, in the same unit (`spread_ms` in a file); 0 for counted costs.
-        runs: Number of samples.
-    """
-
-    cost: float
-    spread: float = 0.0
-    runs: int = 1
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Prediction of a network's latency from the sum of its operators' costs: scale · Σ + offset.
-
-    Attributes:
-        scale: Factor on the sum of the operators' costs.
-        offset_ms: Latency added once per network, in milliseconds.
-        networks: Number of whole networks to which the calibration was fitted; 0 if the table is not calibrated.
-        mean_relative_error: Mean of |predicted - measured| / measured. If operators were measured, the mean is over the
-            networks of the fit. If the whole table was fitted, it is over the networks left out in cross-validation.
-        architectures: Networks of the fit, each as the names of its candidates in layer order. Validation excludes
-            them.
-        ms_per_million_values: Correction included in the operators' costs, in milliseconds per million input and output
-            values of one image. It was added to the latency of the operator measured alone, and is negative where
-            conversions of the memory layout were subtracted.
-        ms_per_million_parameters: Correction included in the operators' costs, in milliseconds per million parameters.
-    """
-
-    scale: float = 1.0
-    offset_ms: float = 0.0
-    networks: int = 0
-    mean_relative_error: float | None = None
-    architectures: tuple[str, ...] = ()
-    ms_per_million_values: float = 0.0
-    ms_per_million_parameters: float = 0.0
+_BACKEND_KEYS = ("name", "version", "device", "command", "tool")
+_KEYS = frozenset(
+    {
+        "schema", "space", "device", "backend", "dtype", "batch", "threads", "unit", "date", "source", "input_shape",
+        "call_overhead_ms", "reference_ms", "calibration", "corrections", "quality", "operators", "uncertainty",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -144,6 +110,7 @@ class LatencyTable:
 
         Raises:
             MissingOperatorError: The table lacks operators or candidates of the space. The message lists all of them.
+            LatencyTableError: Its offset makes the latency of the fastest network 0 or less.
         """
         scale, offset = self.calibration.scale, self.calibration.offset_ms
         if self.fitted_to_layers:
@@ -162,18 +129,19 @@ class LatencyTable:
             candidates={layer.label: layer.names for layer in spec.layers},
             layers={label: tuple(scale * cost for cost in costs) for label, costs in layers.items()},
             unit=self.unit,
-        )
+        ).above_zero(self._named(), fitted=self.fitted_to_layers)
 
     @property
     def fitted_to_layers(self) -> bool:
         """Whether the table has entries for candidates of named layers, as tables fitted to whole networks do."""
         return any(isinstance(entry, Choice) for entry in self.operators)
 
-    def own_costs(self) -> SpaceCosts:
-        """Apply a fitted table to the layers that its own entries name.
+    def own_costs(self, source: str = "") -> SpaceCosts:
+        """Apply a fitted table to the layers that its own entries name. Error messages call the table `source`.
 
         Raises:
-            LatencyTableError: The table has entries for operators instead of layers. Use `costs` with a space.
+            LatencyTableError: The table has entries for operators instead of layers, so use `costs` with a space; or
+                its offset makes the mean latency 0 or less.
         """
         if not self.fitted_to_layers:
             raise LatencyTableError(
@@ -189,11 +157,13 @@ class LatencyTable:
             candidates={label: tuple(costs) for label, costs in layers.items()},
             layers={label: tuple(costs.values()) for label, costs in layers.items()},
             unit=self.unit,
-        )
+        ).above_zero(source or self._named(), fitted=True)
+
+    def _named(self) -> str:
+        return f"the latency table of {self.device.name} ({self.backend})"
 
     def to_dict(self) -> dict[str, Any]:
         key, ms = COST_KEYS[self.unit], self.unit == "ms"
-        corrections = {name: getattr(self.calibration, name) for name in _CORRECTIONS}
         return {
             "schema": LATENCY_TABLE_SCHEMA,
             "space": self.space,
@@ -214,11 +184,7 @@ class LatencyTable:
             **({"input_shape": list(self.input_shape)} if self.input_shape is not None else {}),
             "call_overhead_ms": self.call_overhead_ms,
             **({"reference_ms": self.reference_ms} if self.reference_ms is not None else {}),
-            "calibration": {
-                **{k: v for k, v in asdict(self.calibration).items() if k not in _CORRECTIONS},
-                "architectures": list(self.calibration.architectures),
-            },
-            **({"corrections": corrections} if any(corrections.values()) else {}),
+            **self.calibration.to_dict(),
             **({"quality": self.quality.to_dict()} if self.quality is not None else {}),
             "operators": [
                 {**entry.to_dict(), key: cost.cost, **({"spread_ms": cost.spread} if ms else {}), "runs": cost.runs}
@@ -243,108 +209,53 @@ class LatencyTable:
     def from_dict(cls, content: Mapping[str, Any], source: str = "latency table") -> LatencyTable:
         """Create a table from the content of a file; see `load`. Error messages call the file `source`."""
         if content.get("schema") != LATENCY_TABLE_SCHEMA:
-            raise LatencyTableError(f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {content.get('schema')!r}")
+            got = shown(content.get("schema"))
+            raise LatencyTableError(f"{source}: schema must be '{LATENCY_TABLE_SCHEMA}', got {got}")
+        parts.mapping(content, source, _KEYS)
         unit = content.get("unit")
         if not isinstance(unit, str) or unit not in COST_KEYS:
-            raise LatencyTableError(f"{source}: unit must be 'ms', 'flops' or 'params', got {unit!r}")
-        key = COST_KEYS[unit]
-        rows = content.get("operators")
-        if not isinstance(rows, list) or not rows:
-            raise LatencyTableError(f"{source}: 'operators' must be a non-empty list, got {rows!r}")
-        operators: dict[Entry, OperatorCost] = {}
-        for number, row in enumerate(rows, start=1):
-            where = f"{source}: operator {number}"
-            if not isinstance(row, Mapping):
-                raise LatencyTableError(f"{where} must be a mapping, got {row!r}")
-            try:
-                entry = entry_from_dict(row)
-            except InputError as reason:
-                raise LatencyTableError(f"{where}: {reason}") from reason
-            if entry in operators:
-                raise LatencyTableError(f"{where} is a duplicate: {entry}")
-            cost = _finite(row.get(key), f"{where} ({entry}): {key}")
-            # A candidate's cost is relative to the cheapest one of its layer and may be 0. An operator's cost may not.
-            if cost < 0 or (cost == 0 and not isinstance(entry, Choice)):
-                raise LatencyTableError(f"{where} ({entry}): {key} must be greater than 0, got {cost}")
-            spread = _finite(row.get("spread_ms", 0.0), f"{where}: spread_ms")
-            operators[entry] = OperatorCost(cost, spread, _whole(row.get("runs", 1), f"{where}: runs", 1))
-        device = _mapping(content.get("device"), f"{source}: device")
-        backend = _mapping(content.get("backend"), f"{source}: backend")
-        calibration = _mapping(content.get("calibration", {}), f"{source}: calibration")
-        corrections = _mapping(content.get("corrections", {}), f"{source}: corrections")
-        error = calibration.get("mean_relative_error")
-        scale = _finite(calibration.get("scale", 1.0), f"{source}: calibration.scale")
-        if scale <= 0:
-            raise LatencyTableError(f"{source}: calibration.scale must be greater than 0, got {scale}")
-        architectures = calibration.get("architectures", [])
-        if not isinstance(architectures, list) or not all(isinstance(text, str) for text in architectures):
-            raise LatencyTableError(f"{source}: calibration.architectures must be a list of strings")
-        reference = content.get("reference_ms")
-        space, command, origin = content.get("space"), backend.get("command"), content.get("source")
-        return cls(
-            device=Device(
-                str(device.get("name")),
-                str(device.get("processor")),
-                _whole_or_none(device.get("cores"), f"{source}: device.cores"),
-            ),
-            backend=str(backend.get("name")),
-            backend_version=str(backend.get("version")),
-            dtype=str(content.get("dtype")),
-            batch=_whole_or_none(content.get("batch"), f"{source}: batch"),
-            threads=_whole_or_none(content.get("threads"), f"{source}: threads"),
-            date=str(content.get("date")),
+            raise LatencyTableError(f"{source}: unit must be 'ms', 'flops' or 'params', got {shown(unit)}")
+        operators = parts.operators_from(content.get("operators"), cast(Unit, unit), source)
+        backend = parts.mapping(content.get("backend"), f"{source}: backend", _BACKEND_KEYS)
+        reference, quality, doubt = content.get("reference_ms"), content.get("quality"), content.get("uncertainty")
+        if reference is not None and parts.number(reference, f"{source}: reference_ms", 0) == 0:
+            raise LatencyTableError(f"{source}: reference_ms must be greater than 0, got {reference}")
+        choices = [entry for entry in operators if isinstance(entry, Choice)]
+        table = cls(
+            device=parts.device_from(content.get("device"), source),
+            backend=parts.text(backend.get("name"), f"{source}: backend.name"),
+            backend_version=parts.text(backend.get("version"), f"{source}: backend.version"),
+            dtype=parts.text(content.get("dtype"), f"{source}: dtype"),
+            batch=parts.whole_or_none(content.get("batch"), f"{source}: batch"),
+            threads=parts.whole_or_none(content.get("threads"), f"{source}: threads"),
+            date=parts.text(content.get("date"), f"{source}: date"),
             operators=operators,
-            calibration=Calibration(
-                scale,
-                _finite(calibration.get("offset_ms", 0.0), f"{source}: calibration.offset_ms"),
-                _whole(calibration.get("networks", 0), f"{source}: calibration.networks", 0),
-                None if error is None else _finite(error, f"{source}: calibration.mean_relative_error"),
-                tuple(architectures),
-                *(_finite(corrections.get(name, 0.0), f"{source}: corrections.{name}") for name in _CORRECTIONS),
-            ),
-            call_overhead_ms=_finite(content.get("call_overhead_ms", 0.0), f"{source}: call_overhead_ms"),
-            reference_ms=None if reference is None else _finite(reference, f"{source}: reference_ms"),
-            space=None if space is None else str(space),
+            calibration=Calibration.from_dict(content, source),
+            call_overhead_ms=parts.number(content.get("call_overhead_ms", 0.0), f"{source}: call_overhead_ms", 0),
+            reference_ms=None if reference is None else float(reference),
+            space=parts.text_or_none(content.get("space"), f"{source}: space"),
             unit=cast(Unit, unit),
-            command=None if command is None else str(command),
-            tool=None if backend.get("tool") is None else str(backend["tool"]),
-            device_type=None if backend.get("device") is None else str(backend["device"]),
-            source=None if origin is None else str(origin),
-            input_shape=_shape(content.get("input_shape"), source),
-            quality=None if content.get("quality") is None else Quality.from_dict(content["quality"], source),
-            uncertainty=None
-            if (doubt := content.get("uncertainty")) is None
-            else Uncertainty.from_dict(
-                doubt, [e for e in operators if isinstance(e, Choice)], f"{source}: uncertainty"
-            ),
+            command=parts.text_or_none(backend.get("command"), f"{source}: backend.command"),
+            tool=parts.text_or_none(backend.get("tool"), f"{source}: backend.tool"),
+            device_type=parts.text_or_none(backend.get("device"), f"{source}: backend.device"),
+            source=parts.text_or_none(content.get("source"), f"{source}: source"),
+            input_shape=parts.shape_from(content.get("input_shape"), source),
+            quality=None if quality is None else Quality.from_dict(quality, source),
+            uncertainty=None if doubt is None else Uncertainty.from_dict(doubt, choices, f"{source}: uncertainty"),
         )
+        table._check_sum(source)
+        return table
 
-
-def _mapping(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise LatencyTableError(f"{where} must be a mapping, got {value!r}")
-    return value
-
-
-def _finite(value: object, where: str) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise LatencyTableError(f"{where} must be a finite number, got {value!r}")
-    return float(value)
-
-
-def _whole(value: object, where: str, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise LatencyTableError(f"{where} must be a whole number from {least}, got {value!r}")
-    return value
-
-
-def _whole_or_none(value: object, where: str) -> int | None:
-    return None if value is None else _whole(value, where, 1)
-
-
-def _shape(value: object, source: str) -> tuple[int, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not value:
-        raise LatencyTableError(f"{source}: input_shape must be a list of whole numbers, got {value!r}")
-    return tuple(_whole(size, f"{source}: input_shape", 1) for size in value)
+    def _check_sum(self, source: str) -> None:
+        """Check that the offset leaves some network a latency above 0, as far as the entries alone can tell."""
+        if self.fitted_to_layers:
+            self.own_costs(source)
+            return
+        total = math.fsum(cost.cost for cost in self.operators.values())
+        scale, offset = self.calibration.scale, self.calibration.offset_ms
+        # A network has one operator of each layer, so it takes less than all operators of the table together.
+        if offset <= -scale * total:
+            raise LatencyTableError(
+                f"{source}: calibration.offset_ms {offset:g} leaves no network a latency above 0: all operators "
+                f"together take {scale * total:.4g} ms"
+            )

@@ -8,16 +8,18 @@ measurement: a standard deviation describes what a single new measurement of the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..errors import LatencyTableError
+from ..errors import LatencyTableError, shown, unknown_name
+from ..values import MOST_LATENCY_MS, is_number
 from .arrays import FloatArray
 from .entries import Choice
+
+_KEYS = ("noise", "fixed_ms", "choices_ms")
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,15 @@ class Uncertainty:
             LatencyTableError: The content is not what `to_dict` returns for a table with these choices.
         """
         if not isinstance(content, Mapping):
-            raise LatencyTableError(f"{where} must be a mapping, got {content!r}")
+            raise LatencyTableError(f"{where} must be a mapping, got {shown(content)}")
+        for key in content:
+            if key not in _KEYS:
+                raise LatencyTableError(f"{where}: {unknown_name('key', key, _KEYS)}")
         noise, fixed, rows = content.get("noise"), content.get("fixed_ms"), content.get("choices_ms")
-        if not isinstance(noise, (int, float)) or not _is_number(noise) or noise < 0:
-            raise LatencyTableError(f"{where}.noise must be a number from 0, got {noise!r}")
+        if not is_number(noise, 0, MOST_LATENCY_MS):
+            raise LatencyTableError(f"{where}.noise must be a number from 0, got {shown(noise)}")
         if not isinstance(rows, list) or len(rows) != len(choices):
-            got = f"{len(rows)} rows" if isinstance(rows, list) else repr(rows)
+            got = f"{len(rows)} rows" if isinstance(rows, list) else shown(rows)
             raise LatencyTableError(f"{where}.choices_ms must have a row for each of {len(choices)} choices, got {got}")
         first, *others = (_read(row, where) for row in (fixed, *rows))
         if any(len(row) != len(first) for row in others):
@@ -108,10 +113,6 @@ def _read(row: object, where: str) -> tuple[float, ...]:
         found = tuple(map(float, row.split())) if isinstance(row, str) else None
     except ValueError:
         found = None
-    if found is None or not all(map(math.isfinite, found)):
-        raise LatencyTableError(f"{where}: each row must be a text of finite numbers, got {row!r}")
+    if found is None or not all(is_number(value, -MOST_LATENCY_MS, MOST_LATENCY_MS) for value in found):
+        raise LatencyTableError(f"{where}: each row must be a text of finite numbers, got {shown(row)}")
     return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -6,27 +6,21 @@ machine, without the search's checkpoint and without NNI.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArchitectureError, SpaceError
-from ..files import read_mapping, write_json
+from ..errors import ArchitectureError, SpaceError, shown
+from ..files import write_json
+from ..reading import read_mapping
+from .architecture_details import file_details
 from .operators import Operator, total_multiply_adds, total_parameters
 from .plain_network import Network
 from .space_spec import SKIP, SpaceSpec, Stage
 
 ARCHITECTURE_SCHEMA = "nni-proxyless/architecture@1"
-_KEYS = frozenset(
-    {
-        "schema", "space", "choices", "target", "strategy", "budget_ms", "predicted_latency_ms",
-        "measured_latency_ms", "parameters", "multiply_adds", "metrics", "seed", "versions", "trial_parameters",
-        "warnings",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -291,47 +285,19 @@ class Architecture:
         cls, content: Mapping[str, Any], source: str = "architecture", space: SpaceSpec | None = None
     ) -> Architecture:
         """Create an architecture from the content of a file and validate it; see `load`."""
-        if content.get("schema") != ARCHITECTURE_SCHEMA:
-            raise ArchitectureError(f"{source}: schema must be '{ARCHITECTURE_SCHEMA}', got {content.get('schema')!r}")
-        unknown = sorted(set(content) - _KEYS)
-        if unknown:
-            raise ArchitectureError(f"{source}: unknown keys {unknown} (allowed: {', '.join(sorted(_KEYS))})")
-        identity, choices = content.get("space"), content.get("choices")
-        if not isinstance(identity, Mapping) or not isinstance(identity.get("hash"), str):
-            raise ArchitectureError(f"{source}: 'space' must be a mapping with name and hash, got {identity!r}")
-        if not isinstance(choices, Mapping) or not choices:
-            raise ArchitectureError(f"{source}: 'choices' must map labels to candidates, got {choices!r}")
-        latencies = {}
-        for key in ("budget_ms", "predicted_latency_ms", "measured_latency_ms"):
-            value = content.get(key)
-            if value is not None and not (_is_number(value) and 0 < value < math.inf):
-                raise ArchitectureError(f"{source}: '{key}' must be a positive number or null, got {value!r}")
-            latencies[key] = None if value is None else float(value)
-        mappings = {}
-        for key in ("metrics", "versions", "trial_parameters"):
-            value = content.get(key, {})
-            if not isinstance(value, Mapping):
-                raise ArchitectureError(f"{source}: '{key}' must be a mapping, got {value!r}")
-            mappings[key] = dict(value)
-        name, digest = str(identity.get("name")), identity["hash"]
+        details = file_details(content, source, ARCHITECTURE_SCHEMA)
+        identity, choices = content["space"], content["choices"]
+        name, digest = identity["name"], identity["hash"]
         if space is not None and digest != space.content_hash:
             raise ArchitectureError(
                 f"{source} is of space '{name}' ({digest}), not of '{space.name}' ({space.content_hash}): "
                 "use the space it was searched in"
             )
-        details: dict[str, Any] = {
-            **latencies,
-            **mappings,
-            "target": content.get("target"),
-            "strategy": content.get("strategy"),
-            "seed": content.get("seed"),
-            "warnings": tuple(map(str, content.get("warnings") or ())),
-        }
         described = identity.get("spec")
         if described is None:
             return cls(name, digest, dict(choices), **details)
         if not isinstance(described, Mapping):
-            raise ArchitectureError(f"{source}: 'space.spec' must be a mapping or null, got {described!r}")
+            raise ArchitectureError(f"{source}: 'space.spec' must be a mapping or null, got {shown(described)}")
         try:
             spec = SpaceSpec.from_dict(described, f"{source}: space")
         except SpaceError as reason:
@@ -342,7 +308,3 @@ class Architecture:
                 "the file was changed by hand"
             )
         return cls.of_space(spec, choices, **details)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

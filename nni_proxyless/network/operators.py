@@ -13,10 +13,13 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ..errors import InputError
+from ..errors import InputError, shown
+from ..values import is_whole
 from .blocks import Classifier, ConvBNReLU, MBConv, NormSettings
 
 OperatorKind = Literal["conv", "mbconv", "classifier"]
+OPERATOR_FIELDS = ("input", "output", "kernel", "expansion", "stride")
+MOST_SIZE = 10_000_000  # channels, pixels or classes
 OPERATOR_KINDS: tuple[OperatorKind, ...] = ("conv", "mbconv", "classifier")
 
 
@@ -104,21 +107,25 @@ class Operator:
             InputError: A field is missing, has a wrong type or is out of range.
         """
         kind = content.get("kind")
-        if kind not in OPERATOR_KINDS:
-            raise InputError(f"operator kind {kind!r} is not one of {', '.join(OPERATOR_KINDS)}")
+        if not isinstance(kind, str) or kind not in OPERATOR_KINDS:
+            raise InputError(f"operator kind {shown(kind)} is not one of {', '.join(OPERATOR_KINDS)}")
         shapes = {}
         for name in ("input", "output"):
             shape = content.get(name)
-            if not isinstance(shape, (list, tuple)) or len(shape) != 3 or not all(_is_positive(n) for n in shape):
+            good = (
+                isinstance(shape, (list, tuple)) and len(shape) == 3 and all(is_whole(n, 1, MOST_SIZE) for n in shape)
+            )
+            if not good or shape is None:
                 raise InputError(
-                    f"operator field '{name}' must be three positive integers [channels, height, width], got {shape!r}"
+                    f"operator field '{name}' must be three positive integers [channels, height, width], "
+                    f"got {shown(shape)}"
                 )
             shapes[name] = (int(shape[0]), int(shape[1]), int(shape[2]))
         numbers = {}
         for name in ("kernel", "expansion", "stride"):
             number = content.get(name, 1)
-            if not _is_positive(number):
-                raise InputError(f"operator field '{name}' must be a positive integer, got {number!r}")
+            if not is_whole(number, 1, MOST_SIZE):
+                raise InputError(f"operator field '{name}' must be a positive integer, got {shown(number)}")
             numbers[name] = int(number)
         return cls(kind, shapes["input"], shapes["output"], **numbers)
 
@@ -134,7 +141,3 @@ def total_parameters(operators: Iterable[Operator]) -> int:
 
 def total_multiply_adds(operators: Iterable[Operator]) -> int:
     return sum(operator.multiply_adds for operator in operators)
-
-
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -16,12 +16,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import SpaceError, unknown_name
-from ..files import check_name, read_mapping
+from ..errors import SpaceError, shown, unknown_name
+from ..files import check_name
+from ..limits import MOST_PIXELS, MOST_WIDTH_MULT
+from ..reading import read_mapping, user_path
 from ..resources import shipped_folder
+from . import size_limits as limits
 from .blocks import NormSettings
 from .fields import Fields
 from .operators import Operator
+from .size_limits import check_size
 
 SPACE_SCHEMA = "nni-proxyless/space@1"
 SKIP = "skip"
@@ -170,13 +174,13 @@ class SpaceSpec:
         surplus = [label for label in choices if label not in labels]
         if missing or surplus:
             raise SpaceError(
-                f"choices do not fit space '{self.name}': missing {missing or 'nothing'}, "
-                f"unknown {surplus or 'nothing'}; it has {len(labels)} layers, {labels[0]} to {labels[-1]}"
+                f"choices do not fit space '{self.name}': missing {_listed(missing)}, unknown {_listed(surplus)}; it "
+                f"has {len(labels)} layers, {labels[0]} to {labels[-1]}"
             )
         chosen = []
         for layer in self.layers:
             name = choices[layer.label]
-            if name not in layer.candidates:
+            if not isinstance(name, str) or name not in layer.candidates:
                 raise SpaceError(f"layer {layer.label}: " + unknown_name("candidate", name, layer.candidates))
             chosen.append(layer.candidates[name])
         return chosen
@@ -241,7 +245,7 @@ class SpaceSpec:
         """
         fields = Fields(content, source, SpaceError)
         if content.get("schema") != SPACE_SCHEMA:
-            raise SpaceError(f"{source}: schema must be '{SPACE_SCHEMA}', got {content.get('schema')!r}")
+            raise SpaceError(f"{source}: schema must be '{SPACE_SCHEMA}', got {shown(content.get('schema'))}")
         fields.only(
             "schema", "name", "input", "stem", "first_block", "stages", "candidates", "head", "classes",
             "width_mult", "batch_norm",
@@ -260,29 +264,35 @@ class SpaceSpec:
         for number, stage in enumerate(stages, start=1):
             part = Fields(stage, f"{source}: stage {number}", SpaceError)
             part.only("width", "depth", "stride")
-            parsed.append(Stage(part.whole("width"), part.whole("depth"), part.whole("stride", allowed=(1, 2))))
+            width, depth = part.whole("width", most=limits.MOST_WIDTH), part.whole("depth", most=limits.MOST_LAYERS)
+            parsed.append(Stage(width, depth, part.whole("stride", allowed=(1, 2))))
+        if sum(stage.depth for stage in parsed) > limits.MOST_LAYERS:
+            raise SpaceError(f"{source}: the stages must have at most {limits.MOST_LAYERS} layers in all")
         skip = candidates.content.get("skip", True)
         if not isinstance(skip, bool):
-            raise SpaceError(f"{source}: candidates.skip must be true or false, got {skip!r}")
-        kernels = candidates.wholes("kernels")
+            raise SpaceError(f"{source}: candidates.skip must be true or false, got {shown(skip)}")
+        kernels = candidates.wholes("kernels", limits.MOST_KERNEL)
         if any(kernel % 2 == 0 for kernel in kernels):
             raise SpaceError(f"{source}: candidates.kernels must be odd, got {list(kernels)}")
-        return cls(
+        made = cls(
             name=name,
-            input_channels=image.whole("channels"),
-            input_size=image.whole("size"),
-            stem_width=stem.whole("width"),
+            input_channels=image.whole("channels", most=limits.MOST_CHANNELS),
+            input_size=image.whole("size", most=MOST_PIXELS),
+            stem_width=stem.whole("width", most=limits.MOST_WIDTH),
             stem_stride=stem.whole("stride", allowed=(1, 2)),
-            first_width=first.whole("width"),
+            first_width=first.whole("width", most=limits.MOST_WIDTH),
             stages=tuple(parsed),
             kernels=kernels,
-            expansions=candidates.wholes("expansions"),
+            expansions=candidates.wholes("expansions", limits.MOST_EXPANSION),
             skip=skip,
-            head_width=head.whole("width"),
-            classes=fields.whole("classes"),
-            width_mult=fields.positive("width_mult", 1.0),
-            norm=NormSettings(norm.positive("eps", 1e-3), norm.positive("momentum", 0.1)),
+            head_width=head.whole("width", most=limits.MOST_WIDTH),
+            classes=fields.whole("classes", most=limits.MOST_CLASSES),
+            width_mult=fields.positive("width_mult", 1.0, MOST_WIDTH_MULT),
+            norm=NormSettings(norm.positive("eps", 1e-3, 1.0), norm.positive("momentum", 0.1, 1.0)),
         )
+        searched = (operator for layer in made.layers for operator in layer.candidates.values() if operator is not None)
+        check_size([*made.fixed_operators, *searched], source)
+        return made
 
     @classmethod
     def from_yaml(cls, name_or_path: str | os.PathLike[str], folder: Path | None = None) -> SpaceSpec:
@@ -300,7 +310,7 @@ class SpaceSpec:
         if text in shipped:
             path = shipped[text]
         elif Path(text).suffix in {".yml", ".yaml"} or os.sep in text:
-            path = (folder or Path()) / Path(text).expanduser()
+            path = (folder or Path()) / user_path(text, "space", SpaceError)
         else:
             raise SpaceError(unknown_name("space", text, shipped) + ", or the path of a .yml file")
         return cls.from_dict(read_mapping(path, "space", SpaceError), f"space {path}")
@@ -318,6 +328,10 @@ def make_divisible(width: float, divisor: int = 8) -> int:
     """Round to the nearest multiple of `divisor`, but not down by more than 10 % (MobileNetV2's rule)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * width else rounded
+
+
+def _listed(labels: list[str]) -> str:
+    return shown(labels) if labels else "nothing"
 
 
 def _strided(size: int, stride: int) -> int:

@@ -2,42 +2,75 @@
 
 from __future__ import annotations
 
-import errno
+import math
 import os
+import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
-from ..errors import DamagedFileError, InputError
+from ..errors import DamagedFileError, InputError, clipped
+from ..reading import open_regular
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:
     """Read a file of tensors and plain data to the CPU, and compare its parts with their checksums.
+
+    Nothing is unpacked from a file that would unpack to much more than its own size.
 
     Raises:
         DamagedFileError: The file is truncated or damaged, or it holds something else, such as code.
         InputError: The file cannot be read.
     """
     file = Path(path)
+    name = clipped(str(file))
     try:
-        with file.open("rb"):
-            pass
-    except OSError as reason:
-        raise InputError(f"cannot read {file}: {reason.strerror or reason}") from reason
-    try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as parts:
-                damaged = parts.testzip()  # torch itself does not compare the checksums
-            if damaged is not None:
-                raise DamagedFileError(f"{file} is damaged: the checksum of its part {damaged} is wrong")
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (DamagedFileError, MemoryError):
+        with open_regular(file, "file", InputError) as content:
+            if zipfile.is_zipfile(content):
+                _check_parts(content, name)
+            content.seek(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of some files that it then refuses
+                return torch.load(content, map_location="cpu", weights_only=True)
+    except (InputError, MemoryError):
         raise
     except Exception as reason:  # an unpickler raises errors of many kinds for a file that is something else
-        if isinstance(reason, OSError) and reason.errno == errno.EIO:
-            raise InputError(f"cannot read {file}: {reason.strerror}") from reason
         raise DamagedFileError(
-            f"{file} is truncated or damaged, or it holds something other than tensors and plain data"
+            f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
         ) from reason
+
+
+def _check_parts(content: IO[bytes], name: str) -> None:
+    with zipfile.ZipFile(content) as parts:
+        unpacked, size = sum(part.file_size for part in parts.infolist()), content.seek(0, os.SEEK_END)
+        if unpacked > 2 * size + 2**20:  # torch does not compress
+            raise DamagedFileError(
+                f"{name} has {size} bytes and would unpack to {unpacked}, so PyTorch did not write it"
+            )
+        damaged = parts.testzip()  # torch itself does not compare the checksums
+    if damaged is not None:
+        raise DamagedFileError(f"{name} is damaged: the checksum of its part {clipped(damaged)} is wrong")
+
+
+def fault_of(tensor: Tensor, *, pruned: bool = False) -> str | None:
+    """Say what is wrong with a tensor of a file: it must hold finite real numbers, one after the other in memory.
+
+    Args:
+        tensor: Tensor of a file.
+        pruned: Whether it may hold -inf, the α of a pruned path.
+
+    Returns:
+        The rest of a sentence that begins with the name of the tensor; `None` if nothing is wrong.
+    """
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        return f"must be a plain tensor, got one of layout {tensor.layout} on device {tensor.device}"
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        return f"must be real numbers, got {tensor.dtype}"
+    if tensor.is_floating_point():
+        good = tensor.isfinite() | (tensor == -math.inf) if pruned else tensor.isfinite()
+        if not bool(good.all()):
+            return "must be finite numbers, but some are infinite or not a number"
+    return None

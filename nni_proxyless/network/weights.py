@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArchitectureError, DamagedFileError
+from ..errors import ArchitectureError, DamagedFileError, clipped
 from ..files import write_atomically
-from .torch_file import read_torch_file
+from .torch_file import fault_of, read_torch_file
 
 
 def save_weights(network: nn.Module, path: Path) -> Path:
@@ -43,8 +43,12 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise ArchitectureError(
             f"{file} holds no weights, or it is truncated or damaged; give a weights.pt"
         ) from reason
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
+    if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise ArchitectureError(f"{file} is no state dict of tensors; give the weights.pt of a search or retraining")
+    for key, value in state.items():
+        if (fault := fault_of(value)) is not None:
+            raise ArchitectureError(f"{file}: the weights '{clipped(key)}' {fault}")
     return dict(state)
 
 

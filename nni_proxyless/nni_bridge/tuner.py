@@ -28,7 +28,9 @@ import nni
 import requests
 from nni.tuner import Tuner
 
+from ..errors import InputError, shown
 from ..files import aligned, write_csv, write_json
+from ..reading import read_document
 from .grid_points import (
     GridPoint,
     Rules,
@@ -112,6 +114,11 @@ class LatencyBudget(Tuner):
         # NNI calls trial_end on one thread and all other methods on another.
         self._changed = threading.Condition()
 
+    @property
+    def rules(self) -> Rules:
+        """The rules that follow from the arguments."""
+        return self._rules
+
     def update_search_space(self, search_space: Mapping[str, Any]) -> None:
         """Set the search space. If it replaces another one, the grid points in both keep their trials."""
         with self._changed:
@@ -194,12 +201,15 @@ class LatencyBudget(Tuner):
         path = self._folder()
         if path is None or not (path / _JOURNAL).is_file():
             return
-        known = json.loads((path / _JOURNAL).read_text(encoding="utf-8"))
+        known = read_document(path / _JOURNAL, "journal of the tuner", InputError)
         with self._changed:
-            self._points = [
-                GridPoint(entry["values"], entry["tuned"], [Trial(**trial) for trial in entry["trials"]])
-                for entry in known
-            ]
+            try:
+                self._points = [
+                    GridPoint(dict(entry["values"]), entry["tuned"], [Trial(**trial) for trial in entry["trials"]])
+                    for entry in known
+                ]
+            except (LookupError, TypeError, ValueError) as reason:
+                raise InputError(f"{path / _JOURNAL} is no journal of LatencyBudget: {shown(known)}") from reason
             self._before_resume = [t for point in self._points for t in point.trials if t.state == "running"]
         _log.info("LatencyBudget: resuming with %d grid points", len(self._points))
 

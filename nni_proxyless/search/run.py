@@ -24,13 +24,13 @@ from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from .. import results_folder
+from ..claims import claimed
 from ..data.splits import DataSplits
 from ..errors import RunError
 from ..files import write_yaml
 from ..latency.difference import difference_warning
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
-from ..outputs import claimed
 from ..process_memory import keep_freed_memory
 from ..signals import stopped_by_signals
 from ..strategies.path_parallel import PathParallelStrategy

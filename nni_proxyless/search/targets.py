@@ -12,7 +12,7 @@ from typing import Any
 
 import filelock
 
-from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, unknown_name
+from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, shown, unknown_name
 from ..files import check_name, write_json
 from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_table_isolated
@@ -21,6 +21,7 @@ from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
+from ..reading import user_path
 from ..resources import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Target:
         """
         check_name(name, "the name of a target", RecipeError)
         if not isinstance(content, Mapping):
-            raise RecipeError(f"target '{name}' must be a mapping with {', '.join(_KEYS)}, got {content!r}")
+            raise RecipeError(f"target '{name}' must be a mapping with {', '.join(_KEYS)}, got {shown(content)}")
         for key in content:
             if key not in _KEYS:
                 raise RecipeError(f"target '{name}': " + unknown_name("key", key, _KEYS))
@@ -71,15 +72,17 @@ class Target:
             raise RecipeError(
                 f"target '{name}' needs 'table', a file that predicts latencies, or 'backend', which measures, or both"
             )
-        if table is not None and not isinstance(table, str):
-            raise RecipeError(f"target '{name}': table must be a path, got {table!r}")
+        if table is not None and not (isinstance(table, str) and table):
+            raise RecipeError(f"target '{name}': table must be a path, got {shown(table)}")
+        if backend is not None and not isinstance(backend, str):
+            raise RecipeError(f"target '{name}': backend must be the name of a backend, got {shown(backend)}")
         settings = {k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]}
         if backend is None and settings:
             raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")
         return cls(
             name,
-            table=None if table is None else folder / Path(table).expanduser(),
-            backend=None if backend is None else str(backend),
+            table=None if table is None else folder / user_path(table, "latency table", RecipeError),
+            backend=backend,
             settings=settings,
         )
 

@@ -23,7 +23,7 @@ _PARTS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimi
 class SafeCheckpoints(TorchCheckpointIO):
     """Lightning's reading and writing of checkpoints, which never executes code of a checkpoint.
 
-    Lightning 2.0 leaves this to the default of `torch.load`, which executes code before PyTorch 2.6.
+    Lightning 2.0 leaves this to the default of `torch.load`, which a program can change.
     """
 
     def load_checkpoint(self, path: Any, map_location: Any = None) -> dict[str, Any]:

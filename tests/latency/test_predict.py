@@ -160,7 +160,7 @@ def test_what_a_space_does_not_have_is_refused(tiny_spec: SpaceSpec, tiny_table:
         costs_of(tiny_table, None)
 
 
-cell = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
+cell = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
 
 
 @ONE_FILE

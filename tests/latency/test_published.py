@@ -69,7 +69,7 @@ def test_once_for_all_keeps_what_it_cannot_map(shared_data: Path, tmp_path: Path
     [
         ("Conv-input:8x8x3-output:4x4x8: 3", "must be a mapping with mean"),
         ("Conv-input:8x8x3-output:4x4x8: {count: 3}", "mean must be a positive number, got None"),
-        ("Conv-input:8x8x3-output:4x4x8: {mean: .inf, count: 3}", "mean must be a positive number, got inf"),
+        ("Conv-input:8x8x3-output:4x4x8: {mean: .inf, count: 3}", "mean must be a finite number, got inf"),
         ("Conv-input:8x8x3-output:4x4x8: {mean: 1, count: 3, var: -1}", "var must be a positive number, got -1"),
         ("Something: {mean: 1, count: 3}", "does not name an operator"),
         ("Pool-input:8x8x3: {mean: 1, count: 3}", "no entry that is an operator"),

@@ -13,13 +13,16 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ...errors import InputError
+from ...errors import InputError, shown
+from ...limits import MOST_BATCH, MOST_THREADS
 from ...process_memory import keep_freed_memory
+from ...values import is_whole
 from ..device import Device, this_device
 from ..protocol import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
 from ..table import Unit
 
 _log = logging.getLogger(__name__)
+MOST = {"threads": MOST_THREADS, "batch": MOST_BATCH}  # more threads abort the process on many machines
 
 
 class Workload:
@@ -72,8 +75,10 @@ class Backend(ABC):
 
     def __init__(self, threads: int = 1, batch: int = 1) -> None:
         for label, value in (("threads", threads), ("batch", batch)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"backend {self.name}: {label} must be a whole number from 1, got {value!r}")
+            if not is_whole(value, 1):
+                raise InputError(f"backend {self.name}: {label} must be a whole number from 1, got {shown(value)}")
+            if value > (most := MOST[label]):
+                raise InputError(f"backend {self.name}: {label} must be at most {most}, got {shown(value)}")
         self.threads = threads
         self.batch = batch
         self.dtype = "float32"
@@ -164,5 +169,5 @@ def one_of(backend: str, label: str, value: object, allowed: Mapping[str, Any] |
     Raises:
         InputError: The value is not allowed.
     """
-    if value not in allowed:
-        raise InputError(f"backend {backend}: {label} must be one of {', '.join(allowed)}, got {value!r}")
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"backend {backend}: {label} must be one of {', '.join(allowed)}, got {shown(value)}")

@@ -1,4 +1,4 @@
-"""Folders of results: one process at a time uses them, and they are checked before anything slow starts."""
+"""One process at a time uses a folder of results, and files are written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 
-from nni_proxyless import files, outputs
-from nni_proxyless.errors import InputError, RunError, WriteError
+from nni_proxyless import claims, files
+from nni_proxyless.claims import LOCK, Owner, claimed, claimed_file
+from nni_proxyless.cli.entry import main
+from nni_proxyless.errors import InputError, RunError, UnwritablePathError, WriteError
 from nni_proxyless.files import sweep, write_atomically, write_text
-from nni_proxyless.outputs import LOCK, Owner, check_file, check_folder, claimed, locked
+from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nni_proxyless.outputs import claimed
+from nni_proxyless.claims import claimed
 with claimed(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -124,7 +127,7 @@ def test_the_same_thread_may_claim_a_folder_twice_and_another_one_may_not(tmp_pa
 
 def test_a_forked_process_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from nni_proxyless.outputs import claimed\n"
+        "import os, sys, time; from pathlib import Path; from nni_proxyless.claims import claimed\n"
         "claim = claimed(Path(sys.argv[1])); claim.__enter__()\n"
         "child = os.fork()\n"
         "if child == 0:\n    time.sleep(600)\n"
@@ -141,7 +144,7 @@ def test_a_forked_process_does_not_keep_the_lock_of_its_killed_parent(tmp_path: 
             began = time.monotonic()
             with claimed(tmp_path / "out"):
                 pass
-            assert time.monotonic() - began < outputs._HELPERS_END_S  # it need not wait for the child
+            assert time.monotonic() - began < claims._HELPERS_END_S  # it need not wait for the child
         finally:
             os.kill(child, signal.SIGKILL)
 
@@ -168,15 +171,9 @@ def _refusal(folder: Path) -> str:
 def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
-        for check in (check_folder, lambda path: claimed(path).__enter__(), lambda path: check_file(path / "t.yml")):
-            with pytest.raises(InputError, match=rf"cannot be a folder, because {tmp_path / 'file'} is a file"):
-                check(folder)
-    with pytest.raises(InputError, match="is a folder; give the path of a file"):
-        check_file(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-    check_folder(tmp_path / "new" / "folder")
-    check_file(tmp_path / "new" / "table.yml")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]  # a check leaves nothing behind
+        with pytest.raises(InputError, match=rf"cannot be a folder, because {tmp_path / 'file'} is a file"):
+            claimed(folder).__enter__()
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
@@ -187,9 +184,11 @@ def test_a_disk_that_is_full_or_read_only_is_found_before_anything_starts(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", fail)
-    for check in (check_folder, lambda path: claimed(path).__enter__()):
-        with pytest.raises(WriteError, match=f"^cannot write {tmp_path / 'new'}.*: {os.strerror(number)}$"):
-            check(tmp_path / "new")
+    with pytest.raises(
+        OSError, match=f"^cannot write {tmp_path / 'new' / 'folder' / LOCK}: {os.strerror(number)}$"
+    ) as failed:
+        claimed(tmp_path / "new" / "folder").__enter__()
+    assert isinstance(failed.value, WriteError if number == errno.ENOSPC else InputError)
     assert not list(tmp_path.iterdir())
 
 
@@ -208,7 +207,7 @@ def test_a_failed_write_keeps_the_file_and_says_so_only_if_there_was_one(
     )
     with pytest.raises(WriteError, match=rf"^cannot write {tmp_path / 'b.txt'}: No space left on device$"):
         write_atomically(tmp_path / "b.txt", full)
-    with pytest.raises(WriteError, match=r"cannot write .*/a\.txt/c\.txt: .*/a\.txt is a file, not a folder$"):
+    with pytest.raises(UnwritablePathError, match=r"cannot write .*/a\.txt/c\.txt: .*/a\.txt is a file, not a folder$"):
         write_text(path / "c.txt", "")
     assert (path.read_text(), [p.name for p in tmp_path.iterdir()]) == ("before", ["a.txt"])
     assert isinstance(failed.value, RunError)
@@ -251,8 +250,20 @@ def test_only_temporary_files_are_swept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
 
 
-def test_a_lock_beside_a_file_is_removed_with_its_end(tmp_path: Path) -> None:
-    lock = tmp_path / ".table.yml.lock"
-    with locked(lock, "the table", "choose another --out"):
-        assert lock.exists()
-    assert not lock.exists()
+def test_two_measurements_do_not_write_one_table(
+    tmp_path: Path, tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(tiny_spec.to_dict()))
+    out = tmp_path / "table.yml"
+    owner(tmp_path, process=os.getppid(), started=psutil.Process(os.getppid()).create_time())
+    (tmp_path / LOCK).rename(tmp_path / ".table.yml.lock")
+    words = ["latency", "measure", "--space", str(tmp_path / "space.yml"), "--backend", "torch", "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"the file {out} is in use by process {os.getppid()} on this machine" in capsys.readouterr().err
+    assert not out.exists()
+    (tmp_path / ".table.yml.lock").unlink()
+    with claimed_file(out):
+        assert (tmp_path / ".table.yml.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yml"]

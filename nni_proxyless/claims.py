@@ -1,4 +1,4 @@
-"""Folders and files of results: they are checked before anything slow starts, and one process at a time writes them."""
+"""Claims on folders and files of results, so that one process at a time writes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -18,38 +17,10 @@ from .errors import InputError
 from .files import sweep, writing
 
 LOCK = ".lock"
-_PROBE = b" " * 4096
 _SAME_START_S = 2.0  # the clock of a machine may be set while a process runs
 _HELPERS_END_S = 10.0  # processes that load data notice within 5 s that their parent was killed
 _held: dict[Path, int] = {}  # thread that holds the lock of a folder in this process
 _open: set[int] = set()
-
-
-def check_folder(folder: Path) -> None:
-    """Check that files can be written into a folder, which may not exist yet. Nothing is left behind.
-
-    Raises:
-        InputError: The path, or a part of it, is a file.
-        WriteError: The folder is not writable, or the disk is full.
-    """
-    with writing(folder):
-        existing = _nearest(folder)
-        with tempfile.NamedTemporaryFile(dir=existing, prefix=".probe.") as probe:
-            probe.write(_PROBE)
-            probe.flush()
-            os.fsync(probe.fileno())
-
-
-def check_file(path: Path) -> None:
-    """Check that a file can be written, as `check_folder` does for its folder.
-
-    Raises:
-        InputError: The path is a folder, or a part of it is a file.
-        WriteError: The folder is not writable, or the disk is full.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the path of a file")
-    check_folder(path.parent)
 
 
 def _nearest(folder: Path) -> Path:
@@ -133,6 +104,25 @@ def claimed(folder: Path, hint: str = "choose another folder with --output") -> 
             with contextlib.suppress(OSError):  # it is not empty
                 made.rmdir()
             made = made.parent
+
+
+@contextlib.contextmanager
+def claimed_file(path: Path, hint: str = "choose another file with --out") -> Iterator[None]:
+    """Keep all other processes from writing a file until the end. Missing folders above it are made.
+
+    Args:
+        path: Path of the file.
+        hint: What to do if another process writes the file, for the message.
+
+    Raises:
+        InputError: Another process writes the file.
+        WriteError: The file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.name}.lock"), f"the file {path}", hint):
+        sweep(path.parent, [path.name])
+        yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,199 @@
+"""The parts of a latency table's file, with the checks of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ..errors import InputError, LatencyTableError, shown, unknown_name
+from ..values import MOST_COUNT, MOST_LATENCY_MS, is_number, is_whole
+from .device import Device
+from .entries import FIELDS, Choice, Entry, entry_from_dict
+
+Unit = Literal["ms", "flops", "params"]
+# Key of an entry's cost in a file, by unit. The key names the unit.
+COST_KEYS: dict[str, str] = {"ms": "latency_ms", "flops": "flops", "params": "params"}
+_CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
+_MOST_SCALE = 1e6
+
+
+@dataclass(frozen=True)
+class OperatorCost:
+    """The cost of one entry in the table's unit.
+
+    Attributes:
+        cost: Median cost without the overhead of calling the backend. Its key in a file names the unit: `latency_ms`,
+            `flops` or `params`.
+        spread: Standard error of the median, in the same unit (`spread_ms` in a file); 0 for counted costs.
+        runs: Number of samples.
+    """
+
+    cost: float
+    spread: float = 0.0
+    runs: int = 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Prediction of a network's latency from the sum of its operators' costs: scale · Σ + offset.
+
+    Attributes:
+        scale: Factor on the sum of the operators' costs.
+        offset_ms: Latency added once per network, in milliseconds.
+        networks: Number of whole networks to which the calibration was fitted; 0 if the table is not calibrated.
+        mean_relative_error: Mean of |predicted - measured| / measured. If operators were measured, the mean is over the
+            networks of the fit. If the whole table was fitted, it is over the networks left out in cross-validation.
+        architectures: Networks of the fit, each as the names of its candidates in layer order. Validation excludes
+            them.
+        ms_per_million_values: Correction included in the operators' costs, in milliseconds per million input and output
+            values of one image. It was added to the latency of the operator measured alone, and is negative where
+            conversions of the memory layout were subtracted.
+        ms_per_million_parameters: Correction included in the operators' costs, in milliseconds per million parameters.
+    """
+
+    scale: float = 1.0
+    offset_ms: float = 0.0
+    networks: int = 0
+    mean_relative_error: float | None = None
+    architectures: tuple[str, ...] = ()
+    ms_per_million_values: float = 0.0
+    ms_per_million_parameters: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the keys `calibration` and, if there are any, `corrections` of a table file."""
+        corrections = {name: getattr(self, name) for name in _CORRECTIONS}
+        return {
+            "calibration": {
+                **{key: value for key, value in asdict(self).items() if key not in _CORRECTIONS},
+                "architectures": list(self.architectures),
+            },
+            **({"corrections": corrections} if any(corrections.values()) else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], source: str) -> Calibration:
+        """Create the calibration from the content of a table file. Error messages call the file `source`.
+
+        Raises:
+            LatencyTableError: A key is unknown, or a value has the wrong type or is out of range.
+        """
+        own = mapping(content.get("calibration", {}), f"{source}: calibration", set(Calibration.__annotations__))
+        corrections = mapping(content.get("corrections", {}), f"{source}: corrections", _CORRECTIONS)
+        where = f"{source}: calibration"
+        scale = number(own.get("scale", 1.0), f"{where}.scale", 0, _MOST_SCALE)
+        if scale <= 0:
+            raise LatencyTableError(f"{where}.scale must be greater than 0, got {scale}")
+        architectures = own.get("architectures", [])
+        if not isinstance(architectures, list) or not all(isinstance(text, str) for text in architectures):
+            raise LatencyTableError(f"{where}.architectures must be a list of strings, got {shown(architectures)}")
+        error = own.get("mean_relative_error")
+        return cls(
+            scale,
+            number(own.get("offset_ms", 0.0), f"{where}.offset_ms", -MOST_LATENCY_MS),
+            whole(own.get("networks", 0), f"{where}.networks", 0),
+            None if error is None else number(error, f"{where}.mean_relative_error", 0),
+            tuple(architectures),
+            *(
+                number(corrections.get(name, 0.0), f"{source}: corrections.{name}", -MOST_LATENCY_MS)
+                for name in _CORRECTIONS
+            ),
+        )
+
+
+def operators_from(rows: object, unit: Unit, source: str) -> dict[Entry, OperatorCost]:
+    """Create the costs of the entries from the value of the key `operators` of a table file.
+
+    Raises:
+        LatencyTableError: There are none, one is there twice, or a value is missing or invalid.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise LatencyTableError(f"{source}: 'operators' must be a non-empty list, got {shown(rows)}")
+    key, most = COST_KEYS[unit], MOST_LATENCY_MS if unit == "ms" else MOST_COUNT
+    found: dict[Entry, OperatorCost] = {}
+    for position, row in enumerate(rows, start=1):
+        where = f"{source}: operator {position}"
+        mapping(row, where, (*FIELDS, key, "spread_ms", "runs"))
+        try:
+            entry = entry_from_dict(row)
+        except InputError as reason:
+            raise LatencyTableError(f"{where}: {reason}") from reason
+        if entry in found:
+            raise LatencyTableError(f"{where} is a duplicate: {entry}")
+        cost = number(row.get(key), f"{where} ({entry}): {key}", most=most)
+        # A candidate's cost is relative to the cheapest one of its layer and may be 0. An operator's cost may not.
+        if cost < 0 or (cost == 0 and not isinstance(entry, Choice)):
+            raise LatencyTableError(f"{where} ({entry}): {key} must be greater than 0, got {cost}")
+        spread = number(row.get("spread_ms", 0.0), f"{where}: spread_ms", 0)
+        found[entry] = OperatorCost(cost, spread, whole(row.get("runs", 1), f"{where}: runs", 1))
+    return found
+
+
+def device_from(content: object, source: str) -> Device:
+    """Create the device from the value of the key `device` of a table file.
+
+    Raises:
+        LatencyTableError: It is no mapping, a key is unknown, or a value has the wrong type.
+    """
+    device = mapping(content, f"{source}: device", ("name", "processor", "cores"))
+    return Device(
+        text(device.get("name"), f"{source}: device.name"),
+        text(device.get("processor"), f"{source}: device.processor"),
+        whole_or_none(device.get("cores"), f"{source}: device.cores"),
+    )
+
+
+def shape_from(value: object, source: str) -> tuple[int, ...] | None:
+    """Create the shape from the value of the key `input_shape` of a table file, or return `None` for `None`.
+
+    Raises:
+        LatencyTableError: It is no list of whole numbers from 1.
+    """
+    if value is None:
+        return None
+    if not isinstance(value, list) or not value:
+        raise LatencyTableError(f"{source}: input_shape must be a list of whole numbers, got {shown(value)}")
+    return tuple(whole(size, f"{source}: input_shape", 1) for size in value)
+
+
+def mapping(value: object, where: str, keys: Any = None) -> Mapping[str, Any]:
+    """Return a mapping, and check that it has no other keys than the given ones."""
+    if not isinstance(value, Mapping):
+        raise LatencyTableError(f"{where} must be a mapping, got {shown(value)}")
+    for key in value:
+        if keys is not None and key not in keys:
+            raise LatencyTableError(f"{where}: {unknown_name('key', key, keys)}")
+    return value
+
+
+def text(value: object, where: str) -> str:
+    """Return a text. Numbers are taken as texts, since YAML reads a version such as 2.1 as a number."""
+    if value is not None and not isinstance(value, (str, int, float)):
+        raise LatencyTableError(f"{where} must be a text, got {shown(value)}")
+    return str(value)
+
+
+def text_or_none(value: object, where: str) -> str | None:
+    """Return a text, or `None` for `None`."""
+    return None if value is None else text(value, where)
+
+
+def number(value: object, where: str, least: float = -MOST_COUNT, most: float = MOST_LATENCY_MS) -> float:
+    """Return a finite number within bounds."""
+    if not is_number(value):
+        raise LatencyTableError(f"{where} must be a finite number, got {shown(value)}")
+    if not least <= value <= most:
+        raise LatencyTableError(f"{where} must be a number from {least:g} to {most:g}, got {value!r}")
+    return float(value)
+
+
+def whole(value: object, where: str, least: int) -> int:
+    """Return a whole number from a bound."""
+    if not is_whole(value, least):
+        raise LatencyTableError(f"{where} must be a whole number from {least}, got {shown(value)}")
+    return value
+
+
+def whole_or_none(value: object, where: str) -> int | None:
+    """Return a whole number from 1, or `None` for `None`."""
+    return None if value is None else whole(value, where, 1)

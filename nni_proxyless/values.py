@@ -1,0 +1,23 @@
+"""Checks of numbers that come from files: real, finite, and small enough to be computed with."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeGuard
+
+MOST_WHOLE = 2**63 - 1
+MOST_LATENCY_MS = 1e9  # eleven days; a larger latency is an error, and sums of many could overflow
+MOST_COUNT = 1e18  # FLOPs or parameters of an operator
+
+
+def is_number(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int | float]:
+    """Whether a value is a finite number within bounds. A truth value is no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    small = abs(value) <= MOST_WHOLE if isinstance(value, int) else math.isfinite(value)
+    return small and least <= value <= most
+
+
+def is_whole(value: object, least: int = 0, most: int = MOST_WHOLE) -> TypeGuard[int]:
+    """Whether a value is an integer within bounds. A truth value is no integer."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
