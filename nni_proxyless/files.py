@@ -97,7 +97,7 @@ def writing(target: Path) -> Iterator[None]:
         where = None if reason.filename is None else Path(os.fsdecode(reason.filename))
         if where is not None and where.parent != target.parent and where != target and where not in target.parents:
             raise
-        kept = "; the file that was there before is untouched" if target.is_file() else ""
+        kept = "; the file that was there before is untouched" if os.path.isfile(target) else ""
         error = WriteError if reason.errno in OF_THE_MACHINE else UnwritablePathError
         raise error(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
 
