@@ -15,12 +15,24 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import InputError, RecipeError, unknown_name
+from .errors import InputError, RecipeError, clipped, shown, unknown_name
+from .limits import (
+    MOST_COUNT,
+    MOST_EPOCHS,
+    MOST_FINALISTS,
+    MOST_PIXELS,
+    MOST_PROCESSES,
+    MOST_SAMPLES,
+    MOST_SEED,
+    MOST_THREADS,
+    MOST_WIDTH_MULT,
+)
 from .reading import read_mapping, user_path
 
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
 _SHOWN = 3  # largest number of errors in one message
+MOST_SHOWN = 100  # largest number of characters of a value in a message
 
 
 def _whole(value: Any) -> Any:
@@ -39,13 +51,21 @@ def _number(value: Any) -> Any:
 
 _FROM_FLOAT, _FROM_TEXT = BeforeValidator(_whole), BeforeValidator(_number)
 # The range stands next to the type, so that it reaches the JSON schema.
-Count = Annotated[int, Field(ge=1), _FROM_FLOAT]
-WholeFrom0 = Annotated[int, Field(ge=0), _FROM_FLOAT]
-WholeFrom2 = Annotated[int, Field(ge=2), _FROM_FLOAT]
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT), _FROM_FLOAT]
+Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS), _FROM_FLOAT]
+WholeFrom0 = Annotated[int, Field(ge=0, le=MOST_COUNT), _FROM_FLOAT]
+Samples = Annotated[int, Field(ge=2, le=MOST_SAMPLES), _FROM_FLOAT]
+Finalists = Annotated[int, Field(ge=1, le=MOST_FINALISTS), _FROM_FLOAT]
+Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS), _FROM_FLOAT]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED), _FROM_FLOAT]
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _FROM_FLOAT]
+Devices = Annotated[int, Field(ge=1, le=MOST_PROCESSES), _FROM_FLOAT]
+Workers = Annotated[int, Field(ge=0, le=MOST_PROCESSES), _FROM_FLOAT]
 Positive = Annotated[float, Field(gt=0), _FROM_TEXT]
 NumberFrom0 = Annotated[float, Field(ge=0), _FROM_TEXT]
 PartBelow1 = Annotated[float, Field(ge=0, lt=1), _FROM_TEXT]
 ProperPart = Annotated[float, Field(gt=0, lt=1), _FROM_TEXT]
+WidthMult = Annotated[float, Field(gt=0, le=MOST_WIDTH_MULT), _FROM_TEXT]
 PartUpTo1 = Annotated[float, Field(gt=0, le=1), _FROM_TEXT]
 
 
@@ -101,7 +121,8 @@ class CheckedSettings(BaseModel):
         if literals:
             return unknown_name(key, received, literals)
         name = f"'{key}'" if quoted else key
-        return f"{name} must be {_allowed(annotation, cls.model_fields[key].metadata)}, got {_shown(received)}"
+        allowed = _allowed(annotation, cls.model_fields[key].metadata, received)
+        return f"{name} must be {allowed}, got {_shown(received)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values by key, as in a file."""
@@ -189,11 +210,13 @@ def _literals(annotation: Any) -> tuple[str, ...]:
     return next((found for part in get_args(annotation) if (found := _literals(part))), ())
 
 
-def _allowed(annotation: Any, metadata: Iterable[Any]) -> str:
-    """Describe the allowed values of a field by a noun phrase."""
+def _allowed(annotation: Any, metadata: Iterable[Any], received: Any) -> str:
+    """Describe the allowed values of a field by a noun phrase. A largest value is named only to those who exceed it."""
     kind, bounds = _kind_and_bounds(annotation, metadata)
     if kind is int:
-        return "a whole number" + (f" from {bounds['ge']}" if "ge" in bounds else "")
+        exceeds = isinstance(received, (int, float)) and "le" in bounds and received > bounds["le"]
+        most = f" to {bounds['le']}" if exceeds else ""
+        return "a whole number" + (f" from {bounds['ge']}{most}" if "ge" in bounds else "")
     if kind is float:
         ranges = {
             ("gt",): "greater than {gt:g}",
@@ -227,4 +250,4 @@ def _kind_and_bounds(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, dic
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return "nothing" if value is None else f"{clipped(shown(value), MOST_SHOWN)} ({type(value).__name__})"

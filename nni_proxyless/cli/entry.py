@@ -1,6 +1,6 @@
 """The `nni-proxyless` command: parses arguments, calls other modules and prints; holds no logic.
 
-Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted.
+Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,31 +17,30 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import InputError, ProxylessError, RunError, os_error_of
+from ..errors import InputError, ProxylessError, RunError, clipped, os_error_of
+from ..limits import MOST_FINALISTS
+from ..process_memory import is_out_of_memory
+from ..signals import Stopped, stopped_by_signals
+from ..training.ranks import is_main_process
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
+from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
+from .outputs import check_apart, output_file, output_folder
+from .parser import Parser, positive, whole
 
 _log = logging.getLogger("nni_proxyless")
 # Commands that go on from their last finished epoch if they are given again.
 _RESUMED = ("search", "retrain")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports an error in the arguments as one line with exit code 2, as for all other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-        sys.exit(2)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
-    common = _Parser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = _Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
+    parser = Parser(prog="nni-proxyless", description="ProxylessNAS for Microsoft NNI.")
     parser.add_argument("--version", action="version", version=f"nni-proxyless {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def command(name: str, run: Any, text: str, example: str, group: Any = commands) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = group.add_parser(
@@ -61,10 +61,20 @@ def build_parser() -> argparse.ArgumentParser:
         "nni-proxyless run experiments/quickstart/config.yml",
     )
     run.add_argument("config", help="an nnictl config, or the name of a shipped experiment (quickstart)")
-    run.add_argument("--port", type=int, help="port of NNI's web UI (first free one from 8080)")
+    run.add_argument("--port", type=whole(1, 65535), help="port of NNI's web UI (first free one from 8080)")
+    run.add_argument("--host", help="address on which NNI's manager listens, besides 127.0.0.1 (no other)")
     run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
-    run.add_argument("--results", type=Path, help="where results go (results/<folder of the config>)")
+    run.add_argument("--results", type=output_folder, help="where results go (results/<folder of the config>)")
     run.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
+
+    nnictl = command(
+        "nnictl",
+        runs.nnictl,
+        "NNI's nnictl, whose manager, unlike that of plain nnictl, listens on this machine only.",
+        "nni-proxyless nnictl create --config experiments/remote/config.yml",
+    )
+    nnictl.add_argument("--host", help="address on which the manager listens, besides 127.0.0.1 (no other)")
+    nnictl.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="arguments of nnictl")
 
     trial = command(
         "trial",
@@ -82,8 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
         "nni-proxyless search experiments/quickstart/recipe.yml target=cpu_onnxruntime epochs=20",
     )
     search.add_argument("recipe", help="a recipe, or the name of a shipped experiment (quickstart)")
-    search.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe")
-    search.add_argument("--output", type=Path, help="folder of the results (results/<recipe's folder>/<target>)")
+    search.add_argument(
+        "settings", nargs="*", metavar="key=value", help="override the recipe; of equal keys, the last one counts"
+    )
+    search.add_argument(
+        "--output", type=output_folder, help="folder of the results (results/<recipe's folder>/<target>)"
+    )
     search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
     search.add_argument("--remeasure", action="store_true", help="measure the latency table anew, if it is kept")
 
@@ -95,12 +109,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
     decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
-    decode.add_argument("--budget-ms", type=float, help="latency budget in milliseconds")
+    decode.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
     decode.add_argument(
-        "--finalists", type=int, help="compare this many of the likeliest networks with the search's weights and data"
+        "--finalists",
+        type=whole(1, MOST_FINALISTS),
+        help="compare this many of the likeliest networks with the search's weights and data",
     )
-    decode.add_argument("--out", type=Path, help="folder for the architecture files, each named like its table")
-    decode.add_argument("--front", type=Path, help="CSV file for the fronts of all tables, likelihood against latency")
+    decode.add_argument(
+        "--out", type=output_folder, help="folder for the architecture files, each named like its table"
+    )
+    decode.add_argument(
+        "--front", type=output_file, help="CSV file for the fronts of all tables, likelihood against latency"
+    )
 
     cli_network.add_commands(commands, command)
 
@@ -127,14 +147,29 @@ def build_parser() -> argparse.ArgumentParser:
         "Check the installation: versions, registry, port, write access, backends, known conflicts.",
         "nni-proxyless doctor",
     )
-    doctor.add_argument("--port", type=int, default=8080, help="port intended for NNI's web UI (8080)")
+    doctor.add_argument("--port", type=whole(1, 65535), default=8080, help="port intended for NNI's web UI (8080)")
 
     latency = commands.add_parser(
         "latency", help="Latency tables of devices.", description="Latency tables of devices."
     )
-    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=_Parser)
+    tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=Parser)
     cli_latency.add_commands(tables, command)
     return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line. Settings of the form key=value may stand before and after options.
+
+    By itself, argparse takes them only in one place.
+    """
+    parser = build_parser()
+    options, rest = parser.parse_known_args(words)
+    late = [word for word in rest if "=" in word and not word.startswith("-")] if "settings" in options else []
+    if len(late) < len(rest):
+        parser.error(f"unrecognized arguments: {shlex.join(word for word in rest if word not in late)}")
+    if late:
+        options.settings = [*options.settings, *late]
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -144,34 +179,43 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words of the command line; those of the process by default.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = build_parser().parse_args(words)
-    with _log_of_a_command():
+    options = parse(words)
+    with _log_of_a_command(), stopped_by_signals():
         sys.exit(_exit_code(options, words))
 
 
 def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, and say in one line why it failed."""
+    command = " ".join(filter(None, (options.command, getattr(options, "subcommand", None))))
     try:
+        check_apart(options)
         return int(options.run(options))
     except ProxylessError as error:
         if options.debug:
             raise
-        _one_line(options.command, error)
+        _one_line(command, error)
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt:
-        again = shlex.join(["nni-proxyless", *words])
-        goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
-        sys.stderr.write(f"nni-proxyless {options.command}: interrupted{goes_on}\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        if is_main_process():
+            ended = f"ended by {stop}" if isinstance(stop, Stopped) else "interrupted"
+            again = shlex.join(["nni-proxyless", *words])
+            goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
+            sys.stderr.write(f"nni-proxyless {command}: {ended}{goes_on}\n")
+        return 128 + number
     except Exception as error:
         if options.debug:
             raise
         if isinstance(error, OSError) and (told := os_error_of(error)) is not None:
-            _one_line(options.command, told)
+            _one_line(command, told)
             return 2 if isinstance(told, InputError) else 1
+        if is_out_of_memory(error):
+            less = "; a smaller batch_size needs less" if options.command in _RESUMED else ""
+            _one_line(command, f"out of memory ({clipped(str(error)) or type(error).__name__}){less}")
+            return 1
         # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
-        _one_line(options.command, f"{type(error).__name__}: {error} (please report it with the log above)")
+        _one_line(command, f"{type(error).__name__}: {error} (please report it with the log above)")
         return 1
 
 
@@ -203,8 +247,6 @@ def _schema(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from ..nni_bridge import doctor
 
-    if not 0 < options.port < 65536:
-        raise InputError(f"port must be from 1 to 65535, got {options.port}")
     findings = doctor.examine(options.port)
     for finding in findings:
         sys.stdout.write(f"{finding}\n")
@@ -258,7 +300,8 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _one_line(command: str, error: object) -> None:
     sys.stdout.flush()
-    sys.stderr.write(f"nni-proxyless {command}: error: {' '.join(str(error).split())}\n")
+    most = MOST_CHARACTERS if isinstance(error, InputError) else MOST_OF_A_FAILURE
+    sys.stderr.write(one_line(f"nni-proxyless {command}: error", error, most=most) + "\n")
     sys.stderr.flush()
 
 

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..limits import MOST_BATCH, MOST_SEED, MOST_THREADS
 from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
 from .latency_fit_commands import run_fit, run_predict, run_suggest
+from .outputs import output_file, output_folder
+from .parser import positive, whole
 
 AddCommand = Callable[..., argparse.ArgumentParser]
+MOST_NETWORKS, MOST_PROCESSES, MOST_ROWS = 10_000, 64, 1_000_000
 COUNTS_HELP = "CSV file of what the candidates compute: layer, candidate and numeric columns"
 
 
@@ -30,13 +34,18 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     measure.add_argument("--space", required=True, help="name of a shipped space, or path of a space file (YAML)")
     _add_backend(measure, required=True)
-    measure.add_argument("--out", type=Path, required=True, help="file of the table")
+    measure.add_argument("--out", type=output_file, required=True, help="file of the table")
     measure.add_argument(
-        "--networks", type=int, default=12, help="number of networks for the calibration (12; 0 for none)"
+        "--networks",
+        type=whole(0, MOST_NETWORKS),
+        default=12,
+        help="number of networks for the calibration (12; 0 for none)",
     )
-    measure.add_argument("--samples", type=Path, help="CSV file for the raw samples")
+    measure.add_argument("--samples", type=output_file, help="CSV file for the raw samples")
     measure.add_argument(
-        "--processes", type=int, help="number of measuring processes (2, and up to 6 while the table is not good)"
+        "--processes",
+        type=whole(1, MOST_PROCESSES),
+        help="number of measuring processes (2, and up to 6 while the table is not good)",
     )
     measure.add_argument("--accept", action="store_true", help="write the table even if it is bad")
 
@@ -58,10 +67,10 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     validate.add_argument("table", type=Path, help="file of the table")
     validate.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
-    validate.add_argument("--networks", type=int, default=30, help="number of networks (30)")
-    validate.add_argument("--seed", type=int, default=0, help="seed of the random networks (0)")
+    validate.add_argument("--networks", type=whole(2, MOST_NETWORKS), default=30, help="number of networks (30)")
+    validate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks (0)")
     validate.add_argument(
-        "--out", type=Path, help="folder for CSV file and plot (validation_<table>, beside the table)"
+        "--out", type=output_folder, help="folder for CSV file and plot (validation_<table>, beside the table)"
     )
     _add_backend(validate, required=False)
 
@@ -78,9 +87,13 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     fit.add_argument("--counts", type=Path, help=COUNTS_HELP)
     fit.add_argument("--no-counts", action="store_true", help="do not use counts, although --space is given")
     fit.add_argument("--device", default="not named", help="name of the measured device, for the table")
-    fit.add_argument("--out", type=Path, required=True, help="file of the table")
-    fit.add_argument("--suggest", type=int, default=0, metavar="N", help="suggest N networks to measure next")
-    fit.add_argument("--suggestions", type=Path, help="CSV file for the suggested networks (<out>.suggestions.csv)")
+    fit.add_argument("--out", type=output_file, required=True, help="file of the table")
+    fit.add_argument(
+        "--suggest", type=whole(0, MOST_NETWORKS), default=0, metavar="N", help="suggest N networks to measure next"
+    )
+    fit.add_argument(
+        "--suggestions", type=output_file, help="CSV file for the suggested networks (<out>.suggestions.csv)"
+    )
 
     suggest = command(
         "suggest",
@@ -92,11 +105,15 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     suggest.add_argument("--space", help="name or file of the space")
     suggest.add_argument("--counts", type=Path, help=COUNTS_HELP)
     suggest.add_argument("--basis", type=Path, nargs="+", default=[], help="tables of other devices")
-    suggest.add_argument("--networks", type=int, default=20, help="number of networks (20)")
+    suggest.add_argument("--networks", type=whole(1, MOST_NETWORKS), default=20, help="number of networks (20)")
     suggest.add_argument("--measurements", type=Path, help="CSV file of the networks that are already measured")
     suggest.add_argument("--among", type=Path, help="CSV file of the networks to choose from (any of the space)")
-    suggest.add_argument("--seed", type=int, default=0, help="seed of the random networks to choose from (0)")
-    suggest.add_argument("--out", type=Path, required=True, help="CSV file for the networks, with a column per layer")
+    suggest.add_argument(
+        "--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks to choose from (0)"
+    )
+    suggest.add_argument(
+        "--out", type=output_file, required=True, help="CSV file for the networks, with a column per layer"
+    )
 
     predict = command(
         "predict",
@@ -113,9 +130,13 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         help="CSV file with a column per layer, or JSON file of architectures, NNI samples or distributions",
     )
     predict.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
-    predict.add_argument("--out", type=Path, help="CSV file for the predictions (printed if not given)")
+    predict.add_argument("--out", type=output_file, help="CSV file for the predictions (printed if not given)")
     predict.add_argument("--std", action="store_true", help="add standard deviations, which fitted tables have")
-    predict.add_argument("--budget-ms", type=float, help="name the networks whose latency is doubtful near this budget")
+    predict.add_argument(
+        "--budget-ms",
+        type=positive("milliseconds"),
+        help="name the networks whose latency is doubtful near this budget",
+    )
 
     show = command(
         "show",
@@ -126,7 +147,9 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     show.add_argument("table", type=Path, help="file of the table")
     show.add_argument("--space", help="name or file of the space (the space for which the table was measured)")
-    show.add_argument("--top", type=int, default=10, help="number of most expensive entries to show (10)")
+    show.add_argument(
+        "--top", type=whole(1, MOST_ROWS), default=10, help="number of most expensive entries to show (10)"
+    )
 
     importing = command(
         "import",
@@ -138,7 +161,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     importing.add_argument("file", type=Path, help="published table (YAML)")
     importing.add_argument("--format", required=True, help="format of the file: proxylessnas or once-for-all")
     importing.add_argument("--device", help="name of the measured device, for the table (the file name)")
-    importing.add_argument("--out", type=Path, required=True, help="file of the table")
+    importing.add_argument("--out", type=output_file, required=True, help="file of the table")
 
     comparing = command(
         "compare",
@@ -149,7 +172,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     comparing.add_argument("first", type=Path, help="first table")
     comparing.add_argument("second", type=Path, help="second table")
-    comparing.add_argument("--top", type=int, default=10, help="number of disagreements to show (10)")
+    comparing.add_argument("--top", type=whole(1, MOST_ROWS), default=10, help="number of disagreements to show (10)")
 
 
 def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -160,16 +183,16 @@ def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
         help=f"torch, onnxruntime, openvino, mnn, ncnn, command, flops or params{which}",
     )
     for name, kind, text in (
-        ("threads", int, "number of threads (1)"),
-        ("batch", int, "number of images in a batch (1)"),
+        ("threads", whole(1, MOST_THREADS), "number of threads (1)"),
+        ("batch", whole(1, MOST_BATCH), "number of images in a batch (1)"),
         ("dtype", str, "onnxruntime, openvino: float32 or int8 (float32)"),
         ("device", str, "torch: cpu or cuda (cpu); command: name of the device"),
         ("command", str, "command: shell command that prints the latency; {model} becomes the path of an ONNX file"),
         ("tool", str, "command: device tool that it runs, such as trtexec or benchmark_model (docs/latency.md)"),
         ("pattern", str, "command: regular expression whose only group is the latency (the only time in the output)"),
         ("unit", str, "command: unit of a latency that is printed without one: ns, us, ms or s (ms)"),
-        ("timeout-s", float, "command: seconds after which a run counts as failed (60)"),
-        ("retries", int, "command: number of times that a failed run is repeated (2)"),
+        ("timeout-s", positive("seconds"), "command: seconds after which a run counts as failed (60)"),
+        ("retries", whole(0, 100), "command: number of times that a failed run is repeated (2)"),
     ):
         # The prefix avoids a clash with `command`, which the main parser uses for the chosen command.
         parser.add_argument(f"--{name}", type=kind, dest=f"backend_{name.replace('-', '_')}", help=text)

@@ -25,8 +25,8 @@ def run_fit(options: argparse.Namespace) -> int:
     from ..latency.fitting.suggest import how_many_more, learning_curve, suggest
     from ..latency.predict import costs_of, load_tables
 
-    if options.suggest < 0:
-        raise InputError(f"--suggest must be a number from 0, got {options.suggest}")
+    if options.suggestions is not None and not options.suggest:
+        raise InputError(f"--suggestions {options.suggestions} needs --suggest N, the number of networks to suggest")
     measurements = read_measurements(options.measurements)
     basis = load_tables(options.basis)
     spec = _space(options)
@@ -73,8 +73,6 @@ def run_suggest(options: argparse.Namespace) -> int:
     from ..latency.fitting.suggest import suggest
     from ..latency.predict import costs_of, load_tables
 
-    if options.networks < 1:
-        raise InputError(f"--networks must be a number from 1, got {options.networks}")
     basis = load_tables(options.basis)
     spec = _space(options)
     costs = [costs_of(table, None if table.fitted_to_layers else spec) for table in basis]

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import InputError
+from ..claims import claimed
+from ..errors import InputError, clipped
 from ..reading import user_path
+from .outputs import output_folder
+from .parser import whole
 from .settings import parse_settings
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
@@ -35,7 +38,9 @@ def add_commands(commands: Any, command: Any) -> None:
     retrain.add_argument(
         "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
     )
-    retrain.add_argument("--output", type=Path, help="folder of the results (retrained, beside the architecture)")
+    retrain.add_argument(
+        "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
+    )
     retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
 
     export = command(
@@ -51,10 +56,12 @@ def add_commands(commands: Any, command: Any) -> None:
         "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
         help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
     )  # fmt: skip
-    export.add_argument("--out", type=Path, help="folder of the files (exported, beside the architecture)")
+    export.add_argument("--out", type=output_folder, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
-    export.add_argument("--images", type=int, default=256, help="number of images to check and calibrate with (256)")
+    export.add_argument(
+        "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
+    )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
 
     show = command(
@@ -76,7 +83,7 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, which may be running")
-    report.add_argument("--out", type=Path, help="folder of the report (report, in the folder of results)")
+    report.add_argument("--out", type=output_folder, help="folder of the report (report, in the folder of results)")
 
 
 def _retrain(options: argparse.Namespace) -> int:
@@ -91,14 +98,17 @@ def _retrain(options: argparse.Namespace) -> int:
         settings["inherit"] = str(chosen.resolve())
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
-    from ..deploy.retrain import prepare_retraining, run_retraining
     from ..search.earlier import check_same_recipe
+    from ..training.ranks import own_processes
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
     if options.output is None and not options.overwrite:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
-    card = run_retraining(prepare_retraining(recipe), output)
+    with own_processes(), claimed(output):
+        from ..deploy.retrain import prepare_retraining, run_retraining
+
+        card = run_retraining(prepare_retraining(recipe), output)
     found = card["results"]
     test = found["test"]
     sys.stdout.write(
@@ -113,8 +123,6 @@ def _retrain(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from ..network.architecture import Architecture
 
-    if options.images < 1:
-        raise InputError(f"--images must be a number from 1, got {options.images}")
     file = _architecture_file(options.architecture)
     if file is None:
         raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")
@@ -175,9 +183,17 @@ def _report(options: argparse.Namespace) -> int:
 
 def _architecture_file(text: str) -> Path | None:
     """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
+    if not text.strip():
+        raise InputError(f"{text!r} names no architecture; give {_ARCHITECTURE}")
     path = user_path(text, "architecture", InputError)
     if path.is_dir():
-        return path / results_folder.ARCHITECTURE
+        file = path / results_folder.ARCHITECTURE
+        if not file.exists():
+            raise InputError(
+                f"cannot read architecture {clipped(text)}: the folder has no {file.name}; give the folder of a "
+                "search's results"
+            )
+        return file
     return path if path.suffix == ".json" or path.exists() else None
 
 

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from pathlib import Path
 
-from ..errors import RunError
+from ..claims import claimed
+from ..errors import InputError, RunError
+from .outputs import check_folder
 from .settings import parse_settings
 
 
 def run_experiment(options: argparse.Namespace) -> int:
     """Start an experiment through NNI's manager, follow it, and collect and print its results."""
-    from ..nni_bridge import collect, manager, run
+    from ..nni_bridge import collect, manager, run, shield
     from ..nni_bridge import plan as plans
     from ..progress import progress_bar
     from ..resources import experiment_file
+    from ..signals import stopped_by_signals
 
     plan = plans.check_config(experiment_file(options.config, "config.yml"))
     manager.check_port(options.port)
+    host = shield.check_host(options.host)
     results = options.results or plan.results
+    check_folder(results, "choose another folder with --results")
     if options.results is None and not options.overwrite:
         plans.check_results(plan)
-    with manager.terminated_like_ctrl_c():
+    with stopped_by_signals():
+        plans.check_tuner(plan)
+        run.load_config(plan)
         run.measure_targets(plan, progress_bar)
-        outcomes = run.run_experiment(plan, options.port, keep=options.keep, results=results)
+        outcomes = run.run_experiment(plan, options.port, keep=options.keep, results=results, host=host)
     rows = collect.summary_rows(outcomes)
     if rows:
         collect.write_summary(rows, results / "summary.csv")
@@ -37,11 +46,33 @@ def run_experiment(options: argparse.Namespace) -> int:
             sys.stdout.write(f"\nwarning: {text}\n")
         sys.stdout.write(f"\nresults: {results.resolve()}\n")
         sys.stdout.flush()
-    failed = [o for o in outcomes if o.architecture is None]
+    without = [o for o in outcomes if o.architecture is None]
+    failed = [o for o in without if not o.by_hand]
+    for outcome in without:
+        if outcome.by_hand:
+            sys.stdout.write(
+                f"\nwarning: trial {outcome.trial_id}, made by hand, has no result: {outcome.reason:.500}\n"
+            )
+    sys.stdout.flush()
     if failed or not outcomes:
-        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters}): {o.reason}" for o in failed)
+        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters!s:.200}): {o.reason:.500}" for o in failed)
         raise RunError(told or "no trial was run")
     return 0
+
+
+def nnictl(options: argparse.Namespace) -> int:
+    """Replace this process by NNI's nnictl, with an environment in which its manager listens on this machine only."""
+    from ..nni_bridge import shield
+
+    host = shield.check_host(options.host)
+    path = Path(sys.executable).with_name("nnictl")
+    if not path.is_file():
+        raise InputError(f"there is no {path}; install NNI there: pip install 'nni>=3.0,<3.1'")
+    environment = shield.shielded(os.environ, host)
+    # Trials start `nni-proxyless` from PATH.
+    environment["PATH"] = os.pathsep.join([str(path.parent), environment.get("PATH", "")])
+    sys.stdout.flush()
+    os.execve(path, [str(path), *options.words], environment)
 
 
 def trial(options: argparse.Namespace) -> int:
@@ -57,6 +88,7 @@ def search(options: argparse.Namespace) -> int:
     from ..resources import experiment_file
     from ..search.earlier import check_same_recipe
     from ..search.recipe import Recipe
+    from ..training.ranks import is_main_process, own_processes
 
     settings = parse_settings(options.settings)
     path = experiment_file(options.recipe, "recipe.yml")
@@ -65,12 +97,17 @@ def search(options: argparse.Namespace) -> int:
     if options.output is None and not options.overwrite:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
 
-    from ..search.prepared import prepare
-    from ..search.run import is_main_process, run_search
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_processes())
+        if is_main_process():
+            stack.enter_context(claimed(output))
 
-    architecture = run_search(prepare(recipe, remeasure=options.remeasure), output)
-    if not is_main_process():
-        return 0
+        from ..search.prepared import prepare
+        from ..search.run import run_search
+
+        architecture = run_search(prepare(recipe, remeasure=options.remeasure), output)
+        if not is_main_process():
+            return 0
     measured = architecture.measured_latency_ms
     for text in architecture.warnings:
         sys.stdout.write(f"warning: {text}\n")

@@ -10,7 +10,7 @@ from ..parsing import parse_yaml
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
-    """Parse words of the form `key=value`; each value is read as YAML.
+    """Parse words of the form `key=value`; each value is read as YAML. Of several values of a key, the last one counts.
 
     Raises:
         InputError: A word does not have this form, or its value is not valid YAML.
@@ -18,7 +18,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for word in words:
         key, found, value = word.partition("=")
-        if not found:
-            raise InputError(f"'{clipped(word)}' is not of the form key=value")
+        if not found or not key:
+            raise InputError(f"'{clipped(word)}' is not of the form key=value, such as epochs=20")
         settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
     return settings

@@ -6,18 +6,18 @@ compared with PyTorch's before it gets its final name. Then its latency is measu
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import glob
 import logging
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import results_folder
 from ..errors import InputError, RunError, unknown_name
@@ -28,19 +28,14 @@ from ..latency.judgement import load_judged
 from ..latency.validate import comparable_level, usable_backend
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
-from ..network.onnx_file import export_onnx, quantize_static, require_onnx
-from ..network.weights import save_weights
+from ..network.onnx_file import require_onnx
+from ..work_folder import WorkFolder, temporary_files_in
+from .formats import FILES as FILES
+from .formats import RUNNERS, WRITERS
 
 _log = logging.getLogger(__name__)
 EXPORT_SCHEMA = "nni-proxyless/export@1"
 TOLERANCE = 1e-4  # largest allowed difference of an fp32 logit
-FILES = {
-    "onnx": "model.onnx",
-    "int8": "model_int8.onnx",
-    "torchscript": "model.pt",
-    "torch_export": "model.pt2",
-    "state_dict": results_folder.WEIGHTS,
-}
 
 
 @dataclass(frozen=True)
@@ -202,24 +197,74 @@ def export(
         RunError: The results of an exported model differ from PyTorch's by more than `TOLERANCE`; int8 is exempt.
     """
     formats = check_formats(formats)
+    _check_out(out, formats, weights)
     network = architecture.build(pretrained=weights).eval()
     folded = fold_batch_norm(network)
     with torch.inference_mode():
         expected = torch.cat([network(image[None]) for image in images.check])
     results = []
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+    with _made(out), WorkFolder(out, ".export-") as folder, temporary_files_in(folder):
         for name in formats:
-            path = Path(folder) / FILES[name]
-            _WRITERS[name](folded, network, architecture, images, path)
-            run = _RUNNERS[name](path, architecture)
+            path = folder / FILES[name]
+            WRITERS[name](folded, network, images.check[:1], images.calibration, path)
+            run = RUNNERS[name](path, architecture)
             found = torch.cat([run(image[None]) for image in images.check])
             results.append(_checked(name, found, expected, images.labels))
-        for name in formats:
-            (Path(folder) / FILES[name]).replace(out / FILES[name])
-    architecture.save(out / results_folder.ARCHITECTURE)
+        architecture.save(folder / results_folder.ARCHITECTURE)
+        _save_results(results, architecture, images, folder)
+        (out / results_folder.EXPORT).unlink(missing_ok=True)  # it describes the files that are about to be replaced
+        for file in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
+            (folder / file).replace(out / file)
     if measure:
         results = [_measured(result, architecture, out, tables) for result in results]
+        _save_results(results, architecture, images, out)
+    return results
+
+
+def _check_out(out: Path, formats: Sequence[str], weights: Path) -> None:
+    """Check that the files can get their places, before anything slow is done.
+
+    Raises:
+        InputError: A part of the path is a file, a folder stands in the place of a file or is not writable, or the
+            weights that are exported would be replaced.
+    """
+    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.exists(folder))
+    if not existing.is_dir():
+        raise InputError(f"cannot export into {out}: {existing} is a file; choose another folder with --out")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"cannot export into {out}: {existing} is not writable; choose another folder with --out")
+    for name in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
+        if os.path.isdir(out / name):
+            raise InputError(f"cannot write {out / name}, which is a folder; choose another folder with --out")
+    own = out / FILES["state_dict"]
+    if "state_dict" in formats and os.path.exists(own) and weights.exists() and own.samefile(weights):
+        raise InputError(f"the export would replace {weights}, which it exports; choose another folder with --out")
+
+
+@contextlib.contextmanager
+def _made(out: Path) -> Iterator[None]:
+    """Make a folder, and remove it again if nothing was written.
+
+    Raises:
+        InputError: The folder cannot be made or written to.
+        RunError: The disk is full.
+    """
+    missing = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as reason:
+        text = f"cannot write into {out}: {reason.strerror or reason}"
+        if reason.errno in (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.ENOSPC):
+            raise RunError(text) from reason
+        raise InputError(f"{text}; choose another folder with --out") from reason
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _save_results(results: Sequence[Exported], architecture: Architecture, images: Images, out: Path) -> None:
     write_json(
         out / results_folder.EXPORT,
         {
@@ -231,7 +276,6 @@ def export(
             "versions": {name: version(name) for name in ("nni-proxyless", "torch")},
         },
     )
-    return results
 
 
 def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None) -> Exported:
@@ -274,71 +318,4 @@ _RUNTIMES = {
     "torchscript": (("torch",), "float32"),
     "torch_export": (("torch",), "float32"),
     "state_dict": (("torch",), "float32"),
-}
-Writer = Callable[[nn.Module, nn.Module, Architecture, Images, Path], Any]
-Runner = Callable[[Path, Architecture], Callable[[Tensor], Tensor]]
-
-
-def _write_onnx(folded: nn.Module, _network: nn.Module, found: Architecture, _images: Images, path: Path) -> None:
-    path.write_bytes(export_onnx(folded, found.require_spec().input_shape, 1))
-
-
-def _write_int8(folded: nn.Module, _network: nn.Module, found: Architecture, images: Images, path: Path) -> None:
-    model = export_onnx(folded, found.require_spec().input_shape, 1)
-    path.write_bytes(quantize_static(model, [image[None].numpy() for image in images.calibration]))
-
-
-def _write_torchscript(
-    folded: nn.Module, _network: nn.Module, _found: Architecture, images: Images, path: Path
-) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch.jit warns at each call that it is superseded
-        torch.jit.save(torch.jit.trace(folded, images.check[:1]), str(path))  # type: ignore[no-untyped-call]
-
-
-def _write_torch_export(folded: nn.Module, _net: nn.Module, _found: Architecture, images: Images, path: Path) -> None:
-    torch.export.save(torch.export.export(folded, (images.check[:1],)), str(path))
-
-
-def _write_state_dict(
-    _folded: nn.Module, network: nn.Module, _found: Architecture, _images: Images, path: Path
-) -> None:
-    save_weights(network, path)
-
-
-def _run_onnx(path: Path, _found: Architecture) -> Callable[[Tensor], Tensor]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0])
-
-
-def _run_torch(path: Path, found: Architecture) -> Callable[[Tensor], Tensor]:
-    from ..latency.backends.pytorch import load_model
-
-    network = found.build(pretrained=path).eval() if path.name == FILES["state_dict"] else load_model(path)
-
-    def run(image: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return network(image)  # type: ignore[no-any-return]
-
-    return run
-
-
-_WRITERS: Mapping[str, Writer] = {
-    "onnx": _write_onnx,
-    "int8": _write_int8,
-    "torchscript": _write_torchscript,
-    "torch_export": _write_torch_export,
-    "state_dict": _write_state_dict,
-}
-_RUNNERS: Mapping[str, Runner] = {
-    "onnx": _run_onnx,
-    "int8": _run_onnx,
-    "torchscript": _run_torch,
-    "torch_export": _run_torch,
-    "state_dict": _run_torch,
 }

@@ -9,9 +9,21 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from .. import results_folder
-from ..errors import RecipeError
+from ..errors import RecipeError, clipped, shown
 from ..reading import read_mapping, user_path
-from ..settings import Count, NumberFrom0, PartBelow1, Positive, ProperPart, Settings, WholeFrom0
+from ..settings import (
+    Count,
+    Epochs,
+    NumberFrom0,
+    PartBelow1,
+    Positive,
+    ProperPart,
+    Seed,
+    Settings,
+    Threads,
+    WholeFrom0,
+    Workers,
+)
 
 # Keys that a retraining copies from the recipe of the search, so that it uses the same data with the same split.
 _OF_THE_SEARCH = ("space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction")
@@ -48,10 +60,10 @@ class RetrainRecipe(Settings):
     held_out_fraction: ProperPart = 0.2
     """Fraction of the images to validate on; no search has learnt from them."""
 
-    split_seed: WholeFrom0 = 0
+    split_seed: Seed = 0
     """Seed of the split; it must equal the `seed` of the search."""
 
-    epochs: Count = 60
+    epochs: Epochs = 60
     """Number of epochs, including the warm-up."""
 
     warmup_epochs: WholeFrom0 = 3
@@ -88,13 +100,13 @@ class RetrainRecipe(Settings):
     gradient_clip_val: Positive | None = None
     """Largest norm of the gradients, to which they are clipped; by default they are not clipped."""
 
-    seed: WholeFrom0 = 0
+    seed: Seed = 0
     """Seed of the initial weights and of the order of images."""
 
-    threads: Count | None = None
+    threads: Threads | None = None
     """Number of threads that torch trains with; torch's own choice by default."""
 
-    num_workers: WholeFrom0 = 0
+    num_workers: Workers = 0
     """Number of processes that load data; 0 loads it in the training process."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -128,6 +140,10 @@ class RetrainRecipe(Settings):
         """
         path = user_path(architecture, "architecture", RecipeError)
         path = path / results_folder.ARCHITECTURE if path.is_dir() else path
+        if "architecture" in settings:
+            raise RecipeError(
+                f"the architecture is given twice, as {clipped(architecture)} and as {shown(settings['architecture'])}"
+            )
         named = {**settings, "architecture": str(path.resolve()) if path.exists() else architecture}
         if recipe is not None:
             return cls.load(recipe, named)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,23 +14,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, RunError
+from ..work_folder import WorkFolder
 from .sampling import Progress
+from .tools.reading import shown
 
 _log = logging.getLogger(__name__)
 _WORKER = f"{__package__}.worker"
+_END_OF_ERRORS = 10_000  # characters
 
 
 class FreshProcess:
-    """A process for one job: it prepares the workloads, waits for its turn, measures and returns the result."""
+    """A process for one job: it prepares the workloads, waits for its turn, measures and returns the result.
+
+    It ends with this process, even if this one is killed (`parent_process`).
+    """
 
     def __init__(self, job: Mapping[str, Any]) -> None:
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  closed by `close`
         # What a killed process leaves behind, such as the models of the command backend, is removed by `close`.
-        self._folder = tempfile.TemporaryDirectory(prefix="nni-proxyless-")
-        command = [sys.executable, "-W", "ignore", "-m", _WORKER]
+        self._folder = WorkFolder()
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  see `close`
+        command = [sys.executable, "-W", "ignore", "-m", _WORKER, str(os.getpid())]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-            env={**os.environ, "TMPDIR": self._folder.name},
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, encoding="utf-8",
+            errors="replace", env={**os.environ, "TMPDIR": str(self._folder.path)},
         )  # fmt: skip
         self._message: dict[str, Any] = {}
         self._say(json.dumps(job))
@@ -44,7 +51,10 @@ class FreshProcess:
         """Read messages until one has the key `until`, one reports an error, or the output ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self._message = json.loads(line)
+            try:
+                self._message = json.loads(line)
+            except ValueError:  # the process was killed while it wrote
+                continue
             if "progress" in self._message and progress:
                 progress(*self._message["progress"])
             if "note" in self._message:
@@ -71,9 +81,18 @@ class FreshProcess:
         self._process.wait()  # its shutdown also uses the CPU and must not overlap with the next measurement
         if "result" in self._message:
             return self._message["result"]
+        raise RunError(f"measuring with {backend} failed: {self._message.get('run_error') or self._reason()}")
+
+    def _reason(self) -> str:
+        """Say why the process has ended: by a signal, with the last line on stderr, or with its exit code."""
+        code = self._process.returncode
+        if code < 0:
+            name = signal.Signals(-code).name if -code in signal.valid_signals() else str(-code)
+            killed = " (by hand, or because memory ran out)" if -code == getattr(signal, "SIGKILL", 9) else ""
+            return f"the measuring process was ended by the signal {name}{killed}"
         self._errors.seek(0)
-        lines = self._errors.read().strip().splitlines() or [f"exit code {self._process.returncode}"]
-        raise RunError(f"measuring with {backend} failed: {self._message.get('run_error', lines[-1])}")
+        lines = self._errors.read()[-_END_OF_ERRORS:].strip().splitlines()
+        return shown(lines[-1]) if lines else f"exit code {code}"
 
     def close(self) -> None:
         self._process.kill()
@@ -81,4 +100,4 @@ class FreshProcess:
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()  # type: ignore[union-attr]
-        self._folder.cleanup()
+        self._folder.close()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import ArchitectureError, shown, unknown_name
+from ..limits import MOST_WIDTH_MULT
 from ..values import is_number
-from .size_limits import MOST_WIDTH_MULT
 from .space_spec import SpaceSpec, Stage
 
 MOBILENET_V2 = "mobilenet_v2"
@@ -133,16 +133,23 @@ def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[s
     Raises:
         ArchitectureError: There is no network of that name.
     """
-    if name.startswith(MOBILENET_V2):
-        width = name.removeprefix(MOBILENET_V2).removeprefix("_") or "1"
+    stem, _, width = name.rpartition("_")
+    if name == MOBILENET_V2:
+        return mobilenet_v2(1.0, like)
+    if stem == MOBILENET_V2:
         try:
             return mobilenet_v2(float(width), like)
-        except ValueError as reason:
-            if isinstance(reason, ArchitectureError):
-                raise
-            told = f"{shown(name)}: {shown(width)} is no width; write it like {MOBILENET_V2}_0.75"
-            raise ArchitectureError(told) from reason
-    return published(name)
+        except ValueError as reason:  # of `float` or, as an ArchitectureError, of the range
+            why = f": {reason}" if isinstance(reason, ArchitectureError) else ""
+            raise ArchitectureError(
+                f"{shown(name)}: {shown(width)} is no width{why}; write it like {MOBILENET_V2}_0.75"
+            ) from reason
+    if name in _PUBLISHED:
+        return published(name)
+    raise ArchitectureError(
+        unknown_name("network", name, (*_PUBLISHED, MOBILENET_V2))
+        + f", {MOBILENET_V2} with a width such as {MOBILENET_V2}_0.75, or the path of an architecture file"
+    )
 
 
 def _candidate(cell: str) -> str:

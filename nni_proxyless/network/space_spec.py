@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import SpaceError, shown, unknown_name
 from ..files import check_name
+from ..limits import MOST_PIXELS, MOST_WIDTH_MULT
 from ..reading import read_mapping, user_path
 from ..resources import shipped_folder
 from . import size_limits as limits
@@ -276,7 +277,7 @@ class SpaceSpec:
         made = cls(
             name=name,
             input_channels=image.whole("channels", most=limits.MOST_CHANNELS),
-            input_size=image.whole("size", most=limits.MOST_PIXELS),
+            input_size=image.whole("size", most=MOST_PIXELS),
             stem_width=stem.whole("width", most=limits.MOST_WIDTH),
             stem_stride=stem.whole("stride", allowed=(1, 2)),
             first_width=first.whole("width", most=limits.MOST_WIDTH),
@@ -286,7 +287,7 @@ class SpaceSpec:
             skip=skip,
             head_width=head.whole("width", most=limits.MOST_WIDTH),
             classes=fields.whole("classes", most=limits.MOST_CLASSES),
-            width_mult=fields.positive("width_mult", 1.0, limits.MOST_WIDTH_MULT),
+            width_mult=fields.positive("width_mult", 1.0, MOST_WIDTH_MULT),
             norm=NormSettings(norm.positive("eps", 1e-3, 1.0), norm.positive("momentum", 0.1, 1.0)),
         )
         searched = (operator for layer in made.layers for operator in layer.candidates.values() if operator is not None)

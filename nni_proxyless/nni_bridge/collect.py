@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from .. import results_folder
 from ..errors import ArchitectureError, InputError
-from ..files import aligned, check_name, read_mapping, write_csv
+from ..files import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
 from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
@@ -31,6 +32,7 @@ class Outcome:
         architecture: Architecture that the trial found or trained; `None` if the trial has no results.
         card: Model card of a retraining; `None` for a search.
         reason: Why there are no results: the last line of the trial's stderr, or the file that is missing.
+        by_hand: Whether a user has made the trial in NNI's web UI, and not the tuner.
     """
 
     trial_id: str
@@ -40,6 +42,7 @@ class Outcome:
     architecture: Architecture | None = None
     card: Mapping[str, Any] | None = None
     reason: str = ""
+    by_hand: bool = False
 
 
 def parameters_of(job: Any) -> dict[str, Any]:
@@ -59,12 +62,14 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
             subfolder named after its id. The trial's folder is added to the set.
     """
     parameters = parameters_of(job)
-    output = home / "environments" / "local-env" / "trials" / job.trialJobId
+    trial_id = check_name(job.trialJobId, "the id of a trial", InputError)
+    by_hand = bool(getattr(job, "by_hand", False))
+    output = home / "environments" / "local-env" / "trials" / trial_id
     if job.status != "SUCCEEDED":
-        return Outcome(job.trialJobId, parameters, job.status, reason=_last_line(output / "trial.stderr"))
+        return Outcome(trial_id, parameters, job.status, reason=_last_line(output / "trial.stderr"), by_hand=by_hand)
     source = output / results_folder.ARCHITECTURE
     if not source.is_file():
-        return Outcome(job.trialJobId, parameters, job.status, reason=f"no {source.name} in {output}")
+        return Outcome(trial_id, parameters, job.status, reason=f"no {source.name} in {output}", by_hand=by_hand)
     architecture = Architecture.load(source)
     card = _card(output / results_folder.MODEL_CARD)
     # The trial records the parameters that it received. When several trials run at once, the parameters in NNI's record
@@ -72,7 +77,7 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     parameters = dict((architecture.trial_parameters if card is None else card["trial_parameters"]) or parameters)
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
-        folder = folder / str(job.trialJobId)
+        folder = folder / trial_id
     used.add(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name in results_folder.COLLECTED:
@@ -84,7 +89,7 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
             except OSError:
                 shutil.copyfile(output / name, temporary)
             temporary.replace(folder / name)
-    return Outcome(job.trialJobId, parameters, job.status, folder, architecture, card)
+    return Outcome(trial_id, parameters, job.status, folder, architecture, card, by_hand=by_hand)
 
 
 def _card(path: Path) -> dict[str, Any] | None:
@@ -97,7 +102,15 @@ def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Pat
     trained = parameters.get("architecture")
     name = str(architecture.target) if trained is None else Path(str(trained)).name.removesuffix(".json")
     folder = Path(check_name(name, "the target of an architecture", ArchitectureError))
-    return folder / "_".join(rest).replace(os.sep, "-") if rest else folder
+    return folder / _as_name("_".join(rest)) if rest else folder
+
+
+def _as_name(text: str) -> str:
+    """Return a text as the name of a folder, without separators and characters that cannot be printed."""
+    name = "".join("-" if mark in "/\\" or not mark.isprintable() else mark for mark in text).lstrip(".")
+    if len(name) <= MOST_CHARACTERS:
+        return name
+    return f"{name[: MOST_CHARACTERS - 9]}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
 
 
 def _last_line(path: Path) -> str:

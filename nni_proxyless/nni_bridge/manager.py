@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import psutil
 
 from ..errors import InputError, RunError
 from ..resources import cache_folder
+from ..signals import stopped_by_signals as terminated_like_ctrl_c  # noqa: F401  its name in version 0.1
 from .ports import port_is_free
 
 _log = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def _try(config: Any, port: int) -> tuple[Any, str | None]:
             errors = experiment.get_experiment_profile().get("errors") or []
             raise RuntimeError("; ".join(map(str, errors)) or "it reports an error")
     except BaseException as error:  # Ctrl-C too must not leave a manager behind
-        told = _last_error(Path(config.canonical_copy().experiment_working_directory) / experiment.id / "log")
+        told = last_error(Path(config.canonical_copy().experiment_working_directory) / experiment.id / "log")
         if experiment._proc is not None:
             with contextlib.suppress(Exception):
                 experiment.stop()
@@ -112,9 +111,9 @@ def _kill_managers(experiment: str) -> None:
                 process.kill()
 
 
-def _last_error(log: Path) -> str:
-    """Return the last error in the manager's logs, without its time."""
-    for name in ("nnimanager.log", "nnictl_stderr.log"):
+def last_error(log: Path) -> str:
+    """Return the last error in the logs of the manager and its tuner, without its time; empty if there is none."""
+    for name in ("nnimanager.log", "nnictl_stderr.log", "dispatcher.log"):
         try:
             lines = (log / name).read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -140,26 +139,6 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def terminated_like_ctrl_c() -> Iterator[None]:
-    """Context manager in which SIGTERM and SIGHUP, as from Slurm or a closed terminal, act like Ctrl-C."""
-
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        names = []  # only the main thread may set handlers
-    # `nohup` has SIGHUP ignored, and it stays so.
-    names = [name for name in names if signal.getsignal(getattr(signal, name)) not in (signal.SIG_IGN, None)]
-    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def gpus_seen_by_nni() -> int:

@@ -6,24 +6,26 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
 from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
-from ..errors import InputError, unknown_name
-from ..files import read_mapping
+from ..errors import InputError, RecipeError, unknown_name
+from ..reading import read_mapping, user_path
 from ..search.earlier import check_same_recipe
 from ..search.recipe import Recipe
+from .algorithms import check_algorithms, check_size, ends_by_itself, is_own
+from .config_values import DURATIONS, check_values
 from .grid_points import Rules
 from .manager import gpus_seen_by_nni
-from .registration import CLASS as TUNER_CLASS
-from .registration import TUNER
+from .search_space import parse_dimensions
 from .trial import TASKS
 
 MAX_COMBINATIONS_CHECKED = 1000
-_LIMITS = ("maxExperimentDuration", "maxTrialDuration")
+_OF_TRIAL = ("--recipe", "--task", "--debug")
+_OPERATORS = ("&&", "||", ";", "|", "&")  # of a shell, after which another command begins
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Plan:
         survives: Whether the tuner goes on with the remaining trials after `nnictl resume`.
         limits: Limits of time that the config sets: `maxExperimentDuration` and `maxTrialDuration`, by name.
         varied: Keys of the search space.
+        ends: Whether the experiment ends by itself.
     """
 
     config: Path
@@ -48,6 +51,7 @@ class Plan:
     survives: bool = True
     limits: Mapping[str, str] = field(default_factory=dict)
     varied: frozenset[str] = frozenset()
+    ends: bool = True
 
     @property
     def name(self) -> str:
@@ -60,61 +64,110 @@ class Plan:
 
 
 def check_config(path: Path) -> Plan:
-    """Check a config, its recipe and its search space before anything is started.
+    """Check a config, its recipe and its search space before anything is started; `check_tuner` checks the tuner.
 
     Raises:
         InputError: One of the three is invalid; the message says where.
     """
+    source = f"config {path}"
     content = read_mapping(path, "config", InputError)
-    command = content.get("trialCommand")
-    if not isinstance(command, str):
-        raise InputError(f"config {path}: 'trialCommand' must be a text, got {command!r}")
-    words = shlex.split(command)
-    if "--recipe" not in words[:-1]:
-        raise InputError(f"config {path}: trialCommand must be 'nni-proxyless trial --recipe FILE', got '{command}'")
-    folder = path.resolve().parent / str(content.get("trialCodeDirectory", "."))
-    recipe_path = folder / words[words.index("--recipe") + 1]
-    space = content.get("searchSpace")
-    if space is None and isinstance(content.get("searchSpaceFile"), str):
-        space = read_mapping(path.resolve().parent / content["searchSpaceFile"], "search space", InputError)
-    if not isinstance(space, Mapping):
-        raise InputError(f"config {path}: 'searchSpace' must be a mapping, got {space!r}")
-    values = {key: _values(path, key, described) for key, described in space.items()}
-    task = words[words.index("--task") + 1] if "--task" in words[:-1] else "search"
-    if task not in TASKS:
-        raise InputError(f"config {path}: " + unknown_name("task", task, TASKS))
-    recipes = []
-    for chosen in _combinations(values):
-        recipe = TASKS[task].load(recipe_path, chosen)
-        if isinstance(recipe, Recipe):
-            recipe.chosen_target()
-        recipes.append(recipe)
+    recipe_path, task = _trial_command(path, content)
+    dimensions = parse_dimensions(_search_space(path, content), source)
+    values = {key: dimension.values for key, dimension in dimensions.items()}
+    check_values(source, path.resolve().parent, content)
+    most = content.get("maxTrialNumber")
+    points = math.prod(map(len, values.values()))
+    trials = points if most is None else min(points, most)
+    check_size(source, content.get("tuner"), points, trials)
+    written = read_mapping(recipe_path, "recipe", RecipeError)
+    recipes = [_recipe(task, recipe_path, {**written, **chosen}) for chosen in _combinations(values)]
+    first = {**written, **{key: listed[0] for key, listed in values.items()}}
+    for key, dimension in dimensions.items():
+        for value in dimension.probes:
+            _recipe(task, recipe_path, {**first, key: value})
     service = content.get("trainingService")
     platform = service.get("platform") if isinstance(service, Mapping) else None
     if platform != "local":
         raise InputError(
-            f"config {path}: 'run' measures and collects on this machine, so trainingService.platform must be 'local', "
-            f"got {platform!r}; start other services with: nnictl create --config {path}"
+            f"{source}: 'run' measures and collects on this machine, so trainingService.platform must be 'local', "
+            f"got {platform!r:.100}; start other services with: nnictl create --config {path}"
         )
     _check_gpus(path, content, service)
-    most = content.get("maxTrialNumber")
-    trials = math.prod(map(len, values.values()))
     return Plan(
         path,
         recipe_path,
         tuple(recipes),
-        min(trials, most) if isinstance(most, int) else trials,
+        trials,
         survives=_survives(content.get("tuner")),
-        limits={key: str(content[key]) for key in _LIMITS if content.get(key) is not None},
+        limits={key: str(content[key]) for key in DURATIONS if content.get(key) is not None},
         varied=frozenset(values),
+        ends=ends_by_itself(content, finite=all(dimension.finite for dimension in dimensions.values())),
     )
+
+
+def check_tuner(plan: Plan) -> None:
+    """Check that the tuner, and the assessor if there is one, of a checked config start and accept its search space.
+
+    Raises:
+        InputError: One of them does not; the message says why.
+    """
+    content = read_mapping(plan.config, "config", InputError)
+    space = _search_space(plan.config, content)
+    keys = type(plan.recipes[0]).keys()
+    check_algorithms(f"config {plan.config}", content, plan.config.resolve().parent, space, keys)
+
+
+def _trial_command(path: Path, content: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the path of the recipe that the trial command names, and the kind of the recipe."""
+    form = "'nni-proxyless trial --recipe FILE'"
+    command = content.get("trialCommand")
+    if not isinstance(command, str):
+        raise InputError(f"config {path}: 'trialCommand' must be a text, got {command!r:.200}")
+    try:
+        words = shlex.split(command)
+    except ValueError as reason:
+        raise InputError(f"config {path}: trialCommand must be {form}, got {command!r:.200} ({reason})") from reason
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if "trial" not in words or "--recipe" not in words[:-1]:
+        raise InputError(f"config {path}: trialCommand must be {form}, got '{command:.200}'")
+    for word in takewhile(lambda word: word not in _OPERATORS, words[words.index("trial") :]):
+        if word.startswith("--") and word not in _OF_TRIAL:
+            raise InputError(
+                f"config {path}: trialCommand must be {form}, perhaps with --task, got the option '{word:.200}'; "
+                "settings belong into the recipe or the searchSpace"
+            )
+    code = content.get("trialCodeDirectory", ".")
+    if not isinstance(code, str):
+        raise InputError(f"config {path}: 'trialCodeDirectory' must be the path of a folder, got {code!r:.200}")
+    folder = path.resolve().parent / user_path(code, "trialCodeDirectory", InputError)
+    if not folder.is_dir():
+        raise InputError(f"config {path}: trialCodeDirectory {str(folder)[:200]} is not a folder")
+    task = words[words.index("--task") + 1] if "--task" in words[:-1] else "search"
+    if task not in TASKS:
+        raise InputError(f"config {path}: " + unknown_name("task", task[:100], TASKS))
+    return folder / words[words.index("--recipe") + 1], task
+
+
+def _search_space(path: Path, content: Mapping[str, Any]) -> Any:
+    """Return the search space of a config, which may be in a file of its own."""
+    file = content.get("searchSpaceFile")
+    if file is None:
+        return content.get("searchSpace")
+    if not isinstance(file, str) or content.get("searchSpace") is not None:
+        raise InputError(f"config {path}: give either 'searchSpace' or the path of a file as 'searchSpaceFile'")
+    return read_mapping(path.resolve().parent / Path(file).expanduser(), "search space", InputError)
+
+
+def _recipe(task: str, path: Path, content: Mapping[str, Any]) -> Recipe | RetrainRecipe:
+    recipe = TASKS[task].from_dict(content, path.resolve().parent, f"recipe {path}")
+    if isinstance(recipe, Recipe):
+        recipe.chosen_target()
+    return recipe
 
 
 def _survives(tuner: object) -> bool:
     """Whether a tuner goes on with the remaining trials after `nnictl resume`. NNI's own ones start over."""
-    if not isinstance(tuner, Mapping):
-        return False
-    return tuner.get("name") == TUNER or tuner.get("className") == TUNER_CLASS
+    return is_own(tuner)
 
 
 def _check_gpus(path: Path, content: Mapping[str, Any], service: object) -> None:
@@ -140,16 +193,6 @@ def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
         return [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
     first = {key: listed[0] for key, listed in values.items()}
     return [first, *({**first, key: value} for key, listed in values.items() for value in listed[1:])]
-
-
-def _values(path: Path, key: str, described: object) -> list[Any]:
-    if isinstance(described, Mapping) and described.get("_type") == "choice":
-        values = described.get("_value")
-        if isinstance(values, list) and values:
-            return values
-    if isinstance(described, Mapping) and isinstance(described.get("_value"), list) and "_type" in described:
-        return list(described["_value"][:1])  # a range such as uniform: its lower bound stands for all values
-    raise InputError(f"config {path}: searchSpace.{key} must be like {{_type: choice, _value: […]}}, got {described!r}")
 
 
 def check_results(plan: Plan) -> None:

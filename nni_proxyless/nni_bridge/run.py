@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
-from ..search.recipe import Recipe
 from .collect import Outcome, collect, parameters_of
-from .manager import start_manager
+from .jobs import Job, list_jobs
+from .manager import last_error, start_manager
 from .plan import Plan
 from .plan import check_config as check_config
 from .registration import TUNER, register
+from .shield import LOOPBACK, addresses, is_loopback, shield
+
+if TYPE_CHECKING:
+    from ..latency.costs import SpaceCosts
+    from ..latency.table import LatencyTable
+    from ..search.targets import Target
 
 _log = logging.getLogger(__name__)
 TUNERS = f"only {TUNER} goes on where it was (docs/nni.md)"
@@ -39,21 +47,22 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
     Args:
         plan: Checked config.
         progress: Function that takes a title and returns a progress bar, such as `progress_bar`.
-    """
-    from ..search.prepared import load_recipe_data
 
-    done = set()
-    for recipe in plan.recipes:
-        if not isinstance(recipe, Recipe):
-            continue
-        spec, _ = load_recipe_data(recipe)
+    Raises:
+        InputError: A trial would refuse its recipe, or no network is within its budget.
+    """
+    from .preflight import check_budget, check_recipes
+
+    tables: dict[tuple[Target, str], tuple[LatencyTable, SpaceCosts]] = {}
+    for recipe, spec in list(check_recipes(plan.recipes)):
         target = recipe.chosen_target()
-        if (target, spec.content_hash) in done:
-            continue
-        done.add((target, spec.content_hash))
-        with progress(f"measuring target {target.name}") as step:
-            table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
-        costs = table.costs(spec)
+        needed = target, spec.content_hash
+        if needed not in tables:
+            with progress(f"measuring target {target.name}") as step:
+                table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
+            tables[needed] = table, table.costs(spec)
+        check_budget(recipe, tables[needed][1])
+    for (target, _), (table, costs) in tables.items():
         for text in warnings_of(table):
             _log.warning("target %s: %s", target.name, text)
         _log.info(
@@ -64,7 +73,30 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
         )
 
 
-def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results: Path | None = None) -> list[Outcome]:
+def load_config(plan: Plan) -> Any:
+    """Let NNI load and check a config.
+
+    Returns:
+        NNI's `ExperimentConfig`.
+
+    Raises:
+        InputError: NNI does not accept the config.
+    """
+    from nni.experiment.config import ExperimentConfig
+
+    try:
+        config = ExperimentConfig.load(plan.config)
+        config.validate()
+    except (ValueError, TypeError, AttributeError, AssertionError, KeyError, yaml.YAMLError) as reason:
+        # NNI checks some settings by assertions without a message; their code says what is expected.
+        why = " ".join(str(reason).split()) or f"it expects {traceback.extract_tb(reason.__traceback__)[-1].line}"
+        raise InputError(f"NNI does not accept config {plan.config}: {why[:300]}") from reason
+    return config
+
+
+def run_experiment(
+    plan: Plan, port: int | None, *, keep: bool = False, results: Path | None = None, host: str = LOOPBACK
+) -> list[Outcome]:
     """Start a config through NNI's manager, follow the experiment to its end and collect the results of its trials.
 
     Args:
@@ -72,6 +104,7 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
         port: Port of NNI's web UI; `None` for the first free one from 8080.
         keep: Whether the manager and its web UI keep running afterwards.
         results: Folder in which results are collected; `results/<folder of the config>` by default.
+        host: Address on which the manager listens, besides 127.0.0.1.
 
     Returns:
         The outcome of each trial, in the order in which the trials were started.
@@ -83,43 +116,60 @@ def run_experiment(plan: Plan, port: int | None, *, keep: bool = False, results:
     # Trials inherit the manager's environment, and their command `nni-proxyless` must be on PATH.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     import requests
-    from nni.experiment.config import ExperimentConfig
 
     register()
-    try:
-        config = ExperimentConfig.load(plan.config)
-        config.validate()
-    except (ValueError, TypeError, AttributeError, AssertionError, KeyError, yaml.YAMLError) as reason:
-        # NNI checks some settings by assertions without a message; their code says what is expected.
-        why = " ".join(str(reason).split()) or f"it expects {traceback.extract_tb(reason.__traceback__)[-1].line}"
-        raise InputError(f"NNI does not accept config {plan.config}: {why}") from reason
-    experiment, port = start_manager(config, port)
+    config = load_config(plan)
+    with shield(host, with_parent=not keep):
+        experiment, port = start_manager(config, port)
     home = Path(config.canonical_copy().experiment_working_directory) / experiment.id
-    _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
     try:
+        _say_where(experiment, port, host)
+        if not plan.ends:
+            _log.warning(
+                "this experiment ends only when it is interrupted; set maxTrialNumber or maxExperimentDuration"
+            )
         with _Follower(plan) as follower:
-            _follow(experiment, follower, plan)
-            if (text := _cut_short(_jobs(experiment), plan)) is not None:
+            _follow(experiment, home, follower, plan)
+            jobs = list_jobs(experiment)
+            for text in filter(None, (_cut_short(jobs, plan), _displaced(jobs, plan))):
                 _log.warning(text)
         used: set[Path] = set()
-        outcomes = [collect(job, home, results or plan.results, used) for job in _jobs(experiment)]
+        # The tuner's trials get their usual folders first.
+        jobs.sort(key=lambda job: job.by_hand)
+        outcomes = [_collect(job, home, results or plan.results, used) for job in jobs]
         outcomes = [_with_limit(outcome, plan.limits) for outcome in outcomes]
     except BaseException as reason:
         experiment.stop()
         if isinstance(reason, KeyboardInterrupt):
             _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
+            _log.info(
+                "nnictl listens on all interfaces; on this machine only: nni-proxyless nnictl resume %s --port %d",
+                experiment.id,
+                port,
+            )
             if not plan.survives:
                 _log.info(
                     "its tuner does not know which trials it has already chosen, so some may come twice: %s", TUNERS
                 )
         if isinstance(reason, requests.RequestException):
-            raise RunError(f"lost NNI's manager of experiment {experiment.id}: {reason}") from reason
+            raise RunError(
+                f"lost NNI's manager of experiment {experiment.id}, so its trials end; go on with: "
+                f"nnictl resume {experiment.id} --port {port} ({str(reason)[-200:]})"
+            ) from reason
         raise
     if keep:
         _log.info("The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id)
     else:
         experiment.stop()
     return outcomes
+
+
+def _collect(job: Job, home: Path, results: Path, used: set[Path]) -> Outcome:
+    """Collect the results of a trial. If they cannot be read, those of the others are collected all the same."""
+    try:
+        return collect(job, home, results, used)
+    except InputError as reason:
+        return Outcome(job.trialJobId, parameters_of(job), job.status, reason=str(reason), by_hand=job.by_hand)
 
 
 def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
@@ -141,8 +191,42 @@ def _cut_short(jobs: list[Any], plan: Plan) -> str | None:
     return f"{_DURATION}: {duration} has ended the experiment after {done} of {plan.trials} trials"
 
 
-def _jobs(experiment: Any) -> list[Any]:
-    return sorted(experiment.list_trial_jobs(), key=lambda job: job.sequenceId)
+def _displaced(jobs: list[Job], plan: Plan) -> str | None:
+    """Return a warning if trials made by hand have taken the place of trials of the tuner. NNI counts both alike."""
+    by_hand = sum(job.by_hand for job in jobs)
+    others = len(jobs) - by_hand
+    if not by_hand or others >= plan.trials or plan.limits.get(_DURATION) is not None:
+        return None
+    made = "1 trial made by hand counts" if by_hand == 1 else f"{by_hand} trials made by hand count"
+    return (
+        f"{made} for maxTrialNumber, so {others} of {plan.trials} trials of the tuner were run; raise maxTrialNumber "
+        "in the web UI before adding trials"
+    )
+
+
+def _say_where(experiment: Any, port: int, host: str) -> None:
+    """Log where the web UI is, and on which address it listens.
+
+    Raises:
+        RunError: It listens on another address than it should, as an NNI other than 3.0 may.
+    """
+    _log.info("NNI web UI: http://localhost:%d (experiment %s)", port, experiment.id)
+    found = addresses(experiment._proc.pid)
+    if is_loopback(host):
+        open_to = sorted(address for address in found if not is_loopback(address))
+        if open_to:
+            raise RunError(f"NNI's manager listens on {', '.join(open_to)}, and not on this machine only; see --host")
+        _log.info("it listens on 127.0.0.1 only; from another machine: ssh -L %d:localhost:%d %s", port, port, _name())
+    else:
+        _log.warning(
+            "it listens on %s without a password: whoever reaches port %d can read your files and start trials",
+            host,
+            port,
+        )
+
+
+def _name() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 class _Follower:
@@ -179,7 +263,7 @@ class _Follower:
             self._bar.update()
 
 
-def _follow(experiment: Any, follower: _Follower, plan: Plan) -> None:
+def _follow(experiment: Any, home: Path, follower: _Follower, plan: Plan) -> None:
     """Show each new intermediate result and each change of a trial's status, until the experiment has ended.
 
     Raises:
@@ -191,14 +275,14 @@ def _follow(experiment: Any, follower: _Follower, plan: Plan) -> None:
     idle_since: float | None = None
     while True:
         status = experiment.get_status()
-        for job in _jobs(experiment):
+        for job in list_jobs(experiment):
             name = f"trial {job.sequenceId}"
             if statuses.get(job.trialJobId) != job.status:
                 statuses[job.trialJobId] = job.status
                 follower.line(f"{name} {job.status.lower()}: {_short(parameters_of(job))}")
             if job.status in {"RUNNING", "SUCCEEDED"}:
                 metrics = experiment.get_job_metrics(job.trialJobId).get(job.trialJobId, [])
-                known = [m for m in metrics if m.type == "PERIODICAL" and isinstance(m.data, dict)]
+                known = [m for m in metrics if m.type == "PERIODICAL" and _is_result(m.data)]
                 known.sort(key=lambda m: m.sequence)
                 for metric in known[shown.get(job.trialJobId, 0) :]:
                     follower.epoch(f"{name} result {metric.sequence + 1}: {_result(metric.data)}")
@@ -211,13 +295,24 @@ def _follow(experiment: Any, follower: _Follower, plan: Plan) -> None:
             follower.line(f"{limit} has passed, so no further trial is started; the running ones go on to their end")
         if status == "ERROR":
             errors = experiment.get_experiment_profile().get("errors") or []
-            raise RunError(f"NNI's experiment {experiment.id} failed: {errors}; see nnictl log stderr {experiment.id}")
+            named = "; ".join(str(error)[:200] for error in errors[-2:])
+            named += f" ({logged})" if (logged := last_error(home / "log")) else ""
+            raise RunError(f"NNI's experiment {experiment.id} failed: {named}; see nnictl log stderr {experiment.id}")
         # NNI never reports DONE when the tuner has no more trials. The tuner may still send one after a crash.
         waits = status in {"NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL"} and all(s in _ENDED for s in statuses.values())
         idle_since = (idle_since or time.monotonic()) if waits else None
         if idle_since is not None and time.monotonic() - idle_since > GRACE_S:
             return
         time.sleep(1.0)
+
+
+def _is_result(found: object) -> bool:
+    """Whether a metric is that of a search or a retraining, and not one that another program has sent."""
+    keys = ("default", "train_loss")
+    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), (int, float)) for key in keys):
+        return False
+    more = ("latency_ms", "expected_latency_ms", "entropy") if "latency_ms" in found else ("top5",)
+    return all(isinstance(found.get(key), (int, float)) for key in more)
 
 
 def _result(found: Mapping[str, Any]) -> str:
@@ -234,4 +329,5 @@ def _result(found: Mapping[str, Any]) -> str:
 
 
 def _short(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in parameters.items()) or "no parameters yet"
+    text = ", ".join(f"{key:.100}={value!s:.200}" for key, value in parameters.items()) or "no parameters yet"
+    return text if len(text) <= 400 else f"{text[:400]}…"

@@ -18,10 +18,12 @@ import filelock
 
 from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
-from ..errors import InputError
+from ..errors import InputError, RecipeError, RunError
 from ..files import read_mapping, write_atomically, write_json
 from ..search.recipe import Recipe
+from ..training.ranks import is_main_process, own_processes
 from .channel import ManagerChannel, link_tensorboard
+from .offered import check_offered, find_offers
 from .watchdog import end_with_the_manager
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ Task = Literal["search", "retrain"]
 TASKS: dict[str, type[Recipe] | type[RetrainRecipe]] = {"search": Recipe, "retrain": RetrainRecipe}
 _PARAMETERS = "parameters.json"
 _ALIVE = "alive.lock"
+_OTHER_ENDS_S = 60.0  # a trial ends within seconds after its manager
 
 
 def run_trial(recipe_path: Path, task: Task = "search") -> None:
@@ -44,22 +47,37 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
         task: Kind of the recipe: `search` or `retrain`.
 
     Raises:
-        InputError: The command was not started by NNI, or the recipe or the parameters are invalid.
+        InputError: The command was not started by NNI, the recipe or the parameters are invalid, or the manager has
+            sent parameters that neither the search space nor the recipe offers.
         RunError: The manager has no parameters, or the training failed.
     """
-    if "NNI_TRIAL_JOB_ID" not in os.environ:
-        raise InputError(f"'trial' is the command that NNI's manager starts; by hand use: nni-proxyless {task}")
+    missing = [name for name in ("NNI_TRIAL_JOB_ID", "NNI_OUTPUT_DIR") if not os.environ.get(name)]
+    if missing:
+        raise InputError(
+            f"{missing[0]} is not set: 'trial' is the command that NNI's manager starts; "
+            f"by hand use: nni-proxyless {task}"
+        )
     output = Path(os.environ["NNI_OUTPUT_DIR"])
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    end_with_the_manager()
+    if not is_main_process():
         _help(recipe_path, output)
         return
-    end_with_the_manager()
+    with own_processes():
+        _run_main_process(recipe_path, task, output)
+
+
+def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
     channel = ManagerChannel()  # before torch is imported
-    recipe = TASKS[task].load(recipe_path, channel.parameters)
+    content = read_mapping(recipe_path, "recipe", RecipeError)
+    parameters = check_offered(channel.parameters, find_offers(output, recipe_path), TASKS[task], content)
+    recipe = TASKS[task].load(recipe_path, parameters)
     alive = filelock.FileLock(output / _ALIVE)
-    alive.acquire()  # released when this process ends, even if it is killed
-    adopt_interrupted(output, channel.parameters)
-    write_json(output / _PARAMETERS, channel.parameters)
+    try:
+        alive.acquire(timeout=_OTHER_ENDS_S)  # released when this process ends, even if it is killed
+    except filelock.Timeout as reason:
+        raise RunError(f"another process runs this trial in {output}; end it before the trial is resumed") from reason
+    adopt_interrupted(output, parameters)
+    write_json(output / _PARAMETERS, parameters)
     (output / results_folder.TENSORBOARD).mkdir(parents=True, exist_ok=True)
     link_tensorboard(output)
     final: dict[str, Any] = {}
@@ -75,7 +93,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
         from ..search.prepared import prepare
         from ..search.run import run_search
 
-        architecture = run_search(prepare(recipe), output, report, channel.parameters)
+        architecture = run_search(prepare(recipe), output, report, parameters)
         if not comes_back:
             final["architecture"] = architecture.candidate_names
             final["measured_latency_ms"] = architecture.measured_latency_ms
@@ -83,7 +101,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     else:
         from ..deploy.retrain import prepare_retraining, run_retraining
 
-        card = run_retraining(prepare_retraining(recipe), output, report, channel.parameters)
+        card = run_retraining(prepare_retraining(recipe), output, report, parameters)
         if not comes_back:
             _log.info("model card: %s", json.dumps(card))
     channel.final(final)

@@ -114,6 +114,11 @@ class LatencyBudget(Tuner):
         # NNI calls trial_end on one thread and all other methods on another.
         self._changed = threading.Condition()
 
+    @property
+    def rules(self) -> Rules:
+        """The rules that follow from the arguments."""
+        return self._rules
+
     def update_search_space(self, search_space: Mapping[str, Any]) -> None:
         """Set the search space. If it replaces another one, the grid points in both keep their trials."""
         with self._changed:

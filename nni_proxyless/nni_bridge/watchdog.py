@@ -2,7 +2,8 @@
 
 If the manager is killed, its trials keep running, and `nnictl resume` starts each of them again in the same folder. Two
 processes would then write the same checkpoint. To prevent this, a trial of the local service watches the manager, which
-is one of its ancestor processes, and ends itself. It loses only the epoch in progress.
+is one of its ancestor processes, and ends itself. It loses only the epoch in progress. The same holds for the processes
+between them: if NNI kills the shell in which a trial runs, the trial ends too.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again late
 
 
 def end_with_the_manager(every_s: float = 1.0) -> bool:
-    """Watch the manager from a thread, and end this process as soon as the manager is gone.
+    """Watch the manager from a thread, and end this process as soon as it or a process between them is gone.
 
     Args:
         every_s: Interval between two checks, in seconds.
@@ -27,14 +28,17 @@ def end_with_the_manager(every_s: float = 1.0) -> bool:
     Returns:
         Whether there is a manager to watch. There is none if the manager runs on another machine than the trial.
     """
-    manager = next((process for process in psutil.Process().parents() if _is_manager(process)), None)
-    if manager is None:
+    ancestors = psutil.Process().parents()
+    number = next((number for number, process in enumerate(ancestors) if _is_manager(process)), None)
+    if number is None:
         return False
+    manager, between = ancestors[number], ancestors[:number]
 
     def watch() -> None:
-        while _runs(manager):
+        while _runs(manager) and all(map(_runs, between)):
             time.sleep(every_s)
-        _log.error("NNI's manager (process %d) is gone; the trial ends and continues when it is resumed", manager.pid)
+        gone = "the shell of this trial" if _runs(manager) else f"NNI's manager (process {manager.pid})"
+        _log.error("%s is gone; the trial ends and continues when it is resumed", gone)
         os._exit(EXIT_CODE)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import MissingDependencyError
+from .checks import clean
 from .gather import Results, Search
 from .tables import Point, Row, front
 
@@ -17,6 +19,9 @@ OTHER_KERNEL = "#CC79A7"
 KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 _MARKERS = "os^Dv<>P"
 WIDTH = 12.0  # inches, which are 1200 pixels at 100 dots per inch
+# Matplotlib draws at most 65,536 pixels.
+MOST_DRAWN = 60  # networks or targets
+MOST_LAYERS = 400
 
 
 def require_matplotlib() -> None:
@@ -64,7 +69,7 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
         axes.set(xlim=(-0.6, len(rows) - 0.4), ylim=(-0.45, 1.12), yticks=[], xticks=[])
         for side in ("top", "right", "left", "bottom"):
             axes.spines[side].set_visible(False)
-        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_title(_plain(title), fontsize=11, loc="left")
     legend = [
         Patch(facecolor=KERNEL_COLOURS.get(k, OTHER_KERNEL), edgecolor="0.2", label=f"{k} x {k}") for k in kernels
     ]
@@ -99,7 +104,8 @@ def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) ->
                     axes.scatter(
                         [p.latency_ms for p in some], [100 * p.accuracy for p in some], s=48,
                         marker=_MARKERS[number % len(_MARKERS)], edgecolors=colour,
-                        facecolors=colour if trained else "none", label=f"{kind}{', retrained' if trained else ''}",
+                        facecolors=colour if trained else "none",
+                        label=_plain(f"{kind}{', retrained' if trained else ''}"),
                     )  # fmt: skip
         # Accuracies with a supernet's weights are not comparable with those of retrained networks, so each kind has its
         # own front.
@@ -108,7 +114,7 @@ def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) ->
             if len(best) > 1:
                 axes.plot([p.latency_ms for p in best], [100 * p.accuracy for p in best], style, color="0.5", zorder=0)
         axes.set(xlabel="latency [ms], measured if possible", ylabel="top-1 accuracy [%]")
-        axes.set_title(target, fontsize=11)
+        axes.set_title(_plain(target), fontsize=11)
         axes.grid(color="0.92")
         axes.legend(fontsize=8, frameon=False)
     return _png(figure)
@@ -127,7 +133,7 @@ def progress(results: Results) -> bytes:
         def column(key: str, search: Search = search, scale: float = 1.0) -> list[float]:
             return [float(row[key]) * scale for row in search.history]
 
-        latency.plot(epochs, column("expected_latency_ms", scale=scale), style, color=colour, label=search.name)
+        latency.plot(epochs, column("expected_latency_ms", scale=scale), style, color=colour, label=_plain(search.name))
         latency.plot(epochs, column("latency_ms", scale=scale), style, color=colour, alpha=0.35, linewidth=1)
         entropy.plot(epochs, column("entropy"), style, color=colour)
         accuracy.plot(epochs, column("default", scale=100.0), style, color=colour)
@@ -146,17 +152,18 @@ def progress(results: Results) -> bytes:
 
 
 def _scale(search: Search) -> tuple[float, str]:
-    ratio = search.history[-1].get("expected_over_budget")
-    if not ratio:
-        return 1.0, "ms"
-    return float(ratio) / float(search.history[-1]["expected_latency_ms"]), "budget"
+    ratio, expected = (
+        float(search.history[-1].get(key) or 0) for key in ("expected_over_budget", "expected_latency_ms")
+    )
+    return (ratio / expected, "budget") if ratio > 0 and expected > 0 else (1.0, "ms")
 
 
 def heat_map(search: Search) -> bytes:
-    """Draw the probabilities of each layer's candidates over the epochs, in one panel for each layer."""
+    """Draw the probabilities of the candidates over the epochs, in a panel for each of at most `MOST_LAYERS` layers."""
     layers: dict[str, dict[str, list[float]]] = {}
     for row in search.probabilities:
         layers.setdefault(row["layer"], {}).setdefault(row["candidate"], []).append(float(row["probability"]))
+    layers = dict(itertools.islice(layers.items(), MOST_LAYERS))
     epochs = sorted({int(row["epoch"]) for row in search.probabilities})
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)
@@ -176,9 +183,9 @@ def heat_map(search: Search) -> bytes:
             extent=extent,
             interpolation="nearest",
         )
-        axes.set_yticks(range(len(candidates)), list(candidates), fontsize=7)
+        axes.set_yticks(range(len(candidates)), [_plain(name) for name in candidates], fontsize=7)
         axes.tick_params(axis="x", labelsize=7)
-        axes.set_title(label, fontsize=8)
+        axes.set_title(_plain(label), fontsize=8)
     figure.colorbar(image, ax=list(grid), label="probability", fraction=0.02)
     return _png(figure)
 
@@ -198,7 +205,7 @@ def predicted_against_measured(rows: Sequence[Row]) -> bytes:
         some = [row for row in rows if row["target"] == target]
         axes.scatter(
             [row["measured_latency_ms"] for row in some], [row["predicted_latency_ms"] for row in some], s=40,
-            marker=_MARKERS[number % len(_MARKERS)], color=KINDS[number % len(KINDS)], label=target,
+            marker=_MARKERS[number % len(_MARKERS)], color=KINDS[number % len(KINDS)], label=_plain(target),
         )  # fmt: skip
     axes.set(xlim=ends, ylim=ends, xscale="log", yscale="log")
     axes.set(xlabel="measured latency [ms]", ylabel="predicted latency [ms]")
@@ -226,7 +233,15 @@ def _figure(width: float, height: float) -> Any:
     return figure
 
 
+def _plain(text: str) -> str:
+    """Return a name as Matplotlib shows it: without formulas, which begin with $, and never left out of a legend."""
+    text = clean(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def _png(figure: Any) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for the character
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +15,18 @@ from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..parsing import parse_json
 from ..reading import read_mapping, read_rows, read_text, user_path
+from .checks import (
+    Rows,
+    check_card,
+    checked_cost,
+    checked_export,
+    checked_history,
+    checked_probabilities,
+    checked_recipe,
+    clean,
+)
 
-Rows = list[dict[str, str]]
+_MOST_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Trained:
     Attributes:
         name: Path of the network's folder, relative to the results.
         folder: Folder of the network.
-        card: Model card of the network.
+        card: Model card of the network. Its `cost` may lack any value.
         architecture: Architecture of the network.
     """
 
@@ -163,7 +173,7 @@ def find_results(text: str) -> Results:
     """
     folder = user_path(text, "results", InputError)
     if folder.is_dir():
-        return gather(folder, folder.resolve().name)
+        return gather(folder, clean(folder.resolve().name))
     known = _experiments()
     if text not in known:
         listed = ", ".join(sorted(known)) or "none on this machine"
@@ -200,50 +210,83 @@ def gather(folder: Path, title: str) -> Results:
         InputError: The folder contains no searches or retrainings of this package.
     """
     problems: list[str] = []
-    searches = list(_searches(folder, problems))
-    trained = list(_trained(folder, problems))
+    searches = [_search(path, folder, problems) for path in _found(folder, results_folder.HISTORY, problems)]
+    trained = [_trained(path, folder, problems) for path in _found(folder, results_folder.MODEL_CARD, problems)]
     exports = {}
-    for path in sorted(folder.rglob(results_folder.EXPORT)):
+    for path in _found(folder, results_folder.EXPORT, problems):
         content = _read(path, "export", problems)
         if content is not None:
-            exports[_name(path.parent, folder)] = content
-    if not searches and not trained:
-        why = f" ({'; '.join(problems)})" if problems else ""
+            exports[_name(path.parent, folder)], fault = checked_export(content)
+            _note(problems, path, fault)
+    problems = [clean(text, 500) for text in dict.fromkeys(problems)]
+    if len(problems) > _MOST_PROBLEMS:
+        problems[_MOST_PROBLEMS:] = [f"{len(problems) - _MOST_PROBLEMS} more files or parts of files"]
+    shown_searches = [search for search in searches if search is not None]
+    shown_trained = [network for network in trained if network is not None]
+    if not shown_searches and not shown_trained:
+        why = f" ({'; '.join(problems[:3])})" if problems else ""
         raise InputError(
             f"{folder} holds neither searches nor retrained networks of nni-proxyless{why}; give a folder of results "
             "such as results/quickstart. A search is shown once it has finished its first epoch"
         )
-    return Results(title, folder, searches, trained, exports, problems)
+    return Results(title, folder, shown_searches, shown_trained, exports, problems)
 
 
-def _searches(folder: Path, problems: list[str]) -> Iterator[Search]:
-    for path in sorted(folder.rglob(results_folder.HISTORY)):
-        here = path.parent
-        recipe = _read(here / results_folder.RECIPE, "recipe", problems)
-        if recipe is None or "target" not in recipe:
-            continue  # the history of a retraining
-        history = _rows(path)
-        if not history:
-            continue
-        cost = _read(here / results_folder.COST, "cost", problems) if (here / results_folder.COST).is_file() else {}
-        probabilities = (
-            _rows(here / results_folder.PROBABILITIES) if (here / results_folder.PROBABILITIES).is_file() else []
-        )
-        try:
-            table = LatencyTable.load(here / results_folder.LATENCY_TABLE)
-        except LatencyTableError as reason:
-            problems.append(str(reason))
-            table = None
-        architecture = _architecture(here / results_folder.ARCHITECTURE, problems)
-        yield Search(_name(here, folder), here, recipe, history, probabilities, cost or {}, architecture, table)
+def _found(folder: Path, name: str, problems: list[str]) -> list[Path]:
+    try:
+        return sorted(folder.rglob(name))
+    except OSError as reason:
+        problems.append(f"{folder} cannot be searched for {name}: {reason.strerror or reason}")
+        return []
 
 
-def _trained(folder: Path, problems: list[str]) -> Iterator[Trained]:
-    for path in sorted(folder.rglob(results_folder.MODEL_CARD)):
-        card = _read(path, "model card", problems)
-        architecture = _architecture(path.parent / results_folder.ARCHITECTURE, problems)
-        if card is not None and architecture is not None:
-            yield Trained(_name(path.parent, folder), path.parent, card, architecture)
+def _search(path: Path, folder: Path, problems: list[str]) -> Search | None:
+    """Read the search whose history is at `path`; `None` if it cannot be shown, or is a retraining."""
+    here = path.parent
+    recipe = _read(here / results_folder.RECIPE, "recipe", problems)
+    if recipe is None or "target" not in recipe:
+        return None  # the history of a retraining
+    try:
+        recipe = checked_recipe(recipe)
+    except InputError as reason:
+        _note(problems, here / results_folder.RECIPE, str(reason))
+        return None
+    history, fault = checked_history(_rows(path, problems))
+    _note(problems, path, fault)
+    if not history:
+        return None
+    probabilities, fault = checked_probabilities(_rows(here / results_folder.PROBABILITIES, problems))
+    _note(problems, here / results_folder.PROBABILITIES, fault)
+    cost = _read(here / results_folder.COST, "cost", problems) if (here / results_folder.COST).is_file() else {}
+    cost, fault = checked_cost(cost or {})
+    _note(problems, here / results_folder.COST, fault)
+    try:
+        table = LatencyTable.load(here / results_folder.LATENCY_TABLE)
+    except LatencyTableError as reason:
+        problems.append(str(reason))
+        table = None
+    architecture = _architecture(here / results_folder.ARCHITECTURE, problems)
+    return Search(_name(here, folder), here, recipe, history, probabilities, cost, architecture, table)
+
+
+def _trained(path: Path, folder: Path, problems: list[str]) -> Trained | None:
+    card = _read(path, "model card", problems)
+    architecture = _architecture(path.parent / results_folder.ARCHITECTURE, problems)
+    if card is None or architecture is None:
+        return None
+    try:
+        check_card(card)
+    except InputError as reason:
+        _note(problems, path, str(reason))
+        return None
+    cost, fault = checked_cost(found if isinstance(found := card.get("cost"), dict) else {})
+    _note(problems, path, fault)
+    return Trained(_name(path.parent, folder), path.parent, {**card, "cost": cost}, architecture)
+
+
+def _note(problems: list[str], path: Path, fault: str | None) -> None:
+    if fault is not None:
+        problems.append(f"{path}: {fault}")
 
 
 def _architecture(path: Path, problems: list[str]) -> Architecture | None:
@@ -264,9 +307,15 @@ def _read(path: Path, what: str, problems: list[str]) -> dict[str, Any] | None:
         return None
 
 
-def _rows(path: Path) -> Rows:
-    return read_rows(path, "CSV file", InputError)
+def _rows(path: Path, problems: list[str]) -> Rows:
+    if not path.exists():
+        return []
+    try:
+        return read_rows(path, "table", InputError)
+    except InputError as reason:
+        problems.append(str(reason))
+        return []
 
 
 def _name(folder: Path, base: Path) -> str:
-    return folder.relative_to(base).as_posix() if folder != base else base.resolve().name
+    return clean(folder.relative_to(base).as_posix() if folder != base else base.resolve().name, 200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import InputError
+from ..errors import InputError, RunError
 from ..files import write_atomically, write_csv, write_text
 from ..latency import this_device
 from ..report import figures, tables
@@ -55,9 +56,14 @@ def make_report(results: Results, out: Path | None = None, *, measure: bool = Tr
     Raises:
         MissingDependencyError: Matplotlib or Jinja is not installed.
         InputError: The folder cannot be written.
+        RunError: The disk is full.
     """
     figures.require_matplotlib()
     folder = out or results.folder / "report"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # measuring and drawing take their time
+    except OSError as reason:
+        raise _not_written(folder, reason) from reason
     parts = sections(results, baseline_latencies(results, measure))
     page = render(results, parts)
     try:
@@ -68,9 +74,14 @@ def make_report(results: Results, out: Path | None = None, *, measure: bool = Tr
                 write_csv(folder / f"{part.key}.csv", list(part.rows[0]), part.rows)
         return write_text(folder / PAGE, page)
     except OSError as reason:
-        raise InputError(
-            f"cannot write the report into {folder}: {reason.strerror or reason}; choose another folder with --out"
-        ) from reason
+        raise _not_written(folder, reason) from reason
+
+
+def _not_written(folder: Path, reason: OSError) -> InputError | RunError:
+    text = f"cannot write the report into {folder}: {reason.strerror or reason}"
+    if reason.errno in (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC):
+        return RunError(text)
+    return InputError(f"{text}; choose another folder with --out")
 
 
 def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str], float | None]:
@@ -89,7 +100,7 @@ def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str],
         if trained.is_baseline:
             for target in results.targets:
                 recipe = next(search.recipe for search in results.searches if search.target == target)
-                described = recipe.get("targets", {}).get(target)
+                described = recipe["targets"].get(target)
                 if described:
                     found[trained.name, target] = tables.baseline_latency(trained, described, target, measure)
     return found
@@ -114,7 +125,8 @@ def _architectures(results: Results) -> Section:
     drawn = [(_title(results, search), rows) for search in best if (rows := tables.drawn_blocks(search))]
     part.rows, part.shown = [row for _, rows in drawn for row in rows], False
     if drawn:
-        part.pictures["architectures"] = figures.architectures(drawn)
+        _say_if_cut(part, len(drawn), figures.MOST_DRAWN, "networks")
+        part.pictures["architectures"] = figures.architectures(drawn[: figures.MOST_DRAWN])
         finished = sum(not search.running for search in results.searches)
         if finished > len(drawn):
             part.text.append(f"Of {finished} finished searches, the most accurate network of each target is drawn.")
@@ -128,7 +140,10 @@ def _accuracy(results: Results, baselines: Mapping[tuple[str, str], float | None
     part = Section("accuracy_latency", "Accuracy against latency")
     known = tables.points(results, baselines)
     if known:
-        part.pictures["accuracy_latency"] = figures.accuracy_against_latency(known, results.targets)
+        _say_if_cut(part, len(results.targets), figures.MOST_DRAWN, "targets")
+        part.pictures["accuracy_latency"] = figures.accuracy_against_latency(
+            known, results.targets[: figures.MOST_DRAWN]
+        )
         part.rows = [point.row() for point in known]
         part.text.append(
             "Filled markers: retrained networks, evaluated on held-out images. Hollow markers: networks with the "
@@ -163,8 +178,11 @@ def _progress(results: Results) -> Section:
         part.rows = _same_columns(part.rows)
         part.shown = False
     chosen = list(_shown_maps(results))
-    for search in chosen:
-        part.pictures[f"probabilities_{search.name.replace('/', '_')}"] = figures.heat_map(search)
+    most_layers = max((len({row["layer"] for row in search.probabilities}) for search in chosen), default=0)
+    _say_if_cut(part, most_layers, figures.MOST_LAYERS, "layers")
+    for number, search in enumerate(chosen, start=1):
+        name = f"probabilities_{search.name.replace('/', '_')[:100]}"
+        part.pictures[name if name not in part.pictures else f"{name}_{number}"] = figures.heat_map(search)
     with_probabilities = sum(bool(search.probabilities) for search in results.searches)
     if len(chosen) < with_probabilities:
         part.text.append(
@@ -173,6 +191,11 @@ def _progress(results: Results) -> Section:
             "probabilities.csv."
         )
     return part
+
+
+def _say_if_cut(part: Section, count: int, most: int, what: str) -> None:
+    if count > most:
+        part.text.append(f"The first {most} of {count} {what} are drawn.")
 
 
 def _shown_maps(results: Results, most: int = 6) -> list[Search]:

@@ -10,6 +10,7 @@ from ..deploy.describe import blocks
 from ..errors import ProxylessError
 from ..latency.difference import difference_warning, relative_error
 from ..search.targets import Target
+from .checks import latency_of
 from .gather import Results, Search, Trained
 
 SAME_CLASS = 0.01  # in accuracy: a rival of the same class is at most this much less accurate
@@ -47,8 +48,12 @@ def drawn_blocks(search: Search) -> list[Row]:
     """Return one row for each block of the network that a search found, for the figure of architectures."""
     if search.architecture is None or search.architecture.spec is None:
         return []
+    try:
+        listed = blocks(search.architecture, search.table)
+    except ProxylessError:  # the table is of another space and lacks operators of this network
+        listed = blocks(search.architecture)
     rows = []
-    for position, block in enumerate(blocks(search.architecture, search.table)):
+    for position, block in enumerate(listed):
         op = block.operator
         rows.append(
             {
@@ -102,8 +107,8 @@ def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) 
     for search in results.searches:
         architecture = search.architecture
         latency, measured = search.latency_ms, False
-        if architecture is not None and architecture.measured_latency_ms is not None:
-            latency, measured = architecture.measured_latency_ms, True
+        if architecture is not None and (known := latency_of(architecture.measured_latency_ms)) is not None:
+            latency, measured = known, True
         found.append(Point(search.target, search.strategy, search.name, latency, measured, search.accuracy, False))
         trained = results.retrained(search)
         if trained is not None:
@@ -181,10 +186,13 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
 def predicted_and_measured(results: Results) -> list[Row]:
     """List the networks and exported files whose latency was both predicted and measured."""
     rows = [
-        _latencies(search.target, search.name, "network", found.predicted_latency_ms, found.measured_latency_ms)
+        _latencies(
+            search.target, search.name, "network",
+            latency_of(found.predicted_latency_ms), latency_of(found.measured_latency_ms),
+        )
         for search in results.searches
         if (found := search.architecture) is not None
-    ]
+    ]  # fmt: skip
     for name, content in results.exports.items():
         rows += [
             _latencies(
@@ -226,10 +234,10 @@ def costs(results: Results) -> list[Row]:
         rows.append(
             {
                 "what": f"search {search.name}" + (" (running)" if search.running else ""),
-                "epochs": cost.get("epochs", len(search.history)),
-                "seconds": cost.get("seconds", search.history[-1].get("seconds", "")),
-                "peak_memory_mib": cost.get("peak_memory_mib", ""),
-                "weight_steps": cost.get("weight_steps", ""),
+                "epochs": cost.get("epochs") or len(search.history),
+                "seconds": cost.get("seconds") or search.history[-1].get("seconds", ""),
+                "peak_memory_mib": _or_empty(cost.get("peak_memory_mib")),
+                "weight_steps": _or_empty(cost.get("weight_steps")),
                 "architecture_steps": _or_empty(cost.get("architecture_steps")),
                 "machine": _machine(cost.get("machine")),
             }
@@ -239,12 +247,12 @@ def costs(results: Results) -> list[Row]:
         rows.append(
             {
                 "what": f"retraining {trained.name}",
-                "epochs": cost["epochs"],
-                "seconds": cost["seconds"],
-                "peak_memory_mib": cost["peak_memory_mib"],
+                "epochs": _or_empty(cost.get("epochs")),
+                "seconds": _or_empty(cost.get("seconds")),
+                "peak_memory_mib": _or_empty(cost.get("peak_memory_mib")),
                 "weight_steps": "",
                 "architecture_steps": "",
-                "machine": _machine(cost["machine"]),
+                "machine": _machine(cost.get("machine")),
             }
         )
     return rows

@@ -78,7 +78,7 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
         RecipeError: There is no such strategy, or the strategy does not accept the recipe's `strategy_args`.
     """
     known: dict[str, type[Any]] = {"proxyless": ProxylessNAS, **NNI_STRATEGIES}
-    kind = known.get(recipe.strategy) or _load(recipe.strategy)
+    kind = known.get(recipe.strategy) or load_strategy(recipe.strategy)
     budget = {"budget_ms": recipe.budget_ms, "budget_fraction": recipe.budget_fraction}
     if issubclass(kind, ProxylessNAS):  # a user's subclass takes the same keys
         # Settings that are None are left to the class, whose defaults may differ.
@@ -112,7 +112,7 @@ def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> Latency
         raise RecipeError(f"strategy {recipe.strategy} does not take these arguments: {reason}") from reason
 
 
-def _load(name: str) -> type[Any]:
+def load_strategy(name: str) -> type[Any]:
     """Load the class that `package.module:Class` names, and make it latency-aware.
 
     Raises:

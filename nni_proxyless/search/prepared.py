@@ -44,6 +44,18 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     """
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
+    check_batches(recipe, splits)
+    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+    table.costs(spec)
+    return Prepared(recipe, target, spec, table, splits)
+
+
+def check_batches(recipe: Recipe, splits: DataSplits) -> None:
+    """Check that each part of the data has enough images for a batch.
+
+    Raises:
+        DataError: A batch is larger than its part of the data.
+    """
     batches = {"weights": ("batch_size", recipe.batch_size)}
     batches["architecture"] = (
         ("arch_batch_size", recipe.arch_batch_size) if recipe.arch_batch_size else batches["weights"]
@@ -55,9 +67,6 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
                 f"{key} {batch} is larger than the {part} part of the data ({images} images"
                 f"{' for each device' if recipe.devices > 1 else ''}); choose a smaller one"
             )
-    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
-    table.costs(spec)
-    return Prepared(recipe, target, spec, table, splits)
 
 
 def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:

@@ -12,7 +12,23 @@ from pydantic import Field, model_validator
 
 from ..decoding.budget import BudgetRequest
 from ..errors import RecipeError, unknown_name
-from ..settings import Count, NumberFrom0, PartBelow1, PartUpTo1, Positive, ProperPart, Settings, WholeFrom0
+from ..settings import (
+    Count,
+    Devices,
+    Epochs,
+    NumberFrom0,
+    PartBelow1,
+    PartUpTo1,
+    Pixels,
+    Positive,
+    ProperPart,
+    Seed,
+    Settings,
+    Threads,
+    WholeFrom0,
+    WidthMult,
+    Workers,
+)
 from ..strategies.arch_settings import ArchSettings
 
 if TYPE_CHECKING:
@@ -30,10 +46,10 @@ class Recipe(Settings, ArchSettings):
     space: str = "mobilenetv2_digits"
     """Name of a space of this package, or path of a space's YAML file."""
 
-    width_mult: Positive | None = None
+    width_mult: WidthMult | None = None
     """Width multiplier of the networks. Default: the space's own."""
 
-    input_size: Count | None = None
+    input_size: Pixels | None = None
     """Image height and width in pixels. Default: the space's own."""
 
     data: str = "digits"
@@ -80,7 +96,7 @@ class Recipe(Settings, ArchSettings):
     share_warmup: bool = True
     """Whether searches with the same warm-up train it only once."""
 
-    epochs: Count = 30
+    epochs: Epochs = 30
     """Number of epochs of the whole search."""
 
     batch_size: Count = 64
@@ -108,19 +124,19 @@ class Recipe(Settings, ArchSettings):
     """Number of batches that re-estimate the batch-norm statistics of a decoded network; 0 keeps those of the
     supernet."""
 
-    seed: WholeFrom0 = 0
+    seed: Seed = 0
     """Seed of the data split, the initial weights, the order of images and the sampled paths."""
 
-    threads: Count | None = None
+    threads: Threads | None = None
     """Number of threads that torch trains with. Default: torch's own choice."""
 
-    num_workers: WholeFrom0 = 0
+    num_workers: Workers = 0
     """Number of processes that load data. With 0, the training process loads the data itself."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Lightning's accelerator."""
 
-    devices: Count = 1
+    devices: Devices = 1
     """Number of processes that train together, each on its own device."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

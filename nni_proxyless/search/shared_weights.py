@@ -162,7 +162,7 @@ def decode_finalists(
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:
     """Build the space with the weights of a checkpoint. Pruned candidates keep their initial weights."""
     path = folder / results_folder.CHECKPOINT
-    content = read_torch_file(path)["state_dict"]
+    content = read_torch_file(path).get("state_dict", {})
     # The checkpoint holds the weights of each candidate separately, so they need not be entangled again.
     supernet = MobileNetV2Space(found.spec, entangled=False)
     begun = supernet.state_dict()

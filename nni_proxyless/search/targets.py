@@ -72,7 +72,7 @@ class Target:
             raise RecipeError(
                 f"target '{name}' needs 'table', a file that predicts latencies, or 'backend', which measures, or both"
             )
-        if table is not None and not isinstance(table, str):
+        if table is not None and not (isinstance(table, str) and table):
             raise RecipeError(f"target '{name}': table must be a path, got {shown(table)}")
         if backend is not None and not isinstance(backend, str):
             raise RecipeError(f"target '{name}': backend must be the name of a backend, got {shown(backend)}")

@@ -13,13 +13,14 @@ from pydantic import model_validator
 from ..settings import (
     CheckedSettings,
     Count,
+    Finalists,
     NumberFrom0,
     PartBelow1,
     PartUpTo1,
     Positive,
     ProperPart,
+    Samples,
     WholeFrom0,
-    WholeFrom2,
 )
 
 ArchGradient = Literal["two_path", "full", "reinforce"]
@@ -78,7 +79,7 @@ class ArchSettings(CheckedSettings):
     """Statistics that batch-norm uses in architecture steps: those of the `batch`, as in the paper's code, or the
     `running` statistics."""
 
-    reinforce_samples: WholeFrom2 = 8
+    reinforce_samples: Samples = 8
     """Number of networks that each step of `reinforce` samples."""
 
     warmup_epochs: WholeFrom0 = 0
@@ -103,7 +104,7 @@ class ArchSettings(CheckedSettings):
     """Probability below which a path is permanently removed at the start of an epoch. At least one network within the
     budget always remains. Default: no path is removed."""
 
-    finalists: Count | None = None
+    finalists: Finalists | None = None
     """Number of most likely architectures that are compared at the end of the search, each with the supernet's weights
     on the validation data. The best one is exported. Default: 64 with the objective `budget`, else 1, which compares
     none."""

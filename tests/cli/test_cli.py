@@ -138,7 +138,9 @@ def test_busy_port(capsys: Any) -> None:
         port = busy.getsockname()[1]
         line = fails(["run", str(QUICKSTART / "config.yml"), "--port", str(port)], capsys)
     assert line == (f"nni-proxyless run: error: port {port} is busy; choose another with --port, or stop what uses it")
-    assert "port must be from 1 to 65535" in fails(["run", str(QUICKSTART / "config.yml"), "--port", "99999"], capsys)
+    assert "port must be a whole number from 1 to 65535, got 99999" in fails(
+        ["run", str(QUICKSTART / "config.yml"), "--port", "99999"], capsys
+    )
 
 
 @pytest.mark.parametrize(
@@ -414,13 +416,13 @@ def test_fit_and_suggest(tiny_space: str, tiny_spec: SpaceSpec, tmp_path: Path, 
         ),
         ("measure --space SPACE --backend torch --tool trtexec --out T", "backend torch: unknown setting 'tool'"),
         ("validate BASIS --networks 3", "which is not shipped: give --space"),
-        ("validate BASIS --space SPACE --networks 1", "networks must be at least 2, got 1"),
+        ("validate BASIS --space SPACE --networks 1", "networks must be a whole number from 2 to 10000, got 1"),
         ("validate BASIS --space SPACE --networks 99", "99 networks were asked for, but space 'tiny' has 80 in all"),
         ("validate BASIS --space SPACE --threads 2", "--threads needs --backend"),
         ("fit --measurements NONE --out T", "cannot read measurements"),
         ("fit --measurements BASIS --out T", "measurements"),
         ("fit --measurements M --basis BASIS --out T", "give its --space"),
-        ("fit --measurements M --suggest -1 --out T", "--suggest must be a number from 0, got -1"),
+        ("fit --measurements M --suggest -1 --out T", "--suggest must be a whole number from 0 to 10000, got -1"),
         ("predict BASIS --architectures M --out T", "give its --space"),
         ("predict BASIS --space SPACE --architectures M --out T", "lack the layer(s) stage1_layer1"),
         ("import M --format proxylessnas --out T", "published table"),

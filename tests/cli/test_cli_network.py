@@ -68,7 +68,7 @@ def test_report(found: Path, capsys: Any) -> None:
     ("words", "message"),
     [
         ("retrain {tmp}/nothing.json", "cannot read architecture"),
-        ("retrain proxyless_gpus", "unknown published network 'proxyless_gpus'; did you mean 'proxyless_gpu'?"),
+        ("retrain proxyless_gpus", "unknown network 'proxyless_gpus'; did you mean 'proxyless_gpu'?"),
         ("retrain proxyless_gpu --inherit", "--inherit needs a file of weights: proxyless_gpu is a name"),
         ("retrain proxyless_gpu data=mnist", "unknown data set 'mnist'"),
         ("retrain {found} epoch=3", "unknown key 'epoch'; did you mean 'epochs'?"),
@@ -76,7 +76,7 @@ def test_report(found: Path, capsys: Any) -> None:
         ("export {tmp}", "cannot read architecture"),
         ("export proxyless_gpu", "proxyless_gpu is no architecture file nor a folder"),
         ("export {found} --format onnxx", "unknown format 'onnxx'; did you mean 'onnx'?"),
-        ("export {found} --images 0", "--images must be a number from 1, got 0"),
+        ("export {found} --images 0", "--images must be a whole number from 1 to 1000000, got 0"),
         ("show {found} --table {tmp}/none.yml", "cannot read latency table"),
         ("report {tmp}/nowhere", "there is no folder"),
         ("report {tmp}", "holds neither searches nor retrained networks"),

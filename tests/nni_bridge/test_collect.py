@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nni_proxyless.errors import InputError
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.collect import collect, format_table, summary_rows
@@ -61,3 +62,34 @@ def test_no_trial_overwrites_another_ones_result(home: Path, tmp_path: Path) -> 
     lines = format_table(rows).splitlines()
     assert len(lines) == 4
     assert lines[0].split() == [column for column in rows[0] if any(row[column] for row in rows)]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "folder"),
+    [
+        ({"seed": 3}, "seed-3"),
+        ({"space": "../../x.yml"}, "space-..-..-x.yml"),
+        ({"space": "/etc/x"}, "space--etc-x"),
+        ({"../../x": 1}, "-..-x-1"),
+        ({"a\\b": "c\\d"}, "a-b-c-d"),
+        ({"a": "b\x00\n\u202ec"}, "a-b---c"),
+        ({"a": "x" * 500}, ""),
+        ({"a": {"b": ["c/d"]}}, "a-{'b': ['c-d']}"),
+    ],
+)
+def test_other_parameters_become_the_name_of_one_folder(
+    parameters: dict[str, Any], folder: str, home: Path, tmp_path: Path
+) -> None:
+    outcome = collect(job("one", "SUCCEEDED", target="phone", **parameters), home, tmp_path / "results", set())
+    assert outcome.folder is not None
+    (made,) = (tmp_path / "results" / "phone").iterdir()
+    assert outcome.folder == made
+    assert made.name == folder or (not folder and len(made.name) == 100 and made.name.startswith("a-xxx"))
+
+
+@pytest.mark.parametrize("name", ["../one", "/tmp/one", "..", "a/b", "", "a\x00"])
+def test_ids_of_trials_lead_out_of_no_folder(name: str, home: Path, tmp_path: Path) -> None:
+    for status in ("SUCCEEDED", "FAILED"):
+        with pytest.raises(InputError, match="the id of a trial must be a name"):
+            collect(job(name, status, target="phone"), home, tmp_path / "results", set())
+    assert not (tmp_path / "results").exists()

@@ -7,12 +7,14 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from nni_proxyless import Architecture
 from nni_proxyless.search.recipe import STRATEGIES
@@ -196,10 +198,13 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
 
 
 def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
-    """SIGTERM, as from Slurm, acts like Ctrl-C: `run` stops everything and prints a command that goes on."""
-    workplace.shrink(epochs=10, share_warmup=False)
+    """SIGTERM, as from Slurm, stops everything, with a command that goes on. Trials made by hand run no programs."""
+    workplace.shrink(epochs=20, share_warmup=False)
     space = {"target": {"_type": "choice", "_value": ["cpu_onnxruntime"]}}
-    workplace.change("config.yml", {"searchSpace": space, "maxTrialNumber": 1})
+    workplace.change("config.yml", {"searchSpace": space, "maxTrialNumber": 2, "trialConcurrency": 2})
+    mark = workplace.folder / "started"
+    command = {"backend": "command", "command": f"touch {mark}; echo 1 {{model}}"}
+    by_hand = {"target": "cpu_onnxruntime", "targets": {"cpu_onnxruntime": command}}
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
         cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -209,18 +214,28 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "trial 0 result 2:" in line:
+            if "trial 0 running" in line:
+                url = f"http://localhost:{workplace.port}/api/v1/nni/trial-jobs"
+                assert requests.post(url, json=by_hand, timeout=20).ok
+            elif "trial 0 result 20:" in line:
+                break
+            elif "trial 1 failed" in line:
                 process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 130, lines
+        assert process.wait(60) == 143, lines
     wait_until(lambda: not workplace.processes())
-    (told,) = [line for line in lines if "go on with: " in line]
-    assert "go on with: nnictl resume" in told
-    words = told.split("go on with: ")[1].split()
+    assert not mark.exists()
+    assert any("go on with: nnictl resume" in line for line in lines)
+    (told,) = [line for line in lines if "on this machine only: nni-proxyless nnictl resume " in line]
+    words = told.split("on this machine only: ")[1].split()
     assert workplace.command(*words).returncode == 0
+    with pytest.raises(ConnectionRefusedError):  # of a server on all interfaces, this address would answer
+        socket.create_connection(("127.0.0.2", workplace.port), timeout=20)
     wait_for_the_end(workplace, 1)
     experiment = workplace.api("experiment")["id"]
-    for job in workplace.api("trial-jobs"):
-        assert job["status"] == "SUCCEEDED"
-        assert epochs(trials_folder(workplace, experiment) / job["trialJobId"]) == list(range(1, 11))
+    searched, refused = workplace.api("trial-jobs")
+    assert [job["status"] for job in (searched, refused)] == ["SUCCEEDED", "FAILED"]
+    assert epochs(trials_folder(workplace, experiment) / searched["trialJobId"]) == list(range(1, 21))
+    log = (trials_folder(workplace, experiment) / refused["trialJobId"] / "trial.stderr").read_text()
+    assert "does not offer: unknown key 'targets'" in log
     workplace.command("nnictl", "stop", experiment)
     wait_until(lambda: not workplace.processes())

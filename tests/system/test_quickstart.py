@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -141,6 +143,20 @@ def test_quickstart_in_short_form(finished: Workplace) -> None:
     )
     assert all("val/accuracy" in run and "search/latency_ms" in run for run in tags.values())
     assert len(tags) == 2
+
+    # The manager and TensorBoard can be reached from this machine only. On Linux, 127.0.0.2 answers for a server on all
+    # interfaces, even where there is no network.
+    assert "it listens on 127.0.0.1 only" in log
+    found = {one.address for listed in psutil.net_if_addrs().values() for one in listed if one.family == socket.AF_INET}
+    for address in {"127.0.0.2", *found} - {"127.0.0.1"}:
+        for port in (finished.port, int(board["port"])):
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((address, port), timeout=20)
+    evil = {"Host": f"evil.example:{finished.port}"}  # a page that resolves its own name to 127.0.0.1
+    assert (
+        requests.get(f"http://localhost:{finished.port}/api/v1/nni/version", headers=evil, timeout=20).status_code
+        == 403
+    )
 
     # How many layers each target's network keeps depends on latencies that were measured while other tests ran, so
     # only the column's form is checked here.

@@ -7,6 +7,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,15 +56,18 @@ def test_the_remote_experiment_comes_back_in_its_metrics(worker: tuple[int, Path
     machine.update(
         host="127.0.0.1", port=port, user=pwd.getpwuid(os.geteuid()).pw_name, sshKeyFile=str(key), pythonPath=str(BIN)
     )
-    changes = {"trainingService": config["trainingService"], "nniManagerIp": "127.0.0.1", "maxTrialNumber": 1}
+    changes = {"trainingService": config["trainingService"], "nniManagerIp": "127.0.0.2", "maxTrialNumber": 1}
     workplace.change("config.yml", changes)
     refused = workplace.command("nni-proxyless", "run", "experiments/remote/config.yml")
     assert refused.returncode == 2
     assert "start other services with: nnictl create" in refused.stderr
 
-    create = ("nnictl", "create", "--config", "experiments/remote/config.yml", "--port", str(workplace.port))
-    done = workplace.command(*create)
+    # The worker reaches the manager on an address of its own, and no other one is open.
+    create = ("create", "--config", "experiments/remote/config.yml", "--port", str(workplace.port))
+    done = workplace.command("nni-proxyless", "nnictl", "--host", "127.0.0.2", *create)
     assert done.returncode == 0, done.stdout + done.stderr
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.3", workplace.port), timeout=20)
     experiment = workplace.api("experiment")["id"]
     left = Path.home() / "nni-experiments" / experiment
     try:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ...errors import InputError, shown
+from ...limits import MOST_BATCH, MOST_THREADS
 from ...process_memory import keep_freed_memory
 from ...values import is_whole
 from ..device import Device, this_device
@@ -21,7 +22,7 @@ from ..protocol import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL
 from ..table import Unit
 
 _log = logging.getLogger(__name__)
-MOST = {"threads": 1024, "batch": 100_000}  # more threads abort the process on many machines
+MOST = {"threads": MOST_THREADS, "batch": MOST_BATCH}  # more threads abort the process on many machines
 
 
 class Workload:

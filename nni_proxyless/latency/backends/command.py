@@ -7,16 +7,11 @@ Example of a command:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import math
-import os
 import re
-import shlex
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 import weakref
@@ -28,6 +23,8 @@ from torch import nn
 
 from ...errors import InputError, MissingDependencyError, RunError
 from ...network.onnx_file import export_onnx
+from ...watched_program import MOST_OUTPUT, ProgramOutputError, ProgramTimeoutError, run_watched
+from ...work_folder import WorkFolder
 from ..device import Device
 from ..protocol import Protocol
 from ..tools.candidates import no_time_beside, unit_beside
@@ -36,9 +33,15 @@ from ..tools.quantity import milliseconds_per
 from ..tools.reading import Reading, lines_of, reading, shown
 from ..tools.registry import TOOLS, find_tool
 from .base import Backend, Workload, one_of
+from .command_line import MODEL_VARIABLE, check_command, shell_line
+from .pattern_search import SearchError, last_match
 
 _log = logging.getLogger(__name__)
 _UNITS = ("ns", "us", "ms", "s")
+_LONGEST_TIMEOUT_S = 7 * 24 * 3600.0
+_MOST_RETRIES = 100
+_LONGEST_PATTERN = 1000
+_LONGEST_LINE = 20_000  # the readers of outputs need time that grows with its square
 
 
 class CommandBackend(Backend):
@@ -47,7 +50,8 @@ class CommandBackend(Backend):
     Args:
         threads: Number of threads; replaces `{threads}` in the command.
         batch: Number of images in a batch; replaces `{batch}` in the command.
-        command: Shell command that prints the latency. The path of an ONNX file replaces `{model}`.
+        command: Shell command that prints the latency. The path of an ONNX file replaces `{model}`, as one word. It
+            must not stand in quotes.
         pattern: Regular expression that finds the latency in the output of the command. Its only group is the number,
             and its last match on stdout counts, or on stderr if stdout has none.
         unit: Unit of a printed number that has no unit beside it: `ns`, `us`, `ms` or `s`. Defaults to `ms`.
@@ -82,11 +86,7 @@ class CommandBackend(Backend):
         tool: str | None = None,
     ) -> None:
         super().__init__(threads, batch)
-        if not isinstance(command, str) or "{model}" not in command:
-            raise InputError(
-                "backend command needs a command with {model} in it, which becomes the path of an ONNX file, as in "
-                f"'adb shell benchmark {{model}}'; got {command!r}"
-            )
+        command = check_command(command)
         if unit is not None:
             one_of(self.name, "unit", unit, _UNITS)
         if tool is not None:
@@ -100,16 +100,30 @@ class CommandBackend(Backend):
                 tool = find_tool(tool)
             except InputError as reason:
                 raise InputError(f"backend command: {reason}") from reason
-        if not isinstance(timeout_s, (int, float)) or isinstance(timeout_s, bool) or not 0 < timeout_s < math.inf:
-            raise InputError(f"backend command: timeout_s must be a positive number of seconds, got {timeout_s!r}")
-        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
-            raise InputError(f"backend command: retries must be a whole number from 0, got {retries!r}")
+        if not _number(timeout_s) or not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+            raise InputError(
+                f"backend command: timeout_s must be a positive number of seconds up to {_LONGEST_TIMEOUT_S:.0f}, got "
+                f"{timeout_s!r:.100}"
+            )
+        if not isinstance(retries, int) or isinstance(retries, bool) or not 0 <= retries <= _MOST_RETRIES:
+            raise InputError(
+                f"backend command: retries must be a whole number from 0 to {_MOST_RETRIES}, got {retries!r:.100}"
+            )
+        if device is not None and not isinstance(device, str):
+            raise InputError(f"backend command: device must be a name, got {device!r:.100}")
+        if pattern is not None and (not isinstance(pattern, str) or len(pattern) > _LONGEST_PATTERN):
+            raise InputError(
+                f"backend command: pattern must be a regular expression of at most {_LONGEST_PATTERN} characters, got "
+                f"{pattern!r:.100}"
+            )
         try:
             groups = None if pattern is None else re.compile(pattern).groups
-        except (re.error, TypeError) as reason:
-            raise InputError(f"backend command: pattern {pattern!r} is no regular expression: {reason}") from reason
+        except (re.error, OverflowError, RecursionError) as reason:
+            raise InputError(
+                f"backend command: pattern {pattern!r:.100} is no regular expression: {reason}"
+            ) from reason
         if groups is not None and groups != 1:
-            raise InputError(f"backend command: pattern must have one group, the number; {pattern!r} has {groups}")
+            raise InputError(f"backend command: pattern must have one group, the number; {pattern!r:.100} has {groups}")
         try:
             import onnx  # noqa: F401
         except ImportError as reason:
@@ -129,6 +143,7 @@ class CommandBackend(Backend):
         self.retries = retries
         self.device_name = device
         self._shown = False
+        self._folder: WorkFolder | None = None
 
     @property
     def version(self) -> str:
@@ -170,6 +185,12 @@ class CommandBackend(Backend):
         workload = _CommandWorkload(self, path.read_bytes())
         return lambda: workload
 
+    def folder(self) -> Path:
+        """Return the folder of the ONNX files. It exists as long as this backend."""
+        if self._folder is None:
+            self._folder = WorkFolder()
+        return self._folder.path
+
     def run(self, model: Path, label: str = "") -> float:
         """Run the command on an ONNX file, and repeat it if it fails. The first latency is shown, as it was read.
 
@@ -183,15 +204,12 @@ class CommandBackend(Backend):
         Raises:
             RunError: Every attempt failed. The message includes the command and the reason of the last failure.
         """
-        line = self.template
-        for key, value in (("model", shlex.quote(str(model))), ("threads", self.threads), ("batch", self.batch)):
-            line = line.replace("{" + key + "}", str(value))
         failure = ""
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(min(0.5 * 2 ** (attempt - 1), 5.0))
             try:
-                read = self._once(line)
+                read = self._once(model)
             except RunError as reason:
                 failure = str(reason)
                 continue
@@ -201,34 +219,30 @@ class CommandBackend(Backend):
             return read.milliseconds
         tries = f"{self.retries + 1} tries" if self.retries else "one try"
         what = f" for {label}" if label else ""
-        raise RunError(f"the command failed in {tries}{what}: {failure}. The command was: {line}")
+        raise RunError(f"the command failed in {tries}{what}: {failure}. The command was: {shown(self.template)}")
 
-    def _once(self, line: str) -> Reading:
-        # The command gets its own session, so that a command that hangs can be stopped with all its child processes.
-        with subprocess.Popen(
-            line,
-            shell=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        ) as process:
-            try:
-                output, errors = process.communicate(timeout=self.timeout_s)
-            except subprocess.TimeoutExpired:
-                _stop(process)
-                raise RunError(
-                    f"no answer within timeout_s = {self.timeout_s:g} seconds (raise timeout_s if it needs longer)"
-                ) from None
-            except BaseException:
-                _stop(process)
-                raise
-        if process.returncode != 0:
-            said = (errors.strip() or output.strip() or "nothing").splitlines()[-1]
-            raise RunError(f"exit code {process.returncode}; it said: {said}")
-        read = self._read(output, errors)
+    def _once(self, model: Path) -> Reading:
+        try:
+            done = run_watched(
+                ["/bin/sh", "-c", shell_line(self.template, self.threads, self.batch)],
+                timeout_s=self.timeout_s,
+                environment={MODEL_VARIABLE: str(model)},
+            )
+        except ProgramTimeoutError:
+            raise RunError(
+                f"no answer within timeout_s = {self.timeout_s:g} seconds (raise timeout_s if it needs longer)"
+            ) from None
+        except ProgramOutputError:
+            raise RunError(
+                f"it printed more than {MOST_OUTPUT // 2**10} KiB and was stopped; let it print the latency only, or "
+                "its last lines (tail)"
+            ) from None
+        except OSError as reason:
+            raise RunError(f"the shell cannot be started: {reason}") from reason
+        if done.code != 0:
+            said = (done.errors.strip() or done.output.strip() or "nothing").splitlines()[-1]
+            raise RunError(f"exit code {done.code}; it said: {shown(said)}")
+        read = self._read(done.output, done.errors)
         if not 0 < read.milliseconds < math.inf:
             raise RunError(
                 f"it printed '{read.printed}', which is no positive latency: the resolution of the tool may be too "
@@ -239,42 +253,55 @@ class CommandBackend(Backend):
 
     def _read(self, output: str, errors: str) -> Reading:
         """Read the latency from what the command printed on stdout and on stderr."""
-        if self.tool is not None:
-            # Tools differ in which of the two they use, and some use both.
-            return TOOLS[self.tool](f"{output}\n{errors}")
         if self.pattern is None:
-            return read_plain(output, errors, self.printed_unit)
-        for text in (output, errors):
-            found = [match for match in re.finditer(self.pattern, text) if match[1]]
-            if found:
-                return self._matched(text, found[-1])
+            for line in (*output.splitlines(), *errors.splitlines()):
+                if len(line) > _LONGEST_LINE:
+                    raise RunError(
+                        f"it printed a line of {len(line)} characters, and a line may have {_LONGEST_LINE}; set "
+                        f"pattern, or let it print less; the line begins: {shown(line[:60])}"
+                    )
+            try:
+                # Tools differ in which of the two streams they use, and some use both.
+                return (
+                    read_plain(output, errors, self.printed_unit)
+                    if self.tool is None
+                    else TOOLS[self.tool](f"{output}\n{errors}")
+                )
+            except (ArithmeticError, LookupError, RecursionError, ValueError) as reason:
+                raise RunError(f"what it printed cannot be read: {shown(str(reason))}") from reason
+        try:
+            found = last_match(self.pattern, (output, errors))
+        except SearchError as reason:
+            raise RunError(f"pattern {self.pattern!r:.100} {reason}") from reason
+        if found is not None:
+            return self._matched((output, errors)[found[0]], *found[1:])
         lines = lines_of(output) or lines_of(errors)
         if not lines:
             raise RunError("it printed nothing; it must print the latency")
         raise RunError(
-            f"it printed nothing that matches pattern {self.pattern!r}; the last line was: {shown(lines[-1])}"
+            f"it printed nothing that matches pattern {self.pattern!r:.100}; the last line was: {shown(lines[-1])}"
         )
 
-    def _matched(self, text: str, match: re.Match[str]) -> Reading:
-        """Convert the number that the pattern found.
+    def _matched(self, text: str, start: int, end: int) -> Reading:
+        """Convert the number that the pattern found, `text[start:end]`.
 
         Raises:
             RunError: The number has another unit than the setting says, or is a rate, a size or a percentage.
         """
-        beside = unit_beside(text, *match.span(1))
-        line = text[text.rfind("\n", 0, match.start(1)) + 1 :].splitlines()[0]
+        number, beside = text[start:end], unit_beside(text, start, end)
+        line = text[text.rfind("\n", 0, start) + 1 :].splitlines()[0]
         unit = self.printed_unit or beside or "ms"
         if beside is not None and milliseconds_per(beside) != milliseconds_per(unit):
             raise RunError(
-                f"pattern found '{match[1]}' with the unit {beside} beside it, but unit is {unit}: remove unit, or "
-                f"change pattern; the line was: {shown(line)}"
+                f"pattern found '{shown(number)}' with the unit {beside} beside it, but unit is {unit}: remove unit, "
+                f"or change pattern; the line was: {shown(line)}"
             )
-        if beside is None and no_time_beside(text, match.end(1)):
+        if beside is None and no_time_beside(text, end):
             raise RunError(
-                f"pattern found '{match[1]}', but what stands beside it is no unit of time: change pattern; the line "
-                f"was: {shown(line)}"
+                f"pattern found '{shown(number)}', but what stands beside it is no unit of time: change pattern; the "
+                f"line was: {shown(line)}"
             )
-        return reading(match[1].strip(), unit, "found by pattern", line)
+        return reading(number.strip(), unit, "found by pattern", line)
 
 
 class _CommandWorkload(Workload):
@@ -283,7 +310,7 @@ class _CommandWorkload(Workload):
     def __init__(self, backend: CommandBackend, model: bytes) -> None:
         super().__init__(lambda: self.sample(1))
         self._backend = backend
-        folder = tempfile.mkdtemp(prefix="nni-proxyless-")
+        folder = tempfile.mkdtemp(dir=backend.folder())
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._model = Path(folder) / "model.onnx"
         self._model.write_bytes(model)
@@ -292,10 +319,8 @@ class _CommandWorkload(Workload):
         return self._backend.run(self._model, self.label)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @functools.cache

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 
+from ...work_folder import WorkFolder
 from .native_output import captured_output
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
 
@@ -42,8 +41,8 @@ class MnnBackend(OnnxModelBackend):
         return version("MNN")
 
     def convert(self, model: bytes) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder:
-            source, target = Path(folder) / "model.onnx", Path(folder) / "model.mnn"
+        with WorkFolder() as folder:
+            source, target = folder / "model.onnx", folder / "model.mnn"
             source.write_bytes(model)
             with captured_output() as said:
                 self._tools.mnnconvert(
@@ -55,8 +54,8 @@ class MnnBackend(OnnxModelBackend):
 
     def load(self, model: bytes, images: Images) -> ModelWorkload:
         mnn = self._runtime
-        with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder, captured_output():
-            path = Path(folder) / "model.mnn"
+        with WorkFolder() as folder, captured_output():
+            path = folder / "model.mnn"
             path.write_bytes(model)
             interpreter = mnn.Interpreter(str(path))
             session = interpreter.createSession({"backend": "CPU", "numThread": self.threads, "precision": "high"})

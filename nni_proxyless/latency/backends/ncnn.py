@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from ...errors import InputError
+from ...watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
+from ...work_folder import WorkFolder
 from .base import Workload
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
 
@@ -67,19 +66,17 @@ class NcnnBackend(OnnxModelBackend):
         return super().loader(module, input_shape)
 
     def convert(self, model: bytes) -> NcnnModel:
-        with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder:
-            (Path(folder) / "model.onnx").write_bytes(model)
+        with WorkFolder() as folder:
+            (folder / "model.onnx").write_bytes(model)
             try:
-                done = subprocess.run(
-                    [self._converter, "model.onnx", "fp16=0"],
-                    cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    text=True, errors="replace", timeout=_TIMEOUT_S,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired as reason:
+                done = run_watched([self._converter, "model.onnx", "fp16=0"], timeout_s=_TIMEOUT_S, folder=folder)
+            except ProgramTimeoutError as reason:
                 raise self._unreadable(f"pnnx did not finish within {_TIMEOUT_S} s") from reason
-            graph, weights = Path(folder) / "model.ncnn.param", Path(folder) / "model.ncnn.bin"
-            if done.returncode != 0 or not graph.is_file():
-                raise self._unreadable(f"{done.stdout}\npnnx ended with exit code {done.returncode}")
+            except ProgramOutputError as reason:
+                raise self._unreadable("pnnx printed too much") from reason
+            graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
+            if done.code != 0 or not graph.is_file():
+                raise self._unreadable(f"{done.output}\n{done.errors}\npnnx ended with exit code {done.code}")
             return NcnnModel(graph.read_text(encoding="utf-8"), weights.read_bytes())
 
     def load(self, model: NcnnModel, images: Images) -> ModelWorkload:
@@ -88,8 +85,8 @@ class NcnnBackend(OnnxModelBackend):
         net.opt.num_threads = self.threads
         for option in _HALF:
             setattr(net.opt, option, False)
-        with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder:
-            graph, weights = Path(folder) / "model.param", Path(folder) / "model.bin"
+        with WorkFolder() as folder:
+            graph, weights = folder / "model.param", folder / "model.bin"
             graph.write_text(model.graph, encoding="utf-8")
             weights.write_bytes(model.weights)
             if net.load_param(str(graph)) != 0 or net.load_model(str(weights)) != 0:

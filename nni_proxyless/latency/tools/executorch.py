@@ -49,7 +49,7 @@ def executorch(output: str) -> Reading:
         return Reading(total.milliseconds / count, what, f"{total.printed} for {count} execution(s)", total.line)
     app = matches(rf'"avg_inference_latency\(ms\)",\s*"actualValue":\s*(?P<number>{NUMBER})', lines)
     found = (
-        times(r"\d+ inference took .*?\bavg ", "mean", lines)
+        times(r"(?<!\d)\d+ inference took .*?\bavg ", "mean", lines)
         or [reading(match["number"], "ms", "mean", line) for match, line in app]
         or _inspected(lines)
     )

@@ -41,8 +41,9 @@ def lines_of(output: str) -> list[str]:
 
 
 def shown(line: str) -> str:
-    """Shorten a line for a message."""
+    """Shorten a line for a message, and replace characters that would act on a terminal."""
     line = " ".join(line[: 4 * _LONGEST].split())
+    line = "".join(character if character.isprintable() else "\ufffd" for character in line)
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
 
@@ -57,8 +58,8 @@ def reading(number: str, unit: str, statistic: str, line: str) -> Reading:
     except AmbiguousNumberError as reason:
         raise RunError(f"it printed a latency that cannot be read: {reason}; the line was: {shown(line)}") from reason
     except ValueError as reason:
-        raise RunError(f"it printed '{number}', which is no number; the line was: {shown(line)}") from reason
-    return Reading(value * milliseconds_per(unit), statistic, f"{number} {unit}", shown(line))
+        raise RunError(f"it printed '{shown(number)}', which is no number; the line was: {shown(line)}") from reason
+    return Reading(value * milliseconds_per(unit), statistic, f"{shown(number)} {unit}", shown(line))
 
 
 def matches(pattern: str, lines: Sequence[str]) -> list[tuple[re.Match[str], str]]:

@@ -1,0 +1,56 @@
+"""SIGTERM and SIGHUP as exceptions, so that a command ends tidily, with the exit code that a shell gives the signal."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+_received: list[int] = []
+
+
+class Stopped(KeyboardInterrupt):
+    """SIGTERM, as from Slurm or docker, or SIGHUP, as from a closed terminal. Lightning treats it like Ctrl-C.
+
+    Attributes:
+        number: Number of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Context manager in which SIGTERM and SIGHUP raise `Stopped` in the main thread.
+
+    Signals that are ignored, as SIGHUP under `nohup`, and signals for which the program has a handler of its own stay
+    as they are. In other threads nothing changes, because only the main thread may set handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    before = list(_received)
+    for number in numbers:
+        signal.signal(number, _stop)
+    try:
+        yield
+    except Stopped:
+        raise
+    except KeyboardInterrupt as reason:
+        if len(_received) > len(before):  # Lightning drops the exception, and another one is raised later
+            raise Stopped(_received[-1]) from reason
+        raise
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        _received[:] = before
+
+
+def _stop(number: int, _frame: object) -> None:
+    _received.append(number)
+    raise Stopped(number)

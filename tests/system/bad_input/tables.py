@@ -1,0 +1,318 @@
+"""Latency tables with each key wrong, given to the commands that read tables."""
+
+from __future__ import annotations
+
+from .case import REMOVED, Case, keys
+from .folder import COUNTED, FITTED, PUBLISHED, TABLE
+
+SHOW = "latency show bad.yml --space space.yml"
+_QUALITY = {
+    "rank_correlation": 0.9, "smallest_ms": 1.0, "process_spread": 0.1, "constant_samples": False, "other_cores": 0.1,
+    "stolen": 0.0, "cores": 4, "accepted": False, "verdict": "good", "warnings": [],
+}  # fmt: skip
+_UNCERTAINTY = {"noise": 0.1, "fixed_ms": "0.1 0.2", "choices_ms": ["0.1 0.2"] * len(FITTED["operators"])}
+_JUDGED = {**TABLE, "quality": _QUALITY}
+_UNCERTAIN = {**FITTED, "uncertainty": _UNCERTAINTY}
+
+_KEYS = keys(
+    SHOW,
+    "bad.yml",
+    TABLE,
+    [
+        ("schema", REMOVED, "None", "schema must be 'nni-proxyless/latency-table@1'"),
+        ("schema", "nni-proxyless/latency-table@2", "table@2", "schema must be 'nni-proxyless/latency-table@1'"),
+        ("schema", 1, "got 1", "schema must be 'nni-proxyless/latency-table@1'"),
+        ("unit", REMOVED, "None", "unit must be 'ms', 'flops' or 'params'"),
+        ("unit", "s", "'s'", "unit must be 'ms', 'flops' or 'params'"),
+        ("unit", "MS", "'MS'", "unit must be 'ms', 'flops' or 'params'"),
+        ("unit", ["ms"], "['ms']", "unit must be 'ms', 'flops' or 'params'"),
+        ("unit", "flops", "None", "flops must be"),
+        ("operators", REMOVED, "None", "'operators' must be a non-empty list"),
+        ("operators", [], "[]", "'operators' must be a non-empty list"),
+        ("operators", {"conv": 1.0}, "{'conv': 1.0}", "'operators' must be a non-empty list"),
+        ("operators", TABLE["operators"] * 2, "operator", "duplicate"),
+        ("operators.0", "conv", "'conv'", "operator 1 must be a mapping"),
+        ("operators.0", None, "None", "operator 1 must be a mapping"),
+        ("operators.0.kind", REMOVED, "None", "conv, mbconv, classifier"),
+        ("operators.0.kind", "convolution", "'convolution'", "conv, mbconv, classifier"),
+        ("operators.0.kind", ["conv"], "['conv']", "conv, mbconv, classifier"),
+        ("operators.0.input", REMOVED, "None", "three positive integers [channels, height, width]"),
+        ("operators.0.input", [1, 8], "[1, 8]", "three positive integers [channels, height, width]"),
+        ("operators.0.input", [0, 8, 8], "[0, 8, 8]", "three positive integers [channels, height, width]"),
+        ("operators.0.input", "1x8x8", "'1x8x8'", "three positive integers [channels, height, width]"),
+        ("operators.0.output", [8, 8.0, 8], "[8, 8.0, 8]", "three positive integers [channels, height, width]"),
+        ("operators.0.kernel", 0, "got 0", "'kernel' must be a positive integer"),
+        ("operators.0.kernel", "3x3", "'3x3'", "'kernel' must be a positive integer"),
+        ("operators.1.expansion", -1, "got -1", "'expansion' must be a positive integer"),
+        ("operators.1.stride", True, "True", "'stride' must be a positive integer"),
+        ("operators.2.latency_ms", REMOVED, "None", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", 0, "got 0", "latency_ms must be greater than 0"),
+        ("operators.2.latency_ms", -0.5, "got -0.5", "latency_ms must be greater than 0"),
+        ("operators.2.latency_ms", float("nan"), "nan", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", float("inf"), "inf", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", 1e308, "1e+308", "latency_ms must be"),
+        ("operators.2.latency_ms", "1.5ms", "'1.5ms'", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", "1.5", "'1.5'", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", [1.5], "[1.5]", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", True, "True", "latency_ms must be a finite number"),
+        ("operators.2.latency_ms", 10**399, "1000", "latency_ms must be"),
+        ("operators.2.spread_ms", -0.1, "-0.1", "spread_ms must be"),
+        ("operators.2.spread_ms", float("nan"), "nan", "spread_ms must be"),
+        ("operators.2.spread_ms", "small", "'small'", "spread_ms must be"),
+        ("operators.2.runs", 0, "got 0", "runs must be a whole number from 1"),
+        ("operators.2.runs", 2.5, "got 2.5", "runs must be a whole number from 1"),
+        ("operators.2.runs", "ten", "'ten'", "runs must be a whole number from 1"),
+        ("operators.2.latency", 1.0, "'latency'", "unknown key"),
+        ("device", REMOVED, "device", "must be a mapping"),
+        ("device", "Pixel 3", "'Pixel 3'", "must be a mapping"),
+        ("device.cores", 0, "got 0", "device.cores must be a whole number from 1"),
+        ("device.cores", "eight", "'eight'", "device.cores must be a whole number from 1"),
+        ("device.name", REMOVED, "None", "device.name"),
+        ("device.name", ["Pixel"], "['Pixel']", "device.name"),
+        ("device.memory", 4, "'memory'", "unknown key"),
+        ("backend", "torch", "'torch'", "backend must be a mapping"),
+        ("backend", None, "None", "backend must be a mapping"),
+        ("backend.name", REMOVED, "None", "backend.name"),
+        ("backend.name", 5, "5", "backend.name"),
+        ("backend.command", ["rm"], "['rm']", "command"),
+        ("backend.nmae", "torch", "'nmae'", "did you mean 'name'?"),
+        ("dtype", ["float32"], "['float32']", "dtype"),
+        ("batch", 0, "got 0", "batch must be a whole number from 1"),
+        ("batch", "one", "'one'", "batch must be a whole number from 1"),
+        ("threads", -1, "got -1", "threads must be a whole number from 1"),
+        ("threads", 1.5, "got 1.5", "threads must be a whole number from 1"),
+        ("date", ["today"], "['today']", "date"),
+        ("space", ["tiny"], "['tiny']", "space must be"),
+        ("source", 5, "5", "source must be"),
+        ("reference_ms", 0, "0", "reference_ms must be"),
+        ("reference_ms", -1, "-1", "reference_ms must be"),
+        ("reference_ms", float("nan"), "nan", "reference_ms must be"),
+        ("reference_ms", "1 ms", "'1 ms'", "reference_ms must be"),
+        ("call_overhead_ms", -1, "-1", "call_overhead_ms must be"),
+        ("call_overhead_ms", "none", "'none'", "call_overhead_ms must be"),
+        ("calibration", [1, 0], "[1, 0]", "calibration must be a mapping"),
+        ("calibration.scale", 0, "got 0", "calibration.scale must be greater than 0"),
+        ("calibration.scale", -2, "got -2", "calibration.scale must be greater than 0"),
+        ("calibration.scale", "x2", "'x2'", "calibration.scale must be a finite number"),
+        ("calibration.scale", 1e308, "1e+308", "calibration.scale must be"),
+        ("calibration.offset_ms", -1000, "-1000", "calibration.offset_ms"),
+        ("calibration.offset_ms", float("inf"), "inf", "calibration.offset_ms must be a finite number"),
+        ("calibration.offset_ms", [0], "[0]", "calibration.offset_ms must be a finite number"),
+        ("calibration.networks", -1, "got -1", "calibration.networks must be a whole number from 0"),
+        ("calibration.networks", "12", "'12'", "calibration.networks must be a whole number from 0"),
+        ("calibration.mean_relative_error", -0.1, "-0.1", "calibration.mean_relative_error must be"),
+        ("calibration.mean_relative_error", "1 %", "'1 %'", "calibration.mean_relative_error must be"),
+        ("calibration.architectures", "k3_e1", "'k3_e1'", "calibration.architectures must be a list of strings"),
+        ("calibration.architectures", [5], "[5]", "calibration.architectures must be a list of strings"),
+        ("calibration.offset", 0, "'offset'", "did you mean 'offset_ms'?"),
+        ("corrections", [1], "[1]", "corrections must be a mapping"),
+        ("corrections", {"ms_per_million_values": "x"}, "'x'", "ms_per_million_values must be"),
+        ("corrections", {"ms_per_value": 1}, "'ms_per_value'", "unknown key"),
+        ("input_shape", "3x32x32", "'3x32x32'", "input_shape must be"),
+        ("input_shape", [3, -32, 32], "-32", "input_shape must be"),
+        ("latency_ms", 3, "'latency_ms'", "unknown key"),
+        ("operator", [], "'operator'", "did you mean 'operators'?"),
+    ],
+)
+
+_COUNTED = keys(
+    SHOW,
+    "bad.yml",
+    COUNTED,
+    [
+        ("operators.0.flops", -5, "got -5", "flops must be greater than 0"),
+        ("operators.0.flops", "1M", "'1M'", "flops must be a finite number"),
+        ("unit", "params", "None", "params must be"),
+        ("unit", "ms", "None", "latency_ms must be"),
+    ],
+)
+
+_FITTED = keys(
+    "latency show bad.yml",
+    "bad.yml",
+    FITTED,
+    [
+        ("operators.0.layer", REMOVED, "None", "'layer' must be a text"),
+        ("operators.0.layer", 5, "got 5", "'layer' must be a text"),
+        ("operators.0.candidate", "", "''", "'candidate' must be a text"),
+        ("operators.0.candidate", ["k3_e1"], "['k3_e1']", "'candidate' must be a text"),
+        ("operators.0.latency_ms", -1, "got -1", "latency_ms must be greater than 0"),
+        (
+            "operators.0",
+            {"kind": "module", "module": "Conv", "inputs": [[0, 1]], "latency_ms": 1},
+            "[[0, 1]]",
+            "shapes",
+        ),
+        (
+            "operators.0",
+            {"kind": "module", "module": "", "inputs": [[1]], "latency_ms": 1},
+            "''",
+            "'module' must be a text",
+        ),
+        ("operators.0", {"kind": "module", "inputs": 3, "latency_ms": 1}, "got 3", "list of shapes"),
+    ],
+)
+
+_PARTS = [
+    *keys(
+        SHOW,
+        "bad.yml",
+        _JUDGED,
+        [
+            ("quality", "good", "'good'", "quality must be a mapping"),
+            ("quality.rank_correlation", "high", "'high'", "quality.rank_correlation must be"),
+            ("quality.rank_correlation", 7, "7", "quality.rank_correlation must be"),
+            ("quality.smallest_ms", -1, "-1", "quality.smallest_ms must be"),
+            ("quality.process_spread", float("nan"), "nan", "quality.process_spread must be"),
+            ("quality.constant_samples", "no", "'no'", "quality.constant_samples must be true or false"),
+            ("quality.accepted", 1, "got 1", "quality.accepted must be true or false"),
+            ("quality.cores", 2.5, "2.5", "quality.cores must be"),
+            ("quality.stolen", -0.2, "-0.2", "quality.stolen must be"),
+            ("quality.warnings", "none", "'none'", "quality.warnings must be a list"),
+            ("quality.verdikt", "good", "'verdikt'", "did you mean 'verdict'?"),
+        ],
+    ),
+    *keys(
+        "latency predict bad.yml --architectures networks.csv --std",
+        "bad.yml",
+        _UNCERTAIN,
+        [
+            ("uncertainty", [0.1], "[0.1]", "uncertainty must be a mapping"),
+            ("uncertainty.noise", -0.1, "-0.1", "noise must be a number from 0"),
+            ("uncertainty.noise", "10 %", "'10 %'", "noise must be a number from 0"),
+            ("uncertainty.fixed_ms", "0.1 x", "'0.1 x'", "each row must be a text of finite numbers"),
+            ("uncertainty.fixed_ms", "0.1 nan", "'0.1 nan'", "each row must be a text of finite numbers"),
+            ("uncertainty.fixed_ms", "0.1", "1 number", "all rows must have"),
+            ("uncertainty.choices_ms", ["0.1 0.2"], "1 rows", "must have a row for each of"),
+            ("uncertainty.choices_ms", REMOVED, "None", "must have a row for each of"),
+            ("uncertainty.choices_ms.0", 5, "got 5", "each row must be a text of finite numbers"),
+        ],
+    ),
+]
+
+# Tables of the wrong kind for a command.
+_COMMANDS = [
+    Case("latency show nowhere.yml", "nowhere.yml", "No such file"),
+    Case("latency show empty", "empty", "directory"),
+    Case("latency show recipe.yml", "recipe.yml", "nni-proxyless/latency-table@1"),
+    Case("latency show space.yml", "nni-proxyless/space@1", "nni-proxyless/latency-table@1"),
+    Case("latency show architecture.json", "nni-proxyless/architecture@1", "nni-proxyless/latency-table@1"),
+    Case("latency show measured.csv", "measured.csv", "must be a mapping"),
+    Case("latency show images.npz", "images.npz", "text"),
+    Case("latency show published.yaml", "published.yaml", "nni-proxyless/latency-table@1"),
+    Case("latency show ~nouser/table.yml", "~nouser", "No such file"),
+    Case("latency compare table.yml nowhere.yml", "nowhere.yml", "No such file"),
+    Case("latency compare nowhere.yml table.yml", "nowhere.yml", "No such file"),
+    Case("latency compare table.yml space.yml", "space.yml", "nni-proxyless/latency-table@1"),
+    Case("latency compare table.yml fitted.yml", "no operator in common", "different spaces"),
+    Case("latency validate flops.yml --space space.yml --backend torch", "flops", "torch measures ms"),
+    Case("latency validate fitted.yml --space space.yml", "'fit'", "--backend"),
+    Case("latency validate nowhere.yml --space space.yml", "nowhere.yml", "No such file"),
+    Case("latency validate recipe.yml --space space.yml", "recipe.yml", "nni-proxyless/latency-table@1"),
+    Case(
+        "latency validate asked.yml --space space.yml",
+        "x {model}",
+        "not run automatically",
+        {"asked.yml": {**TABLE, "backend": {"name": "command", "version": "1", "command": "x {model}"}}},
+    ),
+    Case(
+        "latency validate made.yml --space space.yml",
+        "'published'",
+        "--backend",
+        {"made.yml": {**TABLE, "backend": {"name": "published", "version": "1"}}},
+    ),
+    Case("decode found --table nowhere.yml", "nowhere.yml", "No such file"),
+    Case("decode found --table recipe.yml", "recipe.yml", "nni-proxyless/latency-table@1"),
+    Case("decode found --table other_table.yml", "lacks", "Measure the table again"),
+    Case("decode found --table flops.yml", "flops", "a table in ms"),
+    Case("decode found --table table.yml nowhere.yml", "nowhere.yml", "No such file"),
+    Case("decode found --table table.yml --budget-ms 0.01", "0.01 ms", "the fastest takes"),
+    Case("decode found --table table.yml --budget-ms 1e-300", "1e-300 ms", "the fastest takes"),
+    Case("decode found --table table.yml fitted.yml --budget-ms 0.1", "0.1 ms", "the fastest takes"),
+    Case("export found --table nowhere.yml", "nowhere.yml", "No such file"),
+    Case("export found --table architecture.json", "architecture.json", "nni-proxyless/latency-table@1"),
+    Case("show found --table nowhere.yml", "nowhere.yml", "No such file"),
+    Case("show found --table space.yml", "space.yml", "nni-proxyless/latency-table@1"),
+    Case("show found --table other_table.yml", "lacks", "Measure the table again"),
+    Case("latency fit --measurements measured.csv --basis nowhere.yml --out made.yml", "nowhere.yml", "No such file"),
+    Case("latency fit --measurements measured.csv --basis space.yml --out made.yml", "space.yml", "latency-table@1"),
+    Case("latency fit --measurements measured.csv --basis table.yml --out made.yml", "table", "give its --space"),
+    Case(
+        "latency fit --measurements measured.csv --basis table.yml flops.yml --space space.yml --out made.yml",
+        "flops, ms",
+        "different units",
+    ),
+    Case(
+        "latency fit --measurements measured.csv --basis other_table.yml --space space.yml --out made.yml",
+        "lacks",
+        "Measure the table again",
+    ),
+    Case("latency suggest --basis table.yml --out made.csv", "table", "give its --space"),
+    Case("latency suggest --basis nowhere.yml --out made.csv", "nowhere.yml", "No such file"),
+    Case(
+        "latency suggest --basis table.yml flops.yml --space space.yml --out made.csv", "flops, ms", "different units"
+    ),
+    Case("latency predict nowhere.yml --architectures networks.csv", "nowhere.yml", "No such file"),
+    Case("latency predict space.yml --architectures networks.csv", "space.yml", "nni-proxyless/latency-table@1"),
+    Case("latency predict fitted.yml --architectures networks.csv --std", "standard deviations", "latency fit"),
+    Case("latency predict fitted.yml --architectures networks.csv --budget-ms 2", "standard deviations", "latency fit"),
+    Case(
+        "latency predict table.yml --space space.yml --architectures networks.csv --std",
+        "standard deviations",
+        "latency fit",
+    ),
+]
+
+IMPORT = "latency import bad.yaml --format proxylessnas --out made.yml"
+_FIRST = next(iter(PUBLISHED))
+_IMPORTS = [
+    *[
+        Case(IMPORT, received, says, {"bad.yaml": {_FIRST: entry}})
+        for entry, received, says in (
+            (5.0, "5.0", "must be a mapping with mean, count and var or std"),
+            (None, "None", "must be a mapping with mean, count and var or std"),
+            ([1, 2], "[1, 2]", "must be a mapping with mean, count and var or std"),
+            ({}, "None", "mean must be a positive number"),
+            ({"mean": 0, "count": 1}, "got 0", "mean must be a positive number"),
+            ({"mean": -1.0, "count": 1}, "got -1.0", "mean must be a positive number"),
+            ({"mean": float("nan"), "count": 1}, "nan", "mean must be a finite number"),
+            ({"mean": "6.2 ms", "count": 1}, "'6.2 ms'", "mean must be a positive number"),
+            ({"mean": 1e308, "count": 1}, "1e+308", "mean must be"),
+            ({"mean": 6.2}, "None", "count must be a positive number"),
+            ({"mean": 6.2, "count": 0}, "got 0", "count must be a positive number"),
+            ({"mean": 6.2, "count": 0.5}, "0.5", "count must be"),
+            ({"mean": 6.2, "count": 1e300}, "1e+300", "count must be"),
+            ({"mean": 6.2, "count": 3, "var": -1}, "got -1", "var must be a positive number"),
+            ({"mean": 6.2, "count": 3, "std": "x"}, "'x'", "std must be a positive number"),
+            ({"mean": 10**399, "count": 3}, "1000", "mean must be a number of at most 63 bits"),
+        )
+    ],
+    *[
+        Case(IMPORT, received, says, {"bad.yaml": {name: {"mean": 6.2, "count": 10, "var": 0.01}}})
+        for name, received, says in (
+            ("Conv", "'Conv'", "its input's shape"),
+            ("", "''", "its input's shape"),
+            (5, "'5'", "a key must be a text"),
+            ("Conv-input:0x224x3-output:112x112x32", "0x224x3", "positive"),
+            ("Conv-input:224x224x3-output:112x0x32", "112x0x32", "positive"),
+            ("pool-input:8x8x3", "bad.yaml", "no entry that is an operator"),
+            ("swish-input:0", "swish-input:0", "positive"),
+            (f"Conv-input:{'9' * 400}x224x3-output:112x112x32", "999", "input"),
+            (f"Conv-{'x' * 5000}", "xxx", "its input's shape"),
+        )
+    ],
+    Case(IMPORT, "bad.yaml", "holds nothing", {"bad.yaml": ""}),
+    Case(IMPORT, "bad.yaml", "holds a list", {"bad.yaml": [PUBLISHED]}),
+    Case(IMPORT, "bad.yaml", "no entry", {"bad.yaml": "{}\n"}),
+    Case("latency import nowhere.yaml --format proxylessnas --out made.yml", "nowhere.yaml", "No such file"),
+    Case("latency import empty --format proxylessnas --out made.yml", "empty", "directory"),
+    Case("latency import measured.csv --format proxylessnas --out made.yml", "measured.csv", "must be a mapping"),
+    Case("latency import table.yml --format proxylessnas --out made.yml", "table.yml", "must be a mapping with mean"),
+    Case(
+        "latency import published.yaml --format proxyless --out made.yml", "'proxyless'", "did you mean 'proxylessnas'?"
+    ),
+    Case("latency import published.yaml --format yaml --out made.yml", "'yaml'", "once-for-all, proxylessnas"),
+    Case("latency import published.yaml --format ofa --out made.yml", "'ofa'", "once-for-all, proxylessnas"),
+]
+
+CASES = [*_KEYS, *_COUNTED, *_FITTED, *_PARTS, *_COMMANDS, *_IMPORTS]

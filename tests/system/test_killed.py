@@ -1,0 +1,227 @@
+"""Killed processes leave no process and, after the next start, no temporary folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from nni_proxyless.errors import RunError
+from nni_proxyless.latency import fresh_process
+from nni_proxyless.latency.backends.command import CommandBackend
+from nni_proxyless.latency.fresh_process import FreshProcess
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.work_folder import PREFIX, WorkFolder
+from tests.helpers import REPOSITORY
+
+MARK = "NNI_PROXYLESS_TEST_OF_KILLS"
+
+
+def start(code: str, mark: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start Python code whose processes are all marked, and wait until it has printed a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY,
+        env={**os.environ, MARK: str(mark), **environment},
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "started\n"
+    return process
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+    process.send_signal(number)
+    process.communicate()
+
+
+def marked(mark: Path) -> list[str]:
+    """Return the command lines of all living processes with a mark."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == str(mark) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline()))
+    return found
+
+
+def all_ended(mark: Path) -> bool:
+    """Wait until no process with the mark lives, at most ten seconds."""
+    for _ in range(200):
+        if not marked(mark):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def until(condition: Path) -> None:
+    """Wait for a file, at most a minute."""
+    for _ in range(1200):
+        if condition.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{condition} did not appear")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_program_ends_with_the_process_that_runs_it(number: int, tmp_path: Path) -> None:
+    """The program has children, and one of them has a process group of its own."""
+    line = f"sleep 333 & timeout 334 sleep 333 & touch {tmp_path}/on; sleep 333"
+    code = (
+        "import sys; from nni_proxyless.watched_program import run_watched\n"
+        f"print('started', flush=True); run_watched(['sh', '-c', {line!r}], timeout_s=300)"
+    )
+    process = start(code, tmp_path)
+    until(tmp_path / "on")
+    assert sum("sleep 333" in words for words in marked(tmp_path)) >= 3
+    end(process, number)
+    assert all_ended(tmp_path)
+
+
+def test_a_daemon_that_a_program_starts_lives_on(tmp_path: Path) -> None:
+    """Such as the server that the first call of `adb` starts. It has a session of its own, and no open output."""
+    line = f"setsid sleep 335 >/dev/null 2>&1 & touch {tmp_path}/on; sleep 0.1; echo 5"
+    code = (
+        "from nni_proxyless.watched_program import run_watched\n"
+        f"print('started', flush=True); print(run_watched(['sh', '-c', {line!r}], timeout_s=300).output)"
+    )
+    process = start(code, tmp_path)
+    process.communicate()
+    assert marked(tmp_path) == ["sleep 335"]
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if one.environ().get(MARK) == str(tmp_path):
+                one.kill()
+
+
+@pytest.mark.parametrize("system", ["", "import sys; sys.platform = 'other'\n"])
+def test_a_helper_ends_with_its_parent(system: str, tmp_path: Path) -> None:
+    """On Linux the kernel ends it. On other systems a thread does, which is tried here as well."""
+    helper = (
+        f"{system}import os; from nni_proxyless.parent_process import end_with_parent\nend_with_parent(os.getppid())"
+    )
+    helper += f"\nopen({str(tmp_path / 'on')!r}, 'w').close(); import time; time.sleep(300)"
+    code = f"import subprocess, sys; print('started', flush=True); subprocess.run([sys.executable, '-c', {helper!r}])"
+    process = start(code, tmp_path)
+    until(tmp_path / "on")
+    end(process)
+    assert all_ended(tmp_path)
+
+
+def test_a_measuring_process_whose_parent_is_gone_does_not_begin() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nni_proxyless.latency.worker", "1"],
+        capture_output=True, text=True, input='{"job": 1}\n', cwd=REPOSITORY, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_abandoned_folders_are_removed_and_used_ones_are_not(tmp_path: Path) -> None:
+    used = WorkFolder(tmp_path)
+    code = (
+        "import time; from pathlib import Path; from nni_proxyless.work_folder import WorkFolder\n"
+        f"made = WorkFolder(Path({str(tmp_path)!r})); (made.path / 'x').mkdir(); (made.path / 'x' / 'y').touch()\n"
+        "print('started', flush=True); time.sleep(300)"
+    )
+    process = start(code, tmp_path)
+    with WorkFolder(tmp_path) as other:
+        assert len(list(tmp_path.iterdir())) == 3  # that of the other process is in use
+        end(process)
+        assert len(list(tmp_path.iterdir())) == 3  # it has left its folder
+        (tmp_path / f"{PREFIX}link").symlink_to(used.path)
+        (tmp_path / f"{PREFIX}file").touch()
+        (tmp_path / "somebody-elses").mkdir()
+        last = WorkFolder(tmp_path)
+        kept = {used.path.name, other.name, last.path.name, f"{PREFIX}link", f"{PREFIX}file", "somebody-elses"}
+        assert {path.name for path in tmp_path.iterdir()} == kept
+    last.close()
+    last.close()
+    assert not other.exists()
+    assert not last.path.exists()
+    path = used.path
+    del used
+    assert not path.exists()
+
+
+def test_folders_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
+    """Every process removes what is abandoned when it makes its own, so each may meet folders that are just made."""
+    code = (
+        "from pathlib import Path; from nni_proxyless.work_folder import WorkFolder\n"
+        "print('started', flush=True); input()\n"
+        f"kept = [WorkFolder(Path({str(tmp_path)!r})) for _ in range(60)]\n"
+        "assert all(one.path.is_dir() for one in kept), 'removed'"
+    )
+    processes = [start(code, tmp_path) for _ in range(3)]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_measurement_that_is_killed_leaves_nothing(
+    tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that measures is killed, and then, in another measurement, the process that has started it."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    backend = CommandBackend(command=f"touch {tmp_path}/on; timeout 336 sleep 335; true {{model}}", retries=0)
+    settings = {"networks": [], "journal_path": str(tmp_path / "journal")}
+    job = {"space": tiny_spec.to_dict(), "settings": settings, "backend": backend.settings}
+    monkeypatch.setenv(MARK, str(tmp_path / "first"))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    with contextlib.closing(FreshProcess(job)) as measuring:
+        measuring.wait_until_ready()
+        measuring._say("go")
+        until(tmp_path / "on")
+        measuring._process.kill()
+        with pytest.raises(RunError, match="the measuring process was ended by the signal SIGKILL"):
+            measuring.measure("command", None)
+    assert all_ended(tmp_path / "first")
+    assert list(temporary.iterdir()) == []
+
+    (tmp_path / "on").unlink()
+    code = (
+        "import json; from nni_proxyless.latency.fresh_process import FreshProcess\n"
+        f"process = FreshProcess(json.loads({json.dumps(job)!r})); print('started', flush=True)\n"
+        "process.wait_until_ready(); process.measure('command', None)"
+    )
+    process = start(code, tmp_path / "second", TMPDIR=str(temporary))
+    until(tmp_path / "on")
+    assert any("worker" in words for words in marked(tmp_path / "second"))
+    assert any(words == "sleep 335" for words in marked(tmp_path / "second"))
+    end(process)
+    assert all_ended(tmp_path / "second")
+    assert len(list(temporary.iterdir())) == 1
+    WorkFolder(temporary).close()
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_measuring_process_says_at_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may be killed in the middle of a message, and libraries may print anything."""
+    program = tmp_path / "worker.py"
+    program.write_text(
+        "import os, sys; sys.stdin.readline()\n"
+        "os.write(2, b'loading\\n\\xff\\x1b[31m no memory ' + b'x' * 100000 + b' \\n')\n"
+        'print(\'{"progress": ["a"\', flush=True); os._exit(3)\n'
+    )
+    shutil.copy(program, tmp_path / "odd_worker.py")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(fresh_process, "_WORKER", "odd_worker")
+    with contextlib.closing(FreshProcess({})) as measuring:
+        measuring.wait_until_ready()
+        with pytest.raises(RunError, match=r"measuring with x failed: .*") as error:
+            measuring.measure("x", None)
+    assert len(str(error.value)) < 300
+    assert str(error.value).isprintable()
