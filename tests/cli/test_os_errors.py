@@ -90,7 +90,7 @@ def test_outputs_that_cannot_be_files(published: Path, tmp_path: Path, capsys: A
     for path, messages in cases.items():
         line = fails(["latency", "import", str(published), "--format", "proxylessnas", "--out", str(path)], capsys)
         assert any(message in line for message in messages.split("|")), line
-        with pytest.raises(UnwritablePathError, match="^cannot write"):
+        with pytest.raises(UnwritablePathError, match=r"^cannot write"):
             write_text(path, "x")
         assert state_of(tmp_path) == before
     assert Path("/dev/null").is_char_device()
