@@ -99,9 +99,9 @@ def writing(target: Path, *, atomically: bool = False) -> Iterator[None]:
         where = None if reason.filename is None else Path(os.fsdecode(reason.filename))
         if where is not None and where.parent != target.parent and where != target and where not in target.parents:
             raise
-        if isinstance(reason, (FileExistsError, NotADirectoryError)) and where is not None and where.is_file():
+        if isinstance(reason, (FileExistsError, NotADirectoryError)) and where is not None and os.path.isfile(where):
             raise UnwritablePathError(f"cannot write {target}: {where} is a file, not a folder") from reason
-        kept = "; the file that was there before is untouched" if atomically and target.is_file() else ""
+        kept = "; the file that was there before is untouched" if atomically and os.path.isfile(target) else ""
         error = WriteError if reason.errno in OF_THE_MACHINE else UnwritablePathError
         raise error(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
 

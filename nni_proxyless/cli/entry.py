@@ -217,7 +217,7 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and (told := os_error_of(error)) is not None:
+        if (told := os_error_of(error)) is not None:
             _one_line(command, told)
             return 2 if isinstance(told, InputError) else 1
         if is_out_of_memory(error):
