@@ -83,7 +83,7 @@ def _parse(line: str) -> tuple[str, float, float] | None:
     except (ValueError, TypeError):  # an InputError is a ValueError
         return None
     good = isinstance(name, str) and all(
-        isinstance(n, (int, float)) and not isinstance(n, bool) for n in (moment, value)
+        isinstance(n, (int, float)) and not isinstance(n, bool) and n >= 0 for n in (moment, value)
     )
     return (name, float(moment), float(value)) if good else None
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,3 +94,29 @@ def test_ids_of_trials_lead_out_of_no_folder(name: str, home: Path, tmp_path: Pa
         with pytest.raises(InputError, match="the id of a trial must be a name"):
             collect(job(name, status, target="phone"), home, tmp_path / "results", set())
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("architecture.json", "{", "damaged results: .*architecture.json.* cannot be parsed"),
+        ("model_card.json", "[]", "damaged results: .*must be a mapping"),
+        ("model_card.json", "{}", "damaged results: .*must be an accuracy, got None"),
+        (
+            "model_card.json",
+            '{"results": {"validation": {"top1": 1}}, "trial_parameters": 5}',
+            "damaged results: .*'trial_parameters' must be a mapping, got 5",
+        ),
+    ],
+)
+def test_damaged_results_of_a_trial_cost_only_this_trial(
+    file: str, content: str, reason: str, home: Path, tmp_path: Path
+) -> None:
+    trials = home / "environments" / "local-env" / "trials"
+    (trials / "one" / file).write_text(content)
+    (trials / "two" / "latency_table.yml").write_text("{")
+    outcomes = [collect(job(name, "SUCCEEDED"), home, tmp_path / "results", set()) for name in ("one", "two")]
+    assert re.fullmatch(f"{reason}.*", outcomes[0].reason or "")
+    assert outcomes[0].folder is None
+    rows = summary_rows(outcomes)
+    assert [(row["accuracy"], row["latency_table"]) for row in rows] == [("0.9100", "cannot be read")]
