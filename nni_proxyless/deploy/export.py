@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .. import results_folder
-from ..errors import InputError, RunError, unknown_name
+from ..errors import InputError, ProxylessError, RunError, unknown_name
 from ..files import write_json
 from ..latency import LatencyTable, this_device
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
@@ -253,6 +253,8 @@ def _made(out: Path) -> Iterator[None]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         yield
+    except ProxylessError:
+        raise
     except OSError as reason:
         text = f"cannot write into {out}: {reason.strerror or reason}"
         if reason.errno in (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.ENOSPC):
