@@ -77,9 +77,14 @@ class WarmProcess:
         """File descriptor that becomes readable when the process ends."""
         return self._process.sentinel
 
-    def send_signal(self, number: signal.Signals) -> None:
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
 
     @property
     def stdout(self) -> str:
