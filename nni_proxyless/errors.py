@@ -91,14 +91,16 @@ OF_THE_MACHINE = (
 )  # fmt: skip
 
 
-def os_error_of(error: OSError) -> ProxylessError | None:
+def os_error_of(error: BaseException) -> ProxylessError | None:
     """Say in one line what the operating system refused, without claiming that it was reading or writing.
 
     Returns:
         A `RunError` if the machine is the reason, an `InputError` if another path or other permissions help, and `None`
         if the error is none of the operating system.
     """
-    if error.errno is None:
+    if isinstance(error, RuntimeError) and getattr(error.__context__, "errno", None) == errno.ELOOP:
+        error = error.__context__ or error  # `Path.resolve` raises this for a loop of symbolic links
+    if not isinstance(error, OSError) or error.errno is None:
         return None
     given = (error.filename, error.filename2)
     where = " and ".join(clipped(os.fsdecode(name)) for name in given if isinstance(name, (str, bytes, os.PathLike)))

@@ -7,8 +7,9 @@ import errno
 import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
         UnwritablePathError: Nothing can be written to this path.
     """
     target = Path(path)
-    with writing(target):
+    with writing(target, atomically=True):
         _check_kind(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
@@ -77,13 +78,14 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
+def writing(target: Path, *, atomically: bool = False) -> Iterator[None]:
     """Context manager that raises errors of the file system as errors in writing a file or folder.
 
     Errors of other files, which are read meanwhile, remain as they are.
 
     Args:
         target: Path of the file or folder.
+        atomically: Whether an earlier file remains if it cannot be replaced, so that the message may say so.
 
     Raises:
         WriteError: It cannot be written.
@@ -97,9 +99,22 @@ def writing(target: Path) -> Iterator[None]:
         where = None if reason.filename is None else Path(os.fsdecode(reason.filename))
         if where is not None and where.parent != target.parent and where != target and where not in target.parents:
             raise
-        kept = "; the file that was there before is untouched" if target.is_file() else ""
+        if isinstance(reason, (FileExistsError, NotADirectoryError)) and where is not None and os.path.isfile(where):
+            raise UnwritablePathError(f"cannot write {target}: {where} is a file, not a folder") from reason
+        kept = "; the file that was there before is untouched" if atomically and os.path.isfile(target) else ""
         error = WriteError if reason.errno in OF_THE_MACHINE else UnwritablePathError
         raise error(f"cannot write {target}: {reason.strerror or reason}{kept}") from reason
+
+
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Remove the temporary files that killed processes have left beside files of these names.
+
+    No other process may write these files meanwhile, so the caller must hold their lock.
+    """
+    for path in folder.glob(".*"):
+        name, _, drawn = path.name.removeprefix(".").rpartition(".")
+        if name in names and re.fullmatch(r"[a-z0-9_]{8}", drawn):
+            path.unlink(missing_ok=True)
 
 
 def check_name(name: object, what: str, error: type[InputError]) -> str:

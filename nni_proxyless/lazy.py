@@ -52,7 +52,7 @@ OLD_MODULES: dict[str, tuple[str, ...]] = {
     "recipe": ("search.recipe",),
     "recorder": ("search.epoch_callback", "search.prepared"),
     "reinforce": ("strategies.reinforce",),
-    "retrain": ("deploy.retrain",),
+    "retrain": ("deploy.retrain", "deploy.retrain_epochs"),
     "retrain_recipe": ("deploy.retrain_recipe",),
     "search_checkpoint": ("decoding.checkpoint",),
     "space": ("supernet.space", "supernet.entangling"),

@@ -32,3 +32,13 @@ def peak_memory_mib() -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # macOS counts bytes, Linux KiB
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of this machine, or of its GPU, is used up."""
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA out of memory" in text))
+    )

@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import InputError, ProxylessError, RunError, os_error_of
+from ..errors import InputError, ProxylessError, RunError, clipped, os_error_of
 from ..limits import MOST_FINALISTS
+from ..process_memory import is_out_of_memory
+from ..signals import Stopped, stopped_by_signals
+from ..training.ranks import is_main_process
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
@@ -112,7 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
     decode.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
     decode.add_argument(
         "--finalists",
-        type=whole(1, MOST_FINALISTS),
+        type=whole(2, MOST_FINALISTS),
         help="compare this many of the likeliest networks with the search's weights and data",
     )
     decode.add_argument(
@@ -181,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else list(arguments)
     with guarded_streams():
         options = parse(words)
-        with _log_of_a_command():
+        with _log_of_a_command(), stopped_by_signals():
             sys.exit(_exit_code(options, words))
 
 
@@ -198,11 +201,14 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
             raise
         _one_line(command, error)
         return 2 if isinstance(error, InputError) else 1
-    except KeyboardInterrupt as reason:
-        again = shlex.join(["nni-proxyless", *words])
-        goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
-        say(f"nni-proxyless {command}: interrupted{goes_on}\n")
-        return 128 + int(getattr(reason, "number", signal.SIGINT))
+    except KeyboardInterrupt as stop:
+        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
+        if is_main_process():
+            ended = f"ended by {stop}" if isinstance(stop, Stopped) else "interrupted"
+            again = shlex.join(["nni-proxyless", *words])
+            goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
+            say(f"nni-proxyless {command}: {ended}{goes_on}\n")
+        return 128 + number
     except OutputError as error:
         if error.errno == errno.EPIPE:
             return CLOSED_PIPE
@@ -211,9 +217,13 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except Exception as error:
         if options.debug:
             raise
-        if isinstance(error, OSError) and (told := os_error_of(error)) is not None:
+        if (told := os_error_of(error)) is not None:
             _one_line(command, told)
             return 2 if isinstance(told, InputError) else 1
+        if is_out_of_memory(error):
+            less = "; a smaller batch_size needs less" if options.command in _RESUMED else ""
+            _one_line(command, f"out of memory ({clipped(str(error)) or type(error).__name__}){less}")
+            return 1
         # The log gets the traceback first, so that the last line of the output says what happened.
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(command, f"{type(error).__name__}: {error} (please report it with the log above)")

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..claims import claimed_file
 from ..errors import InputError, LatencyTableError, RunError, shown
 
 _log = logging.getLogger("nni_proxyless")
@@ -32,16 +33,22 @@ def _make_backend(options: argparse.Namespace) -> Any:
 
 
 def run_measure(options: argparse.Namespace) -> int:
+    from ..network.space_spec import SpaceSpec
+
+    spec = SpaceSpec.from_yaml(options.space)
+    backend = _make_backend(options)
+    with claimed_file(options.out):
+        return _measure(options, spec, backend)
+
+
+def _measure(options: argparse.Namespace, spec: Any, backend: Any) -> int:
     from ..latency import measure_table_isolated
     from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, journals
     from ..latency.journal import export_samples
     from ..latency.judgement import Verdict, advice, verdict, warnings_of
     from ..latency.quality import Quality
-    from ..network.space_spec import SpaceSpec
     from ..progress import progress_bar
 
-    spec = SpaceSpec.from_yaml(options.space)
-    backend = _make_backend(options)
     processes = options.processes or TABLE_PROCESSES
     most = processes if options.accept or options.processes else MOST_TABLE_PROCESSES
     journal = options.out.parent / f".{options.out.name}.samples"

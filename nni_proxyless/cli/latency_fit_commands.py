@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ def run_fit(options: argparse.Namespace) -> int:
         device=options.device,
         space=None if spec is None else spec.name,
     )
+    candidates = fit.table.own_costs().candidates
+    _check_number("--suggest", options.suggest, candidates)
     fit.table.save(options.out)
     _say(
         f"cross-validation over {fit.networks} networks: mean error {100 * fit.mean_relative_error:.1f} %, "
@@ -53,7 +56,6 @@ def run_fit(options: argparse.Namespace) -> int:
             _say(f"{what}: " + ", ".join(f"{100 * share:.0f} % {name}" for share, name in shares))
     if fit.residual is not None:
         _say(f"residual: {100 * fit.residual:.1f} % of the latency")
-    candidates = fit.table.own_costs().candidates
     _say(how_many_more(learning_curve(measurements, Encoding(candidates), costs, counts=counts)))
     for warning in fit.warnings:
         _say(f"warning: {warning}")
@@ -84,6 +86,7 @@ def run_suggest(options: argparse.Namespace) -> int:
     if not known:
         raise InputError("latency suggest needs to know the layers and candidates: give --space, --counts or --basis")
     candidates = shared_candidates(known)
+    _check_number("--networks", options.networks, candidates)
     measured = None if options.measurements is None else read_measurements(options.measurements)
     pool = None if options.among is None else _pool(options.among, read_architectures(options.among), candidates)
     for layers in (None if measured is None else measured.layers, pool):
@@ -96,6 +99,12 @@ def run_suggest(options: argparse.Namespace) -> int:
         "then fit the table: nni-proxyless latency fit --measurements <that file>",
     )
     return 0
+
+
+def _check_number(option: str, wanted: int, candidates: Mapping[str, Sequence[str]]) -> None:
+    different = math.prod(map(len, candidates.values()))
+    if wanted > different:
+        raise InputError(f"{option} is {wanted}, but there are only {different} different networks")
 
 
 def _pool(path: Any, architectures: ArchitectureFile, candidates: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:

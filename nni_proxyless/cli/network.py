@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
+from ..claims import claimed
 from ..errors import InputError, clipped
 from ..reading import user_path
 from .outputs import output_folder
@@ -97,14 +98,17 @@ def _retrain(options: argparse.Namespace) -> int:
         settings["inherit"] = str(chosen.resolve())
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
-    from ..deploy.retrain import prepare_retraining, run_retraining
     from ..search.earlier import check_same_recipe
+    from ..training.ranks import own_processes
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
     if options.output is None and not options.overwrite:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
-    card = run_retraining(prepare_retraining(recipe), output)
+    with own_processes(), claimed(output):
+        from ..deploy.retrain import prepare_retraining, run_retraining
+
+        card = run_retraining(prepare_retraining(recipe), output)
     found = card["results"]
     test = found["test"]
     sys.stdout.write(
@@ -171,6 +175,8 @@ def _show(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from ..report import find_results, make_report
 
+    if not options.experiment.strip():
+        raise InputError(f"{options.experiment!r} is neither a folder of results nor the id of an NNI experiment")
     results = find_results(options.experiment)
     page = make_report(results, options.out)
     sys.stdout.write(f"report: {page.resolve()}\n")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
 
+from ..claims import claimed
 from ..errors import InputError, RunError
 from .outputs import check_folder
 from .settings import parse_settings
@@ -86,6 +88,7 @@ def search(options: argparse.Namespace) -> int:
     from ..resources import experiment_file
     from ..search.earlier import check_same_recipe
     from ..search.recipe import Recipe
+    from ..training.ranks import is_main_process, own_processes
 
     settings = parse_settings(options.settings)
     path = experiment_file(options.recipe, "recipe.yml")
@@ -94,12 +97,17 @@ def search(options: argparse.Namespace) -> int:
     if options.output is None and not options.overwrite:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
 
-    from ..search.prepared import prepare
-    from ..search.run import is_main_process, run_search
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_processes())
+        if is_main_process():
+            stack.enter_context(claimed(output))
 
-    architecture = run_search(prepare(recipe, remeasure=options.remeasure), output)
-    if not is_main_process():
-        return 0
+        from ..search.prepared import prepare
+        from ..search.run import run_search
+
+        architecture = run_search(prepare(recipe, remeasure=options.remeasure), output)
+        if not is_main_process():
+            return 0
     measured = architecture.measured_latency_ms
     for text in architecture.warnings:
         sys.stdout.write(f"warning: {text}\n")

@@ -110,6 +110,11 @@ def split_indices(
             f"got {arch_fraction} and {held_out_fraction}"
         )
     targets = np.asarray(labels)
+    if len(set(labels)) < 2:
+        raise DataError(f"the {len(labels)} images have {len(set(labels))} class, and at least 2 are needed")
+    for name, fraction in (("arch_fraction", arch_fraction), ("held_out_fraction", held_out_fraction)):
+        if round(fraction * len(targets)) < 1:
+            raise DataError(f"{name} {fraction:g} of {len(targets)} images is none; choose a larger one")
     everything = np.arange(len(targets))
     try:
         rest, held_out = train_test_split(

@@ -7,78 +7,44 @@ Mixup and cutmix are off by default.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from .. import results_folder
+from ..claims import claimed
 from ..data.splits import DataSplits, load_splits
-from ..errors import DataError, RunError
-from ..files import write_atomically, write_csv, write_json, write_yaml
+from ..errors import DamagedFileError, DataError, RunError
+from ..files import write_json, write_yaml
 from ..network.architecture import Architecture
 from ..network.catalogue import by_name
 from ..network.space_spec import SpaceSpec
+from ..network.torch_file import read_torch_file
 from ..network.weights import load_into, read_weights, save_weights
 from ..process_memory import keep_freed_memory
-from ..search.earlier import remove_earlier
+from ..search.earlier import replacing
+from ..signals import stopped_by_signals
 from ..training.accuracy import Batch, accuracies
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
-from ..training.trainer import check_hardware, is_interrupted, make_trainer, seed_epoch, uses_channels_last
+from ..training.ranks import own_processes
+from ..training.resume import is_interrupted, read_checkpoint, restoring, usable
+from ..training.trainer import check_hardware, make_trainer, use_threads, uses_channels_last
 from .model_card import model_card
+from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
+from .retrain_epochs import RetrainRecord as RetrainRecord
+from .retrain_epochs import ema_decay as ema_decay
 from .retrain_recipe import RetrainRecipe
 
 _log = logging.getLogger(__name__)
-EMA_WINDOW = 0.05  # default time constant of the moving average, as a fraction of all steps
-MAX_EMA_DECAY = 0.9999
-
-
-@dataclass(frozen=True)
-class RetrainRecord:
-    """Metrics of one epoch; exactly these keys are sent to NNI.
-
-    Attributes:
-        default: Top-1 accuracy on the held-out images, between 0 and 1.
-        top5: Top-5 accuracy on the held-out images, between 0 and 1.
-        train_loss: Mean loss of the epoch's training steps.
-    """
-
-    default: float
-    top5: float
-    train_loss: float
-
-    def metrics(self) -> dict[str, float]:
-        return asdict(self)
-
-
-RetrainReport = Callable[[RetrainRecord, int | None], None]
-
-
-@dataclass(frozen=True)
-class PreparedRetraining:
-    """The checked and loaded input of a retraining.
-
-    Attributes:
-        recipe: Settings of the retraining.
-        architecture: Architecture of the network, with the number of classes of the data.
-        splits: Data to train and validate on.
-        inherited: State dict of the initial weights; `None` to train from scratch.
-    """
-
-    recipe: RetrainRecipe
-    architecture: Architecture
-    splits: DataSplits
-    inherited: Mapping[str, Tensor] | None
 
 
 def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
@@ -145,12 +111,13 @@ def run_retraining(
     """Train a network, and write weights, model card, history, checkpoint and TensorBoard logs to a folder.
 
     If the folder holds the checkpoint of a retraining with the same recipe, that retraining was interrupted. It then
-    continues with the epoch in which it was interrupted.
+    continues with the epoch in which it was interrupted. Results of another retraining in the folder remain until the
+    first epoch is finished. A checkpoint that cannot be used is renamed, and the retraining begins anew.
 
     Args:
         prepared: Result of `prepare_retraining`.
-        output: Folder of the results; it is made if missing. `weights.pt` holds the weights of the best epoch,
-            `weights_last.pt` those of the last one.
+        output: Folder of the results; it is made if missing, and no other process may use it meanwhile. `weights.pt`
+            holds the weights of the best epoch, `weights_last.pt` those of the last one.
         report: Function that is called with each epoch's record and index, counted from 0, and at the end with the best
             record and `None`.
         trial_parameters: Parameters that NNI sent; they are stored in the model card.
@@ -159,40 +126,78 @@ def run_retraining(
         The content of `model_card.json`.
 
     Raises:
-        InputError: The accelerator is not available.
-        RunError: The training failed.
+        InputError: The accelerator is not available, or another process uses the folder.
+        RunError: The training failed, or a result cannot be written.
+        Stopped: The process got SIGTERM or SIGHUP.
     """
-    recipe, architecture = prepared.recipe, prepared.architecture
-    check_hardware(recipe)
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / results_folder.CHECKPOINT
-    interrupted = is_interrupted(recipe, output, (results_folder.CHECKPOINT, results_folder.WEIGHTS))
-    if interrupted:
-        _log.info("going on where the retraining in %s was interrupted", output)
-    else:
-        remove_earlier(output)
-        write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
+    check_hardware(prepared.recipe)
+    use_threads(prepared.recipe.threads)
+    with stopped_by_signals(), own_processes(), claimed(output):
+        epochs, module = _train(prepared, output, report)
+        return _finish(prepared, output, epochs, module, report, trial_parameters)
+
+
+def _train(
+    prepared: PreparedRetraining, output: Path, report: RetrainReport | None
+) -> tuple[RetrainEpochs, Retraining]:
+    """Train the network, and return the callback with the history, and the trained module."""
+    recipe = prepared.recipe
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
-    network = accelerate(architecture.build())
+    network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:
         load_into(network, prepared.inherited)
-    loader = _loader(recipe, prepared.splits.training, shuffle=True, drop_last=True)
-    epochs = _Epochs(prepared, output, len(loader), report)
-    trainer = make_trainer(recipe, output, len(loader), epochs, gradient_clip_val=recipe.gradient_clip_val)
-    module = Retraining(recipe, len(loader), architecture.require_spec().classes)
+    loader = make_loader(recipe, prepared.splits.training, shuffle=True, drop_last=True)
+    module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes)
     module.set_model(network)
-    trainer.fit(module, loader, ckpt_path=str(checkpoint) if interrupted else None)
-    if trainer.interrupted:  # Lightning returns as if the training had finished
-        raise KeyboardInterrupt
+    checkpoint = output / results_folder.CHECKPOINT
+    interrupted = is_interrupted(recipe, output, (checkpoint.name, results_folder.WEIGHTS)) and usable(
+        checkpoint, partial(_check_checkpoint, module=module, weights=output / results_folder.WEIGHTS), "the retraining"
+    )
+
+    def begin() -> None:
+        write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
+
+    with contextlib.ExitStack() as stack:
+        replaced = (lambda: None) if interrupted else stack.enter_context(replacing(output, begin))
+        if interrupted:
+            _log.info("going on where the retraining in %s was interrupted", output)
+        epochs = RetrainEpochs(prepared, output, len(loader), report, replaced)
+        trainer = make_trainer(recipe, output, len(loader), epochs, gradient_clip_val=recipe.gradient_clip_val)
+        start = checkpoint if interrupted else None
+        with restoring(start, lambda: epochs.begun):
+            trainer.fit(module, loader, ckpt_path=None if start is None else str(start))
+        if trainer.interrupted:  # Lightning returns as if the training had finished
+            raise KeyboardInterrupt
     if not epochs.rows:
         raise RunError("the retraining ended without finishing an epoch")
+    return epochs, module
+
+
+def _check_checkpoint(path: Path, module: nn.Module, weights: Path) -> None:
+    """Check that a file is the checkpoint of a retraining of this network, and that its best weights can be read."""
+    state = read_checkpoint(path, STATE_KEY)["state_dict"]
+    own = module.state_dict()
+    if not isinstance(state, Mapping) or {key: value.shape for key, value in own.items()} != {
+        key: getattr(value, "shape", None) for key, value in state.items()
+    }:
+        raise DamagedFileError(f"{path} is the checkpoint of another network")
+    read_torch_file(weights)
+
+
+def _finish(
+    prepared: PreparedRetraining,
+    output: Path,
+    epochs: RetrainEpochs,
+    module: Retraining,
+    report: RetrainReport | None,
+    trial_parameters: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Write the last weights, the model card and the architecture, and report the best epoch."""
     save_weights(epochs.evaluated(module), output / results_folder.WEIGHTS_LAST)
     card = model_card(
-        recipe,
-        architecture,
+        prepared.recipe,
+        prepared.architecture,
         prepared.splits,
         rows=epochs.rows,
         best=epochs.best,
@@ -200,7 +205,7 @@ def run_retraining(
         trial_parameters=trial_parameters,
     )
     write_json(output / results_folder.MODEL_CARD, card)
-    architecture.save(output / results_folder.ARCHITECTURE)
+    prepared.architecture.save(output / results_folder.ARCHITECTURE)
     best = epochs.best_record
     _log.info("best in epoch %d: top-1 %.4f, top-5 %.4f", epochs.best["epoch"], best.default, best.top5)
     if report:
@@ -234,113 +239,11 @@ class Retraining(ImageClassification):
         return super().training_step((images, labels) if self._mix is None else self._mix(images, labels), batch_idx)
 
 
-def ema_decay(recipe: RetrainRecipe, total_steps: int) -> float:
-    """Decay of the moving average in each step: the recipe's, or by default one derived from `EMA_WINDOW`."""
-    if recipe.ema_decay is not None:
-        return recipe.ema_decay
-    return min(MAX_EMA_DECAY, max(0.0, 1.0 - 1.0 / (EMA_WINDOW * total_steps)))
-
-
-class _Epochs(pl.Callback):
-    """Lightning callback that validates after each epoch, keeps the best weights, and writes history and checkpoint.
-
-    Attributes:
-        rows: Training history, with a row for each epoch.
-        best: Row with the best validation accuracy; the first one if several are equal.
-    """
-
-    def __init__(self, prepared: PreparedRetraining, output: Path, steps: int, report: RetrainReport | None) -> None:
-        self._recipe = prepared.recipe
-        self._output = output
-        self._report = report
-        self._validation = _loader(prepared.recipe, prepared.splits.held_out)
-        self._decay = ema_decay(prepared.recipe, steps * prepared.recipe.epochs)
-        self._average: AveragedModel | None = None
-        self._restored: dict[str, Any] | None = None
-        self._losses: list[Tensor] = []
-        self._started = time.monotonic()
-        self.rows: list[dict[str, Any]] = []
-
-    @property
-    def best(self) -> dict[str, Any]:
-        return max(self.rows, key=lambda row: row["default"])
-
-    @property
-    def best_record(self) -> RetrainRecord:
-        return RetrainRecord(**{key: self.best[key] for key in ("default", "top5", "train_loss")})
-
-    def evaluated(self, module: Any) -> nn.Module:
-        """The network that is validated and saved: the moving average of the weights, if there is one."""
-        network = module.model if self._average is None else self._average.module
-        assert isinstance(network, nn.Module)
-        return network
-
-    def state_dict(self) -> dict[str, Any]:
-        """The callback's state in checkpoints."""
-        return {"rows": self.rows, "average": None if self._average is None else self._average.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state of an interrupted retraining."""
-        self.rows = list(state["rows"])
-        self._started -= self.rows[-1]["seconds"]
-        self._restored = state["average"]
-
-    def on_train_start(self, trainer: Any, module: Any) -> None:
-        if self._decay > 0:
-            averaging = get_ema_multi_avg_fn(self._decay)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(module.model, multi_avg_fn=averaging, use_buffers=True)
-            if self._restored is not None:
-                self._average.load_state_dict(self._restored)
-
-    def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
-        self._losses = []
-        seed_epoch(self._recipe.seed, trainer.current_epoch)
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
-        loss = outputs["loss"].detach()
-        if not bool(torch.isfinite(loss)):
-            raise RunError(
-                f"the loss became {loss.item()} in epoch {trainer.current_epoch + 1}, step {index + 1}; lower the "
-                "learning rate or set gradient_clip_val"
-            )
-        self._losses.append(loss)
-        if self._average is not None:
-            self._average.update_parameters(module.model)
-
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        if not self._losses:
-            return  # after a resume, Lightning first ends the checkpoint's epoch once more, without a step
-        network = self.evaluated(module)
-        top1, top5 = accuracies(network, self._validation, (1, 5))
-        module.train()
-        record = RetrainRecord(top1, top5, float(torch.stack(self._losses).mean()))
-        epoch = trainer.current_epoch + 1
-        seconds = round(time.monotonic() - self._started, 2)
-        self.rows.append({"epoch": epoch, **record.metrics(), "seconds": seconds})
-        if self.best is self.rows[-1]:
-            save_weights(network, self._output / results_folder.WEIGHTS)
-        write_csv(self._output / results_folder.HISTORY, list(self.rows[0]), self.rows)
-        write_atomically(self._output / results_folder.CHECKPOINT, trainer.save_checkpoint)
-        for name, value in {"val/top1": top1, "val/top5": top5, "train/loss": record.train_loss}.items():
-            trainer.logger.experiment.add_scalar(name, value, epoch)
-        trainer.logger.experiment.flush()
-        _log.info(
-            "epoch %d/%d: top-1 %.4f, top-5 %.4f, loss %.4f, %.0f s",
-            epoch, trainer.max_epochs, top1, top5, record.train_loss, seconds,
-        )  # fmt: skip
-        if self._report:
-            self._report(record, len(self.rows) - 1)
-
-
 def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
     """Accuracy of the best epoch's weights on the data set's own test part; `None` if it has none."""
     images = prepared.splits.test
     if images is None:
         return None
     network = prepared.architecture.build(pretrained=weights)
-    top1, top5 = accuracies(network, _loader(prepared.recipe, images), (1, 5))
+    top1, top5 = accuracies(network, make_loader(prepared.recipe, images), (1, 5))
     return {"images": len(images), "top1": top1, "top5": top5}  # type: ignore[arg-type]
-
-
-def _loader(recipe: RetrainRecipe, images: Any, **settings: Any) -> DataLoader[Any]:
-    return DataLoader(images, batch_size=recipe.batch_size, num_workers=recipe.num_workers, **settings)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from .. import results_folder
-from ..errors import RecipeError, clipped, shown
+from ..errors import RecipeError, clipped, shown, unknown_name
 from ..reading import read_mapping, user_path
 from ..settings import (
     Count,
@@ -186,9 +186,15 @@ def of_search(path: Path) -> dict[str, Any]:
     """Read the settings that a retraining copies from the `recipe.yml` of a search or of an earlier retraining.
 
     Raises:
-        RecipeError: The file cannot be read.
+        RecipeError: The file cannot be read, or is no recipe.
     """
+    from ..search.recipe import Recipe
+
     content = read_mapping(path, "recipe", RecipeError)
+    known = {*Recipe.keys(), *RetrainRecipe.keys()}
+    for key in content:
+        if key not in known:
+            raise RecipeError(f"recipe {path}: {unknown_name('key', key, known)}")
     found = {key: content[key] for key in _OF_THE_SEARCH if key in content}
     seed = content.get("split_seed", content.get("seed"))
     return found if seed is None else {**found, "split_seed": seed}

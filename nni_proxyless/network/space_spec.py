@@ -266,8 +266,9 @@ class SpaceSpec:
             part.only("width", "depth", "stride")
             width, depth = part.whole("width", most=limits.MOST_WIDTH), part.whole("depth", most=limits.MOST_LAYERS)
             parsed.append(Stage(width, depth, part.whole("stride", allowed=(1, 2))))
-        if sum(stage.depth for stage in parsed) > limits.MOST_LAYERS:
-            raise SpaceError(f"{source}: the stages must have at most {limits.MOST_LAYERS} layers in all")
+        layers = sum(stage.depth for stage in parsed)
+        if layers > limits.MOST_LAYERS:
+            raise SpaceError(f"{source}: the stages must have at most {limits.MOST_LAYERS} layers in all, got {layers}")
         skip = candidates.content.get("skip", True)
         if not isinstance(skip, bool):
             raise SpaceError(f"{source}: candidates.skip must be true or false, got {shown(skip)}")

@@ -1,15 +1,19 @@
 """Creates the tuner and the assessor of an nnictl config as NNI would, and lets the tuner choose one trial.
 
 It runs as a process of its own, because tuners may load large libraries, run code of the user, or end the process. It
-reads JSON from standard input, and writes the fault as JSON, or null, as its last line of output.
+reads JSON from standard input, and writes the fault as JSON, or null, in a line that begins with `MARK`.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import tempfile
 from typing import Any
+
+MARK = "fault of the tuner: "
 
 
 def find_fault(algorithms: dict[str, Any], space: dict[str, Any], known: list[str]) -> str | None:
@@ -52,9 +56,19 @@ def _text(reason: BaseException) -> str:
     return " ".join(f"{type(reason).__name__}: {reason}".split())[:300]
 
 
+def main() -> None:
+    """Check what standard input describes, in a temporary folder, so that what a tuner writes is removed."""
+    given = json.load(sys.stdin)
+    if hasattr(signal, "alarm"):
+        signal.alarm(int(given.pop("timeout_s")))  # ends this process, even if the one that asks has been killed
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder:
+        os.environ["NNI_CHECKPOINT_DIRECTORY"] = folder
+        os.chdir(folder)
+        fault = find_fault(given["algorithms"], given["space"], given["known"])
+        os.chdir(before)
+    print(f"{MARK}{json.dumps(fault)}")
+
+
 if __name__ == "__main__":
-    _given = json.load(sys.stdin)
-    # What the tuner writes is left there, and removed by the process that asked.
-    os.environ["NNI_CHECKPOINT_DIRECTORY"] = _given.pop("folder")
-    os.chdir(os.environ["NNI_CHECKPOINT_DIRECTORY"])
-    print(json.dumps(find_fault(**_given)))
+    main()

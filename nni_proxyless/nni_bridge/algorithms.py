@@ -9,12 +9,12 @@ import inspect
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, unknown_name
+from .algorithm_check import MARK
 from .grid_points import MAX_GRID_POINTS, Rules, parse_search_space
 from .registration import CLASS, TUNER
 
@@ -179,18 +179,17 @@ def _fault_elsewhere(algorithms: Mapping[str, Any], space: Mapping[str, Any], kn
 
     if is_own(algorithms["tuner"]):
         register()
-    with tempfile.TemporaryDirectory(prefix="nni-proxyless-") as folder:
-        given = {"algorithms": algorithms, "space": space, "known": sorted(set(known)), "folder": folder}
-        try:
-            done = subprocess.run(
-                [sys.executable, "-W", "ignore", "-m", f"{__package__}.algorithm_check"],
-                input=json.dumps(given), capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"the tuner did not start within {_TIMEOUT_S:g} s"
+    given = {"algorithms": algorithms, "space": space, "known": sorted(set(known)), "timeout_s": _TIMEOUT_S}
     try:
-        fault = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", f"{__package__}.algorithm_check"],
+            input=json.dumps(given), capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"the tuner did not start within {_TIMEOUT_S:g} s"
+    told = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if not told:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return f"the tuner ends the process that it starts in: {last[:300]}"
-    return None if fault is None else str(fault)
+    fault: str | None = json.loads(told[-1])
+    return fault

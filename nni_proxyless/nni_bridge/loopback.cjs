@@ -4,11 +4,12 @@
 // 1. Servers without an address listen on NNI_PROXYLESS_HOST, or else on 127.0.0.1. The manager's own clients use
 //    "localhost", so with another address the servers listen on 127.0.0.1 as well.
 // 2. Requests whose Host header is the name of another machine (DNS rebinding), and requests of pages of another origin,
-//    are refused.
+//    are refused. On Linux, so are those of other users of this machine, unless NNI_PROXYLESS_HOST opens the port.
 // 3. TensorBoard listens on the same address, and ends with the manager.
 // 4. The manager stops when its parent is gone, if NNI_PROXYLESS_WITH_PARENT is the number of that process.
 'use strict';
 const childProcess = require('child_process');
+const fs = require('fs');
 const http = require('http');
 const net = require('net');
 const os = require('os');
@@ -44,7 +45,28 @@ if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
     return listen.call(this, words[0], first, ...rest);
   };
 
+  // Linux lists the user of each end of a connection within this machine. Addresses are in the order of bytes in memory.
+  const LISTS = { '127.0.0.1': ['/proc/net/tcp', '0100007F'], '::1': ['/proc/net/tcp6', `${'0'.repeat(24)}01000000`] };
+  const checked = new WeakMap();
+  const isOfAnotherUser = (socket) => {
+    if (!checked.has(socket)) {
+      let user;
+      try {
+        const [list, address] = LISTS[socket.remoteAddress];
+        const other = `${address}:${socket.remotePort.toString(16).toUpperCase().padStart(4, '0')}`;
+        const rows = fs.readFileSync(list, 'latin1').split('\n').map((row) => row.trim().split(/\s+/));
+        user = Number(rows.find((row) => row[1] === other)[7]);
+      } catch {
+        // another address or system
+      }
+      checked.set(socket, ![undefined, 0, process.getuid()].includes(user));
+    }
+    return checked.get(socket);
+  };
   const refusal = (request) => {
+    if (process.platform === 'linux' && net.isIP(HOST) && HOST in LISTS && isOfAnotherUser(request.socket)) {
+      return 'it comes from another user of this machine';
+    }
     const given = request.headers.host || '';
     const name = given.replace(/:\d+$/, '').replace(/^\[|\]$/g, '').toLowerCase();
     if (!net.isIP(name) && !OF_THIS_MACHINE.includes(name)) {

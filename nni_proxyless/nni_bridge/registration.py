@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..errors import RunError
+import yaml
+
+from ..errors import InputError, RunError
 
 TUNER = "LatencyBudget"
 _NOT_WRITABLE = "NNI's registry cannot be written: {}; set NNI_CONFIG_DIR to a writable folder"
@@ -15,10 +17,24 @@ CLASS = "nni_proxyless.nni_bridge.tuner.LatencyBudget"
 
 
 def registered_class() -> str | None:
-    """The class registered under the tuner's name in NNI's registry; `None` if there is none."""
+    """The class registered under the tuner's name in NNI's registry; `None` if there is none.
+
+    Raises:
+        InputError: The registry cannot be read, or is damaged.
+    """
     from nni.tools.package_utils import get_algo_meta
 
-    meta = get_algo_meta(TUNER)
+    try:
+        meta = get_algo_meta(TUNER)
+    except OSError as reason:
+        raise InputError(
+            f"NNI's registry cannot be read: {reason}; set NNI_CONFIG_DIR to a folder that can be written"
+        ) from reason
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as reason:
+        raise InputError(
+            f"NNI's registry registered_algorithms.yml is damaged ({type(reason).__name__}); repair it, or delete it, "
+            "and it is made anew"
+        ) from reason
     return None if meta is None else str(meta.class_name)
 
 
@@ -26,6 +42,7 @@ def register() -> Literal["registered", "already registered"]:
     """Add the tuner to NNI's registry, replacing an entry of the same name that names another class.
 
     Raises:
+        InputError: The registry cannot be read.
         RunError: The registry cannot be written.
     """
     from nni.tools.package_utils import AlgoMeta, register_algo_meta
@@ -55,6 +72,7 @@ def unregister() -> Literal["unregistered", "was not registered"]:
     """Remove the tuner from NNI's registry, if it is registered.
 
     Raises:
+        InputError: The registry cannot be read.
         RunError: The registry cannot be written.
     """
     from nni.tools.package_utils import unregister_algo_meta

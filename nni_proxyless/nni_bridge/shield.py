@@ -101,8 +101,8 @@ def _is_no_list_of_urls(record: logging.LogRecord) -> bool:
 
 def addresses(process: int) -> set[str]:
     """Return the addresses on which a process of this user listens; empty where the system does not tell."""
-    found = psutil.Process(process)
     try:
+        found = psutil.Process(process)
         listed = found.net_connections("inet") if hasattr(found, "net_connections") else found.connections("inet")
     except psutil.Error:
         return set()

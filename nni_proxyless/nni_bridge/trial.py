@@ -18,7 +18,7 @@ import filelock
 
 from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
-from ..errors import InputError, RecipeError
+from ..errors import InputError, RecipeError, RunError
 from ..files import read_mapping, write_atomically, write_json
 from ..search.recipe import Recipe
 from ..training.ranks import is_main_process, own_processes
@@ -36,6 +36,7 @@ Task = Literal["search", "retrain"]
 TASKS: dict[str, type[Recipe] | type[RetrainRecipe]] = {"search": Recipe, "retrain": RetrainRecipe}
 _PARAMETERS = "parameters.json"
 _ALIVE = "alive.lock"
+_OTHER_ENDS_S = 60.0  # a trial ends within seconds after its manager
 
 
 def run_trial(recipe_path: Path, task: Task = "search") -> None:
@@ -71,7 +72,10 @@ def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
     parameters = check_offered(channel.parameters, find_offers(output, recipe_path), TASKS[task], content)
     recipe = TASKS[task].load(recipe_path, parameters)
     alive = filelock.FileLock(output / _ALIVE)
-    alive.acquire()  # released when this process ends, even if it is killed
+    try:
+        alive.acquire(timeout=_OTHER_ENDS_S)  # released when this process ends, even if it is killed
+    except filelock.Timeout as reason:
+        raise RunError(f"another process runs this trial in {output}; end it before the trial is resumed") from reason
     adopt_interrupted(output, parameters)
     write_json(output / _PARAMETERS, parameters)
     (output / results_folder.TENSORBOARD).mkdir(parents=True, exist_ok=True)

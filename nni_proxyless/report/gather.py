@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -197,7 +198,7 @@ def _experiments() -> dict[str, Path]:
         return found
     for name, entry in listed.items() if isinstance(listed, dict) else ():
         folder = Path(str((isinstance(entry, dict) and entry.get("logDir")) or base)) / name
-        if folder.is_dir():
+        if os.path.isdir(folder):  # unlike the method of a path, it raises nothing
             found[name] = folder
     return {name: path for name, path in found.items() if name != "_latest"}
 

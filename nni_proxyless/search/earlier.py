@@ -1,8 +1,9 @@
-"""Results of an earlier search in a folder: which settings differ, and removal of its files."""
+"""Results of an earlier search in a folder: which settings differ, and when they are replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import results_folder
@@ -40,11 +41,44 @@ def check_same_recipe(folder: Path, recipes: Collection[Settings], hint: str, ig
     raise InputError(f"{folder} holds the results of {named}, which would be replaced; {hint}")
 
 
-def remove_earlier(folder: Path) -> None:
-    """Remove the files and TensorBoard logs of an earlier run from a folder, so that they do not mix with new ones."""
-    for name in results_folder.COLLECTED:
-        (folder / name).unlink(missing_ok=True)
+@contextmanager
+def replacing(folder: Path, write: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Context manager of a run that replaces the results of an earlier one as late as possible.
+
+    It yields a function to be called before the new run writes its first results. On the first call, the function
+    removes the files and TensorBoard logs of the earlier run, so that they do not mix with the new ones. If the run
+    ends before, the folder is as it was.
+
+    Args:
+        folder: Folder of the results.
+        write: Function that writes the first files of the new run.
+    """
     logs = folder / results_folder.TENSORBOARD
-    if logs.is_dir() and not logs.is_symlink():
-        for path in logs.glob("**/events.out.tfevents.*"):
-            path.unlink(missing_ok=True)
+    earlier = _files(logs)
+    begun = False
+
+    def begin() -> None:
+        nonlocal begun
+        if begun:
+            return
+        begun = True
+        for name in results_folder.COLLECTED:
+            (folder / name).unlink(missing_ok=True)
+        for path in earlier:
+            if path.name.startswith("events.out.tfevents."):
+                path.unlink(missing_ok=True)
+        write()
+
+    try:
+        yield begin
+    finally:
+        if not begun:
+            for path in _files(logs) - earlier:
+                path.unlink(missing_ok=True)
+            if not earlier:
+                with suppress(OSError):  # there is none, or it is a folder of the user's
+                    logs.rmdir()
+
+
+def _files(folder: Path) -> set[Path]:
+    return set() if folder.is_symlink() else {path for path in folder.rglob("*") if path.is_file()}

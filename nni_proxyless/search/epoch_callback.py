@@ -35,6 +35,7 @@ from .shared_weights import SharedWeightEvaluator
 from .warmup import SharedWarmup
 
 _log = logging.getLogger(__name__)
+STATE_KEY = "Recorder"  # of the callback's state in checkpoints, which are read by and from version 0.1
 SearchReport = Callable[["Record", int | None], None]
 
 
@@ -74,19 +75,27 @@ class EpochCallback(pl.Callback):
         strategy: Strategy of the search.
         output: Folder of the results.
         report: Function that is called with the record of each epoch and the record's number, counted from 0.
+        begin: Function that is called before the results of the first epoch are written.
 
     Attributes:
+        begun: Whether the training has begun, after the state of a checkpoint has been restored.
         last: Record of the last epoch; `None` before the end of the first epoch.
         warmup: Shared warm-up of the search; `None` if the search has none.
     """
 
     def __init__(
-        self, prepared: Prepared, strategy: LatencyAwareStrategy, output: Path, report: SearchReport | None
+        self,
+        prepared: Prepared,
+        strategy: LatencyAwareStrategy,
+        output: Path,
+        report: SearchReport | None,
+        begin: Callable[[], None],
     ) -> None:
         self._prepared = prepared
         self._strategy = strategy
         self._output = output
         self._report = report
+        self._begin = begin
         self._rows: list[dict[str, Any]] = []
         self._probabilities: list[dict[str, Any]] = []
         self._weight_steps = 0
@@ -95,14 +104,15 @@ class EpochCallback(pl.Callback):
         self._search = hashlib.sha256(
             json.dumps(prepared.recipe.to_dict(absolute=True), sort_keys=True).encode()
         ).hexdigest()
+        self.begun = False
         self.last: Record | None = None
         self.warmup: SharedWarmup | None = None
         self._evaluator = SharedWeightEvaluator(prepared.recipe, prepared.splits)
 
     @property
     def state_key(self) -> str:
-        """Key of the callback's state in Lightning's checkpoints, which are read by and from version 0.1."""
-        return "Recorder"
+        """Key of the callback's state in Lightning's checkpoints."""
+        return STATE_KEY
 
     def decode(self) -> tuple[Architecture, Network]:
         """Return the architecture found so far, and its network with the supernet's weights."""
@@ -135,6 +145,9 @@ class EpochCallback(pl.Callback):
         self.last = Record(**{f.name: self._rows[-1][f.name] for f in fields(Record) if f.name in self._rows[-1]})
         self._started -= self._rows[-1]["seconds"]
 
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        self.begun = True
+
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         self._losses = []
         seed_epoch(self._prepared.recipe.seed, trainer.current_epoch, trainer.global_rank)
@@ -150,6 +163,7 @@ class EpochCallback(pl.Callback):
         share_buffers(module, trainer.world_size)
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
+            self._begin()
             self._record(trainer, epoch)
             write_atomically(self._output / results_folder.CHECKPOINT, trainer.save_checkpoint)
         else:

@@ -46,9 +46,16 @@ class KeptTable:
 
 
 def kept_tables() -> list[KeptTable]:
-    """List the tables in the cache by the names of their files."""
+    """List the tables in the cache by the names of their files.
+
+    Raises:
+        InputError: The cache is a file.
+    """
+    folder = cache_folder()
+    if folder.is_file():
+        raise InputError(f"the cache folder {folder} is a file, not a folder; set NNI_PROXYLESS_CACHE to a folder")
     found = []
-    for path in sorted((cache_folder() / "tables").glob("*.yml")):
+    for path in sorted((folder / "tables").glob("*.yml")):
         try:
             table: LatencyTable | None = LatencyTable.load(path)
         except LatencyTableError:

@@ -214,7 +214,7 @@ class Recipe(Settings, ArchSettings):
             if self.space.endswith((".yml", ".yaml")):
                 content["space"] = str(self.resolve(self.space).resolve())
             for target in content["targets"].values():
-                if "table" in target:
+                if isinstance(target, dict) and isinstance(target.get("table"), str):
                     target["table"] = str(self.resolve(target["table"]).resolve())
         return content
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,25 +21,30 @@ import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
+from torch import nn
 
 from .. import results_folder
+from ..claims import claimed
 from ..data.splits import DataSplits
 from ..errors import RunError
 from ..files import write_yaml
-from ..latency import LatencyTable
 from ..latency.difference import difference_warning
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..process_memory import keep_freed_memory
+from ..signals import stopped_by_signals
 from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
-from ..training.trainer import check_hardware, is_interrupted, make_trainer, uses_channels_last
-from .earlier import remove_earlier
-from .epoch_callback import EpochCallback, SearchReport
+from ..training.ranks import is_main_process, own_processes
+from ..training.resume import restoring
+from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
+from .earlier import replacing
+from .epoch_callback import EpochCallback, Record, SearchReport
 from .make_strategy import make_strategy
 from .prepared import Prepared
 from .recipe import Recipe
+from .resumed import check_checkpoint, resumed
 from .shared_weights import finalists_loader, statistics_loader
 from .warmup import shared_warmup
 
@@ -55,11 +60,12 @@ def run_search(
     """Search for an architecture, and write it to a folder with the history, latency table, checkpoint and logs.
 
     If the folder holds the checkpoint of a search with the same recipe, that search was interrupted. It is resumed at
-    the interrupted epoch, with its own latency table.
+    the interrupted epoch, with its own latency table. Results of another search in the folder remain until the first
+    epoch is finished. If its checkpoint cannot be used, the checkpoint is renamed, and the search begins anew.
 
     Args:
         prepared: Inputs of the search, loaded by `prepare`.
-        output: Folder of the results; created if it does not exist.
+        output: Folder of the results; created if it does not exist. No other process may use it meanwhile.
         report: Function that is called after each epoch with the epoch's record and the record's number, counted from
             0. At the end, it is called with the last record and `None`.
         trial_parameters: Parameters that NNI sent to the trial, for the architecture file.
@@ -68,35 +74,46 @@ def run_search(
         Architecture with its predicted latency. If the target is this machine, the measured latency is included.
 
     Raises:
-        InputError: The accelerator is not available, or no network is within the budget.
-        RunError: The training failed.
+        InputError: The accelerator is not available, no network is within the budget, or another process uses the
+            folder.
+        RunError: The training failed, or a result cannot be written.
+        Stopped: The process got SIGTERM or SIGHUP.
     """
+    check_hardware(prepared.recipe)
+    use_threads(prepared.recipe.threads)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stopped_by_signals())
+        stack.enter_context(own_processes())
+        if is_main_process():
+            stack.enter_context(claimed(output))
+        interrupted = resumed(prepared, output)
+        prepared = interrupted or prepared
+        architecture, network, last = _train(prepared, output, report, interrupted is not None)
+        if not is_main_process():
+            return architecture
+        return _finish(prepared, output, architecture, network, last, report, trial_parameters)
+
+
+def _train(
+    prepared: Prepared, output: Path, report: SearchReport | None, interrupted: bool
+) -> tuple[Architecture, nn.Module, Record | None]:
+    """Run the search, and return its architecture, the network with the supernet's weights, and the last record."""
     recipe, spec = prepared.recipe, prepared.spec
-    check_hardware(recipe)
-    output.mkdir(parents=True, exist_ok=True)
-    checkpoint = output / results_folder.CHECKPOINT
-    interrupted = is_interrupted(recipe, output, (results_folder.CHECKPOINT, results_folder.LATENCY_TABLE))
-    if interrupted:
-        prepared = replace(prepared, table=LatencyTable.load(output / results_folder.LATENCY_TABLE))
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
-    if not interrupted and is_main_process():
-        # Only now, when the recipe has been accepted as a whole, are the files of an earlier search removed.
+    if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
         make_strategy(recipe, prepared.table, spec, steps_per_epoch).apply_table(MobileNetV2Space(spec))
-        remove_earlier(output)
-        write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
-        prepared.table.save(output / results_folder.LATENCY_TABLE)
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
     strategy.compare_on(
         finalists_loader(recipe, prepared.splits), statistics_loader(recipe, prepared.splits), recipe.bn_batches
     )
-    callback = EpochCallback(prepared, strategy, output, report)
-    several = PathParallelStrategy() if recipe.devices > 1 else "auto"
-    trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
+
+    def begin() -> None:
+        write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
+        prepared.table.save(output / results_folder.LATENCY_TABLE)
+
     module = ImageClassification(
         learning_rate=recipe.learning_rate,
         momentum=recipe.momentum,
@@ -107,11 +124,19 @@ def run_search(
         channels_last=uses_channels_last(recipe),
     )
     with contextlib.ExitStack() as stack:
-        start = checkpoint if interrupted else None
+        anew = not interrupted and is_main_process()
+        replaced = stack.enter_context(replacing(output, begin)) if anew else lambda: None
+        callback = EpochCallback(prepared, strategy, output, report, replaced)
+        several = PathParallelStrategy() if recipe.devices > 1 else "auto"
+        trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
+        start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
             _log.info("going on where the search in %s was interrupted", output)
         elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
-            warmup = stack.enter_context(shared_warmup(_warmup_depends_on(prepared), wait=is_main_process()))
+            check = partial(check_checkpoint, spec=spec) if is_main_process() else None
+            warmup = stack.enter_context(
+                shared_warmup(_warmup_depends_on(prepared), wait=is_main_process(), check=check)
+            )
             callback.warmup = warmup
             if warmup.found:
                 _log.info("%d epochs of warm-up from %s", recipe.warmup_epochs, warmup.path)
@@ -125,11 +150,22 @@ def run_search(
             fit_kwargs={} if start is None else {"ckpt_path": str(start)},
         )
         space = RawFormatModelSpace.from_model(MobileNetV2Space(spec, recipe.entangle_weights), evaluator)
-        strategy(space, SequentialExecutionEngine())
-    architecture, network = callback.decode()
-    if not is_main_process():
-        return architecture
-    if callback.last is None:
+        with restoring(start, lambda: callback.begun), helpers_ended(trainer):
+            strategy(space, SequentialExecutionEngine())
+    return *callback.decode(), callback.last
+
+
+def _finish(
+    prepared: Prepared,
+    output: Path,
+    architecture: Architecture,
+    network: nn.Module,
+    last: Record | None,
+    report: SearchReport | None,
+    trial_parameters: Mapping[str, Any] | None,
+) -> Architecture:
+    """Measure the network that was found, and write and report the result."""
+    if last is None:
         raise RunError("the search ended without finishing an epoch")
     measured = prepared.target.measure(architecture, prepared.table)
     off = difference_warning(architecture.predicted_latency_ms, measured)
@@ -139,24 +175,19 @@ def run_search(
         architecture,
         measured_latency_ms=measured,
         warnings=(*architecture.warnings, *([off] if off is not None else [])),
-        metrics=callback.last.metrics(),
+        metrics=last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )
     save_weights(network, output / results_folder.WEIGHTS)
     architecture.save(output / results_folder.ARCHITECTURE)
     _log.info(
         "%s: accuracy %.4f, predicted %.3f ms, measured %s",
-        prepared.target.name, callback.last.default, callback.last.latency_ms,
+        prepared.target.name, last.default, last.latency_ms,
         "not at all" if measured is None else f"{measured:.3f} ms",
     )  # fmt: skip
     if report:
-        report(callback.last, None)
+        report(last, None)
     return architecture
-
-
-def is_main_process() -> bool:
-    """Whether this is the main process, and not one that Lightning has started for another device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:

@@ -125,6 +125,9 @@ def decode_finalists(
         raise InputError(
             f"{folder / results_folder.RECIPE} and its data are not of the space that {folder} was searched in"
         )
+    distributions = {target: found.for_table(table) for target, table in tables.items()}
+    for distribution in distributions.values():
+        distribution.most_likely(budget_ms)  # refuses a budget that no network is within
     supernet, evaluator = _supernet(folder, found), SharedWeightEvaluator(recipe, splits)
     known: dict[str, float] = {}
 
@@ -136,8 +139,7 @@ def decode_finalists(
         return known[name]
 
     decoded = {}
-    for target, table in tables.items():
-        distribution = found.for_table(table)
+    for target, distribution in distributions.items():
         likeliest = distribution.k_most_likely(count, budget_ms)
         _log.info("%s: comparing %d networks on %d images", target, len(likeliest), len(splits.finalists))
         likelihoods = distribution.log_likelihoods(likeliest)
@@ -162,7 +164,7 @@ def decode_finalists(
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:
     """Build the space with the weights of a checkpoint. Pruned candidates keep their initial weights."""
     path = folder / results_folder.CHECKPOINT
-    content = read_torch_file(path)["state_dict"]
+    content = read_torch_file(path).get("state_dict", {})
     # The checkpoint holds the weights of each candidate separately, so they need not be entangled again.
     supernet = MobileNetV2Space(found.spec, entangled=False)
     begun = supernet.state_dict()

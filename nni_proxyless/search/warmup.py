@@ -18,8 +18,10 @@ from typing import Any
 
 import filelock
 
-from ..files import write_atomically
+from ..errors import WriteError
+from ..files import sweep, write_atomically, writing
 from ..resources import cache_folder
+from ..training.resume import usable
 
 _log = logging.getLogger(__name__)
 
@@ -29,16 +31,17 @@ class SharedWarmup:
 
     Args:
         path: Path of the checkpoint.
-        lock: Lock of the checkpoint. It is released at once if the checkpoint exists.
+        found: Whether there is a checkpoint that can be used.
+        lock: Lock of the checkpoint. It is released at once if there is a checkpoint.
 
     Attributes:
         path: Path of the checkpoint, which may not exist yet.
         found: Whether the checkpoint existed when the search started.
     """
 
-    def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
+    def __init__(self, path: Path, found: bool, lock: filelock.BaseFileLock) -> None:
         self.path = path
-        self.found = path.is_file()
+        self.found = found
         self._lock = lock
         if self.found:
             self._lock.release()
@@ -50,26 +53,34 @@ class SharedWarmup:
             save_checkpoint: Function that writes the checkpoint to a given path.
         """
         if not self.found and not self.path.is_file():
-            write_atomically(self.path, save_checkpoint)
-            _log.info("warm-up kept for searches that agree on it: %s", self.path)
+            try:
+                write_atomically(self.path, save_checkpoint)
+                _log.info("warm-up kept for searches that agree on it: %s", self.path)
+            except WriteError as reason:
+                _log.warning("%s; other searches train the warm-up themselves", reason)
         self._lock.release()
 
 
 @contextmanager
-def shared_warmup(depends_on: Mapping[str, Any], wait: bool = True) -> Iterator[SharedWarmup]:
+def shared_warmup(
+    depends_on: Mapping[str, Any], wait: bool = True, check: Callable[[Path], None] | None = None
+) -> Iterator[SharedWarmup]:
     """Find the shared warm-up of a search. If it must be trained, hold its lock until it is saved.
 
     Args:
         depends_on: Everything that the weights after the warm-up depend on, as plain data.
         wait: Whether to wait while another process trains the warm-up. The other processes of the same search must not
             wait, because their main process holds the lock.
+        check: Function that raises a `DamagedFileError` if a checkpoint cannot be used. The checkpoint is then renamed,
+            and the warm-up is trained anew.
 
     Yields:
         Shared warm-up. If the search fails before the warm-up is saved, the next waiting search trains it.
     """
     digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True, default=str).encode()).hexdigest()[:24]
     path = cache_folder() / "warmups" / f"{digest}.ckpt"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{path}.lock")
     if wait:
         try:
@@ -78,6 +89,9 @@ def shared_warmup(depends_on: Mapping[str, Any], wait: bool = True) -> Iterator[
             _log.info("waiting for another search, which trains the same warm-up (%s)", path)
             lock.acquire()
     try:
-        yield SharedWarmup(path, lock)
+        if lock.is_locked:
+            sweep(path.parent, [path.name])
+        found = path.is_file() and (check is None or usable(path, check, "the warm-up"))
+        yield SharedWarmup(path, found, lock)
     finally:
         lock.release()

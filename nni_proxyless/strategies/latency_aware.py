@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from ..decoding.budget import Budget, BudgetRequest
@@ -237,7 +239,10 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def _run(self) -> None:
         for text in () if self.latency is None else warnings_of(self.latency):
             self._warn(text)
-        super()._run()
+        try:
+            super()._run()
+        except SIGTERMException as reason:  # its own exit code would be 0, as if the search had finished
+            raise SystemExit(128 + signal.SIGTERM) from reason
         if not self._callback.has_state:
             raise RunError("the search has ended before its first epoch; check max_epochs and the loaders' batches")
 

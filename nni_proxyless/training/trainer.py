@@ -6,7 +6,8 @@ import logging
 import random
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +15,13 @@ import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from .. import results_folder
-from ..errors import InputError, RecipeError
-from ..settings import Settings
+from ..errors import InputError
+from .ranks import is_main_process
+from .resume import SafeCheckpoints
 
 
 class Hardware(Protocol):
@@ -48,6 +52,20 @@ def check_hardware(recipe: Hardware) -> None:
         raise InputError(f"devices is {recipe.devices}, but there are {torch.cuda.device_count()} CUDA devices")
 
 
+def use_threads(threads: int | None) -> None:
+    """Set the number of threads that torch trains with; `None` keeps its own choice.
+
+    Raises:
+        InputError: torch does not take this number.
+    """
+    if threads is None:
+        return
+    try:
+        torch.set_num_threads(threads)
+    except (RuntimeError, ValueError, OverflowError) as reason:
+        raise InputError(f"threads must be a number that torch takes, got {threads}: {reason}") from reason
+
+
 def uses_channels_last(recipe: Hardware) -> bool:
     """Whether a recipe trains in channels_last. By default, it does so on the CPU only."""
     if recipe.channels_last is not None:
@@ -66,6 +84,7 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
         **settings: Further arguments of the trainer.
     """
     _quiet_lightning()
+    rank_zero_only.rank = 0 if is_main_process() else rank_zero_only.rank  # Lightning took it from the environment
     return Trainer(
         max_epochs=recipe.epochs,
         accelerator=recipe.accelerator,
@@ -74,6 +93,7 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
         logger=TensorBoardLogger(str(output), name=results_folder.TENSORBOARD, version=""),
         callbacks=[callback],
         enable_checkpointing=False,
+        plugins=[SafeCheckpoints(), LightningEnvironment()],
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         num_sanity_val_steps=0,
@@ -93,22 +113,15 @@ def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
     random.seed(drawn)
 
 
-def is_interrupted(recipe: Settings, output: Path, needed: Iterable[str]) -> bool:
-    """Whether a folder holds a run of exactly this recipe that can be resumed.
-
-    Args:
-        recipe: Recipe of the run.
-        output: Folder of the results.
-        needed: Names of the files, besides `recipe.yml`, that are needed to resume.
-    """
-    if not all((output / name).is_file() for name in (results_folder.RECIPE, *needed)):
-        return False
+@contextmanager
+def helpers_ended(trainer: Any) -> Iterator[None]:
+    """Context manager that ends the processes which Lightning has started for other devices, if this one fails."""
     try:
-        before = type(recipe).load(output / results_folder.RECIPE)
-    except RecipeError:
-        return False
-    # Through the checks, so that keys that are newer than the file count with their defaults.
-    return bool(before.to_dict(absolute=True) == recipe.to_dict(absolute=True))
+        yield
+    except BaseException:
+        for process in getattr(trainer.strategy.launcher, "procs", []):
+            process.terminate()
+        raise
 
 
 def _quiet_lightning() -> None:

@@ -59,6 +59,33 @@ def test_data_and_their_split_are_those_of_the_search(found: Path) -> None:
     assert not learnt & set(splits.held_out.indices)
 
 
+def test_a_retraining_that_is_killed_after_its_last_epoch_ends_with_the_same_weights(
+    found: Path, tmp_path: Path
+) -> None:
+    """Only the moving average is evaluated, so the last weights must be the average, not those of the last step."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run_retraining(prepare_retraining(recipe_of(found)), whole)
+
+    class Killed(BaseException):
+        pass
+
+    def kill(_record: Any, number: int | None) -> None:
+        if number == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_retraining(prepare_retraining(recipe_of(found)), parts, kill)
+    assert not (parts / "weights_last.pt").exists()
+    run_retraining(prepare_retraining(recipe_of(found)), parts)
+    for name in ("weights.pt", "weights_last.pt", "architecture.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
+    average = torch.load(parts / "checkpoint.ckpt", weights_only=True)["callbacks"]["_Epochs"]["average"]
+    raw = torch.load(parts / "checkpoint.ckpt", weights_only=True)["state_dict"]
+    last = read_weights(parts / "weights_last.pt")
+    assert all(torch.equal(value, average[f"module.{key}"]) for key, value in last.items())
+    assert not all(torch.equal(value, raw[f"_model.{key}"]) for key, value in last.items())
+
+
 def test_an_interrupted_retraining_ends_with_the_same_weights(found: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run_retraining(prepare_retraining(recipe_of(found, mixup_alpha=0.2)), whole)

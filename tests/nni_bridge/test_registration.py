@@ -85,7 +85,10 @@ def test_commands() -> None:
     assert "not in NNI's registry; plain nnictl needs it there -> nni-proxyless register" in done.stdout
     done = run("doctor", "--port", "0")
     assert done.returncode == 2
-    assert done.stderr == "nni-proxyless doctor: error: port must be from 1 to 65535, got 0\n"
+    assert done.stderr == (
+        "nni-proxyless doctor: error: --port must be a whole number from 1 to 65535, got 0 (see nni-proxyless doctor "
+        "--help)\n"
+    )
 
 
 def found(what: str, **arguments: Any) -> doctor.Finding:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,10 @@ def node() -> str:
 class Manager:
     """Stands in for NNI's manager: the servers above, in NNI's Node.js, under the name of its program."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], first: str = "") -> None:
         program = folder / "nni node's folder" / "nni_node" / "main.js"
         program.parent.mkdir(parents=True)
-        program.write_text(SERVERS)
+        program.write_text(first + SERVERS)
         self.process = subprocess.Popen(
             [node(), str(program), "--python-interpreter", "/bin/echo"],
             stdout=subprocess.PIPE, env=environment, text=True,
@@ -128,6 +129,25 @@ def test_pages_of_other_origins_are_refused(headers: dict[str, str], status: int
     found = on_loopback.ask("127.0.0.1", **{name: value.format(port=port) for name, value in headers.items()})
     assert found[0] == status
     assert found[1].startswith({200: "answered", 403: "refused: ", 101: ""}[status])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the user of a connection")
+def test_other_users_of_this_machine_are_refused(on_loopback: Manager, tmp_path: Path) -> None:
+    """Root connects as nobody. Another user, who cannot do that, asks a manager that takes itself for nobody's."""
+    nobody, refused = 65534, (403, "refused: it comes from another user of this machine\n")
+    if os.geteuid() == 0:
+        os.seteuid(nobody)
+        try:
+            assert on_loopback.ask("127.0.0.1") == refused
+        finally:
+            os.seteuid(0)
+        assert on_loopback.ask("127.0.0.1") == (200, "answered")
+        return
+    made = Manager(tmp_path, shielded(os.environ), f"process.getuid = () => {nobody};")
+    try:
+        assert made.ask("127.0.0.1") == refused
+    finally:
+        made.stop()
 
 
 def test_another_address_is_served_as_well(tmp_path: Path) -> None:

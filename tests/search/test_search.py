@@ -543,7 +543,7 @@ def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixtu
         ((str(output), "--budget-ms", "3"), "a budget of 3 ms needs a latency table"),
         ((str(output), "--front", "f.csv"), "--front needs --table"),
         ((str(output), "--finalists", "8"), "--finalists needs --table and --budget-ms"),
-        ((str(output), *within, "--finalists", "1"), "--finalists must be a number from 2, got 1"),
+        ((str(output), *within, "--finalists", "1"), "--finalists must be a whole number from 2 to 10000, got 1"),
         ((str(output), "--table", table, "--budget-ms", "0.01", "--finalists", "4"), "takes 0.01 ms or less"),
         ((str(output / "checkpoint.ckpt"), *within, "--finalists", "4"), "has no recipe.yml"),
         ((str(output), "--table", table, table), "two tables are called table"),

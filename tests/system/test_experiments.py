@@ -199,7 +199,7 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
 
 def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     """SIGTERM, as from Slurm, stops everything, with a command that goes on. Trials made by hand run no programs."""
-    workplace.shrink(epochs=20, share_warmup=False)
+    workplace.shrink(epochs=10, share_warmup=False)
     space = {"target": {"_type": "choice", "_value": ["cpu_onnxruntime"]}}
     workplace.change("config.yml", {"searchSpace": space, "maxTrialNumber": 2, "trialConcurrency": 2})
     mark = workplace.folder / "started"
@@ -217,7 +217,7 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
             if "trial 0 running" in line:
                 url = f"http://localhost:{workplace.port}/api/v1/nni/trial-jobs"
                 assert requests.post(url, json=by_hand, timeout=20).ok
-            elif "trial 0 result 20:" in line:
+            elif "trial 0 result 10:" in line:
                 break
             elif "trial 1 failed" in line:
                 process.send_signal(signal.SIGTERM)
@@ -234,7 +234,7 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     experiment = workplace.api("experiment")["id"]
     searched, refused = workplace.api("trial-jobs")
     assert [job["status"] for job in (searched, refused)] == ["SUCCEEDED", "FAILED"]
-    assert epochs(trials_folder(workplace, experiment) / searched["trialJobId"]) == list(range(1, 21))
+    assert epochs(trials_folder(workplace, experiment) / searched["trialJobId"]) == list(range(1, 11))
     log = (trials_folder(workplace, experiment) / refused["trialJobId"] / "trial.stderr").read_text()
     assert "does not offer: unknown key 'targets'" in log
     workplace.command("nnictl", "stop", experiment)

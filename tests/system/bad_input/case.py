@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 REMOVED: Any = object()  # the value of a key that a case removes
 Maker = Callable[[Path], object]  # makes something else than a file with a content at the path that it is given
 
@@ -55,7 +56,7 @@ def put(path: Path, content: Any) -> None:
     elif path.suffix == ".json":
         path.write_text(json.dumps(content), encoding="utf-8")
     else:
-        path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+        path.write_text(yaml.dump(content, Dumper=_DUMPER, sort_keys=False), encoding="utf-8")
 
 
 def with_key(content: Any, key: str, value: Any) -> Any:

@@ -163,6 +163,11 @@ _NUMBERS = settings(
         ("latency validate table.yml --space space.yml --seed x", "got x", "a whole number from"),
         ("latency fit --measurements measured.csv --out t.yml --suggest -1", "got -1", "--suggest"),
         ("latency fit --measurements measured.csv --out t.yml --suggest 100000000", "100000000", "--suggest"),
+        (
+            "latency fit --measurements measured.csv --out t.yml --suggest 1000",
+            "--suggest is 1000",
+            "different networks",
+        ),
         ("latency fit --measurements measured.csv --out t.yml --suggest 1.0", "1.0", "a whole number from"),
         ("latency suggest --space space.yml --networks 0 --out n.csv", "got 0", "--networks"),
         ("latency suggest --space space.yml --networks -5 --out n.csv", "got -5", "--networks"),

@@ -76,7 +76,7 @@ _NPZ = [
         (arrays(labels=np.array([str(n % 10) for n in range(200)])), "<U1", "must hold numbers"),
         (arrays(labels=np.arange(200) % 10 - 1), "-1", "must count classes from 0"),
         (arrays(labels=np.arange(200)), "200 images", "cannot be split"),
-        (arrays(labels=np.zeros(200, int)), "1 class", "at least 2"),
+        (arrays(labels=np.zeros(200, int)), "1 class", "at least 2 are needed"),
         (arrays(labels=(np.arange(200) % 10) * 10**8), "900000000", "an image of each class from 0"),
         (arrays(labels=np.r_[np.zeros(199, int), [1]]), "200 images", "cannot be split"),
         (arrays(images=_images(4, 8, 8), labels=np.array([0, 0, 1, 1])), "4 images", "cannot be split"),
@@ -107,8 +107,8 @@ _FOLDERS = [
         ({"bad/train/1.png": picture()}, "bad", "images"),
         ({"bad/train/cat/.keep": ""}, "cat", "images"),
         ({"bad/train/cat/1.txt": "x", "bad/train/dog/1.png": picture()}, "cat", "images"),
-        ({"bad/train/cat/1.png": picture(), "bad/train/dog/1.png": picture()}, "2 images", "cannot be split"),
-        ({f"bad/train/cat/{n}.png": picture() for n in range(20)}, "1 class", "at least 2"),
+        ({"bad/train/cat/1.png": picture(), "bad/train/dog/1.png": picture()}, "2 images", "choose a larger one"),
+        ({f"bad/train/cat/{n}.png": picture() for n in range(20)}, "1 class", "at least 2 are needed"),
         (
             {f"bad/train/{kind}/{n}.png": picture() for kind in ("cat", "dog") for n in range(12)}
             | {"bad/val/cat/1.png": picture()},

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -189,19 +192,28 @@ def make_good_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@functools.lru_cache(maxsize=4096)
+def _hash(path: str, *_identity: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
-    """Return kind, size, hash and time of change of everything below a folder."""
+    """Return kind, size, hash and times of change of everything below a folder.
+
+    A file is read again only if its number, its size or one of its times is another one. Programs cannot set the time
+    of the last change of a file's description (ctime).
+    """
     found: dict[str, tuple[Any, ...]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            found[name] = ("link", str(path.readlink()))
-        elif path.is_file():
-            content = path.read_bytes()
-            found[name] = ("file", len(content), hashlib.sha256(content).hexdigest(), path.stat().st_mtime_ns)
-        else:
-            found[name] = ("folder",)
-    return found
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(place, name)
+            state = os.lstat(path)
+            times = state.st_mtime_ns, state.st_ctime_ns
+            if stat.S_ISREG(state.st_mode):
+                found[path] = (state.st_size, *times[:1], _hash(path, state.st_ino, state.st_size, *times))
+            else:
+                found[path] = (stat.S_IFMT(state.st_mode), os.readlink(path) if stat.S_ISLNK(state.st_mode) else None)
+    return {os.path.relpath(path, folder): state for path, state in found.items()}
 
 
 def as_json(content: Any) -> str:

@@ -138,7 +138,7 @@ _NETWORKS = [
         ("bad.json", "null", "bad.json", "mapping of labels to candidates"),
         ("bad.json", "[{}]", "bad.json", "mapping of labels to candidates"),
         ("bad.json", '["k3_e1", "skip"]', "bad.json", "mapping of labels to candidates"),
-        ("bad.json", as_json({"schema": "nni-proxyless/architecture@1"}), "bad.json", "choices"),
+        ("bad.json", as_json({"schema": "nni-proxyless/architecture@1"}), "bad.json", "layers"),
         ("bad.json", as_json({"schema": "x", "choices": [1]}), "bad.json", "layers"),
         ("bad.json", as_json({"stage1_layer1": "k3_e1"}), "stage1_layer2", "lack the layer(s)"),
         (

@@ -78,7 +78,7 @@ _ARCHITECTURES = settings(
         ("mobilenet_v2_wide --output out", "'wide'", "mobilenet_v2_0.75"),
         ("mobilenet_v2_nan --output out", "nan", "positive number"),
         ("mobilenet_v2_inf --output out", "inf", "positive number"),
-        ("mobilenet_v2_1e30 --output out", "1e30", "at most"),
+        ("mobilenet_v2_1e30 --output out", "'1e30'", "a positive number up to 100"),
         ("mobilenet_v2 space=nowhere.yml --output out", "nowhere.yml", "No such file"),
         ("mobilenet_v2 space=table.yml --output out", "table.yml", "nni-proxyless/space@1"),
         ("empty --output out", "empty", "architecture.json"),
@@ -159,7 +159,7 @@ _OVER_A_FINISHED_ONE = settings(
         ("accelerator=gpu", "accelerator gpu", "use accelerator: auto or cpu"),
         ("precision=16-mixed", "16-mixed", "use 32-true"),
         ("batch_size=5000", "5000", "choose a smaller one"),
-        ("data=arrays data_dir=images.npz held_out_fraction=0.001", "200 images", "split"),
+        ("data=arrays data_dir=images.npz held_out_fraction=0.001", "0.001 of 200 images", "choose a larger one"),
     ],
 )
 

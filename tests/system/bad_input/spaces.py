@@ -47,7 +47,7 @@ _KEYS = keys(
         ("stages", [], "'stages'", "must be a list of mappings with width, depth and stride"),
         ("stages", {"width": 8}, "'stages'", "must be a list of mappings with width, depth and stride"),
         ("stages", [8, 16], "'stages'", "must be a list of mappings with width, depth and stride"),
-        ("stages", [{"width": 8 * n, "depth": 1, "stride": 1} for n in range(1, 20001)], "20000", "stages"),
+        ("stages", [{"width": 8 * n, "depth": 1, "stride": 1} for n in range(1, 2001)], "2000", "layers"),
         ("stages.0.width", REMOVED, "None", "stage 1: 'width' must be a whole number from 1"),
         ("stages.1.width", -16, "got -16", "stage 2: 'width' must be a whole number from 1"),
         ("stages.1.width", 1.5, "got 1.5", "stage 2: 'width' must be a whole number from 1"),
@@ -122,7 +122,7 @@ _COMMANDS = [
     Case(
         "latency fit --measurements measured.csv --space mobilenetv2_digits --out made.yml", "stage3_layer1", "missing"
     ),
-    Case("latency measure --space space.yml --backend flops --out made.yml --networks 5000", "5000", "0 to 80"),
+    Case("latency measure --space space.yml --backend torch --out made.yml --networks 5000", "5000", "0 to 80"),
 ]
 
 CASES = [*_KEYS, *_COMMANDS]

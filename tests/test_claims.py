@@ -1,0 +1,269 @@
+"""One process at a time uses a folder of results, and files are written as a whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from nni_proxyless import claims, files
+from nni_proxyless.claims import LOCK, Owner, claimed, claimed_file
+from nni_proxyless.cli.entry import main
+from nni_proxyless.errors import InputError, RunError, UnwritablePathError, WriteError
+from nni_proxyless.files import sweep, write_atomically, write_text
+from nni_proxyless.network.space_spec import SpaceSpec
+from tests.helpers import REPOSITORY
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from nni_proxyless.claims import claimed
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def owner(folder: Path, **changes: Any) -> Path:
+    """Write the lock of a process; by default, of one that has ended on this machine."""
+    content = {"host": Owner.this().host, "boot": Owner.this().boot, "process": 2**22 + 1, "started": 1.0, **changes}
+    folder.mkdir(exist_ok=True)
+    (folder / LOCK).write_text(json.dumps(content))
+    return folder / LOCK
+
+
+def test_a_folder_in_use_is_refused_and_that_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        before = (folder / LOCK).read_bytes()
+        assert json.loads(before)["process"] == process.pid
+        with pytest.raises(InputError, match=rf"in use by process {process.pid} on this machine \(.*\); wait until"):
+            claimed(folder).__enter__()
+        assert (folder / LOCK).read_bytes() == before
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert (folder / LOCK).exists()  # the killed process could not remove it
+    (folder / ".weights.pt.abcd_012").write_text("left by the killed process")
+    (folder / ".mine.pt.abcd_012").write_text("another file of the user's")
+    with claimed(folder):
+        assert json.loads((folder / LOCK).read_text())["process"] == os.getpid()
+    assert sorted(path.name for path in folder.iterdir()) == [".mine.pt.abcd_012"]
+
+
+def test_a_process_that_got_the_number_of_a_dead_owner_is_no_owner(tmp_path: Path) -> None:
+    started = psutil.Process(os.getppid()).create_time()
+    owner(tmp_path / "out", process=os.getppid(), started=started - 100)
+    with claimed(tmp_path / "out"):
+        pass
+    # Where the file system has no locks, the number and the start of a running process protect.
+    owner(tmp_path / "out", process=os.getppid(), started=started)
+    with pytest.raises(InputError, match=f"in use by process {os.getppid()} on this machine"):
+        claimed(tmp_path / "out").__enter__()
+
+
+def test_the_lock_of_a_process_before_a_restart_is_taken_over(tmp_path: Path) -> None:
+    owner(tmp_path / "out", process=os.getppid(), boot="another", started=psutil.Process(os.getppid()).create_time())
+    with claimed(tmp_path / "out"):
+        pass
+
+
+def test_the_lock_of_another_machine_is_named_with_what_to_do(tmp_path: Path) -> None:
+    lock = owner(tmp_path / "out", host="node7", boot="another", process=12)
+    before = lock.read_bytes()
+    with pytest.raises(InputError) as refused:
+        claimed(tmp_path / "out").__enter__()
+    assert str(refused.value) == (
+        f"the folder {tmp_path / 'out'} is in use by process 12 on the machine node7, which cannot be seen from here; "
+        f"if that process has ended, delete {lock}"
+    )
+    assert lock.read_bytes() == before
+    lock.unlink()
+    with claimed(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", ["", "not JSON", "[1]", '{"host": "x"}', '{"host": 1, "boot": 2, "process": 1e999}']
+)
+def test_a_damaged_lock_that_nobody_holds_is_taken_over(content: str, tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text(content)
+    with claimed(tmp_path):
+        pass
+    assert not (tmp_path / LOCK).exists()
+
+
+def test_the_same_thread_may_claim_a_folder_twice_and_another_one_may_not(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def other() -> None:
+        try:
+            claimed(tmp_path / "out").__enter__()
+        except InputError as error:
+            told.append(str(error))
+
+    with claimed(tmp_path / "out"), claimed(tmp_path / "out"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert (tmp_path / "out" / LOCK).exists()
+    assert f"in use by process {os.getpid()}" in told[0]
+    assert not (tmp_path / "out").exists()  # nothing was written
+
+
+def test_a_forked_process_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, time; from pathlib import Path; from nni_proxyless.claims import claimed\n"
+        "claim = claimed(Path(sys.argv[1])); claim.__enter__()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n    time.sleep(600)\n"
+        "print(child, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "out")], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        try:
+            began = time.monotonic()
+            with claimed(tmp_path / "out"):
+                pass
+            assert time.monotonic() - began < claims._HELPERS_END_S  # it need not wait for the child
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with claimed(tmp_path / "out"):
+        thread = threading.Thread(target=lambda: told.append(_refusal(tmp_path / "out")))
+        told: list[str] = []
+        thread.start()
+        thread.join()
+    assert f"in use by process {os.getpid()}" in told[0]
+
+
+def _refusal(folder: Path) -> str:
+    with pytest.raises(InputError) as refused:
+        claimed(folder).__enter__()
+    return str(refused.value)
+
+
+def test_a_file_where_a_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below" / "it"):
+        with pytest.raises(InputError, match=rf"cannot be a folder, because {tmp_path / 'file'} is a file"):
+            claimed(folder).__enter__()
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_is_full_or_read_only_is_found_before_anything_starts(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(
+        OSError, match=f"^cannot write {tmp_path / 'new' / 'folder' / LOCK}: {os.strerror(number)}$"
+    ) as failed:
+        claimed(tmp_path / "new" / "folder").__enter__()
+    assert isinstance(failed.value, WriteError if number == errno.ENOSPC else InputError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_keeps_the_file_and_says_so_only_if_there_was_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_text(tmp_path / "a.txt", "before")
+
+    def full(_temporary: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(WriteError) as failed:
+        write_atomically(path, full)
+    assert str(failed.value) == (
+        f"cannot write {path}: No space left on device; the file that was there before is untouched"
+    )
+    with pytest.raises(WriteError, match=rf"^cannot write {tmp_path / 'b.txt'}: No space left on device$"):
+        write_atomically(tmp_path / "b.txt", full)
+    with pytest.raises(UnwritablePathError, match=r"cannot write .*/a\.txt/c\.txt: .*/a\.txt is a file, not a folder$"):
+        write_text(path / "c.txt", "")
+    assert (path.read_text(), [p.name for p in tmp_path.iterdir()]) == ("before", ["a.txt"])
+    assert isinstance(failed.value, RunError)
+
+
+def test_an_error_of_reading_is_not_called_one_of_writing(tmp_path: Path) -> None:
+    source = tmp_path / "elsewhere" / "source"
+
+    def copy(temporary: Path) -> None:
+        temporary.write_bytes(source.read_bytes())
+
+    with pytest.raises(FileNotFoundError) as failed:
+        write_atomically(tmp_path / "here" / "copy", copy)
+    assert failed.value.filename == str(source)
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    rename, synchronise = os.replace, os.fsync
+
+    def fsync(handle: int) -> None:
+        done.append("file" if os.path.isfile(f"/proc/self/fd/{handle}") else "folder")
+        synchronise(handle)
+
+    def replace(*paths: Any) -> None:
+        done.append("rename")
+        rename(*paths)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
+    write_text(tmp_path / "a.txt", "text")
+    assert done == ["file", "rename", "folder"]
+
+
+def test_only_temporary_files_are_swept(tmp_path: Path) -> None:
+    names = [".a.csv.abcd_012", ".a.csv", ".a.csv.lock", ".b.csv.abcd_012", "a.csv", ".a.csv.abcd_0123"]
+    for name in names:
+        (tmp_path / name).touch()
+    sweep(tmp_path, ["a.csv"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+
+
+def test_two_measurements_do_not_write_one_table(
+    tmp_path: Path, tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "space.yml").write_text(yaml.safe_dump(tiny_spec.to_dict()))
+    out = tmp_path / "table.yml"
+    owner(tmp_path, process=os.getppid(), started=psutil.Process(os.getppid()).create_time())
+    (tmp_path / LOCK).rename(tmp_path / ".table.yml.lock")
+    words = ["latency", "measure", "--space", str(tmp_path / "space.yml"), "--backend", "torch", "--out", str(out)]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"the file {out} is in use by process {os.getppid()} on this machine" in capsys.readouterr().err
+    assert not out.exists()
+    (tmp_path / ".table.yml.lock").unlink()
+    with claimed_file(out):
+        assert (tmp_path / ".table.yml.lock").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yml"]
