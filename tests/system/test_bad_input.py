@@ -16,6 +16,11 @@ from .bad_input.case import Case
 from .bad_input.place import Place
 
 
+@pytest.fixture(autouse=True)
+def _own_folders() -> None:
+    """Replaces the fixture for all tests, which makes a folder for each of them. `Place` sets the same variables."""
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("bad") / "inputs")
