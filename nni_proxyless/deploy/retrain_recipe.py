@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -179,7 +180,7 @@ class RetrainRecipe(Settings):
     def architecture_file(self) -> Path | None:
         """Path of the architecture file; `None` if `architecture` is the name of a network."""
         path = self.resolve(self.architecture)
-        return path if path.suffix == ".json" or path.exists() else None
+        return path if path.suffix == ".json" or os.path.exists(path) else None
 
 
 def of_search(path: Path) -> dict[str, Any]:

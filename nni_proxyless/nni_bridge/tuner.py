@@ -31,6 +31,7 @@ from nni.tuner import Tuner
 from ..errors import InputError, shown
 from ..files import aligned, write_csv, write_json
 from ..reading import read_document
+from ..values import is_number
 from .grid_points import (
     GridPoint,
     Rules,
@@ -281,7 +282,7 @@ class LatencyBudget(Tuner):
             trial = Trial(dict(parameters))
             point.trials.append(trial)
         trial.state = "done"
-        trial.metrics = {str(k): float(v) for k, v in metrics.items() if isinstance(v, (int, float))}
+        trial.metrics = {str(k): float(v) for k, v in metrics.items() if is_number(v)}
 
     def _tell(self) -> None:
         """Log and write the summary once, when no trial is left."""
