@@ -59,9 +59,14 @@ class WarmProcess:
             raise TimeoutError(f"it took longer than {timeout} s: {self.stdout}{self.stderr}")
         return self._process.exitcode
 
-    def send_signal(self, number: signal.Signals) -> None:
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        return self._process.pid
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
 
     @property
     def stdout(self) -> str:

@@ -159,7 +159,7 @@ def _train(
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
 
     with contextlib.ExitStack() as stack:
-        replaced = (lambda: None) if interrupted else stack.enter_context(replacing(output, begin))
+        replaced = (lambda _: None) if interrupted else stack.enter_context(replacing(output, begin))
         if interrupted:
             _log.info("going on where the retraining in %s was interrupted", output)
         epochs = RetrainEpochs(prepared, output, len(loader), report, replaced)

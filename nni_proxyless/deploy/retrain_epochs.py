@@ -24,8 +24,9 @@ from ..errors import RunError
 from ..files import write_atomically, write_csv
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
+from ..search.earlier import Begin
 from ..training.accuracy import accuracies
-from ..training.trainer import seed_epoch
+from ..training.trainer import seed_epoch, training_bytes
 from .retrain_recipe import RetrainRecipe
 
 _log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class RetrainEpochs(pl.Callback):
         output: Folder of the results.
         steps: Number of steps of an epoch.
         report: Function that is called with each epoch's record and index, counted from 0.
-        begin: Function that is called before the results of the first epoch are written.
+        begin: Function that is called before the results of the first epoch are written (`replacing`).
 
     Attributes:
         begun: Whether the training has begun, after the state of a checkpoint has been restored.
@@ -101,7 +102,7 @@ class RetrainEpochs(pl.Callback):
         output: Path,
         steps: int,
         report: RetrainReport | None,
-        begin: Callable[[], None],
+        begin: Begin,
     ) -> None:
         self._recipe = prepared.recipe
         self._output = output
@@ -183,7 +184,7 @@ class RetrainEpochs(pl.Callback):
         record = RetrainRecord(top1, top5, float(torch.stack(self._losses).mean()))
         epoch = trainer.current_epoch + 1
         seconds = round(time.monotonic() - self._started, 2)
-        self._begin()
+        self._begin(training_bytes(module))
         self.rows.append({"epoch": epoch, **record.metrics(), "seconds": seconds})
         if self.best is self.rows[-1]:
             save_weights(network, self._output / results_folder.WEIGHTS)

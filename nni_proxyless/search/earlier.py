@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import results_folder
 from ..errors import InputError, RecipeError
+from ..files import writing
 from ..settings import Settings
+
+Begin = Callable[[int], None]
 
 
 def check_same_recipe(folder: Path, recipes: Collection[Settings], hint: str, ignored: Iterable[str] = ()) -> None:
@@ -42,12 +47,12 @@ def check_same_recipe(folder: Path, recipes: Collection[Settings], hint: str, ig
 
 
 @contextmanager
-def replacing(folder: Path, write: Callable[[], None]) -> Iterator[Callable[[], None]]:
+def replacing(folder: Path, write: Callable[[], None]) -> Iterator[Begin]:
     """Context manager of a run that replaces the results of an earlier one as late as possible.
 
-    It yields a function to be called before the new run writes its first results. On the first call, the function
-    removes the files and TensorBoard logs of the earlier run, so that they do not mix with the new ones. If the run
-    ends before, the folder is as it was.
+    It yields a function to be called before the new run writes its first results, with the number of bytes that it
+    needs. On the first call, the function removes the files and TensorBoard logs of the earlier run, so that they do
+    not mix with the new ones, if there is room for the new ones. If the run ends before, the folder is as it was.
 
     Args:
         folder: Folder of the results.
@@ -57,10 +62,12 @@ def replacing(folder: Path, write: Callable[[], None]) -> Iterator[Callable[[], 
     earlier = _files(logs)
     begun = False
 
-    def begin() -> None:
+    def begin(size: int) -> None:
         nonlocal begun
         if begun:
             return
+        if any((folder / name).exists() for name in results_folder.COLLECTED):
+            _check_room(folder, size)
         begun = True
         for name in results_folder.COLLECTED:
             (folder / name).unlink(missing_ok=True)
@@ -78,6 +85,17 @@ def replacing(folder: Path, write: Callable[[], None]) -> Iterator[Callable[[], 
             if not earlier:
                 with suppress(OSError):  # there is none, or it is a folder of the user's
                     logs.rmdir()
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Check that the disk has room for some bytes more.
+
+    Raises:
+        WriteError: It has not.
+    """
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
 
 
 def _files(folder: Path) -> set[Path]:

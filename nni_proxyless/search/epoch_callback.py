@@ -29,7 +29,8 @@ from ..strategies.exported import installed_versions
 from ..strategies.finalists import Finalist
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.path_parallel import share_buffers
-from ..training.trainer import seed_epoch
+from ..training.trainer import seed_epoch, training_bytes
+from .earlier import Begin
 from .prepared import Prepared
 from .shared_weights import SharedWeightEvaluator
 from .warmup import SharedWarmup
@@ -75,7 +76,7 @@ class EpochCallback(pl.Callback):
         strategy: Strategy of the search.
         output: Folder of the results.
         report: Function that is called with the record of each epoch and the record's number, counted from 0.
-        begin: Function that is called before the results of the first epoch are written.
+        begin: Function that is called before the results of the first epoch are written (`replacing`).
 
     Attributes:
         begun: Whether the training has begun, after the state of a checkpoint has been restored.
@@ -89,7 +90,7 @@ class EpochCallback(pl.Callback):
         strategy: LatencyAwareStrategy,
         output: Path,
         report: SearchReport | None,
-        begin: Callable[[], None],
+        begin: Begin,
     ) -> None:
         self._prepared = prepared
         self._strategy = strategy
@@ -163,7 +164,7 @@ class EpochCallback(pl.Callback):
         share_buffers(module, trainer.world_size)
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero:
-            self._begin()
+            self._begin(training_bytes(module))
             self._record(trainer, epoch)
             write_atomically(self._output / results_folder.CHECKPOINT, trainer.save_checkpoint)
         else:

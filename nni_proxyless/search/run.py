@@ -125,7 +125,7 @@ def _train(
     )
     with contextlib.ExitStack() as stack:
         anew = not interrupted and is_main_process()
-        replaced = stack.enter_context(replacing(output, begin)) if anew else lambda: None
+        replaced = stack.enter_context(replacing(output, begin)) if anew else lambda _: None
         callback = EpochCallback(prepared, strategy, output, report, replaced)
         several = PathParallelStrategy() if recipe.devices > 1 else "auto"
         trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)

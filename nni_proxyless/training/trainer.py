@@ -23,6 +23,8 @@ from ..errors import InputError
 from .ranks import is_main_process
 from .resume import SafeCheckpoints
 
+_BYTES_OF_A_TENSOR = 1024  # in a file, besides its content
+
 
 class Hardware(Protocol):
     """The settings of a recipe that describe the hardware to train on."""
@@ -111,6 +113,11 @@ def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
     torch.manual_seed(drawn)
     np.random.seed(drawn)
     random.seed(drawn)
+
+
+def training_bytes(module: Any) -> int:
+    """Estimate the size of a checkpoint in bytes: the weights, their momentum, and their average."""
+    return 3 * sum(p.numel() * p.element_size() + _BYTES_OF_A_TENSOR for p in map(torch.as_tensor, module.parameters()))
 
 
 @contextmanager

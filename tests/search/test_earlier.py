@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from nni_proxyless import Architecture
+from nni_proxyless.claims import LOCK, Owner
 from nni_proxyless.cli.entry import main
+from nni_proxyless.deploy.retrain_epochs import RetrainEpochs
+from nni_proxyless.errors import RunError
 from nni_proxyless.report import find_results, make_report
+from nni_proxyless.search.epoch_callback import EpochCallback
 from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
@@ -52,11 +62,109 @@ def test_a_recipe_that_is_refused_leaves_the_results_as_they_are(recipe_file: Pa
     output = recipe_file.parent / "out"
     words = ["search", str(recipe_file), "epochs=1", "warmup_epochs=0", "--output", str(output)]
     assert run(words) == 0
-    before = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
-    for bad in (["budget_ms=0.000001", "budget_fraction=null"], ["strategy=nowhere:Nothing"], ["prune_below=0.9"]):
+    before = everything(output)
+    for bad in (
+        ["budget_ms=0.000001", "budget_fraction=null"], ["strategy=nowhere:Nothing"], ["prune_below=0.9"],
+        ["threads=1099511627776"], ["strategy=darts", "strategy_args={unknown: 1}"], ["strategy=collections:Counter"],
+        ["precision=16-mixed", "accelerator=cpu"], ["target=nowhere"], ["batch_size=100000"], ["data=nothing"],
+    ):  # fmt: skip
         assert run([*words, *bad]) == 2
-        assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == before
+        assert everything(output) == before
+        assert run([*words[:-1], str(recipe_file.parent / "new" / "folder"), *bad]) == 2
+        assert not (recipe_file.parent / "new").exists()
     capsys.readouterr()
+
+
+def test_a_failure_in_the_first_epoch_leaves_the_results_as_they_are(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    output = recipe_file.parent / "out"
+    space = recipe_file.parent / "tiny.yml"
+    retrain = ["retrain", "mobilenet_v2_0.5", f"space={space}", "data=digits", "threads=1"]
+    for words, callback in ((["search", str(recipe_file)], EpochCallback), (retrain, RetrainEpochs)):
+        words = [*words, "epochs=1", "warmup_epochs=0", "--overwrite", "--output", str(output)]
+        assert run(words) == 0
+        before = everything(output)
+        for error in (RunError("the loss is not finite"), MemoryError(), RuntimeError("x: can't allocate memory: y")):
+
+            def fail(*_: Any, error: Exception = error) -> None:
+                raise error
+
+            with monkeypatch.context() as patch:
+                patch.setattr(callback, "on_train_batch_end", fail)
+                capsys.readouterr()
+                assert run([*words, "seed=5"]) == 1
+                told = capsys.readouterr().err
+                assert "Traceback" not in told
+                last = told.strip().splitlines()[-1]
+                assert "the loss is not finite" in last or "error: out of memory (" in last
+            assert everything(output) == before
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let this process write no larger files; the error is that of a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("kind", ["search", "retrain"])
+def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(kind: str, recipe_file: Path, capsys: Any) -> None:
+    output, space = recipe_file.parent / "out", recipe_file.parent / "tiny.yml"
+    words = ["search", str(recipe_file), "share_warmup=false"]
+    if kind == "retrain":
+        words = ["retrain", "mobilenet_v2_0.5", f"space={space}", "data=digits", "threads=1"]
+    words = [*words, "epochs=1", "warmup_epochs=0", "--output", str(output)]
+    with largest_file(60_000):
+        assert run(words) == 1
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert told.strip().splitlines()[-1] == (
+        f"nni-proxyless {kind}: error: cannot write {output / 'checkpoint.ckpt'}: File too large"
+    )
+    assert not [path for path in output.rglob(".*") if path.is_file()]
+    assert run(words) == 0
+    # Results of another recipe are replaced only if there is room for the new ones.
+    before = everything(output)
+    with largest_file(60_000):
+        assert run([*words, "seed=5"]) == 1
+    assert capsys.readouterr().err.strip().splitlines()[-1] == (
+        f"nni-proxyless {kind}: error: cannot write {output}: File too large"
+    )
+    assert everything(output) == before
+
+
+def test_a_folder_in_use_is_refused_before_anything_slow(
+    recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def slow(*_: Any, **__: Any) -> None:
+        raise AssertionError("the search was prepared")
+
+    monkeypatch.setattr("nni_proxyless.search.prepared.prepare", slow)
+    monkeypatch.setattr("nni_proxyless.deploy.retrain.prepare_retraining", slow)
+    output = recipe_file.parent / "out"
+    output.mkdir()
+    started = psutil.Process(os.getppid()).create_time()
+    (output / LOCK).write_text(
+        json.dumps({"host": Owner.this().host, "boot": Owner.this().boot, "process": os.getppid(), "started": started})
+    )
+    before = everything(output)
+    for words in (["search", str(recipe_file)], ["retrain", "mobilenet_v2_0.5"]):
+        assert run([*words, "--output", str(output)]) == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert told == [
+            f"nni-proxyless {words[0]}: error: the folder {output} is in use by process {os.getppid()} on this machine "
+            f"({Owner.this().host}); wait until it has ended, or choose another folder with --output"
+        ]
+        assert everything(output) == before
 
 
 def test_a_retraining_keeps_the_results_of_another_recipe(
