@@ -7,7 +7,6 @@ compared with PyTorch's before it gets its final name. Then its latency is measu
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import logging
 import os
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import results_folder
-from ..errors import InputError, ProxylessError, RunError, unknown_name
+from ..errors import OF_THE_MACHINE, InputError, RunError, WriteError, unknown_name
 from ..files import write_json
 from ..latency import LatencyTable, this_device
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
@@ -35,6 +34,7 @@ from .formats import RUNNERS, WRITERS
 
 _log = logging.getLogger(__name__)
 EXPORT_SCHEMA = "nni-proxyless/export@1"
+_UNTOUCHED = "; what was there before is untouched"
 TOLERANCE = 1e-4  # largest allowed difference of an fp32 logit
 
 
@@ -203,18 +203,22 @@ def export(
     with torch.inference_mode():
         expected = torch.cat([network(image[None]) for image in images.check])
     results = []
-    with _made(out), WorkFolder(out, ".export-") as folder, temporary_files_in(folder):
-        for name in formats:
-            path = folder / FILES[name]
-            WRITERS[name](folded, network, images.check[:1], images.calibration, path)
-            run = RUNNERS[name](path, architecture)
-            found = torch.cat([run(image[None]) for image in images.check])
-            results.append(_checked(name, found, expected, images.labels))
-        architecture.save(folder / results_folder.ARCHITECTURE)
-        _save_results(results, architecture, images, folder)
-        (out / results_folder.EXPORT).unlink(missing_ok=True)  # it describes the files that are about to be replaced
-        for file in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
-            (folder / file).replace(out / file)
+    with _made(out), _work_folder(out) as folder, temporary_files_in(folder):
+        with _named_errors(out, _UNTOUCHED):
+            for name in formats:
+                path = folder / FILES[name]
+                WRITERS[name](folded, network, images.check[:1], images.calibration, path)
+                run = RUNNERS[name](path, architecture)
+                found = torch.cat([run(image[None]) for image in images.check])
+                results.append(_checked(name, found, expected, images.labels))
+            architecture.save(folder / results_folder.ARCHITECTURE)
+            _save_results(results, architecture, images, folder)
+        with _named_errors(out):
+            (out / results_folder.EXPORT).unlink(
+                missing_ok=True
+            )  # it describes the files that are about to be replaced
+            for file in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
+                (folder / file).replace(out / file)
     if measure:
         results = [_measured(result, architecture, out, tables) for result in results]
         _save_results(results, architecture, images, out)
@@ -251,19 +255,33 @@ def _made(out: Path) -> Iterator[None]:
     """
     missing = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        with _named_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
         yield
-    except ProxylessError:
-        raise
-    except OSError as reason:
-        text = f"cannot write into {out}: {reason.strerror or reason}"
-        if reason.errno in (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.ENOSPC):
-            raise RunError(text) from reason
-        raise InputError(f"{text}; choose another folder with --out") from reason
     finally:
         for folder in missing:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def _work_folder(out: Path) -> WorkFolder:
+    with _named_errors(out, _UNTOUCHED):
+        return WorkFolder(out, ".export-")
+
+
+@contextlib.contextmanager
+def _named_errors(out: Path, consequence: str = "") -> Iterator[None]:
+    """Raise errors of the file system as errors in writing into the folder, not of the temporary files in it."""
+    try:
+        yield
+    except OSError as reason:
+        told = reason if reason.errno is not None else reason.__cause__  # the package's own errors have a cause
+        if not isinstance(told, OSError) or told.errno is None:
+            raise
+        text = f"cannot write into {out}: {told.strerror}{consequence}"
+        raise (
+            WriteError(text) if told.errno in OF_THE_MACHINE else InputError(f"{text}; choose another --out")
+        ) from reason
 
 
 def _save_results(results: Sequence[Exported], architecture: Architecture, images: Images, out: Path) -> None:

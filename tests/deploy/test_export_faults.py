@@ -60,7 +60,10 @@ def test_a_full_disk_ends_no_process_and_changes_nothing(network: Architecture, 
     done = run_warm(["python", "-c", FULL], tmp_path, dict(os.environ), 300)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
-    assert said == {name: ["RunError", "cannot write into out: File too large"] for name in FILES}
+    assert said == {
+        name: ["WriteError", "cannot write into out: File too large; what was there before is untouched"]
+        for name in FILES
+    }
     assert content(tmp_path) == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES.values())
 
@@ -80,8 +83,8 @@ def test_places_that_cannot_be_written(network: Architecture, tmp_path: Path) ->
         tmp_path / "file" / "deep" / "er": r"cannot export into .*: .*/file is a file",
         tmp_path / "taken": r"cannot write .*/taken/model.onnx, which is a folder",
         tmp_path / "taken_too": r"cannot write .*/taken_too/export.json, which is a folder",
-        tmp_path / ("n" * 300): r"cannot write into .*: File name too long; choose another folder",
-        Path("/proc/none"): r"cannot (export|write) into /proc/none: .*; choose another folder",
+        tmp_path / ("n" * 300): r"cannot write into .*: File name too long; choose another",
+        Path("/proc/none"): r"cannot (export|write) into /proc/none: .*; choose another",
     }.items():
         with pytest.raises(InputError, match=message):
             export(network, weights, out, ("onnx",), images(network), measure=False)
