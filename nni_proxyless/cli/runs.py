@@ -46,17 +46,12 @@ def run_experiment(options: argparse.Namespace) -> int:
             sys.stdout.write(f"\nwarning: {text}\n")
         sys.stdout.write(f"\nresults: {results.resolve()}\n")
         sys.stdout.flush()
-    without = [o for o in outcomes if o.architecture is None]
-    failed = [o for o in without if not o.by_hand]
-    for outcome in without:
-        if outcome.by_hand:
-            sys.stdout.write(
-                f"\nwarning: trial {outcome.trial_id}, made by hand, has no result: {outcome.reason:.500}\n"
-            )
+    failed, others = collect.failures(outcomes)
+    for text in others:
+        sys.stdout.write(f"\nwarning: {text}\n")
     sys.stdout.flush()
     if failed or not outcomes:
-        told = "; ".join(f"trial {o.trial_id} {o.status} ({o.parameters!s:.200}): {o.reason:.500}" for o in failed)
-        raise RunError(told or "no trial was run")
+        raise RunError("; ".join(failed) or "no trial was run")
     return 0
 
 

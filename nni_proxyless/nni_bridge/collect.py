@@ -133,6 +133,26 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else "nothing on stderr"
 
 
+def failures(outcomes: list[Outcome]) -> tuple[list[str], list[str]]:
+    """Say which trials have no result.
+
+    Returns:
+        Texts about the trials that make the experiment a failure, and about those that do not: trials that were made by
+        hand, and trials that crashed and were repeated with success.
+    """
+    done = [outcome.parameters for outcome in outcomes if outcome.architecture is not None]
+    failed: list[str] = []
+    others: list[str] = []
+    for outcome in outcomes:
+        if outcome.architecture is not None:
+            continue
+        repeated = outcome.parameters in done
+        kind = ", made by hand" if outcome.by_hand else ", repeated with success" if repeated else ""
+        named = f"trial {outcome.trial_id} {outcome.status}{kind} ({outcome.parameters!s:.200}): {outcome.reason:.500}"
+        (others if outcome.by_hand or repeated else failed).append(named)
+    return failed, others
+
+
 def warnings_of(outcomes: list[Outcome]) -> list[str]:
     """Return what the searches have found wrong with themselves, each with the folder of its results."""
     return [

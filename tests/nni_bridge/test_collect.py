@@ -10,7 +10,7 @@ import pytest
 from nni_proxyless.errors import InputError
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.nni_bridge.collect import collect, format_table, summary_rows
+from nni_proxyless.nni_bridge.collect import Outcome, collect, failures, format_table, summary_rows
 
 
 def job(name: str, status: str, **parameters: Any) -> SimpleNamespace:
@@ -120,3 +120,17 @@ def test_damaged_results_of_a_trial_cost_only_this_trial(
     assert outcomes[0].folder is None
     rows = summary_rows(outcomes)
     assert [(row["accuracy"], row["latency_table"]) for row in rows] == [("0.9100", "cannot be read")]
+
+
+def test_trials_that_were_repeated_or_made_by_hand_are_no_failures(home: Path, tmp_path: Path) -> None:
+    good = collect(job("one", "SUCCEEDED", target="phone", seed=1), home, tmp_path / "results", set())
+    crashed = Outcome("c", {"seed": 1, "target": "phone"}, "USER_CANCELED", reason="epoch 3/8")
+    lost = Outcome("l", {"seed": 2, "target": "phone"}, "FAILED", reason="r" * 10_000)
+    by_hand = Outcome("h", {"targets": "x" * 10_000}, "FAILED", reason="refused", by_hand=True)
+    failed, others = failures([crashed, good, lost, by_hand])
+    (told,) = failed
+    assert told.startswith("trial l FAILED ({'seed': 2, 'target': 'phone'}): rrr")
+    assert others[0] == "trial c USER_CANCELED, repeated with success ({'seed': 1, 'target': 'phone'}): epoch 3/8"
+    assert others[1].startswith("trial h FAILED, made by hand ({'targets': 'xxx")
+    assert all(len(text) < 800 for text in [*failed, *others])
+    assert failures([good]) == ([], [])
