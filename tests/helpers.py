@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import yaml
 
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.warm import run_warm
+from tests.warm import MEASURE_ONCE, run_warm
+from tests.warm_trials import start_warm_trials
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -65,9 +67,14 @@ class Workplace:
             "HOME": str(folder),
             "NNI_PROXYLESS_CACHE": str(folder / "cache"),
             "NNI_CONFIG_DIR": str(folder / "nni-config"),
+            MEASURE_ONCE: "1",
             "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
         }
         self.port = free_port()
+
+    def start_trials_warm(self) -> None:
+        """Let trials start warm (tests/warm_trials.py)."""
+        start_warm_trials(self.folder / f".{uuid.uuid4().hex}", self.environment)
 
     def change(self, file: str, changes: Mapping[str, Any]) -> None:
         path = self.experiment / file

@@ -243,6 +243,7 @@ READERS = {
     "nni_bridge/offered.py": "the database of NNI's manager",
     "claims.py": "the owner of a lock, of which 4096 bytes are read, and the id of this start of the machine",
     "work_folder.py": "a folder that is locked",
+    "cli/streams.py": "the streams of the process",
     "latency/fresh_process.py": "messages between our own processes",
     "latency/journal.py": "appends to the journal",
     "latency/backends/command.py": "a model that this package has exported",

@@ -121,13 +121,35 @@ def load_judged(path: str | os.PathLike[str]) -> LatencyTable:
 
 
 def is_worse(table: LatencyTable, other: LatencyTable) -> bool:
-    """Whether a table is worse than another: by its verdict, or, if neither is good, by its error on networks."""
+    """Whether a table is worse than another one; see `why_worse`."""
+    return why_worse(table, other) is not None
 
-    def rank(one: LatencyTable) -> tuple[int, float]:
-        grade = verdict(one)
-        return grade, (one.calibration.mean_relative_error or 0.0) if grade else 0.0
 
-    return rank(table) > rank(other)
+def why_worse(table: LatencyTable, other: LatencyTable) -> str | None:
+    """Say in words why a table is worse than another one; `None` if it is not.
+
+    A table is worse if its verdict is. With the same verdict, it is worse if its mean error on networks is larger. If
+    both tables are good, the difference must exceed two standard errors: two measurements of a good table differ by
+    chance. The errors of n networks are taken as normally distributed, so that the standard error of the mean absolute
+    error e is e · sqrt((π / 2 - 1) / n).
+    """
+    grade, kept = verdict(table), verdict(other)
+    if grade != kept:
+        return warnings_of(table)[0] if grade > kept else None
+    error, kept_error = (one.calibration.mean_relative_error for one in (table, other))
+    if error is None or kept_error is None:
+        return None
+    chance = 0.0
+    if grade is Verdict.GOOD:
+        chance = 2 * math.hypot(_standard_error(table), _standard_error(other))
+    if error <= kept_error + chance:
+        return None
+    return f"the new table misses networks by {100 * error:.1f} % on average, the old one by {100 * kept_error:.1f} %"
+
+
+def _standard_error(table: LatencyTable) -> float:
+    networks = max(table.calibration.networks, 1)
+    return (table.calibration.mean_relative_error or 0.0) * math.sqrt((math.pi / 2 - 1) / networks)
 
 
 def improvable(table: LatencyTable) -> bool:

@@ -113,8 +113,7 @@ def run_experiment(
         InputError: NNI does not accept the config.
         RunError: The manager did not start or stopped answering, or the experiment failed as a whole.
     """
-    # Trials inherit the manager's environment, and their command `nni-proxyless` must be on PATH.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    _put_commands_on_path()
     import requests
 
     register()
@@ -162,6 +161,11 @@ def run_experiment(
     else:
         experiment.stop()
     return outcomes
+
+
+def _put_commands_on_path() -> None:
+    """Let trials, which inherit the manager's environment, find the command `nni-proxyless` of this installation."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _collect(job: Job, home: Path, results: Path, used: set[Path]) -> Outcome:

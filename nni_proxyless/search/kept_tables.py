@@ -13,7 +13,7 @@ from ..files import aligned, read_mapping
 from ..latency.backends.by_name import make_backend
 from ..latency.device import this_device
 from ..latency.isolated import measure_table_isolated
-from ..latency.judgement import Verdict, is_worse, verdict, warnings_of
+from ..latency.judgement import Verdict, verdict, warnings_of, why_worse
 from ..latency.sampling import Progress
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
@@ -119,9 +119,10 @@ def remeasure(one: KeptTable, *, progress: Progress | None = None) -> str:
             table = measure_table_isolated(
                 SpaceSpec.from_dict(content["space"]), make_backend(**content["backend"]), progress=progress
             )
-        except (InputError, RunError) as reason:
+        except (InputError, RunError) as error:
+            return f"the old table is kept: {error}"
+        reason = warnings_of(table)[0] if verdict(table) is Verdict.BAD else why_worse(table, one.table)
+        if reason is not None:
             return f"the old table is kept: {reason}"
-        if verdict(table) is Verdict.BAD or is_worse(table, one.table):
-            return f"the old table is kept: {warnings_of(table)[0]}"
         table.save(one.path)
         return "measured"

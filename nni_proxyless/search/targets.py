@@ -16,7 +16,7 @@ from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, s
 from ..files import check_name, write_json
 from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_table_isolated
-from ..latency.judgement import Verdict, advice, is_worse, verdict, warnings_of
+from ..latency.judgement import Verdict, advice, verdict, warnings_of, why_worse
 from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
@@ -99,7 +99,7 @@ class Target:
     ) -> LatencyTable:
         """Load the target's latency table for a space, or measure it here and keep it in the cache.
 
-        A kept table is not replaced by a worse one (`judgement.is_worse`).
+        A kept table is not replaced by a worse one (`judgement.why_worse`).
 
         Args:
             spec: Description of the space.
@@ -137,8 +137,8 @@ class Target:
                 return kept
             most = TABLE_PROCESSES if accept else MOST_TABLE_PROCESSES
             table = measure_table_isolated(spec, backend, most_processes=most, progress=progress)
-            if kept is not None and is_worse(table, kept):
-                _log.warning("target %s: %s", self.name, warnings_of(table)[0])
+            if kept is not None and (reason := why_worse(table, kept)):
+                _log.warning("target %s: %s", self.name, reason)
                 _log.warning("target %s: the better table of %s is used instead: %s", self.name, kept.date, path)
                 table = kept
             if not accept:

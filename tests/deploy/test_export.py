@@ -20,7 +20,7 @@ from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.folding import fold_batch_norm
 from nni_proxyless.network.space_spec import SpaceSpec, shipped_spaces
 from nni_proxyless.network.weights import save_weights
-from tests.helpers import table_of
+from tests.helpers import SMALL_SPACE, table_of
 
 
 def trained(spec: SpaceSpec, seed: int) -> tuple[Architecture, nn.Module]:
@@ -146,7 +146,7 @@ def test_latencies_of_exported_files_are_measured(tmp_path: Path, monkeypatch: p
     # One process instead of three for each file, to save time; `test_isolated_measurements` has several.
     monkeypatch.setitem(measure_file_isolated.__kwdefaults__, "processes", 1)
 
-    spec = SpaceSpec.from_yaml("mobilenetv2_digits")
+    spec = SpaceSpec.from_dict(SMALL_SPACE)
     table = measure_table_isolated(spec, make_backend("onnxruntime"), processes=1)
     architecture, network = trained(spec, 0)
     weights = save_weights(network, tmp_path / "weights.pt")

@@ -43,6 +43,7 @@ from nni_proxyless.latency.judgement import (
     process_spread,
     verdict,
     warnings_of,
+    why_worse,
     with_verdict,
 )
 from nni_proxyless.latency.machine_load import LoadMeter
@@ -263,7 +264,8 @@ def with_error(error: float, date: str = "2026-01-01T00:00:00+00:00") -> Latency
 @pytest.mark.parametrize(
     ("kept", "new", "used"),
     [
-        (0.02, 0.04, "new"),  # both are good, and the new one is of today
+        (0.02, 0.04, "kept"),
+        (0.02, 0.022, "new"),  # both are good, they differ by chance, and the new one is of today
         (0.02, 0.08, "kept"),
         (0.02, 0.73, "kept"),
         (0.10, 0.08, "new"),
@@ -331,11 +333,24 @@ def test_a_busy_machine_is_measured_longer_up_to_a_limit(monkeypatch: pytest.Mon
 
 def test_worse_means_verdict_then_error() -> None:
     good, better, doubtful, worse, bad = (with_error(e) for e in (0.04, 0.01, 0.06, 0.1, 0.3))
-    assert not is_worse(good, better)
+    assert is_worse(good, better)
+    assert not is_worse(better, good)
     assert is_worse(doubtful, good)
     assert is_worse(worse, doubtful)
     assert not is_worse(doubtful, worse)
     assert is_worse(bad, worse)
+    told = "the new table misses networks by 4.0 % on average, the old one by 1.0 %"
+    assert why_worse(good, better) == told
+
+
+def test_two_good_tables_may_differ_by_chance() -> None:
+    """Of two measurements of equal precision, the later one is called worse in about 2 of 100 cases, not in 50."""
+    draw = np.random.default_rng(0)
+    networks = with_error(0.02).calibration.networks
+    errors = np.abs(draw.normal(0.0, 0.02, (4000, networks))).mean(axis=1)
+    tables = [with_error(float(error)) for error in errors]
+    share = np.mean([is_worse(new, old) for new, old in zip(tables[::2], tables[1::2], strict=True)])
+    assert 0.005 < share < 0.045
 
 
 def test_a_difference_has_one_definition() -> None:

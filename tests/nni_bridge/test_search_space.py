@@ -136,7 +136,7 @@ TARGET = choices(target=["cpu_torch"])
         ({"experimentWorkingDirectory": 7}, "'experimentWorkingDirectory' must be the path of a folder, got 7"),
         ({"experimentWorkingDirectory": "recipe.yml"}, "which cannot be written"),
         ({"experimentWorkingDirectory": "recipe.yml/x"}, "which cannot be written"),
-        ({"experimentWorkingDirectory": "a\0b"}, "experimentWorkingDirectory cannot be used"),
+        ({"experimentWorkingDirectory": "a\0b"}, "experimentWorkingDirectory has a character NUL"),
         ({"trialCodeDirectory": "missing"}, "is not a folder"),
         ({"trialCodeDirectory": 3}, "'trialCodeDirectory' must be the path of a folder, got 3"),
         ({"trialCommand": "nni-proxyless trial --recipe 'recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),

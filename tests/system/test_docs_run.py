@@ -81,6 +81,8 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(REPOSITORY))
 
 
+# Both pages retrain, export and report the quickstart's networks. In one worker, each command is executed once.
+TOGETHER = {"README.md", "docs/retrain.md"}
 WITH_COMMANDS = [page for page in PAGES if any(block.commands for block in blocks(page))]
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
@@ -94,6 +96,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     with FileLock(shared / "docs.lock"):
         if not (shared / "docs").exists():
             place = Workplace(shared / "docs.unfinished")
+            place.start_trials_warm()
             _furnish(place)
             place.folder.rename(shared / "docs")
     return shared / "docs"
@@ -103,6 +106,7 @@ def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
 def place(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """Own copy of the folder with all files that the pages mention."""
     place = Workplace(tmp_path_factory.mktemp("docs"), furnished)
+    place.start_trials_warm()
     place.environment["PATH"] = f"{place.folder / 'bin'}:{place.environment['PATH']}"
     try:
         yield place
@@ -215,13 +219,20 @@ def _write_tables(place: Workplace) -> None:
     tiny = {
         "schema": "nni-proxyless/space@1", "name": "tiny", "input": {"channels": 1, "size": 8},
         "stem": {"width": 8, "stride": 1}, "first_block": {"width": 8},
-        "stages": [{"width": 8, "depth": 3, "stride": 2}],
-        "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": False}, "head": {"width": 16}, "classes": 3,
+        "stages": [{"width": 8, "depth": 1, "stride": 2}],
+        "candidates": {"kernels": [3, 5], "expansions": [1], "skip": False}, "head": {"width": 16}, "classes": 3,
     }  # fmt: skip
     (place.folder / "tiny.yml").write_text(yaml.safe_dump(tiny))
 
 
-@pytest.mark.parametrize("page", WITH_COMMANDS, ids=name_of)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.xdist_group("results")) if name_of(page) in TOGETHER else page
+        for page in WITH_COMMANDS
+    ],
+    ids=name_of,
+)
 def test_commands(page: Path, place: Workplace, executed: set[str], shared_data: Path) -> None:
     published = shared_data / "latency" / "mobile" / "pixel1_proxylessnas.yaml"
     shutil.copy(published, place.folder / published.name)

@@ -19,6 +19,7 @@ KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", 
 
 
 def test_several_architectures_are_retrained_through_the_manager(workplace: Workplace) -> None:
+    workplace.start_trials_warm()
     workplace.experiment = workplace.folder / "experiments" / "retrain"
     workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "threads": 1})
     named = ["architectures/cpu_onnxruntime.json", "mobilenet_v2_0.5"]
@@ -65,6 +66,7 @@ def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
 
 
 def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> None:
+    workplace.start_trials_warm()
     workplace.shrink(epochs=1, warmup_epochs=0)
     choices = {"learning_rate": {"_type": "choice", "_value": [1e30, 0.05]}}
     workplace.change("config.yml", {"searchSpace": choices})

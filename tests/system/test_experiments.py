@@ -54,6 +54,7 @@ def ended(workplace: Workplace, succeeded: int) -> bool:
 
 def test_all_strategies_side_by_side(workplace: Workplace) -> None:
     """Run all strategies, two at a time. Each finishes within its budget, and each result has its own parameters."""
+    workplace.start_trials_warm()
     workplace.experiment = workplace.folder / "experiments" / "baselines"
     workplace.shrink(epochs=2, warmup_epochs=1)
     space = {

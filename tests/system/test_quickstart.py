@@ -32,6 +32,7 @@ KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", 
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """Workplace with a finished, shortened quickstart. Its manager is still running until the last test has ended."""
     place = Workplace(tmp_path_factory.mktemp("finished"))
+    place.start_trials_warm()
     place.change("recipe.yml", {"epochs": EPOCHS, "warmup_epochs": WARMUP, "threads": 1, "finalists": FINALISTS})
     done = place.command(
         "nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port), "--keep"
