@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import functools
 import logging
 import shlex
 import signal
@@ -37,6 +38,7 @@ _log = logging.getLogger("nni_proxyless")
 _RESUMED = ("search", "retrain")
 
 
+@functools.cache
 def build_parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     common = Parser(add_help=False)

@@ -44,13 +44,13 @@ class Parser(argparse.ArgumentParser):
 class _Once(argparse._StoreAction):
     """Stores the value of an argument, and refuses an option that is given a second time."""
 
-    _given = False
-
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
-        if self._given and option is not None:
+        # The namespace remembers, because a parser may parse several command lines.
+        given = namespace.__dict__.setdefault("given", set())
+        if self.dest in given and option is not None:
             several = ", with all its values after it" if self.nargs in ("+", "*") else ""
             raise argparse.ArgumentError(self, f"is given twice; give it once{several}")
-        self._given = True
+        given.add(self.dest)
         super().__call__(parser, namespace, values, option)
 
 

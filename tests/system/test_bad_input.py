@@ -16,6 +16,11 @@ from .bad_input.case import Case
 from .bad_input.place import Place
 
 
+@pytest.fixture(autouse=True)
+def _own_folders() -> None:
+    """Replaces the fixture for all tests, which makes a folder for each of them. `Place` sets the same variables."""
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("bad") / "inputs")
@@ -29,7 +34,8 @@ def test_a_bad_input_ends_with_one_line(case: Case, place: Place) -> None:
 def test_there_are_enough_different_cases() -> None:
     assert len(CASES) >= 600
     commands = Counter(" ".join(case.words[: 2 if case.words[:1] == ["latency"] else 1]) for case in CASES)
-    named = "run trial search decode retrain export show report register schema doctor"
+    assert len({(case.command, repr(case.files), repr(case.environment)) for case in CASES}) == len(CASES)
+    named = "run nnictl trial search decode retrain export show report register schema doctor"
     tables = "measure list validate fit suggest predict show import compare"
     assert {*named.split(), *(f"latency {name}" for name in tables.split())} <= set(commands)
 

@@ -213,7 +213,8 @@ def snapshot(folder: Path) -> dict[str, tuple[Any, ...]]:
                 found[path] = (state.st_size, *times[:1], _hash(path, state.st_ino, state.st_size, *times))
             else:
                 found[path] = (stat.S_IFMT(state.st_mode), os.readlink(path) if stat.S_ISLNK(state.st_mode) else None)
-    return {os.path.relpath(path, folder): state for path, state in found.items()}
+    start = len(str(folder)) + 1
+    return {path[start:]: state for path, state in found.items()}
 
 
 def as_json(content: Any) -> str:
