@@ -7,6 +7,7 @@ from typing import TypeGuard
 
 MOST_WHOLE = 2**63 - 1
 MOST_LATENCY_MS = 1e9  # eleven days; a larger latency is an error, and sums of many could overflow
+LEAST_LATENCY_MS = 1e-9  # a thousandth of a nanosecond, in which nothing runs
 MOST_COUNT = 1e18  # FLOPs or parameters of an operator
 
 

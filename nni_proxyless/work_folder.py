@@ -27,12 +27,15 @@ class WorkFolder:
 
     Args:
         parent: Folder in which it is made. Defaults to the system's folder for temporary files.
-        prefix: Beginning of its name. Abandoned folders with this beginning are removed.
+        prefix: Beginning of its name. Abandoned folders with this beginning are removed, and also those in the system's
+            folder.
     """
 
     def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
-        place = Path(tempfile.gettempdir()) if parent is None else parent
-        remove_abandoned(place, prefix)
+        usual = Path(tempfile.gettempdir())
+        place = usual if parent is None else parent
+        for searched, beginning in {(usual, PREFIX), (place, prefix)}:
+            remove_abandoned(searched, beginning)
         made = None
         while made is None:  # somebody else may take a new folder for an abandoned one before it is locked
             made = _locked(tempfile.mkdtemp(prefix=prefix, dir=place))

@@ -209,6 +209,8 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
             ended = f"ended by {stop}" if isinstance(stop, Stopped) else "interrupted"
             again = shlex.join(["nni-proxyless", *words])
             goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
+            if command == "latency measure":
+                goes_on = f"; go on from the last sample with: {again}"
             say(f"nni-proxyless {command}: {ended}{goes_on}\n")
         return 128 + number
     except OutputError as error:

@@ -17,10 +17,11 @@ import pandas as pd
 
 from ..errors import InputError, clipped, shown, unknown_name
 from ..reading import read_document, read_text
-from ..values import MOST_LATENCY_MS, is_number
+from ..values import LEAST_LATENCY_MS, MOST_LATENCY_MS, is_number
 from .arrays import FloatArray
 
 LATENCY_COLUMN = "latency_ms"
+MOST_RANGE = 100_000  # of the latencies of one space; mixed units are the usual reason for more
 MOST_NAME = 1000  # characters of a layer or candidate
 
 
@@ -93,8 +94,9 @@ def read_measurements(path: Path) -> Measurements:
     """Read a CSV file with one column of candidate names per layer, and the column `latency_ms`.
 
     Raises:
-        InputError: The file cannot be read, a cell is empty, a latency is not a positive number, there is no column for
-            a layer, or a column has a different value in every row.
+        InputError: The file cannot be read, a cell is empty, a latency is not a positive number, the latencies differ
+            by more than a factor of `MOST_RANGE`, there is no column for a layer, or a column has a different value in
+            every row.
     """
     frame = read_columns(path, "measurements")
     if LATENCY_COLUMN not in frame:
@@ -103,11 +105,17 @@ def read_measurements(path: Path) -> Measurements:
             f"{clipped(', '.join(frame.columns))}"
         )
     latency_ms = pd.to_numeric(frame[LATENCY_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~(np.isfinite(latency_ms) & (latency_ms > 0) & (latency_ms <= MOST_LATENCY_MS)))
+    bad = np.flatnonzero(~((latency_ms >= LEAST_LATENCY_MS) & (latency_ms <= MOST_LATENCY_MS)))
     if len(bad):
         raise InputError(
             f"measurements {path}: {LATENCY_COLUMN} must be a positive number of milliseconds, got "
             f"{shown(frame[LATENCY_COLUMN].iloc[bad[0]])} in line {bad[0] + 2}"
+        )
+    low, high = float(latency_ms.min()), float(latency_ms.max())
+    if high > MOST_RANGE * low:
+        raise InputError(
+            f"measurements {path}: {LATENCY_COLUMN} goes from {low:g} to {high:g}, and networks of one space do not "
+            f"differ by a factor above {MOST_RANGE:,}; are all in milliseconds?"
         )
     labels = [name for name in frame.columns if name != LATENCY_COLUMN]
     if not labels:

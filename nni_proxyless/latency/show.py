@@ -53,6 +53,6 @@ def layer_bars(costs: SpaceCosts) -> list[str]:
 
 def most_expensive(table: LatencyTable, count: int = 10) -> list[str]:
     """List the `count` most expensive entries, each with its share of the sum of all entries."""
-    total = sum(cost.cost for cost in table.operators.values())
+    total = sum(cost.cost for cost in table.operators.values()) or 1.0  # a fit to equal latencies costs 0 everywhere
     ranked = sorted(table.operators.items(), key=lambda item: -item[1].cost)[:count]
     return [f"{cost.cost:10.4g} {table.unit}  {100 * cost.cost / total:4.1f} %  {entry}" for entry, cost in ranked]

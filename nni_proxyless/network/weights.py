@@ -71,6 +71,11 @@ def load_into(network: nn.Module, weights: str | os.PathLike[str] | Mapping[str,
         where = "lack" if odd in own else "also contain"
         raise ArchitectureError(f"{source} are weights of another architecture: they {where} '{odd}'")
     for key, value in own.items():
+        if value.is_floating_point() != state[key].is_floating_point():
+            raise ArchitectureError(
+                f"{source} are weights of another architecture: '{key}' is {state[key].dtype}, and this one needs "
+                f"{value.dtype}"
+            )
         if value.shape != state[key].shape:
             raise ArchitectureError(
                 f"{source} are weights of another architecture: '{key}' is {tuple(state[key].shape)}, and this one "

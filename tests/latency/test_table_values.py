@@ -19,6 +19,7 @@ from nni_proxyless.latency.journal import Journal
 from nni_proxyless.latency.judgement import Verdict, findings, verdict
 from nni_proxyless.latency.predict import predict
 from nni_proxyless.latency.published import import_table
+from nni_proxyless.latency.show import most_expensive
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY
 from tests.network.test_file_values import HUGE, put
@@ -99,6 +100,11 @@ def test_a_fitted_table_that_extrapolates_below_0_is_doubtful_and_predicts_no_su
         LatencyTable.from_dict(fitted(-3.0, tiny_table).to_dict())
 
 
+def test_a_fit_to_equal_latencies_can_be_shown(tiny_table: LatencyTable) -> None:
+    table = replace(fitted(1.0, tiny_table), operators={Choice("layer", "a"): OperatorCost(0.0)})
+    assert most_expensive(table) == ["         0 ms   0.0 %  a in layer"]
+
+
 def test_tables_of_version_0_1_and_of_the_benchmarks_are_read() -> None:
     paths = [
         *REPOSITORY.glob("tests/recorded/**/latency_table.yml"),
@@ -153,6 +159,12 @@ def test_csv_files_with_wrong_values(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_text("a,latency_ms\nk3,1e308\n")
     with pytest.raises(InputError, match="latency_ms must be a positive number of milliseconds, got '1e308' in line 2"):
+        read_measurements(path)
+    path.write_text("a,latency_ms\nk3,1e-300\n")
+    with pytest.raises(InputError, match="latency_ms must be a positive number of milliseconds, got '1e-300'"):
+        read_measurements(path)
+    path.write_text("a,latency_ms\nk3,2\nk5,0.003\nk5,400000\n")
+    with pytest.raises(InputError, match=r"latency_ms goes from 0\.003 to 400000, .*; are all in milliseconds"):
         read_measurements(path)
     path.write_text("a,latency_ms\n" + "x" * 2000 + ",1\n")
     with pytest.raises(InputError, match="column 'a': a name must have at most 1000 characters, got 'xxx"):

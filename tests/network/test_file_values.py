@@ -19,7 +19,7 @@ from nni_proxyless.errors import ArchitectureError, DamagedFileError, InputError
 from nni_proxyless.network import size_limits
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.torch_file import read_torch_file
-from nni_proxyless.network.weights import save_weights
+from nni_proxyless.network.weights import load_into, save_weights
 from tests.helpers import table_of
 
 CHOICES = {"stage1_layer1": "k5_e2", "stage1_layer2": "skip", "stage2_layer1": "k3_e1"}
@@ -136,6 +136,15 @@ def test_weights_that_are_no_numbers(
     torch.save(dict(state), tmp_path / "weights.pt")
     with pytest.raises(ArchitectureError, match=f"the weights '{name}' {message}"):
         architecture.build(pretrained=tmp_path / "weights.pt")
+
+
+def test_weights_of_another_kind_of_number_are_refused(tiny_spec: SpaceSpec) -> None:
+    network = Architecture.of_space(tiny_spec, CHOICES).build()
+    state = dict(network.state_dict())
+    name = next(iter(state))
+    state[name] = state[name].to(torch.int64)
+    with pytest.raises(ArchitectureError, match=f"'{name}' is torch.int64, and this one needs torch.float32"):
+        load_into(network, state)
 
 
 def test_a_file_that_unpacks_to_much_more_than_its_size_is_not_unpacked(tiny_spec: SpaceSpec, tmp_path: Path) -> None:

@@ -150,6 +150,19 @@ def test_abandoned_folders_are_removed_and_used_ones_are_not(tmp_path: Path) -> 
     assert not path.exists()
 
 
+def test_any_new_folder_removes_what_is_abandoned_in_the_usual_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next command may be an export, whose folder is elsewhere."""
+    (tmp_path / "usual" / f"{PREFIX}abandoned").mkdir(parents=True)
+    (tmp_path / "usual" / ".export-abandoned").mkdir()
+    (tmp_path / "out" / ".export-abandoned").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "usual"))
+    WorkFolder(tmp_path / "out", ".export-").close()
+    assert [path.name for path in tmp_path.rglob("*abandoned*")] == [".export-abandoned"]
+    assert (tmp_path / "usual" / ".export-abandoned").exists()
+
+
 def test_folders_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
     """Every process removes what is abandoned when it makes its own, so each may meet folders that are just made."""
     code = (

@@ -48,7 +48,8 @@ def test_names_of_targets_and_spaces_stay_in_their_folder(name: str, tiny_spec: 
     content = {"data": "digits", "target": name, "targets": {name: {"backend": "torch"}}}
     path = tmp_path / "recipe.yml"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(RecipeError, match=r"the name of a target must be a name of at most 100|'target' must"):
+    refused = r"the name of a target must be a name of at most 100|'target' must|a key has a character NUL"
+    with pytest.raises(RecipeError, match=refused):
         Recipe.load(path).chosen_target()
     with pytest.raises(SpaceError, match="'name' must be a name of at most 100 printable characters"):
         SpaceSpec.from_dict({**tiny_spec.to_dict(), "name": name})
