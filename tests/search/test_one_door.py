@@ -99,7 +99,7 @@ def test_the_schema_describes_every_key() -> None:
     assert schema["additionalProperties"] is False
     assert all(len(described["description"]) > 10 for described in schema["properties"].values())
     assert schema["properties"]["epochs"] | {"description": ""} == {
-        "default": 30, "description": "", "minimum": 1, "title": "Epochs", "type": "integer",
+        "default": 30, "description": "", "minimum": 1, "maximum": 1_000_000, "title": "Epochs", "type": "integer",
     }  # fmt: skip
     assert schema["properties"]["arch_gradient"]["enum"] == ["two_path", "full", "reinforce"]
     printed = subprocess.run([*command, "--markdown"], capture_output=True, text=True, check=True).stdout
