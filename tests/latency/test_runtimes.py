@@ -19,6 +19,7 @@ from nni_proxyless.errors import InputError, MissingDependencyError
 from nni_proxyless.latency import LatencyTable, Protocol, make_backend, measure_table_isolated, random_architecture
 from nni_proxyless.latency.backends.native_output import captured_output
 from nni_proxyless.latency.backends.onnx_model import OnnxModelBackend
+from nni_proxyless.latency.backends.signal_stack import signal_stack
 from nni_proxyless.latency.measure import measure_file
 from nni_proxyless.latency.validate import table_backend, usable_backend
 from nni_proxyless.network.onnx_file import export_onnx, quantize_static
@@ -180,6 +181,15 @@ def test_an_export_is_measured_with_the_runtime_of_its_table(
     assert usable_backend(tables, names, "float32")[1] is tables[3]
     backend, table = usable_backend(tables, ("onnxruntime", "openvino"), "int8")
     assert (backend.name, backend.dtype, table) == ("onnxruntime", "int8", None)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "mnn", "ncnn"])
+def test_signals_have_the_stack_that_they_had(name: str) -> None:
+    """OpenVINO sets an alternate stack and frees its memory. The next signal would end the process."""
+    before = signal_stack()
+    with make_backend(name).session():
+        make_backend(name).prepare(torch.nn.Conv2d(3, 8, 3), (3, 16, 16)).run()
+    assert signal_stack() == before
 
 
 def test_the_shipped_recipe_has_every_runtime() -> None:

@@ -141,7 +141,7 @@ for number in (signal.SIGTERM, signal.SIGHUP):
 
 
 def test_signals_that_end_processes_act_like_ctrl_c(tmp_path: Path) -> None:
-    """They are sent to another process, because OpenVINO leaves an alternate stack for signals that it has freed."""
+    """They are sent to another process, so that a mistake does not end the tests."""
     done = run_warm(["python", "-c", SIGNALLED], tmp_path)
     assert done.stdout.splitlines() == ["interrupted by SIGTERM True", "interrupted by SIGHUP True"], done.stderr
 

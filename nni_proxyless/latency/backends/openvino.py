@@ -8,6 +8,7 @@ from typing import Any
 from ...network.onnx_file import require_onnx
 from .base import one_of
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
+from .signal_stack import signal_stack_kept
 
 DTYPES = ("float32", "int8")
 _TELEMETRY = "openvino_telemetry"
@@ -71,18 +72,19 @@ class OpenVinoBackend(OnnxModelBackend):
             raise self._unreadable(reason) from reason
 
     def load(self, model: Any, images: Images) -> ModelWorkload:
-        compiled = self._core.compile_model(
-            model,
-            "CPU",
-            {
-                "PERFORMANCE_HINT": "LATENCY",
-                "NUM_STREAMS": 1,
-                "INFERENCE_NUM_THREADS": self.threads,
-                "INFERENCE_PRECISION_HINT": "f32",
-                # By default all processes are pinned to the same cores, and would wait for each other.
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        with signal_stack_kept():
+            compiled = self._core.compile_model(
+                model,
+                "CPU",
+                {
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "NUM_STREAMS": 1,
+                    "INFERENCE_NUM_THREADS": self.threads,
+                    "INFERENCE_PRECISION_HINT": "f32",
+                    # By default all processes are pinned to the same cores, and would wait for each other.
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
         request = compiled.create_infer_request()
         request.set_input_tensor(self._runtime.Tensor(images.copy()))
         return ModelWorkload(request.infer, lambda: request.get_output_tensor(0).data.copy())
