@@ -1,7 +1,7 @@
 """Restores the stack on which signal handlers run.
 
-`sigaltstack(2)` gives a thread an alternate stack for signals. OpenVINO sets one when it compiles a network, and frees its
-memory afterwards. The next signal with a handler, such as Ctrl-C, would then write to freed memory.
+`sigaltstack(2)` gives a thread an alternate stack for signals. OpenVINO sets one when it compiles a network, and frees
+its memory afterwards. The next signal with a handler, such as Ctrl-C, would then write to freed memory.
 """
 
 from __future__ import annotations
