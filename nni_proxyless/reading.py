@@ -20,7 +20,8 @@ from .errors import InputError, clipped, shown
 from .parsing import Refused, checked_text, parse_json, parse_yaml
 
 MOST_BYTES = 64 * 2**20  # of a text file
-MOST_YAML_BYTES = 4 * 2**20  # YAML takes a hundred times longer to read than JSON
+MOST_YAML_BYTES = 32 * 2**20  # a table fitted to a space of 1,000 choices has 20 MB
+MOST_CSV_BYTES = 2**30  # a few million networks
 _KINDS = {
     stat.S_ISFIFO: "it is a pipe, not a file",
     stat.S_ISCHR: "it is a device, not a file",
@@ -71,7 +72,7 @@ def read_bytes(path: str | os.PathLike[str], what: str, error: type[InputError],
         except OSError as reason:
             raise error(f"cannot read {named}: {reason.strerror}") from reason
     if content is None or len(content) > most:
-        raise error(f"cannot read {named}: it is larger than {most // 2**20} MiB, so it is no {what}")
+        raise error(f"cannot read {named}: it has more than {most // 2**20} MiB, which is the limit")
     return content
 
 

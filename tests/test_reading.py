@@ -194,7 +194,7 @@ def test_large_files_and_other_encodings_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.yml"
     with path.open("wb") as file:
         file.truncate(MOST_YAML_BYTES + 1)  # takes no space on the disk
-    with pytest.raises(RecipeError, match="it is larger than 4 MiB, so it is no recipe"):
+    with pytest.raises(RecipeError, match="it has more than 32 MiB, which is the limit"):
         read_mapping(path, "recipe", RecipeError)
     path.write_bytes("a: é".encode("latin-1"))
     with pytest.raises(RecipeError, match=r"it is no text in UTF-8 \(byte 4\)"):

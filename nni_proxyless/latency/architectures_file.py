@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, clipped, shown, unknown_name
-from ..reading import read_document, read_text
+from ..reading import MOST_CSV_BYTES, read_document, read_text
 from ..values import LEAST_LATENCY_MS, MOST_LATENCY_MS, is_number
 from .arrays import FloatArray
 
@@ -62,7 +62,7 @@ def read_columns(path: Path, what: str) -> pd.DataFrame:
         InputError: The file cannot be read, has no rows, a column without a name, two columns of the same name or an
             empty cell. The message gives the place.
     """
-    text = read_text(path, what, InputError)
+    text = read_text(path, what, InputError, MOST_CSV_BYTES)
     try:
         header = next(iter(text.splitlines()), "")
         # The header is read as an ordinary row, because pandas would rename the second of two equally named columns.

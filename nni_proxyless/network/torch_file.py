@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import warnings
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError, InputError, clipped
+from ..process_memory import is_out_of_memory
 from ..reading import open_regular
 
 
@@ -24,6 +26,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     Raises:
         DamagedFileError: The file is truncated or damaged, or it holds something else, such as code.
         InputError: The file cannot be read.
+        MemoryError: There is not enough memory. PyTorch also raises a `RuntimeError` then (`is_out_of_memory`).
     """
     file = Path(path)
     name = clipped(str(file))
@@ -38,6 +41,10 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except (InputError, MemoryError):
         raise
     except Exception as reason:  # an unpickler raises errors of many kinds for a file that is something else
+        if is_out_of_memory(reason):
+            raise
+        if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):  # EINVAL: a truncated archive
+            raise InputError(f"cannot read {name}: {reason.strerror}") from reason
         raise DamagedFileError(
             f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
         ) from reason

@@ -72,6 +72,9 @@ def test_a_folder_for_temporary_files_with_a_hostile_name(tmp_path: Path, monkey
         "echo ${HOME} {model}",
         'echo "${HOME}" {model}',
         "bench {model} # it's",
+        "# don't\nbench {model}",
+        "echo $((1 << 2)); bench {model}",
+        "echo $(( (1 + 2) << 3 )) && ((1)) ; bench {model}",
     ],
 )
 def test_commands_with_a_bare_path_are_taken(line: str) -> None:
@@ -91,6 +94,8 @@ def test_commands_with_a_bare_path_are_taken(line: str) -> None:
         ("bench \"$(cat '{model}')\"", "stands in quotes"),
         ('echo "`bench {model}`"', "stands in quotes"),
         ("bench {model} && sh -c 'bench {model}'", "stands in quotes"),
+        ("echo a#'b {model}'", "stands in quotes"),
+        ("cat << E # it's\n{model}\nE", "stands in a here-document"),
         ("bench ${x:-{model}}", r"stands in \$\{...\}"),
         ("bench ${model}", r"stands directly after \$"),
         (r"bench \{model}", r"stands directly after \\"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
 from nni_proxyless.search.shared_weights import decode_finalists
-from nni_proxyless.training.resume import SafeCheckpoints, restoring
+from nni_proxyless.training.resume import SafeCheckpoints, restoring, usable
 from tests.helpers import read_csv, table_of
 
 SPACE: dict[str, Any] = {
@@ -163,6 +164,29 @@ def test_a_shared_warm_up_that_is_hostile_or_damaged_is_trained_anew(
     assert not mark.exists()
     names = sorted(path.name for path in warmup.parent.iterdir() if path.suffix != ".lock")
     assert names == [warmup.name, f"{warmup.name}.damaged", f"{warmup.name}.damaged-2"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), RuntimeError),
+        (MemoryError(), MemoryError),
+        (OSError(errno.EIO, "Input/output error"), InputError),
+        (OSError(errno.ESTALE, "Stale file handle"), InputError),
+    ],
+)
+def test_a_checkpoint_is_kept_if_memory_or_the_disk_fails(
+    fault: Exception, raised: type[Exception], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise fault
+
+    path = folder / "search" / "checkpoint.ckpt"
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(raised):
+        usable(path, read_torch_file, "the search")
+    assert path.is_file()
+    assert not path.with_name("checkpoint.ckpt.damaged").exists()
 
 
 @pytest.mark.parametrize("kind", ["search", "retrain"])

@@ -54,7 +54,8 @@ def shell_line(command: str, threads: int, batch: int) -> str:
 
 def _fault(command: str) -> str | None:
     """Say why the first unsuitable `{model}` of a command cannot become a quoted variable; `None` if all can."""
-    # The innermost context comes last: '"' and "'" for quotes, "`" and "(" for commands, "{" for ${...}.
+    # The innermost context comes last: '"' and "'" for quotes, "`" and "(" for commands, "{" for ${...}, "((" for
+    # arithmetic.
     stack: list[str] = []
     here_document = False
     place = 0
@@ -80,10 +81,20 @@ def _fault(command: str) -> str | None:
                 place += 1  # the next character has no meaning of its own
         elif char == '"':
             stack.pop() if inner == '"' else stack.append('"')
+        elif char == "#" and inner != '"' and (place == 0 or command[place - 1] in " \t\n;&|("):
+            end = command.find("\n", place)  # a comment
+            place = len(command) if end < 0 else end
+            continue
         elif char == "'" and inner != '"':
             stack.append("'")
         elif char == "`":
             stack.pop() if inner == "`" else stack.append("`")
+        elif command.startswith(("$((", "(("), place) and (char == "$" or inner != '"'):
+            stack.append("((")
+            place += 2 if char == "$" else 1
+        elif command.startswith("))", place) and inner == "((":
+            stack.pop()
+            place += 1
         elif command.startswith("$(", place):
             stack.append("(")
             place += 1
@@ -94,7 +105,7 @@ def _fault(command: str) -> str | None:
             stack.append("(")
         elif (char, inner) in ((")", "("), ("}", "{")):
             stack.pop()
-        elif command.startswith("<<", place) and inner != '"':
+        elif command.startswith("<<", place) and inner not in ('"', "(("):
             here_document = True
         place += 1
     return None
