@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import file_lock, results_folder
-from .errors import InputError
+from .errors import InputError, InUseError
 from .file_lock import Lock
 from .files import sweep, writing
 
@@ -85,7 +85,8 @@ def claimed(folder: Path, hint: str = "choose another folder with --output") -> 
         hint: What to do if another process uses the folder, for the message.
 
     Raises:
-        InputError: Another process uses the folder, or a part of the path is a file.
+        InUseError: Another process uses the folder.
+        InputError: A part of the path is a file.
         WriteError: The folder is not writable, or the disk is full.
     """
     key = folder.resolve()
@@ -121,7 +122,7 @@ def claimed_file(path: Path, hint: str = "choose another file with --out") -> It
         hint: What to do if another process writes the file, for the message.
 
     Raises:
-        InputError: Another process writes the file.
+        InUseError: Another process writes the file.
         WriteError: The file cannot be written.
     """
     with writing(path):
@@ -146,7 +147,7 @@ def locked(lock: Path, what: str, hint: str) -> Iterator[None]:
         hint: What to do if another process holds the lock, for the message.
 
     Raises:
-        InputError: Another process holds the lock, or may hold it on another machine.
+        InUseError: Another process holds the lock, or may hold it on another machine.
         WriteError: The file cannot be written.
     """
     whole, this = lock.absolute(), Owner.this()
@@ -198,12 +199,12 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
                         "minutes; it is taken over", what, owner.process, owner.host, _GIVEN_UP_S // 60,
                     )  # fmt: skip
                     return handle
-                raise InputError(
+                raise InUseError(
                     f"{what} is in use by process {owner.process} on the machine {owner.host}, which cannot be seen "
                     f"from here; if that process has ended, delete {lock}"
                 )
             if owner is not None and owner.runs:
-                raise InputError(
+                raise InUseError(
                     f"{what} is in use by process {owner.process} on this machine ({owner.host}); wait until it has "
                     f"ended, or {hint}"
                 )
@@ -213,7 +214,7 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
             waited_until = waited_until or time.monotonic() + _HELPERS_END_S
             if not free and time.monotonic() > waited_until:
                 named = "another process" if owner is None else f"process {owner.process} of {owner.host}"
-                raise InputError(f"{what} is in use by {named}, which holds {lock}; {hint}")
+                raise InUseError(f"{what} is in use by {named}, which holds {lock}; {hint}")
         except BaseException:
             os.close(handle)
             raise
