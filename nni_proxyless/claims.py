@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import results_folder
-from .errors import InputError
+from . import file_lock, results_folder
+from .errors import InputError, InUseError
+from .file_lock import Lock
 from .files import sweep, writing
 
+_log = logging.getLogger(__name__)
 LOCK = ".lock"
+_SIGN_OF_LIFE_S = 60.0  # the holder of a lock touches its file this often
+_GIVEN_UP_S = 600.0  # time without a touch after which the process of another machine counts as ended
 _SAME_START_S = 2.0  # the clock of a machine may be set while a process runs
 _HELPERS_END_S = 10.0  # processes that load data notice within 5 s that their parent was killed
 _held: dict[Path, int] = {}  # thread that holds the lock of a folder in this process
@@ -24,10 +30,9 @@ _open: set[int] = set()
 
 
 def _nearest(folder: Path) -> Path:
-    """Return the folder itself if it exists, otherwise the nearest one above it that does."""
-    part = folder.absolute()
-    while not part.exists():
-        part = part.parent
+    """Return the absolute path of the folder if it exists, otherwise of the nearest one above it that does."""
+    whole = folder.absolute()
+    part = next(part for part in (whole, *whole.parents) if part.exists())
     if not part.is_dir():
         raise InputError(f"{folder} cannot be a folder, because {part} is a file; choose another one")
     return part
@@ -80,13 +85,15 @@ def claimed(folder: Path, hint: str = "choose another folder with --output") -> 
         hint: What to do if another process uses the folder, for the message.
 
     Raises:
-        InputError: Another process uses the folder, or a part of the path is a file.
+        InUseError: Another process uses the folder.
+        InputError: A part of the path is a file.
         WriteError: The folder is not writable, or the disk is full.
     """
     key = folder.resolve()
     if _held.get(key) == threading.get_ident():
         yield
         return
+    whole = folder.absolute()  # the working directory may change until the end
     with writing(folder):
         existing = _nearest(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,11 +106,11 @@ def claimed(folder: Path, hint: str = "choose another folder with --output") -> 
             finally:
                 del _held[key]
     finally:
-        made = folder.absolute()
-        while made != existing:
+        for made in (whole, *whole.parents):
+            if made == existing:
+                break
             with contextlib.suppress(OSError):  # it is not empty
                 made.rmdir()
-            made = made.parent
 
 
 @contextlib.contextmanager
@@ -115,7 +122,7 @@ def claimed_file(path: Path, hint: str = "choose another file with --out") -> It
         hint: What to do if another process writes the file, for the message.
 
     Raises:
-        InputError: Another process writes the file.
+        InUseError: Another process writes the file.
         WriteError: The file cannot be written.
     """
     with writing(path):
@@ -130,7 +137,9 @@ def locked(lock: Path, what: str, hint: str) -> Iterator[None]:
     """Hold a lock file, which names this process. It is removed at the end.
 
     The operating system holds the lock (`flock`) and releases it when the process ends, however it ends. Where a file
-    system has no such locks, and for the processes of other machines, the content of the file decides.
+    system has no such locks, and for the processes of other machines, the content of the file decides. The holder
+    touches the file once a minute. If this process gets the lock, and a process of another machine has not touched the
+    file for ten minutes, that process has ended, and the lock is taken over with a warning.
 
     Args:
         lock: Path of the lock file. Its folder must exist.
@@ -138,22 +147,40 @@ def locked(lock: Path, what: str, hint: str) -> Iterator[None]:
         hint: What to do if another process holds the lock, for the message.
 
     Raises:
-        InputError: Another process holds the lock, or may hold it on another machine.
+        InUseError: Another process holds the lock, or may hold it on another machine.
         WriteError: The file cannot be written.
     """
+    whole, this = lock.absolute(), Owner.this()
     with writing(lock):
         handle = _acquire(lock, what, hint)
     _open.add(handle)
+    ended = threading.Event()
+    alive = threading.Thread(target=_stay_alive, args=(handle, ended), name="lock", daemon=True)
     try:
         with writing(lock):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, (json.dumps(asdict(Owner.this())) + "\n").encode(), 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, (json.dumps(asdict(this)) + "\n").encode())
             os.fsync(handle)
+        alive.start()
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        _open.discard(handle)
-        os.close(handle)
+        ended.set()
+        if alive.ident is not None:
+            alive.join()  # afterwards another file may get the number of the handle
+        if handle in _open:  # not in a forked process
+            _open.remove(handle)
+            with contextlib.suppress(OSError):
+                if _read(handle) in (None, this):  # not taken over while this process was suspended
+                    whole.unlink()
+            os.close(handle)
+
+
+def _stay_alive(handle: int, ended: threading.Event) -> None:
+    """Touch a lock file until the end, so that other machines see that its process is alive."""
+    while not ended.wait(_SIGN_OF_LIFE_S):
+        with contextlib.suppress(OSError, TypeError, NotImplementedError):  # Windows touches no open files
+            os.utime(handle)
 
 
 def _acquire(lock: Path, what: str, hint: str) -> int:
@@ -162,15 +189,22 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            free = _flock(handle)
+            state = file_lock.lock(handle)
+            free = state is not Lock.BUSY
             owner = _read(handle)
             if owner is not None and owner.elsewhere:
-                raise InputError(
+                if state is Lock.HELD and _is(lock, handle) and _given_up(lock, handle):
+                    _log.warning(
+                        "%s was in use by process %d on the machine %s, which has given no sign of life for %d "
+                        "minutes; it is taken over", what, owner.process, owner.host, _GIVEN_UP_S // 60,
+                    )  # fmt: skip
+                    return handle
+                raise InUseError(
                     f"{what} is in use by process {owner.process} on the machine {owner.host}, which cannot be seen "
                     f"from here; if that process has ended, delete {lock}"
                 )
             if owner is not None and owner.runs:
-                raise InputError(
+                raise InUseError(
                     f"{what} is in use by process {owner.process} on this machine ({owner.host}); wait until it has "
                     f"ended, or {hint}"
                 )
@@ -180,7 +214,7 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
             waited_until = waited_until or time.monotonic() + _HELPERS_END_S
             if not free and time.monotonic() > waited_until:
                 named = "another process" if owner is None else f"process {owner.process} of {owner.host}"
-                raise InputError(f"{what} is in use by {named}, which holds {lock}; {hint}")
+                raise InUseError(f"{what} is in use by {named}, which holds {lock}; {hint}")
         except BaseException:
             os.close(handle)
             raise
@@ -188,18 +222,10 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
         time.sleep(0.05)
 
 
-def _flock(handle: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # on Windows, the content of the file decides
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+def _given_up(lock: Path, handle: int) -> bool:
+    """Whether a lock file was not touched for long, by the clock of its file system: those of machines differ."""
+    with tempfile.TemporaryFile(dir=lock.parent) as new:
+        return os.fstat(new.fileno()).st_mtime - os.fstat(handle).st_mtime > _GIVEN_UP_S
 
 
 def _is(lock: Path, handle: int) -> bool:
@@ -212,7 +238,8 @@ def _is(lock: Path, handle: int) -> bool:
 
 def _read(handle: int) -> Owner | None:
     try:
-        content = json.loads(os.pread(handle, 4096, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        content = json.loads(os.read(handle, 4096))
         host, boot = str(content["host"]), str(content["boot"])
         return Owner(host, boot, int(content["process"]), float(content["started"]))
     except (ValueError, TypeError, KeyError, OverflowError):

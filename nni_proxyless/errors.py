@@ -72,6 +72,10 @@ class DamagedFileError(InputError):
     """A file of weights or a checkpoint that is truncated, damaged, or something else. Nothing in it was executed."""
 
 
+class InUseError(InputError):
+    """A folder of results, or a file, that another process uses."""
+
+
 class RunError(ProxylessError, RuntimeError):
     """A run that failed although its input was valid."""
 

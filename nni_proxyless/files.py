@@ -55,7 +55,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
             _to_disk(temporary)
             os.replace(temporary, target)
             with suppress(OSError):  # some file systems, and Windows, do not synchronise folders
-                _to_disk(target.parent)
+                _to_disk(target.parent, os.O_RDONLY)
         finally:
             temporary.unlink(missing_ok=True)
     return target
@@ -69,8 +69,12 @@ def _check_kind(target: Path) -> None:
         raise OSError(errno.EPERM, "files are not written among the devices", str(target))
 
 
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _to_disk(path: Path, access: int = os.O_RDWR) -> None:
+    # Windows synchronises only files that are open for writing.
+    try:
+        handle = os.open(path, access)
+    except PermissionError:  # the umask makes new files read-only
+        handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -1,7 +1,8 @@
 """Folders for temporary files. One that a killed process has left behind is removed when the next one is made.
 
 The process that uses a folder holds a lock on it, which the system releases when the process ends, however it ends. So
-a folder that can be locked is nobody's any more. This also holds between containers that share a file system.
+a folder that can be locked is nobody's any more. This also holds between containers that share a file system. Where the
+system or the file system has no locks, the folders of killed processes stay.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows: the folders are not locked, and those of a killed process stay
-    fcntl = None  # type: ignore[assignment]
+from . import file_lock
+from .file_lock import Lock
 
 PREFIX = "nni-proxyless-work-"
+_searched: set[tuple[str, str]] = set()  # folders, with a prefix, that this process has searched for abandoned ones
 
 
 class WorkFolder:
@@ -28,17 +28,20 @@ class WorkFolder:
     Args:
         parent: Folder in which it is made. Defaults to the system's folder for temporary files.
         prefix: Beginning of its name. Abandoned folders with this beginning are removed, and also those in the system's
-            folder.
+            folder. A process searches each place once, because there may be many files.
     """
 
     def __init__(self, parent: Path | None = None, prefix: str = PREFIX) -> None:
         usual = Path(tempfile.gettempdir())
         place = usual if parent is None else parent
         for searched, beginning in {(usual, PREFIX), (place, prefix)}:
-            remove_abandoned(searched, beginning)
+            key = (os.path.realpath(searched), beginning)
+            if key not in _searched:
+                _searched.add(key)
+                remove_abandoned(searched, beginning)
         made = None
         while made is None:  # somebody else may take a new folder for an abandoned one before it is locked
-            made = _locked(tempfile.mkdtemp(prefix=prefix, dir=place))
+            made = _taken(tempfile.mkdtemp(prefix=prefix, dir=place))
         self.path, lock = made
         self._remove = weakref.finalize(self, _remove, self.path, lock, os.getpid())
 
@@ -65,37 +68,42 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 
 def remove_abandoned(place: Path, prefix: str) -> None:
-    """Remove this user's folders in `place` whose name has the prefix and that no process has locked."""
-    if fcntl is None:
-        return
+    """Remove this user's folders in `place` whose name has the prefix and that this process could lock."""
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError, AttributeError):  # Windows has no numbers of users
                     if entry.stat(follow_symlinks=False).st_uid == os.geteuid():
-                        locked = _locked(entry.path)
-                        if locked is not None:
-                            _remove(*locked, os.getpid())
+                        state, handle = _locked(entry.path)
+                        if state is Lock.HELD:
+                            _remove(Path(entry.path), handle, os.getpid())
 
 
-def _locked(path: str) -> tuple[Path, int] | None:
-    """Lock a folder, and return it with its lock; `None` if somebody else has locked or removed it."""
-    if fcntl is None:
-        return Path(path), -1
+def _taken(path: str) -> tuple[Path, int] | None:
+    """Return a folder that this process has made, with its lock; `None` if it was taken for an abandoned one."""
+    state, handle = _locked(path)
+    return None if state is Lock.BUSY else (Path(path), handle)
+
+
+def _locked(path: str) -> tuple[Lock, int]:
+    """Lock a folder. Return what came of it, and the handle that holds the lock, or -1.
+
+    A folder that somebody else has removed counts as busy.
+    """
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open folders
+        return Lock.NONE, -1
     try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), os.stat(path, follow_symlinks=False)):
-            return Path(path), lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except OSError:  # a file system without locks: nobody takes the folder for an abandoned one
-        return Path(path), lock
-    os.close(lock)
-    return None
+        return Lock.BUSY, -1
+    state = file_lock.lock(handle)
+    if state is Lock.HELD:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path, follow_symlinks=False)):
+                return state, handle
+        state = Lock.BUSY
+    os.close(handle)
+    return state, -1
 
 
 def _remove(path: Path, lock: int, owner: int) -> None:

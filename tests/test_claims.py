@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -95,6 +96,64 @@ def test_the_lock_of_another_machine_is_named_with_what_to_do(tmp_path: Path) ->
     lock.unlink()
     with claimed(tmp_path / "out"):
         pass
+
+
+def test_the_lock_of_a_vanished_machine_is_taken_over_once_it_is_old(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock = owner(tmp_path / "out", host="node7", boot="another", process=12)
+    os.utime(lock, (time.time() - 500,) * 2)
+    with pytest.raises(InputError, match="process 12 on the machine node7"):
+        claimed(tmp_path / "out").__enter__()
+    os.utime(lock, (time.time() - 700,) * 2)
+    with claimed(tmp_path / "out"):
+        assert json.loads(lock.read_text())["process"] == os.getpid()
+        assert time.time() - lock.stat().st_mtime < 100
+    assert not list((tmp_path / "out").iterdir())
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the folder {tmp_path / 'out'} was in use by process 12 on the machine node7, which has given no sign of life "
+        "for 10 minutes; it is taken over"
+    ]
+
+
+def test_an_old_lock_of_another_machine_stays_where_the_system_has_no_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = owner(tmp_path / "out", host="node7", boot="another", process=12)
+    os.utime(lock, (0, 0))
+    monkeypatch.setattr("nni_proxyless.file_lock.fcntl", None)
+    with pytest.raises(InputError, match="process 12 on the machine node7"):
+        claimed(tmp_path / "out").__enter__()
+    assert lock.exists()
+
+
+def test_the_holder_of_a_lock_touches_it_until_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "_SIGN_OF_LIFE_S", 0.01)
+    threads = set(threading.enumerate())
+    with claimed(tmp_path):
+        os.utime(tmp_path / LOCK, (0, 0))
+        limit = time.monotonic() + 30
+        while not (tmp_path / LOCK).stat().st_mtime > 0:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+    assert set(threading.enumerate()) == threads
+
+
+def test_a_lock_that_was_taken_over_is_not_removed_by_its_former_holder(tmp_path: Path) -> None:
+    """A machine may be suspended for an hour and then go on."""
+    with claimed(tmp_path):
+        before = owner(tmp_path, host="node7", boot="another", process=12).read_bytes()
+    assert (tmp_path / LOCK).read_bytes() == before
+
+
+def test_the_working_directory_may_change_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with claimed(Path("a") / "b"), claimed_file(Path("c.csv")):
+        os.chdir(tmp_path / "there")
+        assert {path.name for path in (tmp_path / "here").rglob("*")} == {"a", "b", LOCK, ".c.csv.lock"}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["here", "there"]
 
 
 @pytest.mark.parametrize(
@@ -240,6 +299,44 @@ def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypat
     monkeypatch.setattr(files.os, "replace", replace)
     write_text(tmp_path / "a.txt", "text")
     assert done == ["file", "rename", "folder"]
+
+
+def test_files_are_synchronised_through_a_handle_that_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows answers EBADF otherwise, and has neither `pread` nor `pwrite`, nor synchronises folders."""
+    synchronise = os.fsync
+
+    def fsync(handle: int) -> None:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        synchronise(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.delattr(os, "pread")
+    monkeypatch.delattr(os, "pwrite")
+    owner(tmp_path / "out")
+    with claimed(tmp_path / "out"):
+        assert json.loads((tmp_path / "out" / LOCK).read_text())["process"] == os.getpid()
+        write_text(tmp_path / "out" / "a.txt", "text")
+    assert [path.read_text() for path in (tmp_path / "out").iterdir()] == ["text"]
+
+
+def test_a_umask_that_makes_files_read_only_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def only_read(path: Any, flags: int, *mode: Any, **rest: Any) -> int:  # the superuser may write them all the same
+        if flags & os.O_ACCMODE == os.O_RDWR and os.path.exists(path) and not os.stat(path).st_mode & 0o200:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, *mode, **rest)
+
+    monkeypatch.setattr(os, "open", only_read)
+    before = os.umask(0o222)
+    try:
+        written = write_text(tmp_path / "a.txt", "text")
+    finally:
+        os.umask(before)
+    assert (written.read_text(), written.stat().st_mode & 0o777) == ("text", 0o444)
 
 
 def test_only_temporary_files_are_swept(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import results_folder
+from ..claims import claimed
 from ..errors import OF_THE_MACHINE, InputError, RunError, WriteError, unknown_name
 from ..files import write_json
 from ..latency import LatencyTable, this_device
@@ -193,7 +194,8 @@ def export(
         The results of the checks and measurements, in the order of `formats`.
 
     Raises:
-        InputError: A format does not exist, or the weights belong to another architecture.
+        InputError: A format does not exist, the weights belong to another architecture, or another process uses the
+            folder.
         RunError: The results of an exported model differ from PyTorch's by more than `TOLERANCE`; int8 is exempt.
     """
     formats = check_formats(formats)
@@ -203,25 +205,25 @@ def export(
     with torch.inference_mode():
         expected = torch.cat([network(image[None]) for image in images.check])
     results = []
-    with _made(out), _work_folder(out) as folder, temporary_files_in(folder):
-        with _named_errors(out, _UNTOUCHED):
-            for name in formats:
-                path = folder / FILES[name]
-                WRITERS[name](folded, network, images.check[:1], images.calibration, path)
-                run = RUNNERS[name](path, architecture)
-                found = torch.cat([run(image[None]) for image in images.check])
-                results.append(_checked(name, found, expected, images.labels))
-            architecture.save(folder / results_folder.ARCHITECTURE)
-            _save_results(results, architecture, images, folder)
-        with _named_errors(out):
-            (out / results_folder.EXPORT).unlink(
-                missing_ok=True
-            )  # it describes the files that are about to be replaced
-            for file in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
-                (folder / file).replace(out / file)
-    if measure:
-        results = [_measured(result, architecture, out, tables) for result in results]
-        _save_results(results, architecture, images, out)
+    with _made(out):
+        with _work_folder(out) as folder, temporary_files_in(folder):
+            with _named_errors(out, _UNTOUCHED):
+                for name in formats:
+                    path = folder / FILES[name]
+                    WRITERS[name](folded, network, images.check[:1], images.calibration, path)
+                    run = RUNNERS[name](path, architecture)
+                    found = torch.cat([run(image[None]) for image in images.check])
+                    results.append(_checked(name, found, expected, images.labels))
+                architecture.save(folder / results_folder.ARCHITECTURE)
+                _save_results(results, architecture, images, folder)
+            with _named_errors(out):
+                # It describes the files that are about to be replaced.
+                (out / results_folder.EXPORT).unlink(missing_ok=True)
+                for file in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
+                    (folder / file).replace(out / file)
+        if measure:
+            results = [_measured(result, architecture, out, tables) for result in results]
+            _save_results(results, architecture, images, out)
     return results
 
 
@@ -247,17 +249,19 @@ def _check_out(out: Path, formats: Sequence[str], weights: Path) -> None:
 
 @contextlib.contextmanager
 def _made(out: Path) -> Iterator[None]:
-    """Make a folder, and remove it again if nothing was written.
+    """Make a folder that no other process uses until the end, and remove it again if nothing was written.
 
     Raises:
-        InputError: The folder cannot be made or written to.
+        InputError: The folder cannot be made or written to, or is in use.
         RunError: The disk is full.
     """
-    missing = [folder for folder in (out, *out.parents) if not os.path.exists(folder)]
+    whole = out.absolute()
+    missing = [folder for folder in (whole, *whole.parents) if not os.path.exists(folder)]
     try:
-        with _named_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-        yield
+        with contextlib.ExitStack() as stack:
+            with _named_errors(out, "" if missing else _UNTOUCHED):
+                stack.enter_context(claimed(out, "choose another folder with --out"))
+            yield
     finally:
         for folder in missing:
             with contextlib.suppress(OSError):  # it is not empty

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, unknown_name
+from ..work_folder import WorkFolder
 from .algorithm_check import MARK
 from .grid_points import MAX_GRID_POINTS, Rules, parse_search_space
 from .registration import CLASS, TUNER
@@ -181,10 +182,12 @@ def _fault_elsewhere(algorithms: Mapping[str, Any], space: Mapping[str, Any], kn
         register()
     given = {"algorithms": algorithms, "space": space, "known": sorted(set(known)), "timeout_s": _TIMEOUT_S}
     try:
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", f"{__package__}.algorithm_check"],
-            input=json.dumps(given), capture_output=True, text=True, check=False, timeout=_TIMEOUT_S,
-        )  # fmt: skip
+        with WorkFolder() as folder:  # the process may be ended before it can remove a folder of its own
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", f"{__package__}.algorithm_check"],
+                input=json.dumps({**given, "folder": str(folder)}), capture_output=True, text=True, check=False,
+                timeout=_TIMEOUT_S,
+            )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"the tuner did not start within {_TIMEOUT_S:g} s"
     told = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]

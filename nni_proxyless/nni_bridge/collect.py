@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import zlib
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from .. import results_folder
-from ..errors import ArchitectureError, InputError, LatencyTableError, shown
+from ..claims import claimed
+from ..errors import ArchitectureError, InputError, InUseError, LatencyTableError, shown
 from ..files import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
 from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..report.checks import check_card, number_of
 from .grid_points import Rules, distance_to_budget
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
         results: Results folder. The trial gets the folder `<target>` in it, or `<architecture>` for a retraining, and
             below that a folder named after the other parameters, if there are any.
         used: Folders of the experiment's earlier trials. If the trial's folder is among them, the trial gets a
-            subfolder named after its id. The trial's folder is added to the set.
+            subfolder named after its id, and also if another process uses the folder. The trial's folder is added to
+            the set.
     """
     parameters = parameters_of(job)
     trial_id = check_name(job.trialJobId, "the id of a trial", InputError)
@@ -84,18 +89,28 @@ def collect(job: Any, home: Path, results: Path, used: set[Path]) -> Outcome:
     folder = results / _folder_of(architecture, parameters)
     if folder in used:
         folder = folder / trial_id
+    try:
+        _copy(output, folder)
+    except InUseError as reason:  # such as by a search that was started by hand
+        _log.warning("%s; the results of trial %s are in %s", reason, trial_id, folder / trial_id)
+        folder = folder / trial_id
+        _copy(output, folder)
     used.add(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in results_folder.COLLECTED:
-        if (output / name).is_file():
-            temporary = folder / f".{name}"
-            temporary.unlink(missing_ok=True)
-            try:  # checkpoints can be large, and a link is safe because these files are replaced, never modified
-                os.link(output / name, temporary)
-            except OSError:
-                shutil.copyfile(output / name, temporary)
-            temporary.replace(folder / name)
     return Outcome(trial_id, parameters, job.status, folder, architecture, card, by_hand=by_hand)
+
+
+def _copy(output: Path, folder: Path) -> None:
+    """Copy the result files of a trial into a folder that no other process uses."""
+    with claimed(folder, "choose another folder with --results"):
+        for name in results_folder.COLLECTED:
+            if (output / name).is_file():
+                temporary = folder / f".{name}"
+                temporary.unlink(missing_ok=True)
+                try:  # checkpoints can be large, and a link is safe because these files are replaced, never modified
+                    os.link(output / name, temporary)
+                except OSError:
+                    shutil.copyfile(output / name, temporary)
+                temporary.replace(folder / name)
 
 
 def _card(path: Path) -> dict[str, Any] | None:

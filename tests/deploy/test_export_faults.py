@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from nni_proxyless import Architecture
+from nni_proxyless.claims import LOCK
 from nni_proxyless.deploy import export as exporting
-from nni_proxyless.deploy.export import FILES, Images, export
+from nni_proxyless.deploy.export import FILES, Exported, Images, export
 from nni_proxyless.errors import InputError, RunError
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.space_spec import SpaceSpec
@@ -122,6 +123,29 @@ def test_a_new_folder_is_removed_if_nothing_was_written(
     with pytest.raises(RunError, match="differs"):
         export(network, tmp_path / "weights.pt", tmp_path / "a" / "b", ("state_dict",), images(network), measure=False)
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_a_folder_that_another_process_uses_is_refused(
+    network: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, weights = tmp_path / "out", tmp_path / "weights.pt"
+    out.mkdir()
+    (out / "export.json").write_text("earlier")
+    lock = {"host": "node7", "boot": "another", "process": 12, "started": 1.0}
+    (out / LOCK).write_text(json.dumps(lock))
+    before = content(tmp_path)
+    with pytest.raises(InputError, match=rf"^the folder {out} is in use by process 12 on the machine node7"):
+        export(network, weights, out, ("state_dict",), images(network), measure=False)
+    assert content(tmp_path) == before
+    (out / LOCK).unlink()
+
+    def measured(result: Exported, *_: object) -> Exported:
+        assert json.loads((out / LOCK).read_text())["process"] == os.getpid()  # until the last file is written
+        return result
+
+    monkeypatch.setattr(exporting, "_measured", measured)
+    export(network, weights, out, ("state_dict",), images(network))
+    assert sorted(path.name for path in out.iterdir()) == ["architecture.json", "export.json", "weights.pt"]
 
 
 def test_what_a_killed_export_left_is_removed(network: Architecture, tmp_path: Path) -> None:

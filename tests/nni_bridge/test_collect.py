@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from nni_proxyless.claims import LOCK, Owner
 from nni_proxyless.errors import InputError
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
@@ -86,6 +90,24 @@ def test_other_parameters_become_the_name_of_one_folder(
     (made,) = (tmp_path / "results" / "phone").iterdir()
     assert outcome.folder == made
     assert made.name == folder or (not folder and len(made.name) == 100 and made.name.startswith("a-xxx"))
+
+
+def test_a_folder_that_another_process_uses_keeps_its_files_and_the_trial_gets_another(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    used = tmp_path / "results" / "phone"
+    used.mkdir(parents=True)
+    lock = {"host": Owner.this().host, "boot": Owner.this().boot, "process": os.getppid()}
+    (used / LOCK).write_text(json.dumps({**lock, "started": psutil.Process(os.getppid()).create_time()}))
+    (used / "architecture.json").write_text("of a search that runs")
+    outcome = collect(job("one", "SUCCEEDED", target="phone"), home, tmp_path / "results", set())
+    assert (used / "architecture.json").read_text() == "of a search that runs"
+    assert outcome.folder == used / "one"
+    assert Architecture.load(used / "one" / "architecture.json").metrics["default"] == pytest.approx(0.9)
+    assert {path.name for path in used.rglob("*")} == {LOCK, "architecture.json", "one"}
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert f"{used} is in use by process {os.getppid()}" in told
+    assert told.endswith(f"the results of trial one are in {used / 'one'}")
 
 
 @pytest.mark.parametrize("name", ["../one", "/tmp/one", "..", "a/b", "", "a\x00"])

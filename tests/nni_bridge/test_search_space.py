@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 import yaml
 
 from nni_proxyless.errors import InputError
-from nni_proxyless.nni_bridge import plan
+from nni_proxyless.nni_bridge import algorithm_check, algorithms, plan
 from nni_proxyless.nni_bridge.algorithm_check import find_fault
 from nni_proxyless.nni_bridge.plan import check_config, check_tuner
 from nni_proxyless.nni_bridge.search_space import parse_dimensions
@@ -293,6 +296,34 @@ def test_tuners_are_tried_with_the_search_space(
         assert found is not None
         assert message in found
         assert len(found) < 400
+
+
+def test_a_tuner_that_does_not_start_in_time_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that creates it is killed then, so it cannot remove its folder itself."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    told: list[str] = []
+
+    def find(*_: object) -> None:
+        """Write files as a tuner does."""
+        told.append(os.environ["NNI_CHECKPOINT_DIRECTORY"])
+        Path("model.pt").touch()
+        assert (tmp_path / told[0] / "model.pt").exists()
+        raise subprocess.TimeoutExpired("tuner", 60)
+
+    def run(words: list[str], *, input: str, **_: object) -> None:
+        assert words[-1] == algorithm_check.__name__
+        monkeypatch.setattr("sys.stdin", io.StringIO(input))
+        algorithm_check.main()
+
+    monkeypatch.setattr(algorithm_check, "find_fault", find)
+    monkeypatch.setattr("signal.alarm", lambda _: None)
+    monkeypatch.setattr("subprocess.run", run)
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", "before")
+    monkeypatch.chdir(tmp_path)
+    found = algorithms._fault_elsewhere({"tuner": {"name": "TPE"}}, {}, [])
+    assert found == "the tuner did not start within 60 s"
+    assert Path(told[0]).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_shipped_experiment_is_accepted() -> None:

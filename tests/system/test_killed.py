@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,12 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from nni_proxyless import work_folder
 from nni_proxyless.errors import RunError
 from nni_proxyless.latency import fresh_process
 from nni_proxyless.latency.backends.command import CommandBackend
 from nni_proxyless.latency.fresh_process import FreshProcess
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.work_folder import PREFIX, WorkFolder
+from nni_proxyless.work_folder import PREFIX, WorkFolder, remove_abandoned
 from tests.helpers import REPOSITORY
 
 MARK = "NNI_PROXYLESS_TEST_OF_KILLS"
@@ -138,6 +140,7 @@ def test_abandoned_folders_are_removed_and_used_ones_are_not(tmp_path: Path) -> 
         (tmp_path / f"{PREFIX}link").symlink_to(used.path)
         (tmp_path / f"{PREFIX}file").touch()
         (tmp_path / "somebody-elses").mkdir()
+        remove_abandoned(tmp_path, PREFIX)
         last = WorkFolder(tmp_path)
         kept = {used.path.name, other.name, last.path.name, f"{PREFIX}link", f"{PREFIX}file", "somebody-elses"}
         assert {path.name for path in tmp_path.iterdir()} == kept
@@ -161,6 +164,37 @@ def test_any_new_folder_removes_what_is_abandoned_in_the_usual_place(
     WorkFolder(tmp_path / "out", ".export-").close()
     assert [path.name for path in tmp_path.rglob("*abandoned*")] == [".export-abandoned"]
     assert (tmp_path / "usual" / ".export-abandoned").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EBADF, errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_keeps_the_folders_of_others(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can see there whether another process uses a folder."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    (tmp_path / f"{PREFIX}others" / "model").mkdir(parents=True)
+    monkeypatch.setattr("fcntl.flock", flock)
+    handles = len(os.listdir("/proc/self/fd"))
+    with WorkFolder(tmp_path) as own:
+        assert own.is_dir()
+        remove_abandoned(tmp_path, PREFIX)
+        assert own.is_dir()
+    assert [path.name for path in tmp_path.rglob("*")] == [f"{PREFIX}others", "model"]
+    assert len(os.listdir("/proc/self/fd")) == handles
+
+
+def test_a_process_searches_a_place_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder for temporary files may have many thousands of entries, and each measurement makes a folder."""
+    searched: list[Path] = []
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(work_folder, "remove_abandoned", lambda place, _: searched.append(place))
+    (tmp_path / "out").mkdir()
+    for place in (None, None, tmp_path / "out", tmp_path, tmp_path / "out"):
+        WorkFolder(place).close()
+    assert searched == [tmp_path, tmp_path / "out"]
 
 
 def test_folders_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
@@ -217,7 +251,7 @@ def test_a_measurement_that_is_killed_leaves_nothing(
     end(process)
     assert all_ended(tmp_path / "second")
     assert len(list(temporary.iterdir())) == 1
-    WorkFolder(temporary).close()
+    remove_abandoned(temporary, PREFIX)
     assert list(temporary.iterdir()) == []
 
 
