@@ -312,8 +312,8 @@ def _follow(experiment: Any, home: Path, follower: _Follower, plan: Plan) -> Non
 
 def _is_result(found: object) -> bool:
     """Whether a metric is that of a search or a retraining, and not one that another program has sent."""
-    keys = ("default", "train_loss")
-    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), (int, float)) for key in keys):
+    # A loss that is not finite is left out.
+    if not isinstance(found, Mapping) or not isinstance(found.get("default"), (int, float)):
         return False
     more = ("latency_ms", "expected_latency_ms", "entropy") if "latency_ms" in found else ("top5",)
     return all(isinstance(found.get(key), (int, float)) for key in more)
@@ -329,7 +329,8 @@ def _result(found: Mapping[str, Any]) -> str:
         )
     else:
         text += f"top-5 {found['top5']:.4f}, "
-    return text + f"loss {found['train_loss']:.3f}"
+    loss = found.get("train_loss")
+    return text + (f"loss {loss:.3f}" if isinstance(loss, (int, float)) else "loss not finite")
 
 
 def _short(parameters: Mapping[str, Any]) -> str:
