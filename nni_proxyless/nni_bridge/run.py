@@ -18,6 +18,7 @@ import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
+from ..signals import ENDED_BY, INTERRUPTED
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
 from .manager import last_error, start_manager
@@ -179,7 +180,8 @@ def _collect(job: Job, home: Path, results: Path, used: set[Path]) -> Outcome:
 def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
     """Say that NNI has ended a trial because of a limit of time, instead of the last line of its output."""
     # NNI interrupts a trial that has taken too long, so it may count as failed.
-    ended = outcome.status in _CANCELLED or (outcome.status == "FAILED" and ": interrupted" in outcome.reason)
+    signalled = any(f": {text}" in outcome.reason for text in (INTERRUPTED, f"{ENDED_BY}SIG"))
+    ended = outcome.status in _CANCELLED or (outcome.status == "FAILED" and signalled)
     if not ended or not limits:
         return outcome
     named = " or ".join(f"{key}: {value}" for key, value in limits.items())
