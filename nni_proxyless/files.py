@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import re
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from .errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, shown
+from .errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, clipped, shown
 from .reading import read_mapping as read_mapping
 
 MOST_CHARACTERS = 100
@@ -149,18 +150,41 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:
-    text = json.dumps(content, indent=2, ensure_ascii=False)
+    """Write a JSON file that this package can read again.
+
+    Raises:
+        WriteError: It cannot be written, or a number in it is not finite: readers refuse NaN and Infinity.
+        UnwritablePathError: Nothing can be written to this path.
+    """
+    _check_finite(path, content)
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     if "\ufeff" in text:  # readers refuse it outside the beginning of a file
-        text = json.dumps(content, indent=2)
+        text = json.dumps(content, indent=2, allow_nan=False)
     return write_text(path, text + "\n")
 
 
 def write_yaml(path: str | os.PathLike[str], content: Any) -> Path:
+    """Write a YAML file that this package can read again; see `write_json`."""
+    _check_finite(path, content)
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     if any(mark in text for mark in "\x85\u2028\u2029\ufeff"):
         # PyYAML writes these characters unescaped, but then reads them as line breaks or drops them. So escape them.
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=False, width=120)
     return write_text(path, text)
+
+
+def _check_finite(path: str | os.PathLike[str], content: Any) -> None:
+    waiting: list[tuple[Any, str]] = [(content, "")]
+    while waiting:
+        value, where = waiting.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            raise WriteError(
+                f"cannot write {os.fspath(path)}: {clipped(where) or 'it'} is {value}, not a finite number"
+            )
+        if isinstance(value, Mapping):
+            waiting += [(part, f"{where}.{key}".lstrip(".")) for key, part in value.items()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(part, f"{where}[{number}]") for number, part in enumerate(value)]
 
 
 def write_csv(path: str | os.PathLike[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:

@@ -6,6 +6,7 @@ MOST_SEED = 2**32 - 1  # NumPy's random number generators take no larger one
 MOST_THREADS = 1024
 MOST_PROCESSES = 1024
 MOST_FINALISTS = 10_000
+MOST_SUGGESTED = 1_000  # networks at once; time and memory are quadratic in the pool
 MOST_SAMPLES = 10_000
 MOST_EPOCHS = 1_000_000
 MOST_PIXELS = 4096  # height and width of an image

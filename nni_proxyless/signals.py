@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+# What a command says after its name if a signal ends it: Ctrl-C, or another one, whose name follows.
+INTERRUPTED, ENDED_BY = "interrupted", "ended by "
 _received: list[int] = []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TypeGuard
 
 MOST_WHOLE = 2**63 - 1
@@ -17,6 +18,17 @@ def is_number(value: object, least: float = -math.inf, most: float = math.inf) -
         return False
     small = abs(value) <= MOST_WHOLE if isinstance(value, int) else math.isfinite(value)
     return small and least <= value <= most
+
+
+def finite_only(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return the finite ones of some numbers, since JSON has neither NaN nor Infinity."""
+    return {key: value for key, value in numbers.items() if math.isfinite(value)}
+
+
+def not_finite_warning(numbers: Mapping[str, float]) -> str | None:
+    """Return a warning that names the numbers which `finite_only` leaves out; `None` if there are none."""
+    left_out = [f"{key} is {value}" for key, value in numbers.items() if not math.isfinite(value)]
+    return f"{', '.join(left_out)}, so it is left out of the results" if left_out else None
 
 
 def is_whole(value: object, least: int = 0, most: int = MOST_WHOLE) -> TypeGuard[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -14,7 +15,16 @@ import pytest
 import yaml
 
 from nni_proxyless import parsing
-from nni_proxyless.errors import MOST_SHOWN, ArchitectureError, InputError, RecipeError, clipped, shown, unknown_name
+from nni_proxyless.errors import (
+    MOST_SHOWN,
+    ArchitectureError,
+    InputError,
+    RecipeError,
+    WriteError,
+    clipped,
+    shown,
+    unknown_name,
+)
 from nni_proxyless.files import write_csv, write_json, write_yaml
 from nni_proxyless.reading import (
     MOST_YAML_BYTES,
@@ -144,6 +154,10 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     }
     assert read_mapping(write_json(tmp_path / "x.json", odd), "file", InputError) == odd
     assert read_mapping(write_yaml(tmp_path / "x.yml", odd), "file", InputError) == odd
+    for write, name in ((write_json, "x.json"), (write_yaml, "x.yml")):
+        with pytest.raises(WriteError, match=r"x\.\w+: a\[1\]\.b is (nan|inf), not a finite number"):
+            write(tmp_path / name, {"a": [1.0, {"b": math.nan if name == "x.json" else math.inf}]})
+        assert read_mapping(tmp_path / name, "file", InputError) == odd
     rows = [{"a": 'x"y', "b": "1,2"}, {"a": "line\nbreak", "b": ""}]
     assert read_rows(write_csv(tmp_path / "x.csv", ("a", "b"), rows), "file", InputError) == rows
 

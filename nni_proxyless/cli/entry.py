@@ -23,7 +23,7 @@ from .. import __version__
 from ..errors import InputError, ProxylessError, RunError, clipped, os_error_of
 from ..limits import MOST_FINALISTS
 from ..process_memory import is_out_of_memory
-from ..signals import Stopped, stopped_by_signals
+from ..signals import ENDED_BY, INTERRUPTED, Stopped, stopped_by_signals
 from ..training.ranks import is_main_process
 from . import latency as cli_latency
 from . import network as cli_network
@@ -206,7 +206,7 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         if is_main_process():
-            ended = f"ended by {stop}" if isinstance(stop, Stopped) else "interrupted"
+            ended = f"{ENDED_BY}{stop}" if isinstance(stop, Stopped) else INTERRUPTED
             again = shlex.join(["nni-proxyless", *words])
             goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
             if command == "latency measure":

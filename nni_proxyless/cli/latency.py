@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..limits import MOST_BATCH, MOST_SEED, MOST_THREADS
+from ..limits import MOST_BATCH, MOST_SEED, MOST_SUGGESTED, MOST_THREADS
 from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
 from .latency_fit_commands import run_fit, run_predict, run_suggest
 from .outputs import output_file, output_folder
@@ -89,7 +89,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     fit.add_argument("--device", default="not named", help="name of the measured device, for the table")
     fit.add_argument("--out", type=output_file, required=True, help="file of the table")
     fit.add_argument(
-        "--suggest", type=whole(0, MOST_NETWORKS), default=0, metavar="N", help="suggest N networks to measure next"
+        "--suggest", type=whole(0, MOST_SUGGESTED), default=0, metavar="N", help="suggest N networks to measure next"
     )
     fit.add_argument(
         "--suggestions", type=output_file, help="CSV file for the suggested networks (<out>.suggestions.csv)"
@@ -105,7 +105,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     suggest.add_argument("--space", help="name or file of the space")
     suggest.add_argument("--counts", type=Path, help=COUNTS_HELP)
     suggest.add_argument("--basis", type=Path, nargs="+", default=[], help="tables of other devices")
-    suggest.add_argument("--networks", type=whole(1, MOST_NETWORKS), default=20, help="number of networks (20)")
+    suggest.add_argument("--networks", type=whole(1, MOST_SUGGESTED), default=20, help="number of networks (20)")
     suggest.add_argument("--measurements", type=Path, help="CSV file of the networks that are already measured")
     suggest.add_argument("--among", type=Path, help="CSV file of the networks to choose from (any of the space)")
     suggest.add_argument(

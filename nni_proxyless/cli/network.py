@@ -141,7 +141,8 @@ def _export(options: argparse.Namespace) -> int:
     done = export(architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure)
     lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
     for one in done:
-        line = f"{one.file}: logits differ by {one.max_difference:.2g} at most, {100 * one.agreement:.1f} % same class"
+        most = "by no finite number" if one.max_difference is None else f"by {one.max_difference:.2g} at most"
+        line = f"{one.file}: logits differ {most}, {100 * one.agreement:.1f} % same class"
         if one.accuracy is not None:
             line += f", accuracy {one.accuracy:.4f}"
         if one.measured_latency_ms is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -61,8 +62,11 @@ def nnictl(options: argparse.Namespace) -> int:
 
     host = shield.check_host(options.host)
     path = Path(sys.executable).with_name("nnictl")
-    if not path.is_file():
-        raise InputError(f"there is no {path}; install NNI there: pip install 'nni>=3.0,<3.1'")
+    if not path.is_file():  # such as with `pip install --user`
+        found = shutil.which("nnictl")
+        if found is None:
+            raise InputError(f"there is no {path} and none on PATH; install NNI: pip install 'nni>=3.0,<3.1'")
+        path = Path(found).absolute()
     environment = shield.shielded(os.environ, host)
     # Trials start `nni-proxyless` from PATH.
     environment["PATH"] = os.pathsep.join([str(path.parent), environment.get("PATH", "")])

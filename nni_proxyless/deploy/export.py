@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -46,7 +47,8 @@ class Exported:
     Attributes:
         format: Name of the format, one of the keys of `FILES`.
         file: Name of the file.
-        max_difference: Largest absolute difference between a logit and PyTorch's.
+        max_difference: Largest absolute difference between a logit and PyTorch's; `None` if it is not finite, as it
+            may be in int8.
         agreement: Fraction of the images that get the same class as in PyTorch.
         accuracy: Top-1 accuracy on these images, between 0 and 1; `None` if they have no labels.
         runtime: Description of the runtime that the latency was measured with.
@@ -58,7 +60,7 @@ class Exported:
 
     format: str
     file: str
-    max_difference: float
+    max_difference: float | None
     agreement: float
     accuracy: float | None
     runtime: str | None = None
@@ -309,10 +311,12 @@ def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None) 
             f"the exported {FILES[name]} gives other results than PyTorch: logits differ by up to {difference:.3g}, "
             f"and {TOLERANCE:g} is allowed; nothing was written"
         )
+    if not math.isfinite(difference):
+        _log.warning("%s: logits differ from PyTorch's by %s, so some of them are not finite", FILES[name], difference)
     predicted = found.argmax(1)
     agreement = float((predicted == expected.argmax(1)).float().mean())
     accuracy = None if labels is None else float((predicted == labels).float().mean())
-    return Exported(name, FILES[name], difference, agreement, accuracy)
+    return Exported(name, FILES[name], difference if math.isfinite(difference) else None, agreement, accuracy)
 
 
 def _measured(result: Exported, architecture: Architecture, out: Path, tables: Sequence[LatencyTable]) -> Exported:

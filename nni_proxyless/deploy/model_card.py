@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -73,7 +74,7 @@ def model_card(
             "validation": {"top1": best["default"], "top5": best["top5"]},
             "validation_last": {"top1": last["default"], "top5": last["top5"]},
             "test": test,
-            "train_loss": last["train_loss"],
+            "train_loss": last["train_loss"] if math.isfinite(last["train_loss"]) else None,
         },
         "cost": {
             "epochs": last["epoch"],

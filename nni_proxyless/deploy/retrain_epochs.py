@@ -27,6 +27,7 @@ from ..network.weights import save_weights
 from ..search.earlier import Begin
 from ..training.accuracy import accuracies
 from ..training.trainer import seed_epoch, training_bytes
+from ..values import finite_only, not_finite_warning
 from .retrain_recipe import RetrainRecipe
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class RetrainRecord:
     train_loss: float
 
     def metrics(self) -> dict[str, float]:
-        return asdict(self)
+        """Return the metrics that are sent to NNI: the finite ones. The mean of finite losses may be infinite."""
+        return finite_only(asdict(self))
 
 
 RetrainReport = Callable[[RetrainRecord, int | None], None]
@@ -185,7 +187,9 @@ class RetrainEpochs(pl.Callback):
         epoch = trainer.current_epoch + 1
         seconds = round(time.monotonic() - self._started, 2)
         self._begin(training_bytes(module))
-        self.rows.append({"epoch": epoch, **record.metrics(), "seconds": seconds})
+        if (left_out := not_finite_warning(asdict(record))) is not None:
+            _log.warning("epoch %d: %s", epoch, left_out)
+        self.rows.append({"epoch": epoch, **asdict(record), "seconds": seconds})
         if self.best is self.rows[-1]:
             save_weights(network, self._output / results_folder.WEIGHTS)
         write_csv(self._output / results_folder.HISTORY, list(self.rows[0]), self.rows)

@@ -93,21 +93,22 @@ def check_own(source: str, tuner: Mapping[str, Any], space: Mapping[str, Any]) -
         raise InputError(f"{source}: {reason}") from reason
 
 
-def check_size(source: str, tuner: object, points: int, trials: int) -> None:
+def check_size(source: str, tuner: object, points: int, *, limited: bool) -> None:
     """Check that an experiment has not more trials than a tuner or a user can wait for.
 
     Args:
         source: Name of the config, for error messages.
         tuner: Description of the tuner.
         points: Number of combinations of the search space's choices.
-        trials: Number of trials that the config asks for.
+        limited: Whether the config limits the number of trials or the duration.
 
     Raises:
         InputError: There are too many.
     """
-    if points <= MAX_GRID_POINTS or not (_tries_all(tuner) or trials > MAX_GRID_POINTS):
+    if points <= MAX_GRID_POINTS or (limited and not _tries_all(tuner)):
         return
-    more = "let tuner Random or TPE try some of them" if _tries_all(tuner) else "set maxTrialNumber"
+    other = "set maxTrialNumber or maxExperimentDuration"
+    more = "let tuner Random or TPE try some of them" if _tries_all(tuner) else other
     raise InputError(
         f"{source}: the search space has {points:.6g} combinations, of which at most {MAX_GRID_POINTS} can be tried; "
         f"shorten it, or {more}"

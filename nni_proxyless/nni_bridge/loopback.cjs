@@ -3,8 +3,9 @@
 //
 // 1. Servers without an address listen on NNI_PROXYLESS_HOST, or else on 127.0.0.1. The manager's own clients use
 //    "localhost", so with another address the servers listen on 127.0.0.1 as well.
-// 2. Requests whose Host header is the name of another machine (DNS rebinding), and requests of pages of another origin,
-//    are refused. On Linux, so are those of other users of this machine, unless NNI_PROXYLESS_HOST opens the port.
+// 2. Requests of pages of another origin are refused. Unless NNI_PROXYLESS_HOST opens the port to other machines, which
+//    may know this one by any name, so are requests whose Host header is the name of another machine (DNS rebinding),
+//    and on Linux those of other users of this machine.
 // 3. TensorBoard listens on the same address, and ends with the manager.
 // 4. The manager stops when its parent is gone, if NNI_PROXYLESS_WITH_PARENT is the number of that process.
 'use strict';
@@ -19,6 +20,7 @@ if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
   const LOOPBACK = '127.0.0.1';
   const HOST = process.env.NNI_PROXYLESS_HOST || LOOPBACK;
   const ALL = ['0.0.0.0', '::'];
+  const OPEN = !/^(127\.\d+\.\d+\.\d+|::1)$/.test(HOST);
   const OF_THIS_MACHINE = ['localhost', os.hostname().toLowerCase(), HOST.toLowerCase()];
 
   const listen = net.Server.prototype.listen;
@@ -69,7 +71,7 @@ if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
     }
     const given = request.headers.host || '';
     const name = given.replace(/:\d+$/, '').replace(/^\[|\]$/g, '').toLowerCase();
-    if (!net.isIP(name) && !OF_THIS_MACHINE.includes(name)) {
+    if (!OPEN && !net.isIP(name) && !OF_THIS_MACHINE.includes(name)) {
       return 'the Host header names another machine';
     }
     const origin = request.headers.origin;

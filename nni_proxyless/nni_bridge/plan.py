@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from .trial import TASKS
 
 MAX_COMBINATIONS_CHECKED = 1000
 _OF_TRIAL = ("--recipe", "--task", "--debug")
+_COMMANDS = ("nni-proxyless", "nni_proxyless")  # the console script, and the package after `python -m`
 _OPERATORS = ("&&", "||", ";", "|", "&")  # of a shell, after which another command begins
 
 
@@ -78,7 +80,8 @@ def check_config(path: Path) -> Plan:
     most = content.get("maxTrialNumber")
     points = math.prod(map(len, values.values()))
     trials = points if most is None else min(points, most)
-    check_size(source, content.get("tuner"), points, trials)
+    limited = any(content.get(key) is not None for key in ("maxTrialNumber", "maxExperimentDuration"))
+    check_size(source, content.get("tuner"), points, limited=limited)
     written = read_mapping(recipe_path, "recipe", RecipeError)
     recipes = [_recipe(task, recipe_path, {**written, **chosen}) for chosen in _combinations(values)]
     first = {**written, **{key: listed[0] for key, listed in values.items()}}
@@ -128,9 +131,13 @@ def _trial_command(path: Path, content: Mapping[str, Any]) -> tuple[Path, str]:
     except ValueError as reason:
         raise InputError(f"config {path}: trialCommand must be {form}, got {command!r:.200} ({reason})") from reason
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    if "trial" not in words or "--recipe" not in words[:-1]:
-        raise InputError(f"config {path}: trialCommand must be {form}, got '{command:.200}'")
-    for word in takewhile(lambda word: word not in _OPERATORS, words[words.index("trial") :]):
+    own = _own_arguments(words)
+    if "--recipe" not in words[:-1] or (own is not None and own[:1] != ["trial"]):
+        raise InputError(
+            f"config {path}: trialCommand must be {form}, or a program of yours that runs it with its "
+            f"arguments, got '{command:.200}'"
+        )
+    for word in own or ():
         if word.startswith("--") and word not in _OF_TRIAL:
             raise InputError(
                 f"config {path}: trialCommand must be {form}, perhaps with --task, got the option '{word:.200}'; "
@@ -146,6 +153,22 @@ def _trial_command(path: Path, content: Mapping[str, Any]) -> tuple[Path, str]:
     if task not in TASKS:
         raise InputError(f"config {path}: " + unknown_name("task", task[:100], TASKS))
     return folder / words[words.index("--recipe") + 1], task
+
+
+def _own_arguments(words: list[str]) -> list[str] | None:
+    """Return the arguments of this package's command in a trial command; `None` if another program runs it."""
+    end = words.index("--recipe") if "--recipe" in words else len(words)
+    start = max((i + 1 for i in range(end) if words[i] in _OPERATORS or words[i].endswith(";")), default=0)
+    segment = list(takewhile(lambda word: word not in _OPERATORS, words[start:]))
+    names = [i for i, word in enumerate(segment[: end - start]) if Path(word).name.removesuffix(".exe") in _COMMANDS]
+    if not names:
+        misspelt = [i for i, word in enumerate(segment[: end - start]) if get_close_matches(word, _COMMANDS, 1, 0.8)]
+        # A program in a folder, or with a suffix, may be a script of the user's.
+        names = [i for i in misspelt if segment[i] == Path(segment[i]).stem and "trial" in segment[i:]]
+        return [] if names else None
+    # A folder or an environment may have the command's name, too.
+    called = next((i for i in names if segment[i + 1 : i + 2] == ["trial"]), names[-1])
+    return segment[called + 1 :]
 
 
 def _search_space(path: Path, content: Mapping[str, Any]) -> Any:

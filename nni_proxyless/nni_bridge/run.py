@@ -18,6 +18,7 @@ import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
+from ..signals import ENDED_BY, INTERRUPTED
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
 from .manager import last_error, start_manager
@@ -179,7 +180,8 @@ def _collect(job: Job, home: Path, results: Path, used: set[Path]) -> Outcome:
 def _with_limit(outcome: Outcome, limits: Mapping[str, str]) -> Outcome:
     """Say that NNI has ended a trial because of a limit of time, instead of the last line of its output."""
     # NNI interrupts a trial that has taken too long, so it may count as failed.
-    ended = outcome.status in _CANCELLED or (outcome.status == "FAILED" and ": interrupted" in outcome.reason)
+    signalled = any(f": {text}" in outcome.reason for text in (INTERRUPTED, f"{ENDED_BY}SIG"))
+    ended = outcome.status in _CANCELLED or (outcome.status == "FAILED" and signalled)
     if not ended or not limits:
         return outcome
     named = " or ".join(f"{key}: {value}" for key, value in limits.items())
@@ -312,8 +314,8 @@ def _follow(experiment: Any, home: Path, follower: _Follower, plan: Plan) -> Non
 
 def _is_result(found: object) -> bool:
     """Whether a metric is that of a search or a retraining, and not one that another program has sent."""
-    keys = ("default", "train_loss")
-    if not isinstance(found, Mapping) or not all(isinstance(found.get(key), (int, float)) for key in keys):
+    # A loss that is not finite is left out.
+    if not isinstance(found, Mapping) or not isinstance(found.get("default"), (int, float)):
         return False
     more = ("latency_ms", "expected_latency_ms", "entropy") if "latency_ms" in found else ("top5",)
     return all(isinstance(found.get(key), (int, float)) for key in more)
@@ -329,7 +331,8 @@ def _result(found: Mapping[str, Any]) -> str:
         )
     else:
         text += f"top-5 {found['top5']:.4f}, "
-    return text + f"loss {found['train_loss']:.3f}"
+    loss = found.get("train_loss")
+    return text + (f"loss {loss:.3f}" if isinstance(loss, (int, float)) else "loss not finite")
 
 
 def _short(parameters: Mapping[str, Any]) -> str:

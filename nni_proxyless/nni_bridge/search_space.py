@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,9 @@ def _range(where: str, kind: str, values: list[Any]) -> Dimension:
     good = all(isinstance(v, number) and not isinstance(v, bool) and math.isfinite(v) for v in values)
     if not good or len(values) != form.count(",") + 1:
         whole = " in whole numbers" if kind == "randint" else " in numbers"
-        raise InputError(f"{where}: the _value of a {kind} must be {form}{whole}, got {_shown(values)}")
+        raise InputError(
+            f"{where}: the _value of a {kind} must be {form}{whole}, got {_shown(values)}{_number_hint(values)}"
+        )
     first, second = values[:2]
     step = values[2] if len(values) == 3 else None
     if "normal" in kind:
@@ -121,6 +124,17 @@ def _range(where: str, kind: str, values: list[Any]) -> Dimension:
         if "normal" not in kind:
             probes = [min(max(value, first), second) for value in probes]
     return Dimension(probes[:1], probes[1:], False)
+
+
+def _number_hint(values: list[Any]) -> str:
+    """Say how to write a number that YAML, and so NNI as well, reads as a text, such as 1e-4."""
+    for value in values:
+        found = re.fullmatch(r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d{1,3})", value) if isinstance(value, str) else None
+        if found is not None:
+            whole, fraction, sign, power = found.groups()
+            number = f"{whole}{fraction or '.0'}e{sign or '+'}{power}"
+            return f"; YAML reads {value} as a text, so write {number}"
+    return ""
 
 
 def _shown(value: object, *, quoted: bool = True) -> str:

@@ -30,6 +30,7 @@ from ..strategies.finalists import Finalist
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.path_parallel import share_buffers
 from ..training.trainer import seed_epoch, training_bytes
+from ..values import finite_only, not_finite_warning
 from .earlier import Begin
 from .prepared import Prepared
 from .shared_weights import SharedWeightEvaluator
@@ -60,9 +61,13 @@ class Record:
     train_loss: float
     expected_over_budget: float | None = None
 
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics that are sent to NNI. They are numbers, with the same keys throughout a search."""
+    def known(self) -> dict[str, float]:
+        """Return all metrics that the search has, also those that are not finite."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics that are sent to NNI and written to files: the finite ones."""
+        return finite_only(self.known())
 
 
 class EpochCallback(pl.Callback):
@@ -215,8 +220,11 @@ class EpochCallback(pl.Callback):
         details = self._strategy.progress()
         pruned = getattr(self._strategy.oneshot_module, "pruned", [])
         told = {text for row in self._rows for text in row.get("warnings", "").split(results_folder.WARNING_SEPARATOR)}
-        new = results_folder.WARNING_SEPARATOR.join(text for text in self._strategy.warnings if text not in told)
-        self._rows.append({"epoch": epoch, **record.metrics(), **details, "seconds": seconds, "warnings": new})
+        if (left_out := not_finite_warning(record.known())) is not None and left_out not in told:
+            _log.warning("epoch %d: %s", epoch, left_out)
+        warnings = [*self._strategy.warnings, *filter(None, [left_out])]
+        new = results_folder.WARNING_SEPARATOR.join(text for text in warnings if text not in told)
+        self._rows.append({"epoch": epoch, **record.known(), **details, "seconds": seconds, "warnings": new})
         columns = list(dict.fromkeys(key for row in self._rows for key in row))  # version 0.1 had no warnings
         write_csv(self._output / results_folder.HISTORY, columns, self._rows)
         known = self._strategy.checkpoint()["candidates"]

@@ -39,6 +39,7 @@ from ..training.image_classification import ImageClassification
 from ..training.ranks import is_main_process, own_processes
 from ..training.resume import restoring
 from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
+from ..values import not_finite_warning
 from .earlier import replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
 from .make_strategy import make_strategy
@@ -174,7 +175,7 @@ def _finish(
     architecture = replace(
         architecture,
         measured_latency_ms=measured,
-        warnings=(*architecture.warnings, *([off] if off is not None else [])),
+        warnings=(*architecture.warnings, *filter(None, (off, not_finite_warning(last.known())))),
         metrics=last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )

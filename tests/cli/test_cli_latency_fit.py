@@ -104,7 +104,9 @@ def test_counts_come_from_a_file_or_are_left_out(space: str, tiny_spec: SpaceSpe
     ("arguments", "message"),
     [
         ("suggest --networks 5 --out T", "give --space, --counts or --basis"),
-        ("suggest --space SPACE --networks 0 --out T", "--networks must be a whole number from 1 to 10000, got 0"),
+        ("suggest --space SPACE --networks 0 --out T", "--networks must be a whole number from 1 to 1000, got 0"),
+        ("suggest --space SPACE --networks 1001 --out T", "--networks must be a whole number from 1 to 1000, got 1001"),
+        ("fit --measurements M --suggest 1001 --out T", "--suggest must be a whole number from 0 to 1000, got 1001"),
         ("suggest --basis BASIS --out T", "give its --space"),
         ("suggest --space SPACE --counts OTHER --out T", "and the counts in"),
         ("suggest --space SPACE --among OTHER --out T", "--among: "),

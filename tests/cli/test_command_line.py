@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from nni_proxyless.cli import runs
 from nni_proxyless.cli.entry import parse
 from nni_proxyless.cli.messages import MOST_CHARACTERS, one_line
 from nni_proxyless.cli.outputs import check_apart, output_file, output_folder
@@ -79,3 +82,23 @@ def test_a_budget_that_is_only_a_reference_may_be_below_the_fastest_network(
         check_budget(Recipe(budget_ms=budget), costs)
     with pytest.raises(InputError, match="no network of this space"):
         check_budget(Recipe(budget_ms=budget, objective="add_linear", strategy="darts"), costs)
+
+
+def test_nnictl_is_found_beside_python_or_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside, elsewhere = tmp_path / "python" / "nnictl", tmp_path / "user" / "nnictl"
+    for path in (beside, elsewhere):
+        path.parent.mkdir()
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    started: list[tuple[str, list[str], str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, env: started.append((str(path), words, env["PATH"])))
+    monkeypatch.setattr(sys, "executable", str(beside.with_name("python3")))
+    monkeypatch.setenv("PATH", str(elsewhere.parent))
+    options = argparse.Namespace(host=None, words=["stop", "abc"])
+    for path in (beside, elsewhere):
+        runs.nnictl(options)
+        assert started[-1][:2] == (str(path), [str(path), "stop", "abc"])
+        assert started[-1][2].split(os.pathsep)[0] == str(path.parent)  # trials find `nni-proxyless` there
+        path.unlink()
+    with pytest.raises(InputError, match=r"there is no .*python/nnictl and none on PATH; install NNI"):
+        runs.nnictl(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.folding import fold_batch_norm
 from nni_proxyless.network.space_spec import SpaceSpec, shipped_spaces
 from nni_proxyless.network.weights import save_weights
+from nni_proxyless.reading import read_mapping
 from tests.helpers import SMALL_SPACE, table_of
 
 
@@ -92,6 +94,22 @@ def test_a_model_that_differs_is_not_written(
         export(architecture, weights, out, ("onnx",), images, measure=False)
     assert (out / "model.onnx").read_bytes() == before
     assert not list(out.glob(".export-*"))
+
+
+def test_a_difference_that_is_not_finite_is_written_as_null(
+    tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    architecture, network = trained(tiny_spec, 0)
+    weights = save_weights(network, tmp_path / "weights.pt")
+    monkeypatch.setitem(exporting.WRITERS, "int8", lambda *words: words[-1].write_bytes(b"int8"))
+    monkeypatch.setitem(
+        exporting.RUNNERS, "int8", lambda *_: lambda image: torch.full((1, tiny_spec.classes), math.nan)
+    )
+    out = tmp_path / "out"
+    found = export(architecture, weights, out, ("int8",), Images.random(tiny_spec.input_shape, 2), measure=False)
+    assert found[0].max_difference is None
+    assert read_mapping(out / "export.json", "export", InputError)["formats"][0]["max_difference"] is None
+    assert "logits differ from PyTorch's by nan" in caplog.text
 
 
 def test_bad_input(tiny_spec: SpaceSpec, tmp_path: Path) -> None:

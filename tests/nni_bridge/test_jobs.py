@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nni_proxyless.deploy.retrain_epochs import RetrainRecord
 from nni_proxyless.errors import RunError
 from nni_proxyless.nni_bridge import run
 from nni_proxyless.nni_bridge.jobs import Job, list_jobs
@@ -149,3 +151,17 @@ def test_trials_whose_place_was_taken_are_counted() -> None:
     )
     assert run._displaced(jobs[1:], plan) is None
     assert run._displaced(jobs, Plan(Path("c.yml"), Path("r.yml"), (), 2)) is None
+
+
+def test_results_without_a_finite_loss_are_shown() -> None:
+    """A search and a retraining leave it out of what they send."""
+    search = {"default": 0.5, "latency_ms": 2.0, "expected_latency_ms": 3.0, "entropy": 0.25}
+    assert run._is_result(search)
+    assert run._result(search) == ("accuracy 0.5000, latency 2 ms (expected 3), entropy 0.25, loss not finite")
+    retraining = RetrainRecord(0.5, 0.75, math.inf).metrics()
+    assert retraining == {"default": 0.5, "top5": 0.75}
+    assert run._is_result(retraining)
+    assert run._result(retraining) == "accuracy 0.5000, top-5 0.7500, loss not finite"
+    assert run._result({**retraining, "train_loss": 0.125}) == "accuracy 0.5000, top-5 0.7500, loss 0.125"
+    assert not run._is_result({"default": 0.5})
+    assert not run._is_result({**search, "entropy": "much"})

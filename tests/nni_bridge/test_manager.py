@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import socket
@@ -15,11 +16,13 @@ from typing import Any, ClassVar
 import pytest
 import yaml
 
+from nni_proxyless.cli import entry
 from nni_proxyless.errors import InputError, RunError
 from nni_proxyless.nni_bridge import manager, plan, run
 from nni_proxyless.nni_bridge.collect import Outcome
 from nni_proxyless.nni_bridge.manager import check_port, start_manager, terminated_like_ctrl_c
 from nni_proxyless.nni_bridge.plan import Plan, check_config, check_results
+from nni_proxyless.signals import Stopped
 from tests.helpers import REPOSITORY, free_port
 from tests.warm import run_warm
 
@@ -195,7 +198,17 @@ def test_every_shipped_experiment_has_a_tuner_that_goes_on_after_a_resume() -> N
         assert not plan._survives(other)
 
 
-def test_a_limit_of_time_is_named() -> None:
+def last_line_of_a_trial(stop: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command prints if a signal ends it. NNI 3.0 sends SIGTERM to a trial at maxTrialDuration."""
+
+    def ended(_options: object) -> int:
+        raise stop
+
+    assert entry._exit_code(argparse.Namespace(command="trial", debug=False, run=ended), ["trial"]) > 128
+    return capsys.readouterr().err.strip()
+
+
+def test_a_limit_of_time_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     limits = {"maxExperimentDuration": "1h", "maxTrialDuration": "10m"}
     ended = Outcome("abc", {}, "USER_CANCELED", reason="epoch 3/30: accuracy 0.9")
     assert run._with_limit(ended, limits).reason == (
@@ -204,10 +217,12 @@ def test_a_limit_of_time_is_named() -> None:
     assert run._with_limit(ended, {}) == ended
     failed = replace(ended, status="FAILED")
     assert run._with_limit(failed, limits) == failed
-    interrupted = replace(failed, reason="nni-proxyless trial: interrupted")  # what NNI 3.0 makes of maxTrialDuration
-    assert run._with_limit(interrupted, {"maxTrialDuration": "25s"}).reason == (
-        "NNI ended it because of maxTrialDuration: 25s"
-    )
+    for stop in (Stopped(signal.SIGTERM), Stopped(signal.SIGHUP), KeyboardInterrupt()):
+        interrupted = replace(failed, reason=last_line_of_a_trial(stop, capsys))
+        assert run._with_limit(interrupted, {"maxTrialDuration": "25s"}).reason == (
+            "NNI ended it because of maxTrialDuration: 25s"
+        )
+        assert run._with_limit(interrupted, {}) == interrupted
     made = Plan(Path("c.yml"), Path("r.yml"), (), 3, limits={"maxExperimentDuration": "1h"})
     jobs = [SimpleNamespace(status=s) for s in ("SUCCEEDED", "USER_CANCELED")]
     assert run._cut_short(jobs, made) == "maxExperimentDuration: 1h has ended the experiment after 1 of 3 trials"

@@ -47,6 +47,8 @@ def dimension(kind: Any, value: Any) -> Any:
         ("loguniform", [0, 1], "the low end of a loguniform must be above 0, got 0"),
         ("qloguniform", [-1, 1, 1], "the low end of a qloguniform must be above 0"),
         ("quniform", [0, 1], "must be [low, high, step] in numbers"),
+        ("loguniform", ["1e-4", 1], "YAML reads 1e-4 as a text, so write 1.0e-4"),
+        ("uniform", [0, "2.5e3"], "YAML reads 2.5e3 as a text, so write 2.5e+3"),
         ("quniform", [0, 1, 0], "the step of a quniform must be above 0, got 0"),
         ("quniform", [0, 1, -1], "the step of a quniform must be above 0, got -1"),
         ("randint", [0.5, 3], "must be [low, high] in whole numbers"),
@@ -145,6 +147,13 @@ TARGET = choices(target=["cpu_torch"])
         ({"trialCommand": "nni-proxyless trial --recipe 'recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),
         ({"trialCommand": "nni-proxyless search --recipe recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),
         ({"trialCommand": "nni-proxyless trial --recipe"}, "trialCommand must be 'nni-proxyless trial"),
+        ({"trialCommand": "nni-proxyless trail --recipe recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),
+        ({"trialCommand": "nni-proxyles trial --recipe recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),
+        ({"trialCommand": "nni-proxyless --recipe recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),
+        ({"trialCommand": "cd x; .venv/bin/nni-proxyless search --recipe r.yml"}, "trialCommand must be 'nni-proxyl"),
+        ({"trialCommand": "python -m nni_proxyless search --recipe r.yml"}, "trialCommand must be 'nni-proxyless t"),
+        ({"trialCommand": "nni-proxyless trial --recipe recipe.yml --epochs 3"}, "got the option '--epochs'"),
+        ({"trialCommand": "./trial.sh recipe.yml"}, "trialCommand must be 'nni-proxyless trial"),
         ({"trialCommand": "nni-proxyless trial --recipe recipe.yml --task serch"}, "unknown task 'serch'"),
         ({"searchSpaceFile": "space.yml"}, "give either 'searchSpace' or the path"),
         ({"searchSpaceFile": "space.yml", "searchSpace": "left out"}, "space.yml: No such file"),
@@ -167,7 +176,7 @@ TARGET = choices(target=["cpu_torch"])
                 "tuner": {"name": "TPE"},
                 "maxTrialNumber": "left out",
             },
-            "has 10100 combinations, of which at most 10000 can be tried; shorten it, or set maxTrialNumber",
+            "at most 10000 can be tried; shorten it, or set maxTrialNumber or maxExperimentDuration",
         ),
     ],
 )
@@ -182,10 +191,21 @@ def test_configs_that_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "space.yml").write_text(yaml.safe_dump(TARGET))
     moved = check_config(changed(tmp_path, searchSpaceFile="space.yml", searchSpace="left out"))
     assert (moved.trials, moved.varied) == (1, {"target"})
-    command = "OMP_NUM_THREADS=1 nice nni-proxyless trial --recipe=recipe.yml"
-    assert check_config(changed(tmp_path, trialCommand=command)).recipe_path == tmp_path / "recipe.yml"
+    for command in (
+        "OMP_NUM_THREADS=1 nice nni-proxyless trial --recipe=recipe.yml",
+        "./trial.sh --recipe recipe.yml",
+        "bash run.sh --gpu 3 --recipe recipe.yml --task search",
+        "./nni-proxyless.sh --recipe recipe.yml",
+        "cd nni-proxyless && ./start --recipe recipe.yml",
+        "cd nni-proxyless; ./start --recipe recipe.yml",
+        "conda run -n nni-proxyless nni-proxyless trial --recipe recipe.yml && echo --done",
+        "python -m nni_proxyless trial --recipe recipe.yml --debug",
+    ):
+        assert check_config(changed(tmp_path, trialCommand=command)).recipe_path == tmp_path / "recipe.yml"
     many = choices(seed=[*range(101)], bn_batches=[*range(100)])
     assert check_config(changed(tmp_path, searchSpace=many, tuner={"name": "TPE"}, maxTrialNumber=9)).trials == 9
+    for limits in ({"maxExperimentDuration": "12h", "maxTrialNumber": "left out"}, {"maxTrialNumber": 20_000}):
+        assert check_config(changed(tmp_path, searchSpace=many, tuner={"name": "TPE"}, **limits)).ends
     epochs = {"_type": "quniform", "_value": [9, 30, 1]}  # NNI sends 9.0, which is a whole number
     assert check_config(changed(tmp_path, searchSpace={**TARGET, "epochs": epochs})).ends
     assert check_config(changed(tmp_path, maxTrialDuration="1.5h", maxExperimentDuration=90)).limits

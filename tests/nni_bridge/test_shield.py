@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -159,6 +160,21 @@ def test_another_address_is_served_as_well(tmp_path: Path) -> None:
         with pytest.raises(ConnectionRefusedError):
             made.ask("127.0.0.4")
         assert "--host=127.0.0.2" in made.said["board"]
+    finally:
+        made.stop()
+
+
+def test_an_open_port_is_served_under_any_name_but_not_to_foreign_pages(tmp_path: Path) -> None:
+    """Other machines know this one by its full name, or by that of a proxy."""
+    made = Manager(tmp_path, shielded(os.environ, "0.0.0.0"))
+    try:
+        assert addresses(made.process.pid) == {"0.0.0.0", "127.0.0.3"}
+        port = made.said["servers"][0]["port"]
+        for host in (f"{socket.gethostname()}.lab.example:{port}", f"proxy.example:{port}", "192.0.2.7:80"):
+            assert made.ask("127.0.0.1", Host=host) == (200, "answered")
+            assert made.ask("127.0.0.1", Host=host, Origin=f"http://{host}") == (200, "answered")
+            for origin in ("https://evil.example", "null", "http://192.0.2.8"):
+                assert made.ask("127.0.0.1", Host=host, Origin=origin)[0] == 403
     finally:
         made.stop()
 

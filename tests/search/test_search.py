@@ -468,6 +468,23 @@ def test_records_hold_expected_and_decoded_latency(recipe_file: Path) -> None:
     assert float(rows[-1]["expected_latency_ms"]) == pytest.approx(float(rows[-1]["latency_ms"]), rel=0.05)
 
 
+def test_a_loss_that_is_not_finite_is_left_out_and_named(recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradients are finite in this test, so only the mean of the losses tells."""
+    monkeypatch.setattr(
+        EpochCallback, "on_train_batch_end", lambda self, *_: self._losses.append(torch.tensor(math.nan))
+    )
+    sent: list[dict[str, float]] = []
+    prepared = prepare(Recipe.load(recipe_file, {"epochs": 2, "warmup_epochs": 0}))
+    architecture = run_search(prepared, recipe_file.parent / "out", lambda record, _: sent.append(record.metrics()))
+    read = Architecture.load(recipe_file.parent / "out" / "architecture.json")
+    assert read.metrics == architecture.metrics == sent[-1]
+    assert set(read.metrics) >= {"default", "latency_ms", "entropy"}
+    assert all("train_loss" not in metrics for metrics in sent)
+    assert "train_loss is nan, so it is left out of the results" in read.warnings
+    warnings = [row["warnings"] for row in history(recipe_file.parent / "out")]
+    assert ["train_loss is nan" in text for text in warnings] == [True, False]
+
+
 def test_weight_decay_exempts_norms_and_biases() -> None:
     from torch import nn
 

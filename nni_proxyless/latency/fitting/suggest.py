@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...limits import MOST_SUGGESTED
 from ..architectures_file import Measurements
 from ..arrays import FloatArray
 from ..costs import SpaceCosts
@@ -18,7 +19,6 @@ from .fit import LEAST_NETWORKS, known_quantities, left_out_error
 from .similarity import residual_prior
 
 _POOL = 2000
-MOST = 1000  # networks, for time and memory are quadratic in the pool
 _MOST_POOL = 10_000
 _NOISE = 1.0  # variance of a measurement, in units of the prior variance of one quantity over random networks
 _RESIDUAL = 0.3  # variance of the residual in the same unit
@@ -56,11 +56,11 @@ def suggest(
         Chosen networks, each as candidate names by layer label.
 
     Raises:
-        InputError: The pool has fewer networks than are to be chosen or too many, more networks than `MOST` are asked
-            for, or the counts lack a candidate.
+        InputError: The pool has fewer networks than are to be chosen or too many, more than `MOST_SUGGESTED` networks
+            are asked for, or the counts lack a candidate.
     """
-    if count > MOST:
-        raise InputError(f"at most {MOST} networks can be suggested at once, got {count}")
+    if count > MOST_SUGGESTED:
+        raise InputError(f"at most {MOST_SUGGESTED} networks can be suggested at once, got {count}")
     if pool is not None and len(next(iter(pool.values()))) > _MOST_POOL:
         given = len(next(iter(pool.values())))
         raise InputError(f"at most {_MOST_POOL} networks can be given to choose from, got {given}; give a part of them")
