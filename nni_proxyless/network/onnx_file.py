@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..errors import MissingDependencyError
+from ..work_folder import WorkFolder, temporary_files_in
 from .folding import fold_batch_norm
 
 
@@ -93,8 +92,8 @@ def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes
     level = root.level
     root.setLevel(logging.ERROR)  # the quantiser recommends a pre-processing step that the exporter has already done
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            output = Path(folder) / "int8.onnx"
+        with WorkFolder() as folder, temporary_files_in(folder):  # the quantiser makes large files
+            output = folder / "int8.onnx"
             quantize(
                 loaded,
                 output,

@@ -10,17 +10,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from nni_proxyless import work_folder
 from nni_proxyless.errors import RunError
 from nni_proxyless.latency import fresh_process
 from nni_proxyless.latency.backends.command import CommandBackend
 from nni_proxyless.latency.fresh_process import FreshProcess
+from nni_proxyless.network.onnx_file import export_onnx, quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.work_folder import PREFIX, WorkFolder, remove_abandoned
 from tests.helpers import REPOSITORY
@@ -184,6 +187,22 @@ def test_a_file_system_without_locks_keeps_the_folders_of_others(
         assert own.is_dir()
     assert [path.name for path in tmp_path.rglob("*")] == [f"{PREFIX}others", "model"]
     assert len(os.listdir("/proc/self/fd")) == handles
+
+
+def test_files_of_the_quantiser_are_in_a_folder_that_the_next_start_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[Path] = []
+
+    def quantize(_model: object, output: Path, *_: object, **__: object) -> None:
+        places.extend((output.parent, Path(tempfile.gettempdir())))
+        output.write_bytes(b"int8")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("onnxruntime.quantization.quantize_static", quantize)
+    assert quantize_static(export_onnx(torch.nn.Conv2d(1, 1, 1), (1, 2, 2), 1)) == b"int8"
+    assert {(place.parent, place.name.startswith(PREFIX)) for place in places} == {(tmp_path, True)}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_searches_a_place_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
