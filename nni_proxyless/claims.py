@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -187,7 +188,7 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
     """Return the open lock file, once no other process holds it."""
     waited_until = None
     while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = _open_own(lock)
         try:
             state = file_lock.lock(handle)
             free = state is not Lock.BUSY
@@ -220,6 +221,26 @@ def _acquire(lock: Path, what: str, hint: str) -> int:
             raise
         os.close(handle)
         time.sleep(0.05)
+
+
+def _open_own(lock: Path) -> int:
+    """Open a lock file, or make it. A link to another file is refused, because that file would be overwritten.
+
+    Raises:
+        InputError: The path is a link, or something other than a file.
+    """
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC"):
+        flags |= getattr(os, name, 0)
+    link = InputError(f"{lock} is a link or a device, not the lock file that this package makes; delete it")
+    if os.path.islink(lock):
+        raise link
+    handle = os.open(lock, flags, 0o666)  # fails if a link has been made meanwhile
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(handle)
+        raise link
+    return handle
 
 
 def _given_up(lock: Path, handle: int) -> bool:

@@ -7,6 +7,7 @@ torch, so that a recipe is checked before anything slow starts.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,9 +18,12 @@ from pydantic_core import ErrorDetails
 
 from .errors import InputError, RecipeError, clipped, shown, unknown_name
 from .limits import (
+    LEAST_TEMPERATURE,
+    LEAST_WIDTH_MULT,
     MOST_COUNT,
     MOST_EPOCHS,
     MOST_FINALISTS,
+    MOST_NUMBER,
     MOST_PIXELS,
     MOST_PROCESSES,
     MOST_SAMPLES,
@@ -61,11 +65,12 @@ Seed = Annotated[int, Field(ge=0, le=MOST_SEED), _FROM_FLOAT]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _FROM_FLOAT]
 Devices = Annotated[int, Field(ge=1, le=MOST_PROCESSES), _FROM_FLOAT]
 Workers = Annotated[int, Field(ge=0, le=MOST_PROCESSES), _FROM_FLOAT]
-Positive = Annotated[float, Field(gt=0), _FROM_TEXT]
-NumberFrom0 = Annotated[float, Field(ge=0), _FROM_TEXT]
+Positive = Annotated[float, Field(gt=0, le=MOST_NUMBER), _FROM_TEXT]
+NumberFrom0 = Annotated[float, Field(ge=0, le=MOST_NUMBER), _FROM_TEXT]
 PartBelow1 = Annotated[float, Field(ge=0, lt=1), _FROM_TEXT]
 ProperPart = Annotated[float, Field(gt=0, lt=1), _FROM_TEXT]
-WidthMult = Annotated[float, Field(gt=0, le=MOST_WIDTH_MULT), _FROM_TEXT]
+WidthMult = Annotated[float, Field(ge=LEAST_WIDTH_MULT, le=MOST_WIDTH_MULT), _FROM_TEXT]
+Temperature = Annotated[float, Field(ge=LEAST_TEMPERATURE, le=1), _FROM_TEXT]
 PartUpTo1 = Annotated[float, Field(gt=0, le=1), _FROM_TEXT]
 
 
@@ -218,12 +223,16 @@ def _allowed(annotation: Any, metadata: Iterable[Any], received: Any) -> str:
         most = f" to {bounds['le']}" if exceeds else ""
         return "a whole number" + (f" from {bounds['ge']}{most}" if "ge" in bounds else "")
     if kind is float:
+        exceeds = isinstance(received, (int, float)) and MOST_NUMBER < received < math.inf
+        if bounds.get("le") == MOST_NUMBER and not exceeds:
+            del bounds["le"]
         ranges = {
             ("gt",): "greater than {gt:g}",
             ("ge",): "of at least {ge:g}",
             ("ge", "lt"): "from {ge:g} to below {lt:g}",
             ("gt", "lt"): "between {gt:g} and {lt:g}",
             ("gt", "le"): "above {gt:g} and at most {le:g}",
+            ("ge", "le"): "from {ge:g} to {le:g}",
         }
         text = ranges.get(tuple(bounds))
         return "a number" + (f" {text.format(**bounds)}" if text else "")

@@ -166,6 +166,28 @@ def test_a_damaged_lock_that_nobody_holds_is_taken_over(content: str, tmp_path: 
     assert not (tmp_path / LOCK).exists()
 
 
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "second name", "folder", "pipe"])
+def test_a_lock_that_is_no_file_of_its_own_is_refused(kind: str, tmp_path: Path) -> None:
+    """A folder of results may come from a stranger. Its lock must not lead to a file of the user."""
+    victim, lock = tmp_path / "victim", tmp_path / "results" / LOCK
+    victim.write_text("kept")
+    lock.parent.mkdir()
+    if kind == "link":
+        lock.symlink_to(victim)
+    elif kind == "link to nothing":
+        lock.symlink_to(tmp_path / "made")
+    elif kind == "second name":
+        os.link(victim, lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    with pytest.raises(InputError, match=r"delete it|cannot write"), claimed(lock.parent):
+        pass
+    assert victim.read_text() == "kept"
+    assert not (tmp_path / "made").exists()
+
+
 def test_the_same_thread_may_claim_a_folder_twice_and_another_one_may_not(tmp_path: Path) -> None:
     told: list[str] = []
 

@@ -103,6 +103,7 @@ def _retrain(options: argparse.Namespace) -> int:
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
+    recipe.check_output(output)
     if options.output is None and not options.overwrite:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
     with own_processes(), claimed(output):

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import results_folder
 from ..errors import InputError, clipped
 
 _PROBE = b" " * 4096
@@ -63,7 +64,7 @@ def check_apart(options: argparse.Namespace) -> None:
     inputs = list(_named(options, _INPUTS))
     outputs = [(name, path) for name, path in _named(options, _OUTPUTS) if not path.is_dir()]
     for number, (name, path) in enumerate(outputs):
-        other = next((other for other, source in inputs if path.exists() and _same(source, path)), None)
+        other = next((other for other, source in inputs if path.exists() and _reads(source, path)), None)
         if other is not None:
             raise InputError(f"--{name} {clipped(str(path))} would replace what the command reads; give another file")
         twin = next((twin for twin, second in outputs[:number] if second.absolute() == path.absolute()), None)
@@ -77,6 +78,11 @@ def _named(options: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tupl
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, (str, Path)) and "\0" not in str(path):
                 yield name, Path(path)
+
+
+def _reads(source: Path, path: Path) -> bool:
+    """Whether a command that reads a file, or a folder of results, reads a given file."""
+    return _same(source, path) or (path.name in results_folder.COLLECTED and _same(source, path.parent))
 
 
 def _same(first: Path, second: Path) -> bool:

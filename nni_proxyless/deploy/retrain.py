@@ -126,10 +126,12 @@ def run_retraining(
         The content of `model_card.json`.
 
     Raises:
-        InputError: The accelerator is not available, or another process uses the folder.
+        InputError: The accelerator is not available, another process uses the folder, or the folder holds the
+            architecture itself, with the results of its search.
         RunError: The training failed, or a result cannot be written.
         Stopped: The process got SIGTERM or SIGHUP.
     """
+    prepared.recipe.check_output(output)
     check_hardware(prepared.recipe)
     use_threads(prepared.recipe.threads)
     with stopped_by_signals(), own_processes(), claimed(output):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from .. import results_folder
-from ..errors import RecipeError, clipped, shown, unknown_name
+from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..reading import read_mapping, user_path
 from ..settings import (
     Count,
@@ -175,6 +175,21 @@ class RetrainRecipe(Settings):
             if self.architecture_file is not None:
                 content["architecture"] = str(self.architecture_file.resolve())
         return content
+
+    def check_output(self, output: Path) -> None:
+        """Check that a retraining does not replace the results of the search that it trains from.
+
+        Args:
+            output: Folder of the retraining's results.
+
+        Raises:
+            InputError: The folder holds the architecture itself.
+        """
+        source = self.architecture_file
+        if source is not None and source.resolve().parent == output.resolve():
+            raise InputError(
+                f"{output} holds the architecture to train, and its results would be replaced; choose another folder"
+            )
 
     @property
     def architecture_file(self) -> Path | None:

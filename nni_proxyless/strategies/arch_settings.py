@@ -16,10 +16,10 @@ from ..settings import (
     Finalists,
     NumberFrom0,
     PartBelow1,
-    PartUpTo1,
     Positive,
     ProperPart,
     Samples,
+    Temperature,
     WholeFrom0,
 )
 
@@ -97,7 +97,7 @@ class ArchSettings(CheckedSettings):
     search decides for one path per layer. Default: with the objective `budget`, a quarter of the epochs that train the
     architecture; else 0."""
 
-    sharpen_temperature: PartUpTo1 = 0.1
+    sharpen_temperature: Temperature = 0.1
     """Final softmax temperature of `sharpen_epochs`; the initial temperature is 1."""
 
     prune_below: ProperPart | None = None

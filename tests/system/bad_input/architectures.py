@@ -108,6 +108,8 @@ _COMMANDS = settings(
         ("export found --recipe empty --out out", "empty", "there is no such file"),
         ("export found --recipe table.yml --out out", "table.yml", "unknown key"),
         ("export found --recipe notes.txt --out out", "notes.txt", "must be a mapping"),
+        ("decode found --front found/recipe.yml", "found/recipe.yml", "would replace what the command reads"),
+        ("decode found/checkpoint.ckpt --front found/checkpoint.ckpt", "found/checkpoint.ckpt", "would replace what"),
         ("decode nowhere", "nowhere", "checkpoint.ckpt"),
         ("decode nowhere.ckpt", "nowhere.ckpt", "checkpoint.ckpt"),
         ("decode empty", "empty/checkpoint.ckpt", "the folder of a search's results"),

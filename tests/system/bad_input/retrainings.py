@@ -163,4 +163,9 @@ _OVER_A_FINISHED_ONE = settings(
     ],
 )
 
-CASES = [*_SETTINGS, *_ARCHITECTURES, *_IN_THE_FILE, *_WEIGHTS, *_OVER_A_FINISHED_ONE]
+_ONTO_ITS_SEARCH = [
+    Case(line, "found holds the architecture to train", "choose another folder")
+    for line in ("retrain found --output found", "retrain found/architecture.json --output found/../found --overwrite")
+]
+
+CASES = [*_SETTINGS, *_ARCHITECTURES, *_IN_THE_FILE, *_WEIGHTS, *_OVER_A_FINISHED_ONE, *_ONTO_ITS_SEARCH]
