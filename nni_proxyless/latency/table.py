@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from ..errors import LatencyTableError, MissingOperatorError, shown
 from ..files import write_yaml
+from ..limits import MOST_BATCH, MOST_THREADS
 from ..network.space_spec import SpaceSpec
 from ..reading import read_mapping
 from . import table_parts as parts
@@ -226,8 +227,8 @@ class LatencyTable:
             backend=parts.text(backend.get("name"), f"{source}: backend.name"),
             backend_version=parts.text(backend.get("version"), f"{source}: backend.version"),
             dtype=parts.text(content.get("dtype"), f"{source}: dtype"),
-            batch=parts.whole_or_none(content.get("batch"), f"{source}: batch"),
-            threads=parts.whole_or_none(content.get("threads"), f"{source}: threads"),
+            batch=parts.whole_or_none(content.get("batch"), f"{source}: batch", MOST_BATCH),
+            threads=parts.whole_or_none(content.get("threads"), f"{source}: threads", MOST_THREADS),
             date=parts.text(content.get("date"), f"{source}: date"),
             operators=operators,
             calibration=Calibration.from_dict(content, source),

@@ -139,7 +139,7 @@ def device_from(content: object, source: str) -> Device:
     return Device(
         text(device.get("name"), f"{source}: device.name"),
         text(device.get("processor"), f"{source}: device.processor"),
-        whole_or_none(device.get("cores"), f"{source}: device.cores"),
+        whole_or_none(device.get("cores"), f"{source}: device.cores", 1_000_000),
     )
 
 
@@ -194,6 +194,8 @@ def whole(value: object, where: str, least: int) -> int:
     return value
 
 
-def whole_or_none(value: object, where: str) -> int | None:
-    """Return a whole number from 1, or `None` for `None`."""
+def whole_or_none(value: object, where: str, most: int) -> int | None:
+    """Return a whole number from 1 to a bound, or `None` for `None`."""
+    if value is not None and whole(value, where, 1) > most:
+        raise LatencyTableError(f"{where} must be a whole number from 1 to {most}, got {shown(value)}")
     return None if value is None else whole(value, where, 1)

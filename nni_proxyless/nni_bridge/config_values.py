@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..limits import MOST_COUNT, MOST_PROCESSES
 
 DURATIONS = ("maxExperimentDuration", "maxTrialDuration")
 _UNITS = "dhms"
+_BOUNDS = (
+    ("trialConcurrency", 1, MOST_PROCESSES),
+    ("maxTrialNumber", 1, MOST_COUNT),
+    ("trialGpuNumber", 0, MOST_PROCESSES),
+)
 
 
 def check_values(source: str, folder: Path, content: Mapping[str, Any]) -> None:
@@ -27,10 +33,12 @@ def check_values(source: str, folder: Path, content: Mapping[str, Any]) -> None:
     """
     if content.get("trialConcurrency") is None:
         raise InputError(f"{source}: 'trialConcurrency' is missing: the number of trials that run at the same time")
-    for key, least in (("trialConcurrency", 1), ("maxTrialNumber", 1), ("trialGpuNumber", 0)):
+    for key, least, most in _BOUNDS:
         value = content.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise InputError(f"{source}: '{key}' must be a whole number from {least}, got {value!r:.100}")
+        if value is not None and value > most:
+            raise InputError(f"{source}: '{key}' must be a whole number from {least} to {most}, got {value!r:.100}")
     for key in DURATIONS:
         if content.get(key) is not None and not _is_duration(content[key]):
             raise InputError(

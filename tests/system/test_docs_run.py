@@ -49,11 +49,10 @@ ELSEWHERE = {
 SHORTER = (
     (r"--networks 30\b", "--networks 2"),
     (r"^(nni-proxyless latency measure)", r"\1 --accept"),  # other tests run meanwhile
-    (r"--space \S+(?= --backend command)", "--space tiny.yml"),
+    (r"--space \S+(?= --backend command)", "--space tiny.yml --networks 2"),
     (r"^(nni-proxyless retrain \S+)", r"\1 epochs=2 warmup_epochs=1"),
     (r"^(nni-proxyless search \S+)", r"\1 epochs=2 warmup_epochs=1 accept_tables=true"),
     (r"-api sync -t 1\b", "-api sync -niter 5"),
-    (r"(--tool benchmark_app .*)$", r"\1 --networks 2"),
 )
 NEEDS_CUDA = r"--device cuda"
 

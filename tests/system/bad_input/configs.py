@@ -102,6 +102,7 @@ _KEYS = keys(
         ("tuner", {"name": "LatencyBudget", "classArgs": [0.1]}, "[0.1]", "classArgs"),
         ("tuner.classArgs", "tolerance: 0.1", "'tolerance: 0.1'", "classArgs"),
         ("tunner", {"name": "TPE"}, "tunner", "NNI does not accept"),
+        ("trialConcurrency", 1000000000, "1000000000", "'trialConcurrency' must be a whole number from 1 to 1024"),
         ("trialConcurrency", 0, "0", "trialConcurrency"),
         ("trialConcurrency", -2, "-2", "trialConcurrency"),
         ("trialConcurrency", "two", "two", "trialConcurrency"),

@@ -77,6 +77,8 @@ _KEYS = keys(
         ("dtype", ["float32"], "['float32']", "dtype"),
         ("batch", 0, "got 0", "batch must be a whole number from 1"),
         ("batch", "one", "'one'", "batch must be a whole number from 1"),
+        ("threads", 1000000000, "got 1000000000", "threads must be a whole number from 1 to 1024"),
+        ("batch", 1000000000, "got 1000000000", "batch must be a whole number from 1 to 100000"),
         ("threads", -1, "got -1", "threads must be a whole number from 1"),
         ("threads", 1.5, "got 1.5", "threads must be a whole number from 1"),
         ("date", ["today"], "['today']", "date"),
