@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
 
 # Characters that act on a terminal. They may come from a name in somebody's file.
 _CONTROLS = {number: "?" for number in (*range(32), *range(127, 160)) if chr(number) not in "\n\t\r"}
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # NNI's log has them, also in files; they can hide text
 CLOSED_PIPE = 141  # as a shell tells of a program that SIGPIPE has ended
 
 
@@ -26,7 +28,7 @@ class _Output:
 
     def write(self, text: str) -> int:
         with _named_errors():
-            return self._stream.write(text.translate(_CONTROLS))
+            return self._stream.write(_COLOURS.sub("", text).translate(_CONTROLS))
 
     def flush(self) -> None:
         with _named_errors():
@@ -48,9 +50,9 @@ def _named_errors() -> Iterator[None]:
 def guarded_streams() -> Iterator[None]:
     """Context manager in which anything can be printed, and after which nothing is left to be printed.
 
-    Characters that the output cannot show, or that would act on a terminal, become `?`. What is printed to a closed
-    stream is lost. Without this, the next file that is opened would take the place of the closed stream, and get what
-    libraries print.
+    Characters that the output cannot show, or that would act on a terminal, become `?`. Colours are removed. What
+    is printed to a closed stream is lost. Without this, the next file that is opened would take the place of the
+    closed stream, and get what libraries print.
     """
     for number in (0, 1, 2):
         try:

@@ -59,7 +59,9 @@ def test_characters_that_the_output_cannot_show(
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="utf-8"))
     with guarded_streams():
         print("a name: \udcff \x1b]0;title\x07 \x9b2J\tend")
+        print("[now] \x1b[32mStarting web server...\x1b[0m \x1b[1;31mred\x1b[m \x1b[2J")  # as NNI's log
     assert b"a name: ? ?]0;title? ?2J\tend\n" in printed.getvalue()
+    assert b"[now] Starting web server... red ?[2J\n" in printed.getvalue()
 
 
 @pytest.mark.parametrize("buffered", [False, True])
