@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from ..parent_process import end_with_parent
+from .parent_process import end_with_parent
 
 
 def _main(parent: int) -> None:

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from nni_proxyless import watched_program
 from nni_proxyless.errors import InputError, RunError
-from nni_proxyless.latency import CommandBackend
+from nni_proxyless.latency import CommandBackend, watched_program
 from nni_proxyless.latency.backends import pattern_search
 from nni_proxyless.latency.backends.command_line import MODEL_VARIABLE, check_command, shell_line
-from nni_proxyless.stop_session import session_processes
+from nni_proxyless.latency.stop_session import session_processes
 
 HOSTILE = ["$(touch stolen)", "`touch stolen`", "a;touch stolen;", "it's", 'say "a"', "two words", "{threads}", "-n"]
 

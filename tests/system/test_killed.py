@@ -80,7 +80,7 @@ def test_a_program_ends_with_the_process_that_runs_it(number: int, tmp_path: Pat
     """The program has children, and one of them has a process group of its own."""
     line = f"sleep 333 & timeout 334 sleep 333 & touch {tmp_path}/on; sleep 333"
     code = (
-        "import sys; from nni_proxyless.watched_program import run_watched\n"
+        "import sys; from nni_proxyless.latency.watched_program import run_watched\n"
         f"print('started', flush=True); run_watched(['sh', '-c', {line!r}], timeout_s=300)"
     )
     process = start(code, tmp_path)
@@ -94,7 +94,7 @@ def test_a_daemon_that_a_program_starts_lives_on(tmp_path: Path) -> None:
     """Such as the server that the first call of `adb` starts. It has a session of its own, and no open output."""
     line = f"setsid sleep 335 >/dev/null 2>&1 & touch {tmp_path}/on; sleep 0.1; echo 5"
     code = (
-        "from nni_proxyless.watched_program import run_watched\n"
+        "from nni_proxyless.latency.watched_program import run_watched\n"
         f"print('started', flush=True); print(run_watched(['sh', '-c', {line!r}], timeout_s=300).output)"
     )
     process = start(code, tmp_path)
@@ -109,10 +109,10 @@ def test_a_daemon_that_a_program_starts_lives_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("system", ["", "import sys; sys.platform = 'other'\n"])
 def test_a_helper_ends_with_its_parent(system: str, tmp_path: Path) -> None:
     """On Linux the kernel ends it. On other systems a thread does, which is tried here as well."""
-    helper = (
-        f"{system}import os; from nni_proxyless.parent_process import end_with_parent\nend_with_parent(os.getppid())"
+    helper = f"{system}import os; from nni_proxyless.latency.parent_process import end_with_parent"
+    helper += (
+        f"\nend_with_parent(os.getppid()); open({str(tmp_path / 'on')!r}, 'w').close(); import time; time.sleep(300)"
     )
-    helper += f"\nopen({str(tmp_path / 'on')!r}, 'w').close(); import time; time.sleep(300)"
     code = f"import subprocess, sys; print('started', flush=True); subprocess.run([sys.executable, '-c', {helper!r}])"
     process = start(code, tmp_path)
     until(tmp_path / "on")

@@ -23,7 +23,6 @@ from torch import nn
 
 from ...errors import InputError, MissingDependencyError, RunError
 from ...network.onnx_file import export_onnx
-from ...watched_program import MOST_OUTPUT, ProgramOutputError, ProgramTimeoutError, run_watched
 from ...work_folder import WorkFolder
 from ..device import Device
 from ..protocol import Protocol
@@ -32,6 +31,7 @@ from ..tools.plain import read_plain
 from ..tools.quantity import milliseconds_per
 from ..tools.reading import Reading, lines_of, reading, shown
 from ..tools.registry import TOOLS, find_tool
+from ..watched_program import MOST_OUTPUT, ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Backend, Workload, one_of
 from .command_line import MODEL_VARIABLE, check_command, shell_line
 from .pattern_search import SearchError, last_match

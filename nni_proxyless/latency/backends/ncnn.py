@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from ...errors import InputError
-from ...watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from ...work_folder import WorkFolder
+from ..watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Workload
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
 
