@@ -1,4 +1,7 @@
-"""Checks of numbers that come from files: real, finite, and small enough to be computed with."""
+"""Checks of numbers that come from users and files, and their largest allowed values.
+
+Larger numbers are typing errors, and could exhaust the machine or overflow.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,23 @@ from typing import TypeGuard
 MOST_WHOLE = 2**63 - 1
 MOST_LATENCY_MS = 1e9  # eleven days; a larger latency is an error, and sums of many could overflow
 LEAST_LATENCY_MS = 1e-9  # a thousandth of a nanosecond, in which nothing runs
-MOST_COUNT = 1e18  # FLOPs or parameters of an operator
+MOST_OPERATIONS = 1e18  # FLOPs or parameters of an operator
+
+
+MOST_SEED = 2**32 - 1  # NumPy's random number generators take no larger one
+MOST_THREADS = 1024
+MOST_PROCESSES = 1024
+MOST_FINALISTS = 10_000
+MOST_SUGGESTED = 1_000  # networks at once; time and memory are quadratic in the pool
+MOST_SAMPLES = 10_000
+MOST_EPOCHS = 1_000_000
+MOST_PIXELS = 4096  # height and width of an image
+MOST_COUNT = 1_000_000_000  # such as images in a batch
+LEAST_WIDTH_MULT = 0.01
+MOST_WIDTH_MULT = 100.0
+MOST_NUMBER = 1e30  # PyTorch computes with 32 bits, up to 3.4e38
+LEAST_TEMPERATURE = 1e-3  # a softmax of this temperature is a decision
+MOST_BATCH = 100_000
 
 
 def is_number(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int | float]:

@@ -21,10 +21,10 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError, ProxylessError, RunError, clipped, os_error_of
-from ..limits import MOST_FINALISTS
 from ..process_memory import is_out_of_memory
 from ..signals import ENDED_BY, INTERRUPTED, Stopped, stopped_by_signals
 from ..training.ranks import is_main_process
+from ..values import MOST_FINALISTS
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
@@ -246,8 +246,8 @@ def _schema(options: argparse.Namespace) -> int:
     import json
 
     from ..deploy.retrain_recipe import RetrainRecipe
+    from ..files.settings import Settings, markdown_table
     from ..search.recipe import Recipe
-    from ..settings import Settings, markdown_table
 
     kinds: dict[str, type[Settings]] = {"recipe": Recipe, "retrain": RetrainRecipe}
     settings = kinds[options.kind]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..limits import MOST_BATCH, MOST_SEED, MOST_SUGGESTED, MOST_THREADS
+from ..values import MOST_BATCH, MOST_SEED, MOST_SUGGESTED, MOST_THREADS
 from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
 from .latency_fit_commands import run_fit, run_predict, run_suggest
 from .outputs import output_file, output_folder

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..claims import claimed_file
 from ..errors import InputError, LatencyTableError, RunError, shown
+from ..files.claims import claimed_file
 
 _log = logging.getLogger("nni_proxyless")
 AddCommand = Callable[..., argparse.ArgumentParser]

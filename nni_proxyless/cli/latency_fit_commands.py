@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def run_fit(options: argparse.Namespace) -> int:
-    from ..files import write_csv
+    from ..files.writing import write_csv
     from ..latency.architectures_file import read_measurements
     from ..latency.fitting.encoding import Encoding
     from ..latency.fitting.fit import fit_table
@@ -69,7 +69,7 @@ def run_fit(options: argparse.Namespace) -> int:
 
 
 def run_suggest(options: argparse.Namespace) -> int:
-    from ..files import write_csv
+    from ..files.writing import write_csv
     from ..latency.architectures_file import check_layers, read_architectures, read_measurements
     from ..latency.fitting.checks import shared_candidates
     from ..latency.fitting.suggest import suggest

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import results_folder
-from ..claims import claimed
 from ..errors import InputError, clipped
-from ..reading import user_path
+from ..files import results_folder
+from ..files.claims import claimed
+from ..files.reading import user_path
 from .outputs import output_folder
 from .parser import whole
 from .settings import parse_settings

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import results_folder
 from ..errors import InputError, clipped
+from ..files import results_folder
 
 _PROBE = b" " * 4096
 _OUTPUTS = ("out", "samples", "suggestions", "front")

@@ -9,18 +9,18 @@ import shutil
 import sys
 from pathlib import Path
 
-from ..claims import claimed
 from ..errors import InputError, RunError
+from ..files.claims import claimed
 from .outputs import check_folder
 from .settings import parse_settings
 
 
 def run_experiment(options: argparse.Namespace) -> int:
     """Start an experiment through NNI's manager, follow it, and collect and print its results."""
+    from ..files.resources import experiment_file
     from ..nni_bridge import collect, manager, run, shield
     from ..nni_bridge import plan as plans
     from ..progress import progress_bar
-    from ..resources import experiment_file
     from ..signals import stopped_by_signals
 
     plan = plans.check_config(experiment_file(options.config, "config.yml"))
@@ -84,7 +84,7 @@ def trial(options: argparse.Namespace) -> int:
 
 def search(options: argparse.Namespace) -> int:
     """Run one search, and print its result."""
-    from ..resources import experiment_file
+    from ..files.resources import experiment_file
     from ..search.earlier import check_same_recipe
     from ..search.recipe import Recipe
     from ..training.ranks import is_main_process, own_processes

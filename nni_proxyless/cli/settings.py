@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError, clipped
-from ..parsing import parse_yaml
+from ..files.parsing import parse_yaml
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:

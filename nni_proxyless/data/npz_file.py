@@ -15,7 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from ..errors import DataError, clipped, shown
-from ..reading import open_regular
+from ..files.reading import open_regular
 
 _MOST_RATIO = 100  # to which data of more than `_MUCH` bytes may be compressed; photographs reach about 2
 _MUCH = 256 * 2**20

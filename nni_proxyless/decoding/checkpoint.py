@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import results_folder
 from ..errors import DamagedFileError, InputError, shown
-from ..files import write_csv
+from ..files import results_folder
+from ..files.writing import write_csv
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..files import aligned
+from ..files.writing import aligned
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.operators import Operator

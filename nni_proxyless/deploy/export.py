@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import results_folder
-from ..claims import claimed
 from ..errors import OF_THE_MACHINE, InputError, RunError, WriteError, unknown_name
-from ..files import write_json
+from ..files import results_folder
+from ..files.claims import claimed
+from ..files.work_folder import WorkFolder, temporary_files_in
+from ..files.writing import write_json
 from ..latency import LatencyTable, this_device
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
 from ..latency.judgement import load_judged
@@ -30,7 +31,6 @@ from ..latency.validate import comparable_level, usable_backend
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
 from ..network.onnx_file import require_onnx
-from ..work_folder import WorkFolder, temporary_files_in
 from .formats import FILES as FILES
 from .formats import RUNNERS, WRITERS
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import results_folder
+from ..files import results_folder
 from ..network.architecture import Architecture
 from ..network.onnx_file import export_onnx, quantize_static
 from ..network.weights import save_weights

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from .. import results_folder
 from ..data.splits import DataSplits
+from ..files import results_folder
 from ..latency import this_device
 from ..network.architecture import Architecture
 from ..process_memory import peak_memory_mib

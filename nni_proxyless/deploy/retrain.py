@@ -19,11 +19,11 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from .. import results_folder
-from ..claims import claimed
 from ..data.splits import DataSplits, load_splits
 from ..errors import DamagedFileError, DataError, RunError
-from ..files import write_json, write_yaml
+from ..files import results_folder
+from ..files.claims import claimed
+from ..files.writing import write_json, write_yaml
 from ..network.architecture import Architecture
 from ..network.catalogue import by_name
 from ..network.space_spec import SpaceSpec

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from .. import results_folder
 from ..data.splits import DataSplits
 from ..errors import RunError
-from ..files import write_atomically, write_csv
+from ..files import results_folder
+from ..files.writing import write_atomically, write_csv
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..search.earlier import Begin

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from .. import results_folder
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
-from ..reading import read_mapping, user_path
-from ..settings import (
+from ..files import results_folder
+from ..files.reading import read_mapping, user_path
+from ..files.settings import (
     Count,
     Epochs,
     NumberFrom0,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import InputError, clipped, shown, unknown_name
-from ..reading import MOST_CSV_BYTES, read_document, read_text
+from ..files.reading import MOST_CSV_BYTES, read_document, read_text
 from ..values import LEAST_LATENCY_MS, MOST_LATENCY_MS, is_number
 from .arrays import FloatArray
 

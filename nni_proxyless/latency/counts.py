@@ -17,7 +17,7 @@ import pandas as pd
 from ..errors import InputError, clipped, shown
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
-from ..values import MOST_COUNT
+from ..values import MOST_OPERATIONS
 from .architectures_file import read_columns
 from .arrays import FloatArray
 from .entries import Choice
@@ -149,7 +149,7 @@ def read_counts(path: Path) -> Counts:
     numbers = {}
     for name in columns:
         numbers[name] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
-        bad = np.flatnonzero(~((numbers[name] >= 0) & (numbers[name] <= MOST_COUNT)))
+        bad = np.flatnonzero(~((numbers[name] >= 0) & (numbers[name] <= MOST_OPERATIONS)))
         if len(bad):
             raise InputError(
                 f"counts {path}: {name} must be a number from 0, got {shown(frame[name].iloc[bad[0]])} in line "

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError, RunError
-from ..work_folder import WorkFolder
+from ..files.work_folder import WorkFolder
 from .sampling import Progress
 from .tools.reading import shown
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
-from ..files import write_csv, write_text
-from ..parsing import parse_json
-from ..reading import read_bytes
+from ..files.parsing import parse_json
+from ..files.reading import read_bytes
+from ..files.writing import write_csv, write_text
 
 _log = logging.getLogger(__name__)
 

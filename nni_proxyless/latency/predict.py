@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from ..errors import InputError, LatencyTableError, unknown_name
-from ..files import write_text
+from ..files.writing import write_text
 from ..network.space_spec import SpaceSpec, shipped_spaces
 from .architectures_file import ArchitectureFile
 from .arrays import FloatArray

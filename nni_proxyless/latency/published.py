@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, LatencyTableError, clipped, shown, unknown_name
+from ..files.reading import read_mapping
 from ..network.operators import MOST_SIZE, Operator
 from ..network.space_spec import SpaceSpec, shipped_spaces
-from ..reading import read_mapping
 from ..values import MOST_LATENCY_MS, is_number
 from .device import Device
 from .entries import Entry, ModuleCall

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..errors import LatencyTableError, MissingOperatorError, shown
-from ..files import write_yaml
-from ..limits import MOST_BATCH, MOST_THREADS
+from ..files.reading import read_mapping
+from ..files.writing import write_yaml
 from ..network.space_spec import SpaceSpec
-from ..reading import read_mapping
+from ..values import MOST_BATCH, MOST_THREADS
 from . import table_parts as parts
 from .costs import SpaceCosts
 from .device import Device

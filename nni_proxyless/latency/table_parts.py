@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import InputError, LatencyTableError, shown, unknown_name
-from ..values import MOST_COUNT, MOST_LATENCY_MS, is_number, is_whole
+from ..values import MOST_LATENCY_MS, MOST_OPERATIONS, is_number, is_whole
 from .device import Device
 from .entries import FIELDS, Choice, Entry, entry_from_dict
 
@@ -109,7 +109,7 @@ def operators_from(rows: object, unit: Unit, source: str) -> dict[Entry, Operato
     """
     if not isinstance(rows, list) or not rows:
         raise LatencyTableError(f"{source}: 'operators' must be a non-empty list, got {shown(rows)}")
-    key, most = COST_KEYS[unit], MOST_LATENCY_MS if unit == "ms" else MOST_COUNT
+    key, most = COST_KEYS[unit], MOST_LATENCY_MS if unit == "ms" else MOST_OPERATIONS
     found: dict[Entry, OperatorCost] = {}
     for position, row in enumerate(rows, start=1):
         where = f"{source}: operator {position}"
@@ -178,7 +178,7 @@ def text_or_none(value: object, where: str) -> str | None:
     return None if value is None else text(value, where)
 
 
-def number(value: object, where: str, least: float = -MOST_COUNT, most: float = MOST_LATENCY_MS) -> float:
+def number(value: object, where: str, least: float = -MOST_OPERATIONS, most: float = MOST_LATENCY_MS) -> float:
     """Return a finite number within bounds."""
     if not is_number(value):
         raise LatencyTableError(f"{where} must be a finite number, got {shown(value)}")

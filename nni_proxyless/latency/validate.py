@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, LatencyTableError, MissingDependencyError
-from ..files import write_atomically, write_csv
+from ..files.writing import write_atomically, write_csv
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
 from .arrays import FloatArray, spearman

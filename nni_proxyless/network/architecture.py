@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ArchitectureError, SpaceError, shown
-from ..files import write_json
-from ..reading import read_mapping
+from ..files.reading import read_mapping
+from ..files.writing import write_json
 from .architecture_details import file_details
 from .operators import Operator, total_multiply_adds, total_parameters
 from .plain_network import Network

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import ArchitectureError, shown, unknown_name
-from ..limits import MOST_WIDTH_MULT
-from ..values import is_number
+from ..values import MOST_WIDTH_MULT, is_number
 from .space_spec import SpaceSpec, Stage
 
 MOBILENET_V2 = "mobilenet_v2"

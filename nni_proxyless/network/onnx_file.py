@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import MissingDependencyError
-from ..work_folder import WorkFolder, temporary_files_in
+from ..files.work_folder import WorkFolder, temporary_files_in
 from .folding import fold_batch_norm
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpaceError, shown, unknown_name
-from ..files import check_name
-from ..limits import MOST_PIXELS, MOST_WIDTH_MULT
-from ..reading import read_mapping, user_path
-from ..resources import shipped_folder
+from ..files.reading import read_mapping, user_path
+from ..files.resources import shipped_folder
+from ..files.writing import check_name
+from ..values import MOST_PIXELS, MOST_WIDTH_MULT
 from . import size_limits as limits
 from .blocks import NormSettings
 from .fields import Fields

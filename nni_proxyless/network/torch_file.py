@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import DamagedFileError, InputError, clipped
+from ..files.reading import open_regular
 from ..process_memory import is_out_of_memory
-from ..reading import open_regular
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:

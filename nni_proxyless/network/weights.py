@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ArchitectureError, DamagedFileError, clipped
-from ..files import write_atomically
+from ..files.writing import write_atomically
 from .torch_file import fault_of, read_torch_file
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, unknown_name
-from ..work_folder import WorkFolder
+from ..files.work_folder import WorkFolder
 from .algorithm_check import MARK
 from .grid_points import MAX_GRID_POINTS, Rules, parse_search_space
 from .registration import CLASS, TUNER

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import results_folder
 from ..errors import RunError
+from ..files import results_folder
 
 
 class ManagerChannel:

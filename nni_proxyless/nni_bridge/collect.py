@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import results_folder
-from ..claims import claimed
 from ..errors import ArchitectureError, InputError, InUseError, LatencyTableError, shown
-from ..files import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
+from ..files import results_folder
+from ..files.claims import claimed
+from ..files.writing import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
 from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture

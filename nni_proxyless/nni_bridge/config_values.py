@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..limits import MOST_COUNT, MOST_PROCESSES
+from ..values import MOST_COUNT, MOST_PROCESSES
 
 DURATIONS = ("maxExperimentDuration", "maxTrialDuration")
 _UNITS = "dhms"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import MissingDependencyError
-from ..resources import cache_folder
+from ..files.resources import cache_folder
 from ..strategies import compatibility
 from ..strategies.compatibility import installed, release
 from .ports import port_is_free

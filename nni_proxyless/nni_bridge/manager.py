@@ -13,7 +13,7 @@ import filelock
 import psutil
 
 from ..errors import InputError, RunError
-from ..resources import cache_folder
+from ..files.resources import cache_folder
 from ..signals import stopped_by_signals as terminated_like_ctrl_c  # noqa: F401  its name in version 0.1
 from .ports import port_is_free
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, unknown_name
-from ..files import read_mapping
+from ..files.writing import read_mapping
 from ..search.recipe import STRATEGIES, Recipe
 from .algorithms import is_own
 from .grid_points import Rules

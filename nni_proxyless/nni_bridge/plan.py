@@ -11,10 +11,10 @@ from itertools import product, takewhile
 from pathlib import Path
 from typing import Any
 
-from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, RecipeError, unknown_name
-from ..reading import read_mapping, user_path
+from ..files import results_folder
+from ..files.reading import read_mapping, user_path
 from ..search.earlier import check_same_recipe
 from ..search.recipe import Recipe
 from .algorithms import check_algorithms, check_size, ends_by_itself, is_own

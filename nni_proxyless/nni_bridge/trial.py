@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
-from .. import results_folder
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, RecipeError, RunError
-from ..files import read_mapping, write_atomically, write_json
+from ..files import results_folder
+from ..files.writing import read_mapping, write_atomically, write_json
 from ..search.recipe import Recipe
 from ..training.ranks import is_main_process, own_processes
 from .channel import ManagerChannel, link_tensorboard

@@ -29,8 +29,8 @@ import requests
 from nni.tuner import Tuner
 
 from ..errors import InputError, shown
-from ..files import aligned, write_csv, write_json
-from ..reading import read_document
+from ..files.reading import read_document
+from ..files.writing import aligned, write_csv, write_json
 from ..values import is_number
 from .grid_points import (
     GridPoint,

@@ -1,6 +1,6 @@
 """Checks of result files, so that a damaged one costs a report no more than what it holds.
 
-Each function returns what can be shown, and says in words what cannot. `reading.py` has parsed the files before.
+Each function returns what can be shown, and says in words what cannot. `files/reading.py` has parsed the files before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import InputError, clipped, shown
-from ..files import check_name
+from ..files.writing import check_name
 
 Rows = list[dict[str, str]]
 LARGEST = 1e9  # larger numbers, also negative ones, cannot be drawn

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .. import results_folder
 from ..errors import InputError, LatencyTableError, RecipeError, shown
+from ..files import results_folder
+from ..files.parsing import parse_json
+from ..files.reading import read_mapping, read_rows, read_text, user_path
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
-from ..parsing import parse_json
-from ..reading import read_mapping, read_rows, read_text, user_path
 from .checks import (
     Rows,
     check_card,

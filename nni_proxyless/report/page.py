@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, RunError
-from ..files import write_atomically, write_csv, write_text
+from ..files.writing import write_atomically, write_csv, write_text
 from ..latency import this_device
 from ..report import figures, tables
 from .gather import Results, Search

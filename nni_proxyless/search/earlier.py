@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .. import results_folder
 from ..errors import InputError, RecipeError
-from ..files import writing
-from ..settings import Settings
+from ..files import results_folder
+from ..files.settings import Settings
+from ..files.writing import writing
 
 Begin = Callable[[int], None]
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from .. import results_folder
-from ..files import write_atomically, write_csv, write_json
+from ..files import results_folder
+from ..files.writing import write_atomically, write_csv, write_json
 from ..latency import this_device
 from ..network.architecture import Architecture
 from ..network.plain_network import Network

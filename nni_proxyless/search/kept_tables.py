@@ -9,7 +9,8 @@ from pathlib import Path
 import filelock
 
 from ..errors import InputError, LatencyTableError, RunError
-from ..files import aligned, read_mapping
+from ..files.resources import cache_folder
+from ..files.writing import aligned, read_mapping
 from ..latency.backends.by_name import make_backend
 from ..latency.device import this_device
 from ..latency.isolated import measure_table_isolated
@@ -17,7 +18,6 @@ from ..latency.judgement import Verdict, verdict, warnings_of, why_worse
 from ..latency.sampling import Progress
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
-from ..resources import cache_folder
 from .targets import described_by
 
 

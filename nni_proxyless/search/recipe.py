@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ..decoding.budget import BudgetRequest
 from ..errors import RecipeError, unknown_name
-from ..settings import (
+from ..files.settings import (
     Count,
     Devices,
     Epochs,

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from .. import results_folder
 from ..decoding.checkpoint import CHECKPOINT_KEY
 from ..errors import DamagedFileError, InputError, LatencyTableError
+from ..files import results_folder
 from ..latency import LatencyTable
 from ..network.space_spec import SpaceSpec
 from ..training.resume import is_interrupted, read_checkpoint, set_aside, usable

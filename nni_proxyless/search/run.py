@@ -23,11 +23,11 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
-from .. import results_folder
-from ..claims import claimed
 from ..data.splits import DataSplits
 from ..errors import RunError
-from ..files import write_yaml
+from ..files import results_folder
+from ..files.claims import claimed
+from ..files.writing import write_yaml
 from ..latency.difference import difference_warning
 from ..network.architecture import Architecture
 from ..network.weights import save_weights

@@ -15,11 +15,11 @@ from nni.nas.evaluator.pytorch import DataLoader
 from nni.nas.nn.pytorch import LayerChoice
 from torch import nn
 
-from .. import results_folder
 from ..data.splits import DataSplits
 from ..decoding.checkpoint import SearchCheckpoint
 from ..decoding.ranking import rank_values
 from ..errors import InputError
+from ..files import results_folder
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.plain_network import Network

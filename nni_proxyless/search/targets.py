@@ -13,7 +13,9 @@ from typing import Any
 import filelock
 
 from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, shown, unknown_name
-from ..files import check_name, write_json
+from ..files.reading import user_path
+from ..files.resources import cache_folder
+from ..files.writing import check_name, write_json
 from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
 from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_table_isolated
 from ..latency.judgement import Verdict, advice, verdict, warnings_of, why_worse
@@ -21,8 +23,6 @@ from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
-from ..reading import user_path
-from ..resources import cache_folder
 
 _log = logging.getLogger(__name__)
 _BACKEND_KEYS = (

@@ -19,8 +19,8 @@ from typing import Any
 import filelock
 
 from ..errors import WriteError
-from ..files import sweep, write_atomically, writing
-from ..resources import cache_folder
+from ..files.resources import cache_folder
+from ..files.writing import sweep, write_atomically, writing
 from ..training.resume import usable
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from ..settings import (
+from ..files.settings import (
     CheckedSettings,
     Count,
     Finalists,

@@ -10,11 +10,11 @@ from typing import Any
 
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from .. import results_folder
 from ..errors import DamagedFileError, ProxylessError, RecipeError, RunError
+from ..files import results_folder
+from ..files.settings import Settings
 from ..network.torch_file import read_torch_file
 from ..process_memory import is_out_of_memory
-from ..settings import Settings
 
 _log = logging.getLogger(__name__)
 _PARTS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict")

@@ -18,8 +18,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from .. import results_folder
 from ..errors import InputError
+from ..files import results_folder
 from .ranks import is_main_process
 from .resume import SafeCheckpoints
 

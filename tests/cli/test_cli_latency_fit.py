@@ -27,7 +27,7 @@ def says(arguments: list[str], capsys: Any) -> str:
 
 @pytest.fixture
 def space(tiny_spec: SpaceSpec, tmp_path: Path) -> str:
-    from nni_proxyless.files import write_yaml
+    from nni_proxyless.files.writing import write_yaml
 
     return str(write_yaml(tmp_path / "tiny.yml", tiny_spec.to_dict()))
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from nni_proxyless.errors import InputError, RunError, UnwritablePathError, WriteError, os_error_of
-from nni_proxyless.files import write_text
+from nni_proxyless.files.writing import write_text
 from tests.cli.test_cli import fails
 
 PUBLISHED = {"Conv-input:8x8x3-output:4x4x8": {"mean": 1.5, "count": 10, "std": 0.1}}

@@ -17,11 +17,11 @@ from nni_proxyless import Architecture
 from nni_proxyless.deploy import export as exporting
 from nni_proxyless.deploy.export import FILES, Images, export, find_tables, load_images
 from nni_proxyless.errors import ArchitectureError, InputError, RunError
+from nni_proxyless.files.reading import read_mapping
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.folding import fold_batch_norm
 from nni_proxyless.network.space_spec import SpaceSpec, shipped_spaces
 from nni_proxyless.network.weights import save_weights
-from nni_proxyless.reading import read_mapping
 from tests.helpers import SMALL_SPACE, table_of
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from nni_proxyless import Architecture
-from nni_proxyless.claims import LOCK
 from nni_proxyless.deploy import export as exporting
 from nni_proxyless.deploy.export import FILES, Exported, Images, export
 from nni_proxyless.errors import InputError, RunError
+from nni_proxyless.files.claims import LOCK
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.weights import save_weights

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from nni_proxyless.claims import LOCK, Owner
 from nni_proxyless.errors import InputError
+from nni_proxyless.files.claims import LOCK, Owner
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.collect import Outcome, collect, failures, format_table, summary_rows

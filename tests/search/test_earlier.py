@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from nni_proxyless import Architecture
-from nni_proxyless.claims import LOCK, Owner
 from nni_proxyless.cli.entry import main
 from nni_proxyless.deploy.retrain_epochs import RetrainEpochs
 from nni_proxyless.errors import RunError
+from nni_proxyless.files.claims import LOCK, Owner
 from nni_proxyless.report import find_results, make_report
 from nni_proxyless.search.epoch_callback import EpochCallback
 from nni_proxyless.search.prepared import prepare

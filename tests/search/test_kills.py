@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-from nni_proxyless.claims import LOCK
+from nni_proxyless.files.claims import LOCK
 from tests.helpers import read_csv
 from tests.warm import WarmProcess, run_warm
 

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.errors import InputError
+from nni_proxyless.files.resources import experiment_file
+from nni_proxyless.files.settings import markdown_table
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.resources import experiment_file
 from nni_proxyless.search.make_strategy import NNI_STRATEGIES, make_strategy
 from nni_proxyless.search.recipe import STRATEGIES, Recipe
-from nni_proxyless.settings import markdown_table
 from nni_proxyless.strategies.arch_settings import ArchSettings, ObjectiveName
 from nni_proxyless.strategies.objective import OBJECTIVES
 from nni_proxyless.supernet.space import MobileNetV2Space

@@ -8,7 +8,7 @@ import yaml
 
 from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 from nni_proxyless.errors import RecipeError
-from nni_proxyless.resources import experiment_file
+from nni_proxyless.files.resources import experiment_file
 from nni_proxyless.search.recipe import Recipe
 from tests.helpers import REPOSITORY
 

@@ -18,14 +18,14 @@ import psutil
 import pytest
 import torch
 
-from nni_proxyless import work_folder
 from nni_proxyless.errors import RunError
+from nni_proxyless.files import work_folder
+from nni_proxyless.files.work_folder import PREFIX, WorkFolder, remove_abandoned
 from nni_proxyless.latency import fresh_process
 from nni_proxyless.latency.backends.command import CommandBackend
 from nni_proxyless.latency.fresh_process import FreshProcess
 from nni_proxyless.network.onnx_file import export_onnx, quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.work_folder import PREFIX, WorkFolder, remove_abandoned
 from tests.helpers import REPOSITORY
 
 MARK = "NNI_PROXYLESS_TEST_OF_KILLS"
@@ -131,7 +131,7 @@ def test_a_measuring_process_whose_parent_is_gone_does_not_begin() -> None:
 def test_abandoned_folders_are_removed_and_used_ones_are_not(tmp_path: Path) -> None:
     used = WorkFolder(tmp_path)
     code = (
-        "import time; from pathlib import Path; from nni_proxyless.work_folder import WorkFolder\n"
+        "import time; from pathlib import Path; from nni_proxyless.files.work_folder import WorkFolder\n"
         f"made = WorkFolder(Path({str(tmp_path)!r})); (made.path / 'x').mkdir(); (made.path / 'x' / 'y').touch()\n"
         "print('started', flush=True); time.sleep(300)"
     )
@@ -219,7 +219,7 @@ def test_a_process_searches_a_place_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_folders_made_at_the_same_time_are_all_kept(tmp_path: Path) -> None:
     """Every process removes what is abandoned when it makes its own, so each may meet folders that are just made."""
     code = (
-        "from pathlib import Path; from nni_proxyless.work_folder import WorkFolder\n"
+        "from pathlib import Path; from nni_proxyless.files.work_folder import WorkFolder\n"
         "print('started', flush=True); input()\n"
         f"kept = [WorkFolder(Path({str(tmp_path)!r})) for _ in range(60)]\n"
         "assert all(one.path.is_dir() for one in kept), 'removed'"

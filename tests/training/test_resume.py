@@ -16,11 +16,11 @@ from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.deploy.retrain import prepare_retraining, run_retraining
 from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 from nni_proxyless.errors import InputError, RunError
+from nni_proxyless.files.resources import cache_folder
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.torch_file import read_torch_file
 from nni_proxyless.network.weights import read_weights
-from nni_proxyless.resources import cache_folder
 from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search

@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ...errors import InputError, shown
-from ...limits import MOST_BATCH, MOST_THREADS
 from ...process_memory import keep_freed_memory
-from ...values import is_whole
+from ...values import MOST_BATCH, MOST_THREADS, is_whole
 from ..device import Device, this_device
 from ..protocol import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
 from ..table import Unit

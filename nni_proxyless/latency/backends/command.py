@@ -22,8 +22,8 @@ from typing import Any
 from torch import nn
 
 from ...errors import InputError, MissingDependencyError, RunError
+from ...files.work_folder import WorkFolder
 from ...network.onnx_file import export_onnx
-from ...work_folder import WorkFolder
 from ..device import Device
 from ..protocol import Protocol
 from ..tools.candidates import no_time_beside, unit_beside

@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from ...work_folder import WorkFolder
+from ...files.work_folder import WorkFolder
 from .native_output import captured_output
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
 

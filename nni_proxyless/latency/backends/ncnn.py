@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from ...errors import InputError
-from ...work_folder import WorkFolder
+from ...files.work_folder import WorkFolder
 from ..watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Workload
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ...limits import MOST_SUGGESTED
+from ...values import MOST_SUGGESTED
 from ..architectures_file import Measurements
 from ..arrays import FloatArray
 from ..costs import SpaceCosts

@@ -1,7 +1,7 @@
 """The only place in which files from outside are read: bytes, text, YAML, JSON and CSV.
 
 A file may come from a stranger, or be damaged. So it is checked here what kind of file it is, how large, and whether it
-is text in UTF-8; `parsing.py` checks what it holds. All readers raise the `InputError` of their caller's kind, and
+is text in UTF-8; `files/parsing.py` checks what it holds. All readers raise the `InputError` of their caller's kind, and
 nothing else.
 
 A byte order mark at the beginning is skipped, because editors on Windows write it. Elsewhere it is refused.
@@ -16,7 +16,7 @@ import stat
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import InputError, clipped, shown
+from ..errors import InputError, clipped, shown
 from .parsing import Refused, checked_text, parse_json, parse_yaml
 
 MOST_BYTES = 64 * 2**20  # of a text file

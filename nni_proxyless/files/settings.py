@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import ErrorDetails
 
-from .errors import InputError, RecipeError, clipped, shown, unknown_name
-from .limits import (
+from ..errors import InputError, RecipeError, clipped, shown, unknown_name
+from ..values import (
     LEAST_TEMPERATURE,
     LEAST_WIDTH_MULT,
     MOST_COUNT,

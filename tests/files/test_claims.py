@@ -18,18 +18,19 @@ import psutil
 import pytest
 import yaml
 
-from nni_proxyless import claims, files
-from nni_proxyless.claims import LOCK, Owner, claimed, claimed_file
 from nni_proxyless.cli.entry import main
 from nni_proxyless.errors import InputError, RunError, UnwritablePathError, WriteError
-from nni_proxyless.files import sweep, write_atomically, write_text
+from nni_proxyless.files import claims
+from nni_proxyless.files import writing as files
+from nni_proxyless.files.claims import LOCK, Owner, claimed, claimed_file
+from nni_proxyless.files.writing import sweep, write_atomically, write_text
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from nni_proxyless.claims import claimed
+from nni_proxyless.files.claims import claimed
 with claimed(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
@@ -121,7 +122,7 @@ def test_an_old_lock_of_another_machine_stays_where_the_system_has_no_locks(
 ) -> None:
     lock = owner(tmp_path / "out", host="node7", boot="another", process=12)
     os.utime(lock, (0, 0))
-    monkeypatch.setattr("nni_proxyless.file_lock.fcntl", None)
+    monkeypatch.setattr("nni_proxyless.files.file_lock.fcntl", None)
     with pytest.raises(InputError, match="process 12 on the machine node7"):
         claimed(tmp_path / "out").__enter__()
     assert lock.exists()
@@ -208,7 +209,7 @@ def test_the_same_thread_may_claim_a_folder_twice_and_another_one_may_not(tmp_pa
 
 def test_a_forked_process_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Path) -> None:
     code = (
-        "import os, sys, time; from pathlib import Path; from nni_proxyless.claims import claimed\n"
+        "import os, sys, time; from pathlib import Path; from nni_proxyless.files.claims import claimed\n"
         "claim = claimed(Path(sys.argv[1])); claim.__enter__()\n"
         "child = os.fork()\n"
         "if child == 0:\n    time.sleep(600)\n"

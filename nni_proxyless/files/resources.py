@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import InputError, clipped, unknown_name
+from ..errors import InputError, clipped, unknown_name
 from .reading import user_path
 
 
 def shipped_folder(name: str) -> Path:
     """Return this installation's folder `search_spaces` or `experiments`."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import yaml
 
-from nni_proxyless import parsing
 from nni_proxyless.errors import (
     MOST_SHOWN,
     ArchitectureError,
@@ -25,8 +24,8 @@ from nni_proxyless.errors import (
     shown,
     unknown_name,
 )
-from nni_proxyless.files import write_csv, write_json, write_yaml
-from nni_proxyless.reading import (
+from nni_proxyless.files import parsing
+from nni_proxyless.files.reading import (
     MOST_YAML_BYTES,
     read_bytes,
     read_document,
@@ -35,6 +34,7 @@ from nni_proxyless.reading import (
     read_text,
     user_path,
 )
+from nni_proxyless.files.writing import write_csv, write_json, write_yaml
 from tests.helpers import REPOSITORY
 
 PACKAGE = REPOSITORY / "nni_proxyless"
@@ -243,9 +243,9 @@ def test_messages_show_little_of_a_large_value() -> None:
 
 # Calls that read, and the files in which they stand for a reason other than reading what a user has named.
 READERS = {
-    "reading.py": "the readers of text",
-    "parsing.py": "the parsers",
-    "files.py": "bringing what was written to the disk",
+    "files/reading.py": "the readers of text",
+    "files/parsing.py": "the parsers",
+    "files/writing.py": "bringing what was written to the disk",
     "data/npz_file.py": "the reader of arrays",
     "network/torch_file.py": "the reader of tensors",
     "latency/device.py": "/proc/cpuinfo",
@@ -255,8 +255,8 @@ READERS = {
     "nni_bridge/algorithms.py": "messages between our own processes",
     "nni_bridge/jobs.py": "the answer of NNI's manager",
     "nni_bridge/offered.py": "the database of NNI's manager",
-    "claims.py": "the owner of a lock, of which 4096 bytes are read, and the id of this start of the machine",
-    "work_folder.py": "a folder that is locked",
+    "files/claims.py": "the owner of a lock, of which 4096 bytes are read, and the id of this start of the machine",
+    "files/work_folder.py": "a folder that is locked",
     "cli/streams.py": "the streams of the process",
     "latency/fresh_process.py": "messages between our own processes",
     "latency/journal.py": "appends to the journal",

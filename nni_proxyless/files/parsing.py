@@ -18,7 +18,7 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from yaml.events import AliasEvent
 from yaml.nodes import MappingNode, Node, ScalarNode
 
-from .errors import InputError, clipped, shown
+from ..errors import InputError, clipped, shown
 
 MOST_DEPTH = 50  # levels of nesting
 MOST_REPEATED = 100_000  # characters and values that the aliases of a YAML document may add to it

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..errors import InputError, InUseError
 from . import file_lock, results_folder
-from .errors import InputError, InUseError
 from .file_lock import Lock
-from .files import sweep, writing
+from .writing import sweep, writing
 
 _log = logging.getLogger(__name__)
 LOCK = ".lock"

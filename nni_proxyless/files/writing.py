@@ -1,4 +1,4 @@
-"""Atomic writing of this package's small files: text, YAML, JSON and CSV. `reading.py` reads them."""
+"""Atomic writing of this package's small files: text, YAML, JSON and CSV. `files/reading.py` reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from .errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, clipped, shown
+from ..errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, clipped, shown
 from .reading import read_mapping as read_mapping
 
 MOST_CHARACTERS = 100
