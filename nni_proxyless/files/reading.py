@@ -1,8 +1,8 @@
 """The only place in which files from outside are read: bytes, text, YAML, JSON and CSV.
 
 A file may come from a stranger, or be damaged. So it is checked here what kind of file it is, how large, and whether it
-is text in UTF-8; `files/parsing.py` checks what it holds. All readers raise the `InputError` of their caller's kind, and
-nothing else.
+is text in UTF-8; `files/parsing.py` checks what it holds. All readers raise the `InputError` of their caller's kind,
+and nothing else.
 
 A byte order mark at the beginning is skipped, because editors on Windows write it. Elsewhere it is refused.
 """

@@ -72,8 +72,7 @@ def measure_networks_isolated(
         InputError: An input is invalid in the measuring process.
         RunError: A process failed. The message includes the last line of its output on stderr.
     """
-    job = {"architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures]}
-    return _measure_isolated(job, backend, processes, reference_ms, progress)
+    return _measure_isolated(_networks_job(architectures), backend, processes, reference_ms, progress)
 
 
 def measure_file_isolated(
@@ -112,7 +111,7 @@ def _measure_isolated(
     progress: Progress | None,
 ) -> list[Samples]:
     answers = _in_fresh_processes([job] * (processes if backend.clocked else 1), backend, progress)
-    runs = [[Samples(tuple(raw), tuple(slow), level) for raw, slow, level in answer] for answer in answers]
+    runs = _runs(answers)
     level = reference_ms or _lowest(samples[0].reference for samples in runs)
     return [_middle(samples, key=lambda s: s.ratio).at_level(level) for samples in zip(*runs, strict=True)]
 
@@ -129,10 +128,11 @@ def measure_table_isolated(
 ) -> LatencyTable:
     """Run `measure_table` in fresh processes, one after the other, and combine the tables.
 
-    Every process measures all operators and a share of the calibration networks. The latency of an operator is the
-    median over the processes, after the latencies of each process have been rescaled to the process with the fastest
-    reference network. While the table is not good (`judgement.verdict`), and further measurement may help, further
-    processes measure.
+    Every process measures all operators and a share of the calibration networks. With a backend that asks for it
+    (`Backend.networks_apart`), as many further processes measure all calibration networks instead. The latency of an
+    operator is the median over the processes, after the latencies of each process have been rescaled to the process
+    with the fastest reference network. While the table is not good (`judgement.verdict`), and further measurement may
+    help, further processes measure.
 
     Args:
         spec: Search space.
@@ -152,27 +152,60 @@ def measure_table_isolated(
     seed = settings.pop("seed", 0)
     count = processes if backend.clocked else 1
     own = {key: _plain(value) for key, value in settings.items()}
-    networks = [architecture.candidate_names for architecture in calibration_architectures(spec, total, seed)]
+    chosen = calibration_architectures(spec, total, seed)
+    apart = backend.networks_apart and bool(chosen)
+    networks = [] if apart else [architecture.candidate_names for architecture in chosen]
 
     def job(number: int) -> dict[str, Any]:
         path = f"{journal_path}.{number}" if journal_path else None
         share = networks[(number - 1) % count :: count]
         return {"space": spec.to_dict(), "settings": {**own, "networks": share, "journal_path": path}}
 
-    answers = _in_fresh_processes([job(number) for number in range(1, count + 1)], backend, progress)
-    table = _combined(answers, spec)
+    jobs = [job(number) for number in range(1, count + 1)]
+    if apart:
+        jobs += [_networks_job(chosen, own.get("network_protocol"))] * count
+    answers = _in_fresh_processes(jobs, backend, progress)
+    answers, networks_alone = answers[:count], _runs(answers[count:])
+    table = _combined(answers, spec, chosen, networks_alone)
     while backend.clocked and len(answers) < most_processes and verdict(table) and improvable(table):
         _log.info(
             "not good yet: %s; measuring in process %d of at most %d",
             findings(table)[0].text, len(answers) + 1, most_processes,
         )  # fmt: skip
-        answers += _in_fresh_processes([job(len(answers) + 1)], backend, progress)
-        table = _combined(answers, spec)
+        jobs = [job(len(answers) + 1), *([_networks_job(chosen, own.get("network_protocol"))] if apart else [])]
+        answer, *more = _in_fresh_processes(jobs, backend, progress)
+        answers.append(answer)
+        networks_alone += _runs(more)
+        table = _combined(answers, spec, chosen, networks_alone)
     return table
 
 
-def _combined(answers: Sequence[Any], spec: SpaceSpec) -> LatencyTable:
-    """Combine the tables and network latencies that several processes have measured into one calibrated table."""
+def _networks_job(architectures: Sequence[Architecture], protocol: Any = None) -> dict[str, Any]:
+    return {
+        "architectures": [replace(a, measured_latency_ms=None).to_dict() for a in architectures],
+        "protocol": protocol,
+    }
+
+
+def _runs(answers: Sequence[Any]) -> list[list[Samples]]:
+    """Return the samples of each network, for each process that measured networks only."""
+    return [[Samples(tuple(raw), tuple(slow), level) for raw, slow, level in answer] for answer in answers]
+
+
+def _combined(
+    answers: Sequence[Any],
+    spec: SpaceSpec,
+    chosen: Sequence[Architecture] = (),
+    networks_alone: Sequence[Sequence[Samples]] = (),
+) -> LatencyTable:
+    """Combine what several processes have measured into one calibrated table.
+
+    Args:
+        answers: Table and network latencies of each process that has measured operators.
+        spec: Search space.
+        chosen: Calibration networks.
+        networks_alone: Samples of these networks, for each process that has measured networks only.
+    """
     tables = [LatencyTable.from_dict(content) for content, _ in answers]
     level = _lowest(table.reference_ms for table in tables)
     factors = [level / table.reference_ms if level and table.reference_ms else 1.0 for table in tables]
@@ -191,6 +224,12 @@ def _combined(answers: Sequence[Any], spec: SpaceSpec) -> LatencyTable:
         reference_ms=level,
         quality=_quality(tables, factors),
     )
+    if networks_alone:
+        table = replace(table, reference_ms=_lowest(run[0].reference for run in networks_alone))
+        middle = (_middle(samples, key=lambda s: s.ratio) for samples in zip(*networks_alone, strict=True))
+        names = (architecture.candidate_names for architecture in chosen)
+        medians = (samples.at_level(table.reference_ms).median for samples in middle)
+        return calibrate(table, spec, dict(zip(names, medians, strict=True)))
     measured: dict[str, list[float]] = {}
     for (_, medians), f in zip(answers, factors, strict=True):
         for name, ms in medians.items():

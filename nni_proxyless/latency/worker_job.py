@@ -56,7 +56,8 @@ def _run_job(job: Mapping[str, Any], step: Progress, ready: Ready, note: Callabl
     backend.note = note
     if "architectures" in job:
         architectures = [Architecture.from_dict(content) for content in job["architectures"]]
-        samples = measure_networks(architectures, backend, progress=step, ready=ready)
+        protocol = Protocol(**job["protocol"]) if job.get("protocol") else None
+        samples = measure_networks(architectures, backend, protocol=protocol, progress=step, ready=ready)
         return [(s.raw, s.slowdown, s.reference) for s in samples]
     if "file" in job:
         space = SpaceSpec.from_dict(job["space"])

@@ -58,6 +58,7 @@ class Backend(ABC):
         dtype: Number format of the network.
         threads: Number of threads.
         batch: Number of images in a batch.
+        networks_apart: Whether the networks that calibrate a table are measured in processes that measure no operators.
         operator_protocol: Default measuring protocol of operators.
         network_protocol: Default measuring protocol of whole networks.
         calibration_protocol: Default measuring protocol of the networks that calibrate a table.
@@ -68,6 +69,7 @@ class Backend(ABC):
     unit: ClassVar[Unit] = "ms"
     clocked: ClassVar[bool] = True
     exact: ClassVar[bool] = False
+    networks_apart: ClassVar[bool] = False
     operator_protocol: ClassVar[Protocol] = OPERATOR_PROTOCOL
     network_protocol: ClassVar[Protocol] = NETWORK_PROTOCOL
     calibration_protocol: ClassVar[Protocol] = CALIBRATION_PROTOCOL
