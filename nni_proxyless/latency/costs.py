@@ -56,6 +56,11 @@ class SpaceCosts:
         """
         return float(self._total(lambda label, costs: costs[self._position(label, choices.get(label))]))
 
+    def largest_of(self, choices: Mapping[str, str]) -> float:
+        """Return the largest cost of the layers of one architecture, or `fixed` if that is larger; see `of`."""
+        chosen = (costs[self._position(label, choices.get(label))] for label, costs in self.layers.items())
+        return float(max([self.fixed, *chosen]))
+
     def of_many(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Compute the costs of many architectures at once.
 

@@ -1,0 +1,163 @@
+"""Decoding within several constraints, against enumeration of all architectures and against integer programming."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from nni_proxyless.decoding import constraints as module
+from nni_proxyless.decoding.constraints import Constraint, Problem, likeliest_satisfying
+from nni_proxyless.decoding.integer_program import likeliest_by_milp
+from nni_proxyless.decoding.knapsack import likeliest_within
+from nni_proxyless.errors import InputError
+from nni_proxyless.latency.costs import SpaceCosts
+
+LAYERS, CANDIDATES = 5, 4
+NAMES = {f"layer{i}": tuple(f"c{j}" for j in range(CANDIDATES)) for i in range(LAYERS)}
+
+
+def space(seed: int, sums: int, maxima: int = 0) -> tuple[dict[str, Tensor], list[Constraint]]:
+    """Random probabilities, and constraints that about half of the architectures satisfy."""
+    rng = np.random.default_rng(seed)
+    probs = {label: torch.tensor(rng.dirichlet(np.full(CANDIDATES, 0.7))) for label in NAMES}
+    probs["layer2"][1] = 0.0  # pruned
+    made = []
+    for number in range(sums + maxima):
+        values = rng.gamma(2.0, 1.0, (LAYERS, CANDIDATES))
+        values[:, 0] = 0.0
+        costs = SpaceCosts(0.5, NAMES, {label: tuple(row) for label, row in zip(NAMES, values.tolist(), strict=True)})
+        combine = "max" if number >= sums else "sum"
+        limit = 0.5 + (0.6 * values.mean() * LAYERS if combine == "sum" else float(np.quantile(values, 0.85)))
+        made.append(Constraint(f"q{number}", limit, costs, combine))
+    return probs, made
+
+
+def all_architectures() -> list[dict[str, str]]:
+    return [dict(zip(NAMES, names, strict=True)) for names in itertools.product(*NAMES.values())]
+
+
+def value(constraint: Constraint, choices: dict[str, str]) -> float:
+    """The quantity of an architecture, without the code under test."""
+    picked = [constraint.costs.layers[label][int(name[1:])] for label, name in choices.items()]
+    if constraint.combine == "sum":
+        return constraint.costs.fixed + sum(picked)
+    return max(constraint.costs.fixed, *picked)
+
+
+def likelihood(probs: dict[str, Tensor], choices: dict[str, str]) -> float:
+    values = [float(probs[label][int(name[1:])]) for label, name in choices.items()]
+    return sum(map(math.log, values)) if min(values) > 0 else -math.inf
+
+
+def brute_force(probs: dict[str, Tensor], limits: list[Constraint], count: int) -> list[dict[str, str]]:
+    kept = [
+        choices
+        for choices in all_architectures()
+        if likelihood(probs, choices) > -math.inf and all(value(c, choices) <= c.limit for c in limits)
+    ]
+    return sorted(kept, key=lambda choices: -likelihood(probs, choices))[:count]
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("sums", "maxima"), [(1, 0), (2, 0), (4, 0), (2, 1), (0, 2)])
+def test_the_likeliest_are_those_of_brute_force(seed: int, sums: int, maxima: int) -> None:
+    probs, limits = space(seed, sums, maxima)
+    expected = brute_force(probs, limits, 20)
+    assert expected
+    assert likeliest_satisfying(probs, limits, 20) == expected
+    assert likeliest_satisfying(probs, limits) == expected[:1]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_integer_programming_and_the_dynamic_programme_agree(seed: int) -> None:
+    probs, limits = space(seed, 3)
+    problem = Problem.of(probs, limits)
+    assert problem is not None
+    assert likeliest_by_milp(problem, 6) == likeliest_satisfying(probs, limits, 6)
+    alone = limits[0]
+    assert likeliest_satisfying(probs, [alone], 30) == likeliest_within(probs, alone.costs, alone.limit, 30)
+
+
+def test_all_are_found_if_there_are_fewer_than_wanted() -> None:
+    probs, limits = space(3, 2)
+    expected = brute_force(probs, limits, 10**6)
+    assert 10 < len(expected) < 4**5
+    assert likeliest_satisfying(probs, limits, 10**5) == expected
+
+
+def test_narrow_passes_are_repeated_until_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    probs, limits = space(1, 3)
+    expected = brute_force(probs, limits, 8)
+    widths = []
+    once = module._Pass
+
+    def recorded(*arguments: object) -> object:
+        widths.append(arguments[3])
+        return once(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_Pass", recorded)
+    monkeypatch.setattr(module, "_FIRST_WIDTH", 1)
+    assert likeliest_satisfying(probs, limits, 8) == expected
+    assert widths[:2] == [1, 8]
+    monkeypatch.setattr(module, "_LARGEST_WIDTH", 1)  # then integer programming takes over
+    assert likeliest_satisfying(probs, limits, 8) == expected
+
+
+def test_limits_that_are_met_exactly_hold() -> None:
+    probs, limits = space(5, 2)
+    best = brute_force(probs, limits, 1)[0]
+    exact = [Constraint(c.name, value(c, best), c.costs) for c in limits]
+    assert likeliest_satisfying(probs, exact)[0] == brute_force(probs, exact, 1)[0]
+
+
+def test_the_paper_s_space_with_four_constraints_and_64_finalists() -> None:
+    rng = np.random.default_rng(0)
+    names = {f"layer{i}": tuple(map(str, range(7))) for i in range(21)}
+    probs = {label: torch.tensor(rng.dirichlet(np.full(7, 0.5)) + 1e-12) for label in names}
+    values = rng.gamma(2.0, 1.0, (4, 21, 7))
+    limits = [
+        Constraint(f"q{k}", 0.7 * v.mean() * 21, SpaceCosts(0.0, names, dict(zip(names, map(tuple, v), strict=True))))
+        for k, v in enumerate(values)
+    ]
+    found = likeliest_satisfying(probs, limits, 64)
+    assert len({tuple(choices.values()) for choices in found}) == 64
+    assert all(c.of(choices) <= c.limit for choices in found for c in limits)
+    problem = Problem.of(probs, limits)
+    assert problem is not None
+    assert found[:1] == likeliest_by_milp(problem, 1)
+
+
+def test_a_conflict_names_the_constraints_and_the_nearest_values() -> None:
+    names = {"a": ("small", "large"), "b": ("small", "large")}
+    probs = {label: torch.tensor([0.5, 0.5]) for label in names}
+    fast = SpaceCosts(1.0, names, {"a": (5.0, 1.0), "b": (6.0, 2.0)})  # large operators are faster here
+    size = SpaceCosts(10.0, names, {"a": (1.0, 30.0), "b": (2.0, 50.0)}, "params")
+    free = SpaceCosts(0.0, names, {"a": (1.0, 1.0), "b": (1.0, 1.0)}, "flops")
+    limits = [Constraint("phone", 5.0, fast), Constraint("parameters", 40.0, size), Constraint("multiply_adds", 9, free)]
+    with pytest.raises(InputError, match="together") as refused:
+        likeliest_satisfying(probs, limits)
+    # Within 40 parameters both are small, which takes 1 + 5 + 6 ms. Within 5 ms both are large.
+    told = str(refused.value)
+    assert "phone <= 5 ms and parameters <= 40 together" in told
+    assert "phone of at least 12 ms" in told
+    assert "parameters of at least 90" in told
+    assert "multiply_adds" not in told
+    with pytest.raises(InputError, match=r"parameters <= 12, and the smallest value of any network is 13"):
+        likeliest_satisfying(probs, [Constraint("parameters", 12.0, size), limits[2]])
+    with pytest.raises(InputError, match=r"memory <= 0, and the smallest value of any network is 1"):
+        likeliest_satisfying(probs, [Constraint("memory", 0.0, free, "max"), limits[2]])
+
+
+def test_a_maximum_that_is_met_excludes_candidates() -> None:
+    names = {"a": ("small", "large"), "b": ("small", "large")}
+    probs = {label: torch.tensor([0.1, 0.9]) for label in names}
+    memory = SpaceCosts(3.0, names, {"a": (1.0, 8.0), "b": (2.0, 4.0)}, "bytes")
+    assert likeliest_satisfying(probs, [Constraint("peak_memory", 4.0, memory, "max")]) == [{"a": "small", "b": "large"}]
+    with pytest.raises(InputError, match="the smallest value of any network is 3 bytes"):
+        likeliest_satisfying(probs, [Constraint("peak_memory", 2.5, memory, "max")])
+    assert Constraint("peak_memory", 9.0, memory, "max").of({"a": "large", "b": "small"}) == 8.0
