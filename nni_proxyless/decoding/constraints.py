@@ -137,10 +137,24 @@ def likeliest_satisfying(
         if found.complete:
             if len(found.scores) == 0:
                 raise InputError(explain_conflict(probs, constraints))
-            return [problem.choices(picks) for picks in found.picks]
+            return [problem.choices(picks) for picks in found.picks.tolist()]
         threshold = found.threshold
         width *= _GROWTH
     return likeliest_by_milp(problem, count)
+
+
+def can_be_satisfied(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> bool:
+    """Whether some architecture without pruned paths satisfies all constraints; see `likeliest_satisfying`."""
+    problem = Problem.of(probs, constraints)
+    if problem is None:
+        return False
+    if len(problem.room) <= 1:  # the cheapest architecture decides
+        return bool(np.all(np.sum([c.min(axis=0) for c in problem.costs], axis=0) <= problem.room))
+    try:
+        likeliest_satisfying(probs, constraints)
+    except InputError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -250,9 +264,7 @@ class _Pass:
         complete: Whether nothing was dropped that could be among the `count` most likely architectures.
     """
 
-    def __init__(
-        self, problem: Problem, multipliers: FloatArray, count: int, width: int, threshold: float
-    ) -> None:
+    def __init__(self, problem: Problem, multipliers: FloatArray, count: int, width: int, threshold: float) -> None:
         gains = [logs - costs @ multipliers for logs, costs in zip(problem.logs, problem.costs, strict=True)]
         ahead = np.append(np.cumsum([gain.max() for gain in gains][::-1])[::-1][1:], 0.0)
         least = np.cumsum([c.min(axis=0) for c in problem.costs][::-1], axis=0)[::-1]

@@ -2,7 +2,7 @@
 
 A search ends with a probability for each candidate of each layer. Layers are independent, so an architecture's
 probability is the product over its layers (paper section 3.2). With a latency table, the distribution can be
-decoded within a budget by the dynamic programme of `knapsack.py`.
+decoded within a budget by the dynamic programme of `knapsack.py`, and within several by `constraints.py`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from .constraints import Constraint, likeliest_satisfying
 from .knapsack import FrontPoint, front, likeliest_within, most_likely_within
 
 
@@ -28,11 +29,13 @@ class ArchitectureDistribution:
         probs: Mapping from labels to path probabilities, shape (num_candidates,), in the order of `candidates`. The
             probability of a pruned path is 0.
         costs: Latency table applied to the space, or `None`.
+        constraints: Constraints that every decoded architecture satisfies.
     """
 
     candidates: Mapping[str, Sequence[Any]]
     probs: Mapping[str, Tensor]
     costs: SpaceCosts | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
         """Return the same distribution with the costs of another device."""
@@ -52,6 +55,8 @@ class ArchitectureDistribution:
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
         """
+        if self.constraints:
+            return likeliest_satisfying(self.probs, self._with_budget(budget_ms))[0]
         if budget_ms is None:
             return {label: of[_arg_max(self.probs[label])] for label, of in self.candidates.items()}
         return most_likely_within(self.probs, self._known_costs(budget_ms), budget_ms)
@@ -66,6 +71,8 @@ class ArchitectureDistribution:
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
         """
+        if self.constraints:
+            return likeliest_satisfying(self.probs, self._with_budget(budget_ms), count)
         if budget_ms is None:
             free = SpaceCosts(1.0, self.candidates, {label: (0.0,) * len(of) for label, of in self.candidates.items()})
             return likeliest_within(self.probs, free, 1.0, count)
@@ -82,6 +89,8 @@ class ArchitectureDistribution:
         """
         if self.costs is None:
             raise InputError("a front needs a latency table")
+        if self.constraints:
+            return self._front_within(budget_ms)
         return front(self.probs, self.costs, budget_ms=budget_ms)
 
     def expected_ms(self) -> float | None:
@@ -103,6 +112,27 @@ class ArchitectureDistribution:
             sum(logs[label][list(of).index(choices[label])] for label, of in self.candidates.items())
             for choices in architectures
         ]
+
+    def _with_budget(self, budget_ms: float | None) -> tuple[Constraint, ...]:
+        if budget_ms is None:
+            return self.constraints
+        return (Constraint("latency", budget_ms, self._known_costs(budget_ms)), *self.constraints)
+
+    def _front_within(self, budget_ms: float | None) -> list[FrontPoint]:
+        """Find the front within the constraints, from the most likely architecture to ever faster ones."""
+        assert self.costs is not None
+        points: list[FrontPoint] = []
+        limit = budget_ms
+        while True:
+            try:
+                choices = self.most_likely(limit)
+            except InputError:
+                if not points:
+                    raise
+                return points[::-1]
+            latency = self.costs.of(choices)
+            points.append(FrontPoint(choices, latency, self.log_likelihoods([choices])[0]))
+            limit = latency * (1 - 1e-9)
 
     def _known_costs(self, budget_ms: float) -> SpaceCosts:
         if self.costs is None:

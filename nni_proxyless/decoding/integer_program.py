@@ -7,6 +7,7 @@ and for architectures where `decoding.constraints` would keep too many partial o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,7 @@ def likeliest_by_milp(problem: Problem, count: int) -> list[dict[str, Any]]:
         if solution is None:
             break
         cuts.append(solution)
-        picks = [int(solution[a:b].argmax()) for a, b in zip(starts, starts[1:], strict=False)]
+        picks = [int(solution[a:b].argmax()) for a, b in itertools.pairwise(starts.tolist())]
         # HiGHS tolerates violations of 1e-6. Such an architecture is cut off, but not returned.
         if np.all(sum(c[i] for c, i in zip(problem.costs, picks, strict=True)) <= problem.room):
             found.append(problem.choices(picks))
@@ -73,7 +74,8 @@ def _solve(
         return None
     if solved.x is None:
         raise RunError(f"the integer programme of the budgets was not solved: {solved.message}")
-    return np.round(solved.x)
+    solution: FloatArray = np.round(solved.x)
+    return solution
 
 
 def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> str:
@@ -89,8 +91,8 @@ def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
     """
     alone = [(c, least) for c in constraints if not c.holds(least := _least(probs, c, []) or 0.0)]
     if alone:
-        told = [f"{_limit(c)}, and the smallest value of any network is {_value(c, least)}" for c, least in alone]
-        return f"no network of this space is within {'; nor within '.join(told)}"
+        texts = [f"{_limit(c)}, and the smallest value of any network is {_value(c, least)}" for c, least in alone]
+        return f"no network of this space is within {'; nor within '.join(texts)}"
     conflict = list(constraints)
     for constraint in constraints:
         others = [c for c in conflict if c is not constraint]
@@ -99,9 +101,9 @@ def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
     nearest = []
     for constraint in conflict:
         others = [c for c in conflict if c is not constraint]
-        least = _least(probs, constraint, others)
-        if least is not None:
-            nearest.append(f"{constraint.name} of at least {_value(constraint, least)} if the rest holds")
+        nearest_value = _least(probs, constraint, others)
+        if nearest_value is not None:
+            nearest.append(f"{constraint.name} of at least {_value(constraint, nearest_value)} if the rest holds")
     told = [_limit(c) for c in conflict]
     return f"no network of this space is within {' and '.join(told)} together; possible: {', or '.join(nearest)}"
 

@@ -44,6 +44,7 @@ class Architecture:
         trial_parameters: Parameters that the trial received from NNI's manager, so that its result is never credited
             to another trial.
         warnings: What the search has found wrong with itself.
+        budgets: Limit and value of each budgeted quantity, by its name; see `decoding.budgets`.
     """
 
     space_name: str
@@ -60,6 +61,7 @@ class Architecture:
     versions: Mapping[str, str] = field(default_factory=dict)
     trial_parameters: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    budgets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @classmethod
     def of_space(cls, spec: SpaceSpec, choices: Mapping[str, str], **details: Any) -> Architecture:
@@ -262,6 +264,7 @@ class Architecture:
             "versions": dict(self.versions),
             "trial_parameters": dict(self.trial_parameters),
             **({"warnings": list(self.warnings)} if self.warnings else {}),
+            **({"budgets": {name: dict(values) for name, values in self.budgets.items()}} if self.budgets else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:

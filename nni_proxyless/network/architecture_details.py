@@ -10,7 +10,7 @@ from ..values import MOST_LATENCY_MS, is_number, is_whole
 
 _KEYS = (
     "schema", "space", "choices", "target", "strategy", "budget_ms", "predicted_latency_ms", "measured_latency_ms",
-    "parameters", "multiply_adds", "metrics", "seed", "versions", "trial_parameters", "warnings",
+    "parameters", "multiply_adds", "metrics", "seed", "versions", "trial_parameters", "warnings", "budgets",
 )  # fmt: skip
 _MOST_CHOICES = 10_000
 
@@ -56,7 +56,18 @@ def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[s
         "trial_parameters": _mapping(content.get("trial_parameters", {}), f"{source}: 'trial_parameters'", ""),
         "seed": seed,
         "warnings": tuple(warnings),
+        "budgets": _budgets(content.get("budgets") or {}, f"{source}: 'budgets'"),
     }
+
+
+def _budgets(value: object, where: str) -> dict[str, dict[str, float]]:
+    if not isinstance(value, Mapping) or len(value) > _MOST_CHOICES:
+        raise ArchitectureError(f"{where} must map quantities to their limit and value, got {shown(value)}")
+    for name, numbers in value.items():
+        good = isinstance(numbers, Mapping) and set(numbers) == {"limit", "value"}
+        if not isinstance(name, str) or not good or not all(is_number(number, 0) for number in numbers.values()):
+            raise ArchitectureError(f"{where} must map quantities to their limit and value, got {shown(numbers)}")
+    return {name: {key: float(number) for key, number in numbers.items()} for name, numbers in value.items()}
 
 
 def _is_candidate(value: object) -> bool:

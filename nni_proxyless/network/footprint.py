@@ -27,7 +27,12 @@ _CHANNEL_BYTES = {"float32": 4, "int8": 17}
 
 def _weights(operator: Operator) -> list[tuple[int, int]]:
     """Number of weights and of output channels of each convolution or linear layer, batch norms folded."""
-    c_in, c_out, hidden, k = operator.input_shape[0], operator.output_shape[0], operator.hidden_channels, operator.kernel
+    c_in, c_out, hidden, k = (
+        operator.input_shape[0],
+        operator.output_shape[0],
+        operator.hidden_channels,
+        operator.kernel,
+    )
     if operator.kind == "conv":
         return [(c_in * c_out * k * k, c_out)]
     if operator.kind == "classifier":

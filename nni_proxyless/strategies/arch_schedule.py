@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .arch_settings import ARCH_RATES, ArchSettings, default_arch_rate
@@ -24,6 +24,7 @@ class ArchSchedule:
         arch: Settings of the architecture's training.
         reference_ms: Reference latency of the objective, in milliseconds.
         keeps_budget: Whether `reference_ms` is a budget, for which dual ascent adjusts the weight μ of the latency.
+        limits: Limits of further budgets, in their own units. Each has a weight of its own.
 
     Attributes:
         step: Number of architecture steps taken so far.
@@ -31,10 +32,13 @@ class ArchSchedule:
         rate: Initial learning rate of the architecture's Adam, either that of `arch` or the one that `plan` derives.
         start_ms: Expected latency before the first architecture step, in milliseconds. `None` before that step, and in
             searches without a budget.
-        multiplier: Controller of μ; `None` in searches without a budget.
+        multiplier: Controller of μ; `None` in searches without a latency budget of the own target.
+        further: Controllers of the weights of the further budgets.
     """
 
-    def __init__(self, arch: ArchSettings, reference_ms: float, *, keeps_budget: bool) -> None:
+    def __init__(
+        self, arch: ArchSettings, reference_ms: float, *, keeps_budget: bool, limits: Sequence[float] = ()
+    ) -> None:
         self._arch = arch
         self._reference_ms = reference_ms
         self.step = 0
@@ -42,6 +46,9 @@ class ArchSchedule:
         self.rate = arch.arch_learning_rate or ARCH_RATES[0]
         self.multiplier = BudgetMultiplier(0.0, MULTIPLIER_GAIN) if keeps_budget else None
         self.start_ms: float | None = None
+        self.further = [BudgetMultiplier(0.0, MULTIPLIER_GAIN) for _ in limits]
+        self._limits = tuple(limits)
+        self._starts: tuple[float, ...] | None = None
         self._searching: float | None = None  # number of epochs with architecture steps
 
     def plan(self, epochs: int | None, batches: float, candidates: float, optimizer_steps: int = -1) -> None:
@@ -59,8 +66,17 @@ class ArchSchedule:
             self._count_steps(epochs, batches, optimizer_steps)
         if self._arch.arch_learning_rate is None and self.steps is not None:
             self.rate = default_arch_rate(self.steps, candidates, self._arch.arch_gradient)
-        if self.multiplier is not None:
-            self.multiplier.rate = MULTIPLIER_TRAVEL / (self.steps or 10_000)
+        for multiplier in self._multipliers:
+            multiplier.rate = MULTIPLIER_TRAVEL / (self.steps or 10_000)
+
+    @property
+    def _multipliers(self) -> list[BudgetMultiplier]:
+        return [*([] if self.multiplier is None else [self.multiplier]), *self.further]
+
+    @property
+    def keeps_budgets(self) -> bool:
+        """Whether the search has any budget that it must keep."""
+        return bool(self._multipliers)
 
     def _count_steps(self, epochs: int | None, batches: float, optimizer_steps: int) -> None:
         """Count the epochs and steps of the search that train the architecture, unless its length is not limited."""
@@ -80,7 +96,7 @@ class ArchSchedule:
     def sharpens(self) -> bool:
         """Whether the temperature falls at the end of the search, if its length is known."""
         wanted = self._arch.sharpen_epochs
-        return self.multiplier is not None if wanted is None else wanted > 0
+        return self.keeps_budgets if wanted is None else wanted > 0
 
     @property
     def temperature(self) -> float:
@@ -98,7 +114,7 @@ class ArchSchedule:
             return None
         sharpening: float | None = self._arch.sharpen_epochs
         if sharpening is None:
-            sharpening = 0 if self.multiplier is None else epochs / 4
+            sharpening = epochs / 4 if self.keeps_budgets else 0
         return None if sharpening == 0 else float(self.steps * max(0.0, 1.0 - sharpening / epochs))
 
     @property
@@ -115,21 +131,41 @@ class ArchSchedule:
         If the search starts above the budget, the target falls linearly to the budget in the first half of the search.
         If the budget applied from the start, latency alone would decide before accuracy could tell the paths apart.
         """
-        if self.start_ms is None or self.start_ms <= self._reference_ms or self.steps is None:
-            return self._reference_ms
-        way = min(1.0, (self.step + 1) / (BUDGET_APPROACH * self.steps))
-        return self.start_ms + way * (self._reference_ms - self.start_ms)
+        return self._target(self.start_ms, self._reference_ms)
 
-    def advance(self, expected_ms: float | None) -> None:
-        """Count an architecture step, and update μ if there is a budget.
+    def _target(self, start: float | None, limit: float) -> float:
+        if start is None or start <= limit or self.steps is None:
+            return limit
+        way = min(1.0, (self.step + 1) / (BUDGET_APPROACH * self.steps))
+        return start + way * (limit - start)
+
+    def begin(self, expected_ms: float | None, expected: Sequence[float] = ()) -> None:
+        """Note the expected quantities before the first architecture step. Later calls change nothing.
 
         Args:
-            expected_ms: Expected latency after the step, in milliseconds; required if there is a budget.
+            expected_ms: Expected latency in milliseconds; required if there is a budget for it.
+            expected: Expected quantities of the further budgets.
         """
+        if self.multiplier is not None and self.start_ms is None:
+            self.start_ms = expected_ms
+        if self.further and self._starts is None:
+            self._starts = tuple(expected)
+
+    def advance(self, expected_ms: float | None, expected: Sequence[float] = ()) -> None:
+        """Count an architecture step, and update the weights of all budgets.
+
+        Args:
+            expected_ms: Expected latency after the step, in milliseconds; required if there is a budget for it.
+            expected: Expected quantities of the further budgets after the step.
+        """
+        for multiplier in self._multipliers:
+            multiplier.gain = MULTIPLIER_GAIN / self.temperature
         if self.multiplier is not None:
             assert expected_ms is not None
-            self.multiplier.gain = MULTIPLIER_GAIN / self.temperature
             self.multiplier.update(expected_ms / self.target_ms - 1.0)
+        starts = self._starts or (None,) * len(self.further)
+        for multiplier, value, limit, start in zip(self.further, expected, self._limits, starts, strict=True):
+            multiplier.update(value / self._target(start, limit) - 1.0)
         self.step += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,6 +174,8 @@ class ArchSchedule:
             "arch_step": self.step,
             "start_ms": self.start_ms,
             "multiplier": None if self.multiplier is None else self.multiplier.state_dict(),
+            "further": [multiplier.state_dict() for multiplier in self.further],
+            "starts": self._starts,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -146,3 +184,8 @@ class ArchSchedule:
         self.start_ms = state["start_ms"]
         if self.multiplier is not None and state["multiplier"] is not None:
             self.multiplier.load_state_dict(state["multiplier"])
+        saved = state.get("further") or []  # version 0.1 had none
+        if len(saved) == len(self.further):
+            self._starts = state["starts"]
+            for multiplier, values in zip(self.further, saved, strict=True):
+                multiplier.load_state_dict(values)

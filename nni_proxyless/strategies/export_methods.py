@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from nni.nas.nn.pytorch import ModelSpace
 
+from ..decoding.constraints import Constraint
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.knapsack import FrontPoint
 from ..errors import InputError
@@ -34,6 +35,7 @@ class ExportMethods:
     supernet: Any
     model_space: ModelSpace
     limit_ms: Any
+    constraints: tuple[Constraint, ...]
     budget_ms: Any
 
     def distribution(self) -> ArchitectureDistribution:
@@ -41,6 +43,22 @@ class ExportMethods:
 
     def _costs_of(self, table: LatencyTable, model: ModelSpace) -> SpaceCosts:
         raise NotImplementedError
+
+    def quantities(self, choices: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """Return limit and value of each budget of `constraints`, for an architecture as an NNI sample."""
+        return {c.name: {"limit": c.limit, "value": c.of(choices)} for c in self.constraints}
+
+    def _progress_of_constraints(self) -> dict[str, float]:
+        """Return the expected value of each budgeted quantity, and that of the decoded architecture."""
+        if not self.constraints:
+            return {}
+        distribution, decoded = self.distribution(), self.quantities(self.decoded_choices())
+        columns = {}
+        for constraint in self.constraints:
+            if constraint.combine == "sum":
+                columns[f"expected_{constraint.name}"] = float(constraint.costs.expected(distribution.probs))
+            columns[f"decoded_{constraint.name}"] = decoded[constraint.name]["value"]
+        return columns
 
     def most_likely_choices(self) -> dict[str, Any]:
         """Return the most likely architecture, regardless of the budget, as an NNI sample."""
@@ -141,5 +159,6 @@ class ExportMethods:
             "budget_ms": self.budget_ms if own else budget_ms,
             "predicted_latency_ms": None if distribution.costs is None else distribution.costs.of(choices),
             "warnings": tuple(self.warnings),
+            "budgets": self.quantities(choices),
         }
         return exported_architecture(self.supernet, self._candidates, choices, **{**known, **details})

@@ -15,8 +15,10 @@ from nni.nas.oneshot.pytorch.strategy import OneShotStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from ..decoding.budget import Budget, BudgetRequest
+from ..decoding.budget import Budget
+from ..decoding.budgets import constraints_of
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
+from ..decoding.constraints import Constraint
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError, RunError
@@ -40,6 +42,7 @@ from .search_warnings import (
     equal_scores,
     unwatched_monitors,
 )
+from .stated_budgets import StatedBudgets
 from .strategy_callback import StrategyCallback
 
 check_lightning()
@@ -49,8 +52,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     """One-shot strategy with a latency table, whose result is decoded within a budget.
 
     Args:
-        latency: Latency table of the target device; `None` to search for accuracy alone.
-        budget: Latency budget; `None` for no budget.
+        stated: Latency tables and budgets.
         finalists: Number of most likely architectures that are compared at the end of the search, each with the
             supernet's weights; the best one is exported. 1 compares none.
         finalists_required: Whether an error of the comparison ends the search. If not, the most likely architecture is
@@ -58,6 +60,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         **kwargs: Arguments of the NNI strategy that comes next in the method resolution order.
 
     Attributes:
+        stated: Latency tables and budgets as they were given.
+        constraints: Budgets other than the latency of the own target, once the space is known.
         compared: Architectures that were compared at the end of the search, the most likely one first.
         warnings: What the search has found wrong with itself, in the order in which it was found.
         takes_warnings_over: Whether the warnings in a checkpoint are this search's own. Those of a shared warm-up are
@@ -72,8 +76,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def __init__(
         self,
         *,
-        latency: LatencyTable | None,
-        budget: BudgetRequest | None,
+        stated: StatedBudgets,
         finalists: int = 1,
         finalists_required: bool = True,
         **kwargs: Any,
@@ -81,15 +84,16 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         super().__init__(**kwargs)
         if not isinstance(finalists, int) or isinstance(finalists, bool) or finalists < 1:
             raise InputError(f"finalists must be a whole number from 1, got {finalists!r}")
-        if budget is not None and latency is None:
-            raise InputError(f"{budget} needs latency=, the table of the device it is meant for")
-        if latency is not None and latency.unit != "ms":
-            raise InputError(
-                f"latency= needs a table in ms, got one in {latency.unit}; give it as "
-                "penalty={'profiler': LatencyProfiler(space, table), 'baseline': …} instead"
-            )
-        self.latency = latency
-        self.budget_request = budget
+        for table in stated.tables.values():
+            if table.unit != "ms":
+                raise InputError(
+                    f"latency= needs a table in ms, got one in {table.unit}; give it as "
+                    "penalty={'profiler': LatencyProfiler(space, table), 'baseline': …} instead"
+                )
+        self.stated = stated
+        self.latency = None if stated.target is None else stated.tables[stated.target]
+        self.budget_request = stated.request
+        self.constraints: tuple[Constraint, ...] = ()
         self.compared: list[Finalist] = []
         self.warnings = SearchWarnings()
         self.takes_warnings_over = True
@@ -119,7 +123,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
 
     def distribution(self) -> ArchitectureDistribution:
         """Return the current distribution over architectures, with the costs of the search's own table."""
-        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs)
+        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs, self.constraints)
 
     def apply_table(self, model: ModelSpace) -> None:
         """Look up the latencies of a space's candidates and check the budget. The model must not be mutated yet.
@@ -133,13 +137,27 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         check_something_to_search(model, self._candidates)
         spec = describe_space(model)
         self._description = None if spec is None else spec.to_dict()
-        if self.latency is None:
-            return
-        self._costs = self._costs_of(self.latency, model)
-        if self.budget_request is not None:
+        latencies = {name: self._costs_of(table, model) for name, table in self.stated.tables.items()}
+        if self.stated.target is not None:
+            self._costs = latencies[self.stated.target]
+        if self._costs is not None and self.budget_request is not None:
             self._budget = self.budget_request.resolve(self._costs)
             if self.budget_request.ms is not None:
                 self._warn(budget_without_effect(self._budget.ms, self._costs.largest))
+        if self.stated.limits:
+            self.constraints = constraints_of(self.stated.limits, latencies, spec)
+            self._check_constraints()
+
+    def _check_constraints(self) -> None:
+        """Check that some network is within all budgets, and warn about those that change nothing."""
+        uniform = {label: torch.full((len(of),), 1.0 / len(of)) for label, of in self._candidates.items()}
+        ArchitectureDistribution(self._candidates, uniform, self._costs, self.constraints).most_likely(self.limit_ms)
+        for constraint in self.constraints:
+            if constraint.holds(constraint.largest):
+                self._warn(
+                    f"the budget {constraint.name} <= {constraint.limit:g} changes nothing: the largest network has "
+                    f"{constraint.largest:g}"
+                )
 
     def _warn(self, text: str | None) -> None:
         if text is not None:
@@ -171,7 +189,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
 
     def progress(self) -> dict[str, float]:
         """Return further columns of the search's history. The keys are the same after each epoch."""
-        return {"latency_weight": 0.0, "temperature": 1.0, "arch_learning_rate": 0.0, "pruned": 0}
+        fixed = {"latency_weight": 0.0, "temperature": 1.0, "arch_learning_rate": 0.0, "pruned": 0}
+        return {**fixed, **self._progress_of_constraints()}
 
     def extra_state(self) -> dict[str, Any]:
         """Return the state that Lightning does not save: plain data and tensors only."""

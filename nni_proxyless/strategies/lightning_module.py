@@ -17,7 +17,7 @@ from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
-from ..supernet.pruning import forget_pruned, free_pruned, prune_improbable
+from ..supernet.pruning import forget_pruned, free_pruned, keep_pruned, prune_improbable
 from ..supernet.space import describe_space
 from ..training.sgd import check_fused
 from .arch_optimizer import make_arch_optimizer
@@ -74,7 +74,8 @@ class ProxylessLightningModule(EvaluatorModule):
         gradient_clip_val: float | None,
         log_prob_every_n_step: int,
     ) -> None:
-        schedule = ArchSchedule(arch, objective.reference_ms, keeps_budget=limit_ms is not None)
+        limits = [constraint.limit for constraint in objective.constraints]
+        schedule = ArchSchedule(arch, objective.reference_ms, keeps_budget=limit_ms is not None, limits=limits)
         super().__init__(
             training_module,
             arc_learning_rate=schedule.rate,
@@ -91,7 +92,9 @@ class ProxylessLightningModule(EvaluatorModule):
         self.pruned: list[dict[str, Any]] = []
         self._schedule = schedule
         self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists)
-        self._reinforce = ReinforceStep(self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples)
+        self._reinforce = ReinforceStep(
+            self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples, objective.constraints
+        )
         self._score = BatchScore(training_module)
         self._export = export
         self._freezer: WeightFreezer | None = None
@@ -101,9 +104,20 @@ class ProxylessLightningModule(EvaluatorModule):
 
     @property
     def latency_weight(self) -> float:
-        """Weight of the latency: the configured λ or b, or the current μ of a budget."""
+        """Weight of the latency: the configured λ or b, the current μ of a budget, or 0 if only others have budgets."""
         multiplier = self._schedule.multiplier
-        return self.arch.latency_weight if multiplier is None else multiplier.value
+        if multiplier is None:
+            return 0.0 if self._schedule.keeps_budgets else self.arch.latency_weight
+        return multiplier.value
+
+    @property
+    def constraint_weights(self) -> list[float]:
+        """Current weight μ of each further budget."""
+        return [multiplier.value for multiplier in self._schedule.further]
+
+    def expected_quantities(self) -> list[float]:
+        """Compute the expectation of each further budget's quantity under the current probabilities."""
+        return self.objective.expected_quantities(self.path_probs) if self.objective.constraints else []
 
     @property
     def temperature(self) -> float:
@@ -220,9 +234,8 @@ class ProxylessLightningModule(EvaluatorModule):
         assert self._freezer is not None, "architecture_step outside of a fit"
         if all(len(gate.kept) == 1 for gate in self._gates.values()):  # pruning has decided everything
             return torch.zeros(())
-        keeps_budget = self._schedule.multiplier is not None
-        if keeps_budget and self._schedule.start_ms is None:
-            self._schedule.start_ms = self.expected_latency_ms()
+        if self._schedule.keeps_budgets:
+            self._schedule.begin(self.expected_latency_ms(), self.expected_quantities())
         optimizer = self.architecture_optimizers()
         optimizer.zero_grad()
         step = self._reinforce_step if self.arch.arch_gradient == "reinforce" else self._gate_step
@@ -237,13 +250,14 @@ class ProxylessLightningModule(EvaluatorModule):
         optimizer.step()
         if self.arch.arch_gradient == "two_path":
             gates.rescale_pairs(alphas, before, self._compared, self.temperature)
-        with torch.no_grad():
-            for gate, alpha in zip(self._gates.values(), before, strict=True):
-                gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)  # weight decay turns α of pruned paths to NaN
-        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None)
+        keep_pruned(self._gates.values(), before)
+        keeps_budget = self._schedule.multiplier is not None
+        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None, self.expected_quantities())
         self._follow_schedule()
         if keeps_budget:
             self.log("arch/latency_weight", self.latency_weight)
+        for weighted, weight in zip(self.objective.constraints, self.constraint_weights, strict=True):
+            self.log(f"arch/weight_{weighted.name}", weight)
         self.log("arch/objective", objective)
         return objective
 
@@ -277,7 +291,9 @@ class ProxylessLightningModule(EvaluatorModule):
             self._finite(torch.tensor(found), "score of a sampled network", batch_idx)
             return found
 
-        objective, mean_reward = self._reinforce.loss(score, self.latency_weight, self._paths.generator, self.ranks)
+        objective, mean_reward = self._reinforce.loss(
+            score, self.latency_weight, self._paths.generator, self.ranks, self.constraint_weights
+        )
         if self.penalty is not None:
             objective, details = self.objective.penalised(objective, self.path_probs())
             self.log_dict(details)
@@ -288,7 +304,7 @@ class ProxylessLightningModule(EvaluatorModule):
     def search_objective(self, loss: Tensor) -> Tensor:
         """Combine loss, expected latency and NNI's penalty in one number, differentiable in α (eq. 7)."""
         probs = {label: gates.conditional_probs(gate.logits(), gate.sample) for label, gate in self._gates.items()}
-        total, details = self.objective.of(loss, probs, self.latency_weight)
+        total, details = self.objective.of(loss, probs, self.latency_weight, self.constraint_weights)
         self.log_dict(details)
         return total
 
@@ -310,7 +326,7 @@ class ProxylessLightningModule(EvaluatorModule):
         return self._check.after_epoch(self.trainer, last=last)
 
     def _prune(self, bound: float) -> None:
-        pruned = prune_improbable(self._gates, bound, self.objective.costs, self.limit_ms)
+        pruned = prune_improbable(self._gates, bound, self.objective.limits(self.limit_ms))
         self.pruned += [{"epoch": self.trainer.current_epoch, **path} for path in pruned]
         if pruned:
             free_pruned(self.training_module.model)

@@ -9,7 +9,6 @@ import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cy
 from nni.mutable import CategoricalMultiple
 from nni.nas.nn.pytorch import ModelSpace
 
-from ..decoding.budget import BudgetRequest
 from ..errors import InputError, SpaceError
 from ..latency.table import LatencyTable
 from ..supernet.unsupported import check_all_are_used
@@ -17,16 +16,19 @@ from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
 from .latency_aware import LatencyAwareStrategy
 from .objective import get_objective
+from .stated_budgets import StatedBudgets
 
 
 class NniStrategy(LatencyAwareStrategy):
     """Adds a latency table, a budget and decoding within the budget to a strategy of NNI.
 
     Args:
-        latency: Latency table of the target device.
+        latency: Latency table of the target device, or several by the name of the target.
         budget_ms: Latency budget in milliseconds. The exported network is within the budget, and the budget is the
             reference latency of the objective.
         budget_fraction: Latency budget as a fraction of the largest network's latency.
+        budgets: Budgets by target or quantity; see `ProxylessNAS`. The exported network is within all of them. Only the
+            latency of the own target is in the objective.
         objective: Objective of strategies with a gradient: `add_linear`, which is the default, or `mul_log`.
         latency_weight: Weight of the latency: λ of `add_linear`, or the exponent of `mul_log` or of ENAS's reward. The
             tuner `LatencyBudget` finds the weight that meets a budget.
@@ -40,9 +42,10 @@ class NniStrategy(LatencyAwareStrategy):
     def __init__(
         self,
         *,
-        latency: LatencyTable | None = None,
+        latency: LatencyTable | Mapping[str, LatencyTable] | None = None,
         budget_ms: float | None = None,
         budget_fraction: float | None = None,
+        budgets: Mapping[str, Any] | None = None,
         objective: str | None = None,
         latency_weight: float = 0.1,
         finalists: int = 1,
@@ -58,8 +61,7 @@ class NniStrategy(LatencyAwareStrategy):
             )
         settings = ArchSettings.checked({"objective": objective, "latency_weight": latency_weight})
         super().__init__(
-            latency=latency,
-            budget=BudgetRequest.of(budget_ms, budget_fraction, hard=True),
+            stated=StatedBudgets.of(latency, budget_ms, budget_fraction, budgets),
             finalists=finalists,
             **kwargs,
         )

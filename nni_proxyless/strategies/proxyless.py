@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
@@ -13,10 +13,11 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from nni.nas.oneshot.pytorch.strategy import MutationHook
 from torch import nn
 
-from ..decoding.budget import BudgetRequest
+from ..decoding.constraints import open_candidates
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.gated import Gate, make_gates, mutate_choice
+from ..supernet.pruning import free_pruned
 from ..supernet.unsupported import check_all_are_used, refuse_unsupported
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
@@ -26,6 +27,7 @@ from .lightning_module import ProxylessLightningModule
 from .objective import get_objective
 from .penalty import DifferentiablePenalty
 from .search_objective import SearchObjective
+from .stated_budgets import StatedBudgets
 
 
 class ProxylessNAS(LatencyAwareStrategy):
@@ -36,10 +38,15 @@ class ProxylessNAS(LatencyAwareStrategy):
     in recipes.
 
     Args:
-        latency: Latency table of the target device; `None` to search for accuracy alone.
+        latency: Latency table of the target device, or several by the name of the target; `None` to search for accuracy
+            alone.
         budget_ms: Latency budget in milliseconds. With the objective `budget`, which is the default if there is a
             budget, the exported network is within the budget. For other objectives, the budget is only the reference.
         budget_fraction: Latency budget as a fraction of the largest network's latency, above 0 and at most 1.
+        budgets: Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`,
+            `file_size` and `peak_memory`, the latter two also with `_int8`, in bytes. A limit is a number, or a text
+            such as `256KiB` or `60%`, a part of the largest network's value. The exported network is within all of
+            them. A single table is the target `latency`.
         penalty: Penalty of NNI, or a dictionary of its arguments: `profiler`, `baseline` and optionally `scale`,
             `nonlinear` and `aggregate`. The profiler may be any ExpressionProfiler (FLOPs, parameters or your own).
             Unlike in NNI, the penalty has a gradient. It can be combined with `latency`.
@@ -60,9 +67,10 @@ class ProxylessNAS(LatencyAwareStrategy):
     def __init__(
         self,
         *,
-        latency: LatencyTable | None = None,
+        latency: LatencyTable | Mapping[str, LatencyTable] | None = None,
         budget_ms: float | None = None,
         budget_fraction: float | None = None,
+        budgets: Mapping[str, Any] | None = None,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -79,7 +87,8 @@ class ProxylessNAS(LatencyAwareStrategy):
                 )
             settings["arch_beta1"], settings["arch_beta2"] = arch_betas
         self.arch = ArchSettings.checked(settings)
-        has_budget = budget_ms is not None or budget_fraction is not None
+        stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets)
+        has_budget = stated.any
         self.objective_name = self.arch.objective_name(has_budget)
         if self.objective_name == "budget" and not has_budget:
             raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
@@ -87,9 +96,12 @@ class ProxylessNAS(LatencyAwareStrategy):
             raise InputError("finalist_epochs needs finalists of at least 2: it trains those")
         if log_prob_every_n_step < 1:
             raise InputError(f"log_prob_every_n_step must be a whole number from 1, got {log_prob_every_n_step!r}")
+        if stated.limits and self.objective_name != "budget":
+            raise InputError(f"budgets= needs the objective budget, got {self.objective_name}; leave objective= out")
+        if self.objective_name != "budget":
+            stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, hard=False)
         super().__init__(
-            latency=latency,
-            budget=BudgetRequest.of(budget_ms, budget_fraction, hard=self.objective_name == "budget"),
+            stated=stated,
             finalists=self.arch.num_finalists(has_budget),
             finalists_required=self.arch.finalists is not None,
             mutation_hooks=mutation_hooks,
@@ -117,9 +129,20 @@ class ProxylessNAS(LatencyAwareStrategy):
                     f"prune_below must be below 1/{most}, as there are layers of {most} candidates, got "
                     f"{self.arch.prune_below}"
                 )
+        self._exclude_candidates()
         supernet = super().mutate_model(model)
+        free_pruned(supernet)
         check_all_are_used(supernet, self._candidates)
         return accelerate(supernet)
+
+    def _exclude_candidates(self) -> None:
+        """Prune the candidates that exceed a budget of the kind `max`, such as peak memory, whatever else is chosen."""
+        maxima = [constraint for constraint in self.constraints if constraint.combine == "max"]
+        if maxima:
+            uniform = {label: gate.probs().detach() for label, gate in self._gates.items()}
+            for label, kept in open_candidates(uniform, maxima).items():
+                gate = self._gates[label]
+                gate.prune(sorted(set(range(gate.num_candidates)) - set(kept.tolist())))
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         """Return the hook that gates choices, and the hook that rejects everything no other hook has handled."""
@@ -136,7 +159,12 @@ class ProxylessNAS(LatencyAwareStrategy):
             training_module,
             gates_by_label=self._gates,
             objective=SearchObjective(
-                get_objective(self.objective_name), self.reference_ms(), self._candidates, self._costs, self.penalty
+                get_objective(self.objective_name),
+                self.reference_ms(),
+                self._candidates,
+                self._costs,
+                self.penalty,
+                tuple(constraint for constraint in self.constraints if constraint.combine == "sum"),
             ),
             arch=self.arch,
             limit_ms=self.limit_ms,
@@ -189,11 +217,14 @@ class ProxylessNAS(LatencyAwareStrategy):
     def progress(self) -> dict[str, float]:
         """Return further columns of the search's history. The keys are the same after each epoch."""
         module: ProxylessLightningModule = self.oneshot_module
+        weights = [f"weight_{constraint.name}" for constraint in module.objective.constraints]
         return {
             "latency_weight": module.latency_weight,
             "temperature": module.temperature,
             "arch_learning_rate": module.arch_rate,
             "pruned": len(module.pruned),
+            **self._progress_of_constraints(),
+            **dict(zip(weights, module.constraint_weights, strict=True)),
         }
 
 

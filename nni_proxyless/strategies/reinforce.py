@@ -7,13 +7,21 @@ differentiable, so it is computed from the accuracy and the latency themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 
-def reward(score: float, latency_ms: float | None, reference_ms: float, weight: float) -> float:
+def reward(
+    score: float,
+    latency_ms: float | None,
+    reference_ms: float,
+    weight: float,
+    further: Sequence[tuple[float, float]] = (),
+) -> float:
     """Compute the reward R = score × (ref / latency)^w, where the score is the accuracy in the paper.
+
+    Each further budget multiplies it by another factor (limit / value)^μ.
 
     For a negative score, such as a loss with its sign reversed, the exponent is -w, so that the reward always falls
     with the latency.
@@ -24,10 +32,11 @@ def reward(score: float, latency_ms: float | None, reference_ms: float, weight: 
             latency.
         reference_ms: Reference latency ref, in milliseconds.
         weight: Exponent w.
+        further: limit / value and exponent μ of each further budget.
     """
-    if latency_ms is None:
-        return score
-    factor = (reference_ms / latency_ms) ** weight
+    factor = 1.0 if latency_ms is None else (reference_ms / latency_ms) ** weight
+    for part, exponent in further:
+        factor *= part**exponent
     return float(score * factor if score >= 0 else score / factor)
 
 

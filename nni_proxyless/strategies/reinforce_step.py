@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..decoding.constraints import Constraint
 from ..latency.costs import SpaceCosts
 from ..supernet import gates
 from ..supernet.gated import Gate
@@ -23,22 +24,34 @@ class ReinforceStep:
         costs: Latencies of all candidates; `None` for a search without latency.
         reference_ms: Reference latency ref, in milliseconds.
         samples: Number of networks that each step samples.
+        constraints: Further budgets. The reward has a factor (limit / value)^μ for each.
 
     Attributes:
         baseline: Moving average of the rewards.
     """
 
     def __init__(
-        self, gates_by_label: Mapping[str, Gate], costs: SpaceCosts | None, reference_ms: float, samples: int
+        self,
+        gates_by_label: Mapping[str, Gate],
+        costs: SpaceCosts | None,
+        reference_ms: float,
+        samples: int,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         self.baseline = MovingAverage()
         self._gates = gates_by_label
         self._costs = costs
         self._reference_ms = reference_ms
         self._samples = samples
+        self._constraints = constraints
 
     def loss(
-        self, score: Callable[[], float], latency_weight: float, generator: torch.Generator, ranks: RankMean
+        self,
+        score: Callable[[], float],
+        latency_weight: float,
+        generator: torch.Generator,
+        ranks: RankMean,
+        weights: Sequence[float] = (),
     ) -> tuple[Tensor, Tensor]:
         """Sample networks, and compute their surrogate loss and mean reward.
 
@@ -47,11 +60,12 @@ class ReinforceStep:
             latency_weight: Exponent w of the reward.
             generator: Random number generator of the paths.
             ranks: Mean over processes; it averages scores, so that all processes compute the same rewards.
+            weights: Exponent μ of each constraint's factor.
 
         Returns:
             Surrogate loss, a scalar that is differentiable in the architecture parameters, and mean reward, a scalar.
         """
-        scores, latencies, sampled = [], [], []
+        scores, latencies, sampled, excesses = [], [], [], []
         for _ in range(self._samples):
             for gate in self._gates.values():
                 gate.draw_for_gradient("reinforce", generator)
@@ -59,6 +73,9 @@ class ReinforceStep:
             scores.append(score())
             choices = {label: gate.candidates[gate.sample.active] for label, gate in self._gates.items()}
             latencies.append(None if self._costs is None else self._costs.of(choices))
+            excesses.append(
+                [(c.limit / c.of(choices), weight) for c, weight in zip(self._constraints, weights, strict=True)]
+            )
         device = next(iter(self._gates.values())).alpha.device
         known = ranks.of(torch.tensor(scores, dtype=torch.float32, device=device)).tolist()
         if min(known) < max(known):
@@ -66,8 +83,8 @@ class ReinforceStep:
                 gate.heard = True
         rewards = torch.tensor(
             [
-                reward(found, latency, self._reference_ms, latency_weight)
-                for found, latency in zip(known, latencies, strict=True)
+                reward(found, latency, self._reference_ms, latency_weight, further)
+                for found, latency, further in zip(known, latencies, excesses, strict=True)
             ],
             device=device,
         )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor
 
+from ..decoding.constraints import Constraint
 from ..latency.costs import SpaceCosts
 from ..supernet.candidates import probs_by_candidate
-from .objective import Objective
+from .objective import Objective, budget
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class SearchObjective:
         candidates: Mapping from labels to candidates, as an NNI sample names them.
         costs: Latencies of all candidates; `None` for a search without latency.
         penalty: NNI's penalty; `None` for a search without penalty.
+        constraints: Further budgets, each a quantity that adds up over the layers.
     """
 
     join: Objective
@@ -31,9 +34,10 @@ class SearchObjective:
     candidates: Mapping[str, tuple[Any, ...]]
     costs: SpaceCosts | None = None
     penalty: ExpectationProfilerPenalty | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def of(
-        self, loss: Tensor, probs: Mapping[str, Tensor], latency_weight: float
+        self, loss: Tensor, probs: Mapping[str, Tensor], latency_weight: float, weights: Sequence[float] = ()
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Compute the objective.
 
@@ -41,6 +45,7 @@ class SearchObjective:
             loss: Loss of the sampled network, a scalar.
             probs: Path probabilities of each label, shape (num_candidates,), differentiable.
             latency_weight: Weight of the latency: λ, b or μ.
+            weights: Weight μ of each constraint. Its term is μ (E / limit - 1), as for a latency budget.
 
         Returns:
             Objective, a scalar that is differentiable in `probs`, and values to log, by name.
@@ -50,10 +55,25 @@ class SearchObjective:
             expected_ms = self.costs.expected(probs)
             details["arch/expected_latency_ms"] = expected_ms.detach()
             loss = self.join(loss, expected_ms, self.reference_ms, latency_weight)
+        for constraint, weight in zip(self.constraints, weights, strict=True):
+            expected = constraint.costs.expected(probs)
+            details[f"arch/expected_{constraint.name}"] = expected.detach()
+            loss = budget(loss, expected, constraint.limit, weight)
         if self.penalty is None:
             return loss, details
         total, more = self.penalised(loss, probs)
         return total, {**details, **more}
+
+    def expected_quantities(self, path_probs: Callable[[], Mapping[str, Tensor]]) -> list[float]:
+        """Compute the expectation of each constraint's quantity; `path_probs` returns the current probabilities."""
+        with torch.no_grad():
+            probs = path_probs()
+            return [float(constraint.costs.expected(probs)) for constraint in self.constraints]
+
+    def limits(self, limit_ms: float | None) -> list[Constraint]:
+        """Return all constraints, with the latency budget of the own target in milliseconds if there is one."""
+        own = [] if self.costs is None or limit_ms is None else [Constraint("latency", limit_ms, self.costs)]
+        return [*own, *self.constraints]
 
     def penalised(self, loss: Tensor, probs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor | float]]:
         """Add NNI's penalty to a loss; see `of` for arguments and results."""

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 
-from ..latency.costs import SpaceCosts
+from ..decoding.constraints import Constraint, can_be_satisfied
 from .gated import Gate, GatedLayerChoice, GatedRepeat
 
 _log = logging.getLogger(__name__)
 
 
 def prune_improbable(
-    gates_by_label: Mapping[str, Gate], bound: float, costs: SpaceCosts | None, budget_ms: float | None
+    gates_by_label: Mapping[str, Gate], bound: float, constraints: Sequence[Constraint]
 ) -> list[dict[str, Any]]:
-    """Prune all paths below a probability, the least likely first, as long as some network still meets the budget.
+    """Prune all paths below a probability, the least likely first, as long as some network still meets all budgets.
 
     Args:
         gates_by_label: All gates of a supernet by label; changed in place. Each gate keeps at least one path.
         bound: Probability below which a path is pruned.
-        costs: Latencies of all candidates. Without them, the budget is ignored.
-        budget_ms: Latency budget in milliseconds that at least one remaining network must meet; `None` for no budget.
+        constraints: Budgets that at least one remaining network must meet.
 
     Returns:
         For each pruned path a dictionary of `label`, `candidate` and the `probability` that it had.
@@ -39,15 +39,28 @@ def prune_improbable(
         gate = gates_by_label[label]
         if p >= bound or len(gate.kept) == 1:
             continue
-        if costs is not None and budget_ms is not None:
-            kept = {name: [i for i in of.kept if (name, i) != (label, index)] for name, of in gates_by_label.items()}
-            if costs.fixed + sum(min(costs.layers[name][i] for i in of) for name, of in kept.items()) > budget_ms:
+        if constraints:
+            left = {name: of.probs().detach().clone() for name, of in gates_by_label.items()}
+            left[label][index] = 0.0
+            if not can_be_satisfied(left, constraints):
                 continue
         gate.prune([index])
         candidate = str(gate.candidates[index])
         pruned.append({"label": label, "candidate": candidate, "probability": p})
         _log.info("pruned %s of %s, whose probability is %.2g", candidate, label, p)
     return pruned
+
+
+def keep_pruned(gates: Iterable[Gate], before: Iterable[Tensor]) -> None:
+    """Set α of pruned paths back to -inf after an optimizer's step, because weight decay turns it to NaN.
+
+    Args:
+        gates: All gates; changed in place.
+        before: α of each gate before the step, shape (num_candidates,).
+    """
+    with torch.no_grad():
+        for gate, alpha in zip(gates, before, strict=True):
+            gate.alpha.masked_fill_(alpha == -torch.inf, -torch.inf)
 
 
 def free_pruned(model: nn.Module) -> int:

@@ -138,7 +138,11 @@ def test_a_conflict_names_the_constraints_and_the_nearest_values() -> None:
     fast = SpaceCosts(1.0, names, {"a": (5.0, 1.0), "b": (6.0, 2.0)})  # large operators are faster here
     size = SpaceCosts(10.0, names, {"a": (1.0, 30.0), "b": (2.0, 50.0)}, "params")
     free = SpaceCosts(0.0, names, {"a": (1.0, 1.0), "b": (1.0, 1.0)}, "flops")
-    limits = [Constraint("phone", 5.0, fast), Constraint("parameters", 40.0, size), Constraint("multiply_adds", 9, free)]
+    limits = [
+        Constraint("phone", 5.0, fast),
+        Constraint("parameters", 40.0, size),
+        Constraint("multiply_adds", 9, free),
+    ]
     with pytest.raises(InputError, match="together") as refused:
         likeliest_satisfying(probs, limits)
     # Within 40 parameters both are small, which takes 1 + 5 + 6 ms. Within 5 ms both are large.
@@ -157,7 +161,9 @@ def test_a_maximum_that_is_met_excludes_candidates() -> None:
     names = {"a": ("small", "large"), "b": ("small", "large")}
     probs = {label: torch.tensor([0.1, 0.9]) for label in names}
     memory = SpaceCosts(3.0, names, {"a": (1.0, 8.0), "b": (2.0, 4.0)}, "bytes")
-    assert likeliest_satisfying(probs, [Constraint("peak_memory", 4.0, memory, "max")]) == [{"a": "small", "b": "large"}]
+    assert likeliest_satisfying(probs, [Constraint("peak_memory", 4.0, memory, "max")]) == [
+        {"a": "small", "b": "large"}
+    ]
     with pytest.raises(InputError, match="the smallest value of any network is 3 bytes"):
         likeliest_satisfying(probs, [Constraint("peak_memory", 2.5, memory, "max")])
     assert Constraint("peak_memory", 9.0, memory, "max").of({"a": "large", "b": "small"}) == 8.0

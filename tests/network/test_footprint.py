@@ -95,4 +95,3 @@ def test_operators_that_do_not_follow_each_other_are_refused() -> None:
         network_peak_bytes([block, block])
     with pytest.raises(InputError, match="at least one"):
         network_peak_bytes([])
-

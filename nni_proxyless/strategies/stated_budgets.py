@@ -1,0 +1,75 @@
+"""Latency tables and budgets as a user gives them to a strategy, in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..decoding.budget import BudgetRequest
+from ..decoding.budgets import LATENCY, Limit, check_names, parse_budgets
+from ..errors import InputError, shown
+from ..latency.table import LatencyTable
+
+
+@dataclass(frozen=True)
+class StatedBudgets:
+    """Tables and budgets of a search.
+
+    Attributes:
+        target: Name of the search's own target, whose latency is in the objective; `None` without a table.
+        tables: Latency table of each target, by name.
+        request: Latency budget of the search's own target; `None` for no such budget.
+        limits: All other budgets.
+    """
+
+    target: str | None
+    tables: Mapping[str, LatencyTable]
+    request: BudgetRequest | None
+    limits: tuple[Limit, ...]
+
+    @classmethod
+    def of(
+        cls,
+        latency: LatencyTable | Mapping[str, LatencyTable] | None,
+        budget_ms: float | None,
+        budget_fraction: float | None,
+        budgets: Mapping[str, Any] | None,
+        *,
+        hard: bool = True,
+    ) -> StatedBudgets:
+        """Check the arguments of a strategy, and bring them into one form.
+
+        The search's own target is the first target with a budget, or else the first target.
+
+        Args:
+            latency: Latency table, or several by the name of the target. A single one is named `latency`.
+            budget_ms: Latency budget of the own target in milliseconds.
+            budget_fraction: Latency budget of the own target as a fraction of the largest network's latency.
+            budgets: Limits by target or quantity; see `decoding.budgets`.
+            hard: Whether the exported network must be within the budget of the own target.
+
+        Raises:
+            InputError: A table is of the wrong type, a name is unknown, or a budget is given twice.
+        """
+        tables = dict(latency) if isinstance(latency, Mapping) else {} if latency is None else {LATENCY: latency}
+        for name, table in tables.items():
+            if not isinstance(table, LatencyTable):
+                raise InputError(f"latency= must have a LatencyTable for each target, got {shown(table)} for '{name}'")
+        limits = () if budgets is None else parse_budgets(budgets)
+        check_names(limits, tables)
+        target = next((limit.name for limit in limits if limit.name in tables), next(iter(tables), None))
+        request = BudgetRequest.of(budget_ms, budget_fraction, hard=hard)
+        own = next((limit for limit in limits if limit.name == target), None)
+        if own is not None:
+            if request is not None:
+                raise InputError(f"the budget of '{target}' is given twice, as {request} and in budgets={{'{own}'}}")
+            request = BudgetRequest.of(own.value, own.fraction, hard=hard)
+        if request is not None and target is None:
+            raise InputError(f"{request} needs latency=, the table of the device it is meant for")
+        return cls(target, tables, request, tuple(limit for limit in limits if limit is not own))
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any budget."""
+        return self.request is not None or bool(self.limits)
