@@ -28,6 +28,7 @@ from ..values import MOST_FINALISTS
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
+from .decode import decode_command
 from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
 from .outputs import check_apart, output_file, output_folder
 from .parser import Parser, positive, whole
@@ -108,13 +109,21 @@ def build_parser() -> argparse.ArgumentParser:
 
     decode = command(
         "decode",
-        _decode,
+        decode_command,
         "The most likely architecture within a budget, for any devices' tables, from the checkpoint of one search.",
         "nni-proxyless decode results/quickstart/cpu_torch --table phone.yml gpu.yml --budget-ms 40 --out decoded",
     )
     decode.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
     decode.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
     decode.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
+    decode.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        metavar="NAME<=LIMIT",
+        help="budget of a table's latency or of a quantity, such as 'phone<=40', 'parameters<=250000' or "
+        "'peak_memory<=256KiB'; may be repeated, and one network is within all of them",
+    )
     decode.add_argument(
         "--finalists",
         type=whole(2, MOST_FINALISTS),
@@ -269,47 +278,6 @@ def _doctor(options: argparse.Namespace) -> int:
     errors = sum(finding.level == "error" for finding in findings)
     if errors:
         raise RunError(f"{errors} problem{'s' if errors > 1 else ''} to fix before a search works")
-    return 0
-
-
-def _decode(options: argparse.Namespace) -> int:
-    from ..decoding.checkpoint import SearchCheckpoint, write_fronts
-    from ..latency.judgement import load_judged
-    from ..latency.table import LatencyTable
-
-    if options.front and not options.table:
-        raise InputError("--front needs --table: without latencies there is no front")
-    if options.finalists is not None and (not options.table or options.budget_ms is None):
-        raise InputError("--finalists needs --table and --budget-ms: accuracies know nothing of latency")
-    found = SearchCheckpoint.load(options.checkpoint)
-    tables: dict[str, LatencyTable] = {}
-    for path in options.table:
-        if path.stem in tables:
-            raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
-        tables[path.stem] = load_judged(path)
-    named: dict[str, LatencyTable | None] = {**tables} if tables else {"architecture": None}
-    if options.finalists is None:
-        decoded = {name: found.decode(table, options.budget_ms, target=name) for name, table in named.items()}
-    else:
-        from ..search.shared_weights import decode_finalists
-
-        decoded = decode_finalists(options.checkpoint, tables, options.budget_ms, options.finalists)
-    lines = []
-    for name, architecture in decoded.items():
-        latency = architecture.predicted_latency_ms
-        shown = "" if latency is None else f"{latency:.4g} ms  "
-        if "default" in architecture.metrics:
-            shown += f"accuracy {architecture.metrics['default']:.4f}  "
-        lines.append(f"{name}  {shown}{architecture.candidate_names}")
-    if options.front:
-        fronts = {name: found.for_table(table).front(options.budget_ms) for name, table in tables.items()}
-        lines += [f"{name}: {len(points)} points on the front" for name, points in fronts.items()]
-        lines.append(f"front: {write_fronts(options.front, fronts).resolve()}")
-    if options.out:
-        for name, architecture in decoded.items():
-            architecture.save(options.out / f"{name}.json")
-        lines.append(f"architectures: {options.out.resolve()}")
-    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 

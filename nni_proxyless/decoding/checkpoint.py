@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch import Tensor
 from ..errors import DamagedFileError, InputError, shown
 from ..files import results_folder
 from ..files.writing import write_csv
+from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import fault_of, read_torch_file
+from .budgets import Limit, constraints_of
 from .distribution import ArchitectureDistribution
 from .knapsack import FrontPoint
 
@@ -68,16 +70,49 @@ class SearchCheckpoint:
         spec = SpaceSpec.from_dict(_mapping(state["space"], f"{path}: space"), f"{path}: space")
         return cls(spec, _distribution(state, spec, path))
 
-    def for_table(self, table: LatencyTable) -> ArchitectureDistribution:
-        """Return the distribution with the costs of a table.
+    def for_table(
+        self,
+        table: LatencyTable | None,
+        limits: Sequence[Limit] = (),
+        tables: Mapping[str, LatencyTable] | None = None,
+    ) -> ArchitectureDistribution:
+        """Return the distribution with the costs of a table, and within budgets.
+
+        Args:
+            table: Latency table; `None` for no costs.
+            limits: Budgets that all decoded architectures are within.
+            tables: Latency tables of the targets that the budgets name.
 
         Raises:
             InputError: The table is not in milliseconds.
             MissingOperatorError: The table lacks operators of the space.
         """
+        latencies = {name: self._costs(other) for name, other in (tables or {}).items()}
+        costs = None if table is None else self._costs(table)
+        return replace(self.distribution, costs=costs, constraints=constraints_of(limits, latencies, self.spec))
+
+    def _costs(self, table: LatencyTable) -> SpaceCosts:
         if table.unit != "ms":
             raise InputError(f"decoding needs a table in ms, got one in {table.unit}")
-        return self.distribution.with_costs(table.costs(self.spec))
+        return table.costs(self.spec)
+
+    def decode_within(
+        self, tables: Mapping[str, LatencyTable], limits: Sequence[Limit], **details: Any
+    ) -> Architecture:
+        """Return the most likely architecture that is within all budgets.
+
+        Args:
+            tables: Latency tables by target. The predicted latency is that of the first one.
+            limits: Budgets; see `decoding.budgets`.
+            **details: Further fields of `Architecture`.
+
+        Raises:
+            InputError: There is no such target or quantity, or no architecture is within all budgets. The message names
+                the budgets that conflict.
+            MissingOperatorError: A table lacks operators of the space.
+        """
+        distribution = self.for_table(next(iter(tables.values()), None), limits, tables)
+        return within_budgets(self.spec, distribution, distribution.most_likely(), **details)
 
     def decode(self, table: LatencyTable | None = None, budget_ms: float | None = None, **details: Any) -> Architecture:
         """Return the most likely architecture, within a budget if one is given.
@@ -95,6 +130,19 @@ class SearchCheckpoint:
         choices = distribution.most_likely(budget_ms)
         predicted = None if distribution.costs is None else distribution.costs.of(choices)
         return Architecture.of_space(self.spec, choices, budget_ms=budget_ms, predicted_latency_ms=predicted, **details)
+
+
+def within_budgets(
+    spec: SpaceSpec, distribution: ArchitectureDistribution, choices: Mapping[str, Any], **details: Any
+) -> Architecture:
+    """Create an architecture that states its predicted latency, and the limit and value of each budget."""
+    return Architecture.of_space(
+        spec,
+        choices,
+        predicted_latency_ms=None if distribution.costs is None else distribution.costs.of(choices),
+        budgets={c.name: {"limit": c.limit, "value": c.of(choices)} for c in distribution.constraints},
+        **details,
+    )
 
 
 def _mapping(value: object, what: str) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ EXPORT = "export.json"
 FINALISTS = "finalists.csv"
 HISTORY = "history.csv"
 LATENCY_TABLE = "latency_table.yml"
+OTHER_TABLES = "other_latency_tables.yml"
 MODEL_CARD = "model_card.json"
 PROBABILITIES = "probabilities.csv"
 PRUNED = "pruned.csv"
@@ -26,7 +27,18 @@ WARNING_SEPARATOR = " | "
 
 # Files that are written during a search or a retraining, in the order in which they are copied. An interrupted copy
 # lacks the checkpoint, so it cannot be resumed.
-IN_PROGRESS = (LATENCY_TABLE, WEIGHTS, HISTORY, PROBABILITIES, PRUNED, FINALISTS, COST, RECIPE, CHECKPOINT)
+IN_PROGRESS = (
+    LATENCY_TABLE,
+    OTHER_TABLES,
+    WEIGHTS,
+    HISTORY,
+    PROBABILITIES,
+    PRUNED,
+    FINALISTS,
+    COST,
+    RECIPE,
+    CHECKPOINT,
+)
 # Files that are written at the end.
 AT_THE_END = (ARCHITECTURE, WEIGHTS_LAST, MODEL_CARD)
 # Files of a trial that `run` collects.

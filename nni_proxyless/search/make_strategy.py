@@ -65,27 +65,38 @@ class Adopted(NniStrategy):
         return probs
 
 
-def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_per_epoch: int) -> LatencyAwareStrategy:
+def make_strategy(
+    recipe: Recipe,
+    table: LatencyTable,
+    spec: SpaceSpec,
+    steps_per_epoch: int,
+    other_tables: Mapping[str, LatencyTable] | None = None,
+) -> LatencyAwareStrategy:
     """Create the NNI strategy that a recipe names.
 
     Args:
         recipe: Recipe of the search.
-        table: Latency table of the target.
+        table: Latency table of the search's own target.
         spec: Description of the space.
         steps_per_epoch: Number of weight steps in an epoch.
+        other_tables: Latency tables of further targets that have a budget, by name.
 
     Raises:
         RecipeError: There is no such strategy, or the strategy does not accept the recipe's `strategy_args`.
     """
     known: dict[str, type[Any]] = {"proxyless": ProxylessNAS, **NNI_STRATEGIES}
     kind = known.get(recipe.strategy) or load_strategy(recipe.strategy)
-    budget = {"budget_ms": recipe.budget_ms, "budget_fraction": recipe.budget_fraction}
+    budget: dict[str, Any] = {"budget_ms": recipe.budget_ms, "budget_fraction": recipe.budget_fraction}
+    latency: Any = table
+    if recipe.budgets:
+        latency = {recipe.target: table, **(other_tables or {})}
+        budget |= {"budgets": recipe.budgets, "target": recipe.target}
     if issubclass(kind, ProxylessNAS):  # a user's subclass takes the same keys
         # Settings that are None are left to the class, whose defaults may differ.
         arguments = {key: value for key in ArchSettings.model_fields if (value := getattr(recipe, key)) is not None}
         arguments["arch_betas"] = (arguments.pop("arch_beta1"), arguments.pop("arch_beta2"))
         arguments |= {"gradient_clip_val": recipe.gradient_clip_val, "seed": recipe.seed}
-        return _make(kind, recipe, {"latency": table, **budget, **arguments})
+        return _make(kind, recipe, {"latency": latency, **budget, **arguments})
     arguments = {"objective": recipe.objective, "latency_weight": recipe.latency_weight}
     if recipe.finalists is not None:
         arguments["finalists"] = recipe.finalists
@@ -101,7 +112,7 @@ def make_strategy(recipe: Recipe, table: LatencyTable, spec: SpaceSpec, steps_pe
         arguments["warmup_epochs"] = recipe.warmup_epochs
     elif issubclass(kind, RandomSearch):
         arguments["seed"] = recipe.seed
-    return _make(kind, recipe, {"latency": table, **budget, **arguments})
+    return _make(kind, recipe, {"latency": latency, **budget, **arguments})
 
 
 def _make(kind: type[Any], recipe: Recipe, arguments: dict[str, Any]) -> LatencyAwareStrategy:

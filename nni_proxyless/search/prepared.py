@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.splits import DataSplits, load_splits
@@ -23,6 +24,7 @@ class Prepared:
         spec: Description of the space, with the number of classes of the data.
         table: Latency table of the target.
         splits: Data of the search.
+        other_tables: Latency tables of further targets that have a budget, by name.
     """
 
     recipe: Recipe
@@ -30,6 +32,7 @@ class Prepared:
     spec: SpaceSpec
     table: LatencyTable
     splits: DataSplits
+    other_tables: Mapping[str, LatencyTable] = field(default_factory=dict)
 
 
 def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
@@ -47,7 +50,11 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     check_batches(recipe, splits)
     table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
     table.costs(spec)
-    return Prepared(recipe, target, spec, table, splits)
+    targets, others = recipe.parse_targets(), {}
+    for name in recipe.other_targets:
+        others[name] = targets[name].latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+        others[name].costs(spec)
+    return Prepared(recipe, target, spec, table, splits, others)
 
 
 def check_batches(recipe: Recipe, splits: DataSplits) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from ..decoding.budget import BudgetRequest
+from ..decoding.budgets import QUANTITIES, check_names, parse_budgets
 from ..errors import RecipeError, unknown_name
 from ..files.settings import (
     Count,
@@ -30,6 +31,7 @@ from ..files.settings import (
     Workers,
 )
 from ..strategies.arch_settings import ArchSettings
+from .default_targets import DEFAULT_TARGETS
 
 if TYPE_CHECKING:
     from .targets import Target
@@ -81,6 +83,12 @@ class Recipe(Settings, ArchSettings):
 
     budget_fraction: PartUpTo1 | None = None
     """Latency budget as a fraction of the largest network's latency."""
+
+    budgets: dict[str, Any] = Field(default_factory=dict)
+    """Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`, `file_size`,
+    `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a text such as `256KiB` or `60%`, a
+    part of the largest network's value. The exported network is within all of them
+    ([budgets.md](budgets.md))."""
 
     arch_batch_size: Count | None = None
     """Number of images in a batch of architecture steps. Default: `batch_size`."""
@@ -157,9 +165,9 @@ class Recipe(Settings, ArchSettings):
                 f"got {self.arch_fraction} + {self.held_out_fraction}"
             )
         BudgetRequest.of(self.budget_ms, self.budget_fraction, hard=True)
-        has_budget = self.budget_ms is not None or self.budget_fraction is not None
-        if self.objective == "budget" and not has_budget:
-            raise ValueError("objective budget needs 'budget_ms' in milliseconds, or 'budget_fraction'")
+        self._check_budgets()
+        if self.objective == "budget" and not self.has_budget:
+            raise ValueError("objective budget needs 'budget_ms' in milliseconds, 'budget_fraction' or 'budgets'")
         if self.warmup_epochs + self.finalist_epochs >= self.epochs:
             also = f" and {self.finalist_epochs} 'finalist_epochs'" if self.finalist_epochs else ""
             raise ValueError(
@@ -179,13 +187,31 @@ class Recipe(Settings, ArchSettings):
             raise ValueError(f"strategy {self.strategy} runs on one device, got devices: {self.devices}")
         return self
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether there is any budget."""
+        return self.budget_ms is not None or self.budget_fraction is not None or bool(self.budgets)
+
+    def _check_budgets(self) -> None:
+        limits = parse_budgets(self.budgets)
+        check_names(limits, self.targets or DEFAULT_TARGETS)
+        if self.target in self.budgets and (self.budget_ms is not None or self.budget_fraction is not None):
+            raise ValueError(f"target {self.target} has two budgets, one of them in 'budgets'; give one")
+        if self.budgets and self.strategy == "proxyless" and self.objective not in (None, "budget"):
+            raise ValueError(f"'budgets' need the objective budget, got {self.objective}; leave 'objective' out")
+
+    @property
+    def other_targets(self) -> list[str]:
+        """Names of the targets that have a budget, apart from the search's own target."""
+        return [name for name in self.budgets if name not in QUANTITIES and name != self.target]
+
     def parse_targets(self) -> dict[str, Target]:
         """Return the recipe's hardware targets by name. Without any, they are the two default targets.
 
         Raises:
             RecipeError: The description of a target is invalid.
         """
-        from .targets import DEFAULT_TARGETS, Target
+        from .targets import Target
 
         described = self.targets or DEFAULT_TARGETS
         return {name: Target.parse(str(name), value, self.folder) for name, value in described.items()}

@@ -14,6 +14,7 @@ from ..latency import LatencyTable
 from ..network.space_spec import SpaceSpec
 from ..training.resume import is_interrupted, read_checkpoint, set_aside, usable
 from .epoch_callback import STATE_KEY
+from .other_tables import load_tables
 from .prepared import Prepared
 
 _log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def resumed(prepared: Prepared, output: Path) -> Prepared | None:
     if not usable(checkpoint, lambda path: check_checkpoint(path, prepared.spec), "the search"):
         return None
     try:
-        return replace(prepared, table=LatencyTable.load(table))
+        others = load_tables(output / results_folder.OTHER_TABLES) if prepared.other_tables else {}
+        return replace(prepared, table=LatencyTable.load(table), other_tables=others)
     except LatencyTableError as reason:
         aside = set_aside(checkpoint)
         _log.warning("%s; the checkpoint is kept as %s, and the search begins anew", reason, aside.name)

@@ -43,6 +43,7 @@ from ..values import not_finite_warning
 from .earlier import replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
 from .make_strategy import make_strategy
+from .other_tables import save_tables
 from .prepared import Prepared
 from .recipe import Recipe
 from .resumed import check_checkpoint, resumed
@@ -101,9 +102,11 @@ def _train(
     """Run the search, and return its architecture, the network with the supernet's weights, and the last record."""
     recipe, spec = prepared.recipe, prepared.spec
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
-    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
+    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
-        make_strategy(recipe, prepared.table, spec, steps_per_epoch).apply_table(MobileNetV2Space(spec))
+        make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables).apply_table(
+            MobileNetV2Space(spec)
+        )
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
@@ -114,6 +117,7 @@ def _train(
     def begin() -> None:
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
         prepared.table.save(output / results_folder.LATENCY_TABLE)
+        save_tables(output / results_folder.OTHER_TABLES, prepared.other_tables)
 
     module = ImageClassification(
         learning_rate=recipe.learning_rate,

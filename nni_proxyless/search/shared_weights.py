@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from nni.nas.nn.pytorch import LayerChoice
 from torch import nn
 
 from ..data.splits import DataSplits
-from ..decoding.checkpoint import SearchCheckpoint
+from ..decoding.budgets import Limit
+from ..decoding.checkpoint import SearchCheckpoint, within_budgets
+from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError
 from ..files import results_folder
@@ -112,53 +114,101 @@ def decode_finalists(
             budget.
         MissingOperatorError: A table lacks operators of the space.
     """
-    if count < 2:
-        raise InputError(f"--finalists must be a number from 2, got {count}")
-    if not (folder / results_folder.RECIPE).is_file():
-        raise InputError(f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data")
-    found = SearchCheckpoint.load(folder)
-    recipe = Recipe.load(folder / results_folder.RECIPE)
-    spec, splits = load_recipe_data(recipe)
-    if recipe.threads is not None:
-        torch.set_num_threads(recipe.threads)
-    if spec != found.spec:
-        raise InputError(
-            f"{folder / results_folder.RECIPE} and its data are not of the space that {folder} was searched in"
-        )
-    distributions = {target: found.for_table(table) for target, table in tables.items()}
+    comparison = _Comparison(folder, count)
+    distributions = {target: comparison.found.for_table(table) for target, table in tables.items()}
     for distribution in distributions.values():
         distribution.most_likely(budget_ms)  # refuses a budget that no network is within
-    supernet, evaluator = _supernet(folder, found), SharedWeightEvaluator(recipe, splits)
-    known: dict[str, float] = {}
+    return {target: comparison.best(distribution, target, budget_ms) for target, distribution in distributions.items()}
 
-    def score(choices: Mapping[str, Any]) -> float:
-        architecture = Architecture.of_space(spec, choices)
-        name = architecture.candidate_names
-        if name not in known:
-            known[name] = evaluator.finalist_accuracy(evaluator.network(supernet, architecture))
-        return known[name]
 
-    decoded = {}
-    for target, distribution in distributions.items():
-        likeliest = distribution.k_most_likely(count, budget_ms)
-        _log.info("%s: comparing %d networks on %d images", target, len(likeliest), len(splits.finalists))
+def decode_finalists_within(
+    folder: Path, tables: Mapping[str, LatencyTable], limits: Sequence[Limit], count: int
+) -> Architecture:
+    """Select the best of the most likely networks that are within all budgets.
+
+    Args:
+        folder: Folder of a search's results; see `decode_finalists`.
+        tables: Latency tables by target. The predicted latency is that of the first one.
+        limits: Budgets; see `decoding.budgets`.
+        count: Number of networks that are compared, at least 2.
+
+    Returns:
+        Architecture; see `decode_finalists`.
+
+    Raises:
+        InputError: See `decode_finalists`.
+        MissingOperatorError: A table lacks operators of the space.
+    """
+    comparison = _Comparison(folder, count)
+    distribution = comparison.found.for_table(next(iter(tables.values()), None), limits, tables)
+    distribution.most_likely()  # refuses budgets that no network is within
+    return comparison.best(distribution, next(iter(tables), None))
+
+
+class _Comparison:
+    """Compares the most likely networks of a distribution with the weights and data of a finished search.
+
+    Attributes:
+        found: Space and distribution of the search.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        """Load the search in a folder; see `decode_finalists` for the arguments and errors."""
+        if count < 2:
+            raise InputError(f"--finalists must be a number from 2, got {count}")
+        if not (folder / results_folder.RECIPE).is_file():
+            raise InputError(
+                f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data"
+            )
+        self.found = SearchCheckpoint.load(folder)
+        self._folder = folder
+        self._count = count
+        self._recipe = Recipe.load(folder / results_folder.RECIPE)
+        self._spec, self._splits = load_recipe_data(self._recipe)
+        if self._recipe.threads is not None:
+            torch.set_num_threads(self._recipe.threads)
+        if self._spec != self.found.spec:
+            raise InputError(
+                f"{folder / results_folder.RECIPE} and its data are not of the space that {folder} was searched in"
+            )
+        self._evaluator = SharedWeightEvaluator(self._recipe, self._splits)
+        self._accuracies: dict[str, float] = {}
+
+    @cached_property
+    def _weights(self) -> MobileNetV2Space:
+        return _supernet(self._folder, self.found)
+
+    def best(
+        self, distribution: ArchitectureDistribution, target: str | None, budget_ms: float | None = None
+    ) -> Architecture:
+        """Return the best of the most likely networks within the budget and the distribution's constraints."""
+        likeliest = distribution.k_most_likely(self._count, budget_ms)
+        name = target or "all budgets"
+        _log.info("%s: comparing %d networks on %d images", name, len(likeliest), len(self._splits.finalists))
         likelihoods = distribution.log_likelihoods(likeliest)
-        sizes = [Architecture.of_space(spec, choices).multiply_adds for choices in likeliest]
+        sizes = [Architecture.of_space(self._spec, choices).multiply_adds for choices in likeliest]
         rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
-        compared = compare_finalists(likeliest, score, rank, distribution, sizes)
-        winner = best(compared)
-        architecture = Architecture.of_space(
-            spec,
+        winner = best(compare_finalists(likeliest, self._accuracy, rank, distribution, sizes))
+        architecture = within_budgets(
+            self._spec,
+            distribution,
             winner.choices,
             budget_ms=budget_ms,
-            predicted_latency_ms=winner.latency_ms,
             target=target,
-            strategy=recipe.strategy,
-            seed=recipe.seed,
+            strategy=self._recipe.strategy,
+            seed=self._recipe.seed,
         )
-        held_out = evaluator.held_out_accuracy(evaluator.network(supernet, architecture))
-        decoded[target] = replace(architecture, metrics={"default": held_out})
-    return decoded
+        held_out = self._evaluator.held_out_accuracy(self._evaluator.network(self._weights, architecture))
+        return replace(architecture, metrics={"default": held_out})
+
+    def _accuracy(self, choices: Mapping[str, Any]) -> float:
+        architecture = Architecture.of_space(self._spec, choices)
+        name = architecture.candidate_names
+        if name not in self._accuracies:
+            self._accuracies[name] = self._evaluator.finalist_accuracy(
+                self._evaluator.network(self._weights, architecture)
+            )
+        return self._accuracies[name]
 
 
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:

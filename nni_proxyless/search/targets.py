@@ -23,6 +23,7 @@ from ..latency.sampling import Progress
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
+from .default_targets import DEFAULT_TARGETS as DEFAULT_TARGETS
 
 _log = logging.getLogger(__name__)
 _BACKEND_KEYS = (
@@ -198,9 +199,3 @@ def read_kept(path: Path) -> LatencyTable | None:
 def described_by(path: Path) -> Path:
     """Path of the file that describes how a kept table was measured: its space and the settings of its backend."""
     return path.with_suffix(".json")
-
-
-DEFAULT_TARGETS: dict[str, dict[str, Any]] = {
-    "cpu_torch": {"backend": "torch", "threads": 1},
-    "cpu_onnxruntime": {"backend": "onnxruntime", "threads": 1},
-}

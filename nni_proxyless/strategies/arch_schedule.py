@@ -74,6 +74,13 @@ class ArchSchedule:
         return [*([] if self.multiplier is None else [self.multiplier]), *self.further]
 
     @property
+    def latency_weight(self) -> float:
+        """Weight of the latency: the configured λ or b, the current μ of a budget, or 0 if only others have budgets."""
+        if self.multiplier is None:
+            return 0.0 if self.keeps_budgets else self._arch.latency_weight
+        return self.multiplier.value
+
+    @property
     def keeps_budgets(self) -> bool:
         """Whether the search has any budget that it must keep."""
         return bool(self._multipliers)

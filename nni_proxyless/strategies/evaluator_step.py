@@ -48,6 +48,24 @@ def logging_as(module: Any, log: Callable[..., None], prefix: str) -> Iterator[N
         module.log = plain
 
 
+def check_depends(objective: Tensor, module: Any, batch_idx: int) -> None:
+    """Check that an objective depends on the architecture parameters.
+
+    Args:
+        objective: Objective of an architecture step, a scalar.
+        module: Lightning module, whose trainer knows the epoch.
+        batch_idx: Number of the batch, counted from 0.
+
+    Raises:
+        RunError: It has no gradient.
+    """
+    if not objective.requires_grad:
+        raise RunError(
+            f"the loss of epoch {module.trainer.current_epoch + 1}, step {batch_idx + 1} does not depend on any "
+            "choice, so nothing can be learnt; check that the output of every candidate reaches the loss"
+        )
+
+
 def check_finite(value: Tensor, kind: str, module: Any, batch_idx: int) -> Tensor:
     """Return a scalar if it is finite.
 

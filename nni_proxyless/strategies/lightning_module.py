@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from ..decoding.checkpoint import CHECKPOINT_KEY
-from ..errors import InputError, RunError
+from ..errors import InputError
 from ..supernet import gates
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
@@ -25,7 +25,7 @@ from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
 from .evaluator_metric import BatchScore
 from .evaluator_module import EvaluatorModule
-from .evaluator_step import check_finite, logging_as, loss_of
+from .evaluator_step import check_depends, check_finite, logging_as, loss_of
 from .reinforce_step import ReinforceStep
 from .search_objective import SearchObjective
 from .search_state import load_search_state, search_state
@@ -105,19 +105,12 @@ class ProxylessLightningModule(EvaluatorModule):
     @property
     def latency_weight(self) -> float:
         """Weight of the latency: the configured λ or b, the current μ of a budget, or 0 if only others have budgets."""
-        multiplier = self._schedule.multiplier
-        if multiplier is None:
-            return 0.0 if self._schedule.keeps_budgets else self.arch.latency_weight
-        return multiplier.value
+        return self._schedule.latency_weight
 
     @property
     def constraint_weights(self) -> list[float]:
         """Current weight μ of each further budget."""
         return [multiplier.value for multiplier in self._schedule.further]
-
-    def expected_quantities(self) -> list[float]:
-        """Compute the expectation of each further budget's quantity under the current probabilities."""
-        return self.objective.expected_quantities(self.path_probs) if self.objective.constraints else []
 
     @property
     def temperature(self) -> float:
@@ -235,7 +228,7 @@ class ProxylessLightningModule(EvaluatorModule):
         if all(len(gate.kept) == 1 for gate in self._gates.values()):  # pruning has decided everything
             return torch.zeros(())
         if self._schedule.keeps_budgets:
-            self._schedule.begin(self.expected_latency_ms(), self.expected_quantities())
+            self._schedule.begin(self.expected_latency_ms(), self.objective.expected_quantities(self.path_probs))
         optimizer = self.architecture_optimizers()
         optimizer.zero_grad()
         step = self._reinforce_step if self.arch.arch_gradient == "reinforce" else self._gate_step
@@ -252,7 +245,8 @@ class ProxylessLightningModule(EvaluatorModule):
             gates.rescale_pairs(alphas, before, self._compared, self.temperature)
         keep_pruned(self._gates.values(), before)
         keeps_budget = self._schedule.multiplier is not None
-        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None, self.expected_quantities())
+        expected = self.objective.expected_quantities(self.path_probs)
+        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None, expected)
         self._follow_schedule()
         if keeps_budget:
             self.log("arch/latency_weight", self.latency_weight)
@@ -272,11 +266,7 @@ class ProxylessLightningModule(EvaluatorModule):
                 paths += gate.sample.paths
             loss = loss_of(self.training_module.training_step(batch, batch_idx))
             objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws
-            if not objective.requires_grad:
-                raise RunError(
-                    f"the loss of epoch {self.trainer.current_epoch + 1}, step {batch_idx + 1} does not depend on any "
-                    "choice, so nothing can be learnt; check that the output of every candidate reaches the loss"
-                )
+            check_depends(objective, self, batch_idx)
             self.manual_backward(objective)
             total += objective.detach()
         unique = [tuple(dict.fromkeys(paths)) for paths in compared]

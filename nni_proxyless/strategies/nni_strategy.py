@@ -29,6 +29,7 @@ class NniStrategy(LatencyAwareStrategy):
         budget_fraction: Latency budget as a fraction of the largest network's latency.
         budgets: Budgets by target or quantity; see `ProxylessNAS`. The exported network is within all of them. Only the
             latency of the own target is in the objective.
+        target: Name of the own target among several tables; see `ProxylessNAS`.
         objective: Objective of strategies with a gradient: `add_linear`, which is the default, or `mul_log`.
         latency_weight: Weight of the latency: λ of `add_linear`, or the exponent of `mul_log` or of ENAS's reward. The
             tuner `LatencyBudget` finds the weight that meets a budget.
@@ -46,6 +47,7 @@ class NniStrategy(LatencyAwareStrategy):
         budget_ms: float | None = None,
         budget_fraction: float | None = None,
         budgets: Mapping[str, Any] | None = None,
+        target: str | None = None,
         objective: str | None = None,
         latency_weight: float = 0.1,
         finalists: int = 1,
@@ -61,7 +63,7 @@ class NniStrategy(LatencyAwareStrategy):
             )
         settings = ArchSettings.checked({"objective": objective, "latency_weight": latency_weight})
         super().__init__(
-            stated=StatedBudgets.of(latency, budget_ms, budget_fraction, budgets),
+            stated=StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, target=target),
             finalists=finalists,
             **kwargs,
         )

@@ -47,6 +47,8 @@ class ProxylessNAS(LatencyAwareStrategy):
             `file_size` and `peak_memory`, the latter two also with `_int8`, in bytes. A limit is a number, or a text
             such as `256KiB` or `60%`, a part of the largest network's value. The exported network is within all of
             them. A single table is the target `latency`.
+        target: Name of the own target among several tables, whose latency results state. Default: the first target
+            with a budget, or else the first one.
         penalty: Penalty of NNI, or a dictionary of its arguments: `profiler`, `baseline` and optionally `scale`,
             `nonlinear` and `aggregate`. The profiler may be any ExpressionProfiler (FLOPs, parameters or your own).
             Unlike in NNI, the penalty has a gradient. It can be combined with `latency`.
@@ -71,6 +73,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         budget_ms: float | None = None,
         budget_fraction: float | None = None,
         budgets: Mapping[str, Any] | None = None,
+        target: str | None = None,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -87,7 +90,7 @@ class ProxylessNAS(LatencyAwareStrategy):
                 )
             settings["arch_beta1"], settings["arch_beta2"] = arch_betas
         self.arch = ArchSettings.checked(settings)
-        stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets)
+        stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, target=target)
         has_budget = stated.any
         self.objective_name = self.arch.objective_name(has_budget)
         if self.objective_name == "budget" and not has_budget:
@@ -99,7 +102,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         if stated.limits and self.objective_name != "budget":
             raise InputError(f"budgets= needs the objective budget, got {self.objective_name}; leave objective= out")
         if self.objective_name != "budget":
-            stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, hard=False)
+            stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, target=target, hard=False)
         super().__init__(
             stated=stated,
             finalists=self.arch.num_finalists(has_budget),

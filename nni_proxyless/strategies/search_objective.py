@@ -66,6 +66,8 @@ class SearchObjective:
 
     def expected_quantities(self, path_probs: Callable[[], Mapping[str, Tensor]]) -> list[float]:
         """Compute the expectation of each constraint's quantity; `path_probs` returns the current probabilities."""
+        if not self.constraints:
+            return []
         with torch.no_grad():
             probs = path_probs()
             return [float(constraint.costs.expected(probs)) for constraint in self.constraints]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..decoding.budget import BudgetRequest
 from ..decoding.budgets import LATENCY, Limit, check_names, parse_budgets
-from ..errors import InputError, shown
+from ..errors import InputError, shown, unknown_name
 from ..latency.table import LatencyTable
 
 
@@ -36,6 +36,7 @@ class StatedBudgets:
         budget_fraction: float | None,
         budgets: Mapping[str, Any] | None,
         *,
+        target: str | None = None,
         hard: bool = True,
     ) -> StatedBudgets:
         """Check the arguments of a strategy, and bring them into one form.
@@ -47,6 +48,7 @@ class StatedBudgets:
             budget_ms: Latency budget of the own target in milliseconds.
             budget_fraction: Latency budget of the own target as a fraction of the largest network's latency.
             budgets: Limits by target or quantity; see `decoding.budgets`.
+            target: Name of the search's own target, if it is another one.
             hard: Whether the exported network must be within the budget of the own target.
 
         Raises:
@@ -58,7 +60,10 @@ class StatedBudgets:
                 raise InputError(f"latency= must have a LatencyTable for each target, got {shown(table)} for '{name}'")
         limits = () if budgets is None else parse_budgets(budgets)
         check_names(limits, tables)
-        target = next((limit.name for limit in limits if limit.name in tables), next(iter(tables), None))
+        if target is not None and target not in tables:
+            raise InputError(unknown_name("target", target, tables))
+        if target is None:
+            target = next((limit.name for limit in limits if limit.name in tables), next(iter(tables), None))
         request = BudgetRequest.of(budget_ms, budget_fraction, hard=hard)
         own = next((limit for limit in limits if limit.name == target), None)
         if own is not None:
