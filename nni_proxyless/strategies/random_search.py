@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
@@ -48,14 +49,33 @@ class RandomSearch(NniStrategy, RandomOneShot):
 
     def apply_table(self, model: ModelSpace) -> None:
         super().apply_table(model)
-        self._drawn = draw_within(
+        generator = random.Random(f"random {self.seed}")
+        drawn = draw_within(
             self._candidates,
             self._costs,
             self.limit_ms,
             self.best_of,
-            random.Random(f"random {self.seed}"),
-            self._accepts,
+            generator,
+            lambda choices: self._within_all(choices) and self._accepts(choices),
         )
+        self._drawn = [choices for choices in drawn if self._within_all(choices)]
+        if self.constraints and not self._drawn:  # hardly any network is within all budgets
+            self._drawn = self._decoded_at_random(generator)
+
+    def _within_all(self, choices: Mapping[str, Any]) -> bool:
+        return all(constraint.holds(constraint.of(choices)) for constraint in self.constraints)
+
+    def _decoded_at_random(self, generator: random.Random) -> list[dict[str, Any]]:
+        """Decode random distributions within all budgets. Some networks are more likely than others."""
+        found: dict[str, dict[str, Any]] = {}
+        for _ in range(4 * self.best_of):
+            probs = {
+                label: torch.tensor([generator.random() + 1e-9 for _ in of]) for label, of in self._candidates.items()
+            }
+            drawn = replace(self.distribution(), probs=probs).most_likely(self.limit_ms)
+            if self._accepts(drawn) and len(found) < self.best_of:
+                found.setdefault(str(drawn), drawn)
+        return list(found.values())
 
     def _accepts(self, sample: Mapping[str, Any]) -> bool:
         accepts = self.filter is None or bool(self.filter(dict(sample)))

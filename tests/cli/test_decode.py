@@ -1,0 +1,123 @@
+"""The command `decode` within several budgets, from a recorded search."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from nni_proxyless.cli.entry import main
+from nni_proxyless.decoding.checkpoint import SearchCheckpoint
+from nni_proxyless.latency import LatencyTable
+from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.footprint import network_file_bytes, network_peak_bytes
+from tests.helpers import REPOSITORY
+
+SEARCH = REPOSITORY / "tests" / "recorded" / "interrupted_0_1"
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> list[str]:
+    """A phone with the recorded latencies, and a board on which the larger kernels cost twice as much."""
+    table = LatencyTable.load(SEARCH / "latency_table.yml")
+    table.save(tmp_path / "phone.yml")
+    content = table.to_dict()
+    for row in content["operators"]:
+        row["latency_ms"] = row["latency_ms"] * (2.0 if row.get("kernel", 1) > 3 else 1.0)
+    LatencyTable.from_dict(content).save(tmp_path / "board.yml")
+    return [str(tmp_path / "phone.yml"), str(tmp_path / "board.yml")]
+
+
+def decode(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(["decode", str(SEARCH), *words])
+    streams = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, streams.out, streams.err
+
+
+def test_one_network_within_all_budgets(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = SearchCheckpoint.load(SEARCH)
+    costs = {name: LatencyTable.load(tmp_path / f"{name}.yml").costs(found.spec) for name in ("phone", "board")}
+    limits = {name: 0.7 * of.largest for name, of in costs.items()}
+    budgets = [f"--budget={name}<={limit}" for name, limit in limits.items()]
+    code, out, _ = decode(
+        capsys, "--table", *tables, *budgets, "--budget", "parameters<=80%", "--budget", "peak_memory_int8 <= 1MB",
+        "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["phone.json"]
+    written = Architecture.load(tmp_path / "out" / "phone.json")
+    assert written.candidate_names in out
+    assert set(written.budgets) == {"phone", "board", "parameters", "peak_memory_int8"}
+    for name, of in costs.items():
+        assert written.budgets[name] == {
+            "limit": pytest.approx(limits[name]),
+            "value": pytest.approx(of.of(written.choices)),
+        }
+        assert of.of(written.choices) <= limits[name]
+    assert written.budgets["peak_memory_int8"]["value"] == network_peak_bytes(written.operators(), "int8")
+    # No network of the space that is within all budgets is more likely.
+    names = [layer.names for layer in found.spec.layers]
+    generator = random.Random(0)
+    some = itertools.islice(iter(lambda: [generator.choice(of) for of in names], None), 2000)
+    best = found.distribution.log_likelihoods([written.choices])[0]
+    for picks in some:
+        choices = dict(zip(found.distribution.candidates, picks, strict=True))
+        network = Architecture.of_space(found.spec, choices)
+        if all(of.of(choices) <= limits[name] for name, of in costs.items()) and (
+            network.parameters <= written.budgets["parameters"]["limit"]
+        ):
+            assert found.distribution.log_likelihoods([choices])[0] <= best + 1e-9
+
+
+def test_budgets_need_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, _ = decode(capsys, "--budget", "file_size<=70%", "--out", str(tmp_path))
+    assert code == 0
+    written = Architecture.load(tmp_path / "architecture.json")
+    assert written.budgets["file_size"]["value"] == network_file_bytes(written.operators())
+    assert written.budgets["file_size"]["value"] <= written.budgets["file_size"]["limit"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--budget", "phone=40"], "NAME<=LIMIT"),
+        (["--budget", "phone<=40"], "parameters"),
+        (["--budget", "parameters<=10", "--budget-ms", "3"], "not both"),
+        (["--budget", "parameters<=10"], "smallest value of any network is"),
+        (["--budget", "peak_memory<=3 ms"], "256KiB"),
+        (["--finalists", "4"], "--budget"),
+    ],
+)
+def test_wrong_budgets_are_one_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = decode(capsys, *words)
+    assert code == 2
+    assert told in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+def test_a_front_within_a_budget(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = SearchCheckpoint.load(SEARCH)
+    front = tmp_path / "front.csv"
+    code, out, _ = decode(
+        capsys, "--table", tables[0], "--budget", "parameters<=60%", "--budget", "phone<=100%", "--front", str(front)
+    )
+    assert code == 0
+    assert "points on the front" in out
+    lines = front.read_text(encoding="utf-8").splitlines()
+    header, rows = lines[0].split(","), [line.split(",") for line in lines[1:]]
+    latencies = [float(row[header.index("latency_ms")]) for row in rows]
+    likelihoods = [float(row[header.index("log_likelihood")]) for row in rows]
+    assert latencies == sorted(latencies)
+    assert likelihoods == sorted(likelihoods)
+    limit = 0.6 * max(
+        Architecture.of_space(found.spec, {layer.label: layer.names[-2] for layer in found.spec.layers}).parameters,
+        Architecture.of_space(found.spec, {layer.label: max(layer.names) for layer in found.spec.layers}).parameters,
+    )
+    for row in rows:
+        choices = dict(zip(header, row, strict=True))
+        network = Architecture.of_space(found.spec, {layer.label: choices[layer.label] for layer in found.spec.layers})
+        assert network.parameters <= limit
