@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # a recipe is checked without torch
     from ..latency.costs import SpaceCosts
     from ..network.operators import Operator
     from ..network.space_spec import SpaceSpec
-    from .constraints import Constraint
+    from .constraint import Constraint
 
 # Quantities that follow from a network's description, and their units.
 QUANTITIES = {
@@ -203,7 +203,7 @@ def constraints_of(
         InputError: There is no such target or quantity, or a quantity is not known because the space does not describe
             its operators.
     """
-    from .constraints import Constraint
+    from .constraint import Constraint
 
     limits = list(limits)
     check_names(limits, latencies)

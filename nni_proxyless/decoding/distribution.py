@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
-from .constraints import Constraint, likeliest_satisfying
+from .constraint import Constraint
+from .constraints import likeliest_satisfying
 from .knapsack import FrontPoint, front, likeliest_within, most_likely_within
 
 

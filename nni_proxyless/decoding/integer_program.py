@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import RunError
-from .constraints import Constraint, FloatArray, Problem, open_candidates
+from .constraint import Constraint, FloatArray, Problem, open_candidates
 
 _INFEASIBLE = 2
 

@@ -56,21 +56,24 @@ def measure_targets(plan: Plan, progress: Callable[[str], Any]) -> None:
 
     tables: dict[tuple[Target, str], tuple[LatencyTable, SpaceCosts]] = {}
     for recipe, spec in list(check_recipes(plan.recipes)):
-        target = recipe.chosen_target()
-        needed = target, spec.content_hash
-        if needed not in tables:
-            with progress(f"measuring target {target.name}") as step:
-                table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
-            tables[needed] = table, table.costs(spec)
-        check_budget(recipe, tables[needed][1])
-    for (target, _), (table, costs) in tables.items():
+        targets = recipe.parse_targets()
+        for name in (recipe.target, *recipe.other_targets):
+            target = targets[name]
+            needed = target, spec.content_hash
+            if needed not in tables:
+                with progress(f"measuring target {target.name}") as step:
+                    table = target.latency_table(spec, remeasure=True, accept=recipe.accept_tables, progress=step)
+                tables[needed] = table, table.costs(spec)
+        costs = {name: tables[targets[name], spec.content_hash][1] for name in (recipe.target, *recipe.other_targets)}
+        check_budget(recipe, costs[recipe.target], spec, costs)
+    for (target, _), (table, applied) in tables.items():
         for text in warnings_of(table):
             _log.warning("target %s: %s", target.name, text)
         _log.info(
             "target %s: networks of this space take %.3g to %.3g ms",
             target.name,
-            costs.smallest,
-            costs.largest,
+            applied.smallest,
+            applied.largest,
         )
 
 

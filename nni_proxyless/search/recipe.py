@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from ..decoding.budget import BudgetRequest
-from ..decoding.budgets import QUANTITIES, check_names, parse_budgets
+from ..decoding.budgets import QUANTITIES, Limit, check_names, parse_budgets
 from ..errors import RecipeError, unknown_name
 from ..files.settings import (
     Count,
@@ -101,6 +101,10 @@ class Recipe(Settings, ArchSettings):
     """Whether latency tables are used whatever their quality. Otherwise a bad table is refused
     ([latency.md](latency.md#is-the-table-good)). A doubtful table always gives a warning."""
 
+    share_search: bool = False
+    """Whether one search, without a device in its loss, serves all targets and budgets that otherwise have the same
+    recipe. Each of them decodes it and compares its own finalists ([budgets.md](budgets.md#one-search-for-all))."""
+
     share_warmup: bool = True
     """Whether searches with the same warm-up train it only once."""
 
@@ -176,6 +180,11 @@ class Recipe(Settings, ArchSettings):
         if self.strategy not in STRATEGIES and not _names_a_class(self.strategy):
             raise ValueError(unknown_name("strategy", self.strategy, STRATEGIES) + ", or package.module:Class")
         if self.strategy == "proxyless":
+            if self.share_search and (self.devices > 1 or self.objective is not None):
+                raise ValueError(
+                    "share_search needs devices: 1, and has no device in its loss; leave 'objective' out, "
+                    f"got devices: {self.devices}, objective: {self.objective}"
+                )
             if self.strategy_args:
                 raise ValueError("'strategy_args' are for other strategies; proxyless has keys of its own")
         elif self.objective == "budget":
@@ -183,6 +192,8 @@ class Recipe(Settings, ArchSettings):
                 f"objective budget is proxyless's own; with strategy {self.strategy} use add_linear or "
                 "mul_log, and the tuner LatencyBudget to find the latency_weight that meets a budget"
             )
+        elif self.share_search:
+            raise ValueError(f"share_search needs strategy proxyless, got {self.strategy}")
         elif self.devices > 1:
             raise ValueError(f"strategy {self.strategy} runs on one device, got devices: {self.devices}")
         return self
@@ -190,15 +201,24 @@ class Recipe(Settings, ArchSettings):
     @property
     def has_budget(self) -> bool:
         """Whether there is any budget."""
-        return self.budget_ms is not None or self.budget_fraction is not None or bool(self.budgets)
+        return self._has_own_budget or bool(self.budgets)
 
     def _check_budgets(self) -> None:
         limits = parse_budgets(self.budgets)
         check_names(limits, self.targets or DEFAULT_TARGETS)
-        if self.target in self.budgets and (self.budget_ms is not None or self.budget_fraction is not None):
+        if self.target in self.budgets and self._has_own_budget:
             raise ValueError(f"target {self.target} has two budgets, one of them in 'budgets'; give one")
         if self.budgets and self.strategy == "proxyless" and self.objective not in (None, "budget"):
             raise ValueError(f"'budgets' need the objective budget, got {self.objective}; leave 'objective' out")
+
+    def limits(self) -> tuple[Limit, ...]:
+        """Return all budgets, that of `budget_ms` or `budget_fraction` as one of the search's own target."""
+        own = (Limit(self.target, self.budget_ms, self.budget_fraction),) if self._has_own_budget else ()
+        return (*own, *parse_budgets(self.budgets))
+
+    @property
+    def _has_own_budget(self) -> bool:
+        return self.budget_ms is not None or self.budget_fraction is not None
 
     @property
     def other_targets(self) -> list[str]:

@@ -47,6 +47,7 @@ from .other_tables import save_tables
 from .prepared import Prepared
 from .recipe import Recipe
 from .resumed import check_checkpoint, resumed
+from .shared_search import from_shared_search
 from .shared_weights import finalists_loader, statistics_loader
 from .warmup import shared_warmup
 
@@ -90,7 +91,12 @@ def run_search(
             stack.enter_context(claimed(output))
         interrupted = resumed(prepared, output)
         prepared = interrupted or prepared
-        architecture, network, last = _train(prepared, output, report, interrupted is not None)
+        last: Record | None
+        if prepared.recipe.share_search:
+            train = partial(run_search, report=report)
+            architecture, network, last = from_shared_search(prepared, output, _software(), train)
+        else:
+            architecture, network, last = _train(prepared, output, report, interrupted is not None)
         if not is_main_process():
             return architecture
         return _finish(prepared, output, architecture, network, last, report, trial_parameters)
@@ -223,6 +229,12 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
         **{key: settings[key] for key in keys},
         "space": prepared.spec.to_dict(),
         "images": [len(prepared.splits.weights), len(prepared.splits.architecture), len(prepared.splits.held_out)],
+        **_software(),
+    }
+
+
+def _software() -> dict[str, Any]:
+    return {
         "cuda": torch.cuda.is_available(),
         "versions": [version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")],
     }

@@ -26,7 +26,7 @@ from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.plain_network import Network
 from ..network.torch_file import read_torch_file
-from ..strategies.finalists import best, compare_finalists
+from ..strategies.finalists import Finalist, best, compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
 from ..training.accuracy import accuracy, reestimate_batch_norm
@@ -114,11 +114,13 @@ def decode_finalists(
             budget.
         MissingOperatorError: A table lacks operators of the space.
     """
-    comparison = _Comparison(folder, count)
+    comparison = _comparison(folder, count)
     distributions = {target: comparison.found.for_table(table) for target, table in tables.items()}
     for distribution in distributions.values():
         distribution.most_likely(budget_ms)  # refuses a budget that no network is within
-    return {target: comparison.best(distribution, target, budget_ms) for target, distribution in distributions.items()}
+    return {
+        target: comparison.compare(distribution, target, budget_ms)[0] for target, distribution in distributions.items()
+    }
 
 
 def decode_finalists_within(
@@ -139,23 +141,30 @@ def decode_finalists_within(
         InputError: See `decode_finalists`.
         MissingOperatorError: A table lacks operators of the space.
     """
-    comparison = _Comparison(folder, count)
+    comparison = _comparison(folder, count)
     distribution = comparison.found.for_table(next(iter(tables.values()), None), limits, tables)
     distribution.most_likely()  # refuses budgets that no network is within
-    return comparison.best(distribution, next(iter(tables), None))
+    return comparison.compare(distribution, next(iter(tables), None))[0]
 
 
-class _Comparison:
+def _comparison(folder: Path, count: int) -> SharedWeightComparison:
+    if count < 2:
+        raise InputError(f"--finalists must be a number from 2, got {count}")
+    return SharedWeightComparison(folder, count)
+
+
+class SharedWeightComparison:
     """Compares the most likely networks of a distribution with the weights and data of a finished search.
+
+    Args:
+        folder: Folder of the search's results, with its checkpoint and its recipe.
+        count: Number of networks that are compared; 1 compares none, and takes the most likely one.
 
     Attributes:
         found: Space and distribution of the search.
     """
 
     def __init__(self, folder: Path, count: int) -> None:
-        """Load the search in a folder; see `decode_finalists` for the arguments and errors."""
-        if count < 2:
-            raise InputError(f"--finalists must be a number from 2, got {count}")
         if not (folder / results_folder.RECIPE).is_file():
             raise InputError(
                 f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data"
@@ -178,28 +187,37 @@ class _Comparison:
     def _weights(self) -> MobileNetV2Space:
         return _supernet(self._folder, self.found)
 
-    def best(
+    def compare(
         self, distribution: ArchitectureDistribution, target: str | None, budget_ms: float | None = None
-    ) -> Architecture:
-        """Return the best of the most likely networks within the budget and the distribution's constraints."""
+    ) -> tuple[Architecture, list[Finalist], Network]:
+        """Compare the most likely networks within the budget and the distribution's constraints.
+
+        Returns:
+            The best one, with its accuracy on held-out images; all that were compared, the most likely one first, none
+            if there is only one; and the best one as a network with the search's weights.
+
+        Raises:
+            InputError: No network is within the budget and the constraints.
+        """
         likeliest = distribution.k_most_likely(self._count, budget_ms)
         name = target or "all budgets"
         _log.info("%s: comparing %d networks on %d images", name, len(likeliest), len(self._splits.finalists))
         likelihoods = distribution.log_likelihoods(likeliest)
         sizes = [Architecture.of_space(self._spec, choices).multiply_adds for choices in likeliest]
         rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
-        winner = best(compare_finalists(likeliest, self._accuracy, rank, distribution, sizes))
+        compared = compare_finalists(likeliest, self._accuracy, rank, distribution, sizes) if len(likeliest) > 1 else []
         architecture = within_budgets(
             self._spec,
             distribution,
-            winner.choices,
+            best(compared).choices if compared else likeliest[0],
             budget_ms=budget_ms,
             target=target,
             strategy=self._recipe.strategy,
             seed=self._recipe.seed,
         )
-        held_out = self._evaluator.held_out_accuracy(self._evaluator.network(self._weights, architecture))
-        return replace(architecture, metrics={"default": held_out})
+        network = self._evaluator.network(self._weights, architecture)
+        held_out = self._evaluator.held_out_accuracy(network)
+        return replace(architecture, metrics={"default": held_out}), compared, network
 
     def _accuracy(self, choices: Mapping[str, Any]) -> float:
         architecture = Architecture.of_space(self._spec, choices)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from nni.nas.nn.pytorch import ModelSpace
 
-from ..decoding.constraints import Constraint
+from ..decoding.constraint import Constraint
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.knapsack import FrontPoint
 from ..errors import InputError

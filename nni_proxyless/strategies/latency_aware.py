@@ -18,7 +18,7 @@ from torch import Tensor
 from ..decoding.budget import Budget
 from ..decoding.budgets import constraints_of
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
-from ..decoding.constraints import Constraint
+from ..decoding.constraint import Constraint
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError, RunError

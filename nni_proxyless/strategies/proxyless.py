@@ -13,7 +13,7 @@ from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from nni.nas.oneshot.pytorch.strategy import MutationHook
 from torch import nn
 
-from ..decoding.constraints import open_candidates
+from ..decoding.constraint import open_candidates
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.gated import Gate, make_gates, mutate_choice

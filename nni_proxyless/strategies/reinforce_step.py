@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..decoding.constraints import Constraint
+from ..decoding.constraint import Constraint
 from ..latency.costs import SpaceCosts
 from ..supernet import gates
 from ..supernet.gated import Gate

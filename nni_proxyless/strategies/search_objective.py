@@ -10,7 +10,7 @@ import torch
 from nni.nas.oneshot.pytorch.profiler import ExpectationProfilerPenalty
 from torch import Tensor
 
-from ..decoding.constraints import Constraint
+from ..decoding.constraint import Constraint
 from ..latency.costs import SpaceCosts
 from ..supernet.candidates import probs_by_candidate
 from .objective import Objective, budget

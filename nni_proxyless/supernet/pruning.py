@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from ..decoding.constraints import Constraint, can_be_satisfied
+from ..decoding.constraint import Constraint
+from ..decoding.constraints import can_be_satisfied
 from .gated import Gate, GatedLayerChoice, GatedRepeat
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from nni_proxyless.decoding import constraints as module
-from nni_proxyless.decoding.constraints import Constraint, Problem, likeliest_satisfying
+from nni_proxyless.decoding.constraint import Constraint, Problem
+from nni_proxyless.decoding.constraints import likeliest_satisfying
 from nni_proxyless.decoding.integer_program import likeliest_by_milp
 from nni_proxyless.decoding.knapsack import likeliest_within
 from nni_proxyless.errors import InputError
