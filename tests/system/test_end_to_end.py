@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nni_proxyless import Architecture
-from tests.helpers import REPOSITORY, Workplace, read_csv, wait_until
+from tests.helpers import BIN, REPOSITORY, Workplace, read_csv, wait_until
 
 pytestmark = pytest.mark.slow
 KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", "entropy", "train_loss"}
@@ -46,10 +46,13 @@ def test_several_architectures_are_retrained_through_the_manager(workplace: Work
 
 def test_nnictl_create_as_it_stands(workplace: Workplace) -> None:
     """`nnictl` can run the configuration without our `run` command. The trials then measure the tables themselves."""
+    workplace.start_trials_warm()
     workplace.shrink(epochs=2, warmup_epochs=1, measured=True)
-    done = workplace.command(
-        "nnictl", "create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)
-    )
+    words = ["create", "--config", "experiments/quickstart/config.yml", "--port", str(workplace.port)]
+    done = subprocess.run(
+        [str(BIN / "nnictl"), *words], capture_output=True, text=True, check=False, timeout=300,
+        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=600)
     jobs = workplace.api("trial-jobs")
