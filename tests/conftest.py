@@ -21,12 +21,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the slow tests first if there are several workers, so that all workers finish at about the same time.
+    """Run the slowest tests first if there are several workers, so that all workers finish at about the same time.
 
     Tests that share an experiment run one after the other in one worker, so they come before all others.
     """
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: ("slow" not in item.keywords, "xdist_group" not in item.keywords))
+        items.sort(key=lambda item: ("slow" not in item.keywords, "xdist_group" not in item.keywords, -_seconds(item)))
+
+
+def _seconds(item: pytest.Item) -> float:
+    """About how long a test takes that is marked as slow, in seconds."""
+    return max((mark.args[0] for mark in item.iter_markers("slow") if mark.args), default=20.0)
 
 
 @pytest.fixture(autouse=True)

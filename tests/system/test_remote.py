@@ -19,7 +19,7 @@ from nni_proxyless import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import BIN, REPOSITORY, SMALL_SPACE, Workplace, free_port, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(60)
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
