@@ -10,9 +10,10 @@ import pytest
 import torch
 import yaml
 
-from nni_proxyless.latency import LatencyTable, measure_table_isolated
+from nni_proxyless.latency import LatencyTable, fresh_process, measure_table_isolated
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.helpers import REPOSITORY, Workplace, table_of
+from tests.helpers import REPOSITORY, TINY_SPACE, Workplace, table_of
+from tests.warm_changes import PROGRAM
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would all processes that the tests start and interrupt.
@@ -20,12 +21,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run the slow tests first if there are several workers, so that all workers finish at about the same time.
+    """Run the slowest tests first if there are several workers, so that all workers finish at about the same time.
 
     Tests that share an experiment run one after the other in one worker, so they come before all others.
     """
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: ("slow" not in item.keywords, "xdist_group" not in item.keywords))
+        items.sort(key=lambda item: ("slow" not in item.keywords, "xdist_group" not in item.keywords, -_seconds(item)))
+
+
+def _seconds(item: pytest.Item) -> float:
+    """About how long a test takes that is marked as slow, in seconds."""
+    return max((mark.args[0] for mark in item.iter_markers("slow") if mark.args), default=20.0)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +51,13 @@ def _tables_are_not_measured_longer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _measuring_processes_start_warm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start the processes that measure warm (tests/warm.py), except in the tests of these processes themselves."""
+    if request.path.parent.name != "latency" and request.path.name != "test_killed.py":
+        monkeypatch.setattr(fresh_process, "PYTHON", (*PROGRAM, "python"))
+
+
+@pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
 
@@ -52,19 +65,7 @@ def _seeded() -> None:
 @pytest.fixture
 def tiny_spec() -> SpaceSpec:
     """Space of 80 networks for images of 8 x 8 pixels: three searched layers with 4, 5 and 4 candidates."""
-    return SpaceSpec.from_dict(
-        {
-            "schema": "nni-proxyless/space@1",
-            "name": "tiny",
-            "input": {"channels": 1, "size": 8},
-            "stem": {"width": 8, "stride": 1},
-            "first_block": {"width": 8},
-            "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
-            "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
-            "head": {"width": 16},
-            "classes": 3,
-        }
-    )
+    return SpaceSpec.from_dict(TINY_SPACE)
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -21,8 +23,8 @@ import yaml
 
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.warm import MEASURE_ONCE, run_warm
-from tests.warm_trials import start_warm_trials
+from tests.warm import run_warm, start_trials_warm
+from tests.warm_changes import MEASURE_ONCE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -40,12 +42,28 @@ SMALL_SPACE: dict[str, Any] = {
     "head": {"width": 32},
     "classes": 10,
 }
+# The smallest space, in which an epoch on the digits takes a quarter of a second.
+TINY_SPACE: dict[str, Any] = {
+    "schema": "nni-proxyless/space@1",
+    "name": "tiny",
+    "input": {"channels": 1, "size": 8},
+    "stem": {"width": 8, "stride": 1},
+    "first_block": {"width": 8},
+    "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
+    "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
+    "head": {"width": 16},
+    "classes": 3,
+}
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
+    """Choose a port that is free, outside the range from which systems take ports of connections."""
+    draw = random.SystemRandom()
+    while True:
+        port = draw.randrange(15_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -73,8 +91,8 @@ class Workplace:
         self.port = free_port()
 
     def start_trials_warm(self) -> None:
-        """Let trials start warm (tests/warm_trials.py)."""
-        start_warm_trials(self.folder / f".{uuid.uuid4().hex}", self.environment)
+        """Let trials start warm (tests/warm.py)."""
+        start_trials_warm(self.folder / f".{uuid.uuid4().hex}", self.environment)
 
     def change(self, file: str, changes: Mapping[str, Any]) -> None:
         path = self.experiment / file
@@ -88,16 +106,18 @@ class Workplace:
                 that measure, and does not depend on the other tests that run meanwhile.
             **recipe: Further settings of the recipe.
         """
-        (self.experiment / "small.yml").write_text(yaml.safe_dump(SMALL_SPACE))
+        space = SMALL_SPACE if measured else {**TINY_SPACE, "classes": 10}
+        (self.experiment / "small.yml").write_text(yaml.safe_dump(space))
         small = {"space": "small.yml", "input_size": None, "threads": 1, "finalists": 4, "bn_batches": 2}
+        small |= {"batch_size": 64}
         if not measured:
-            table_of(SpaceSpec.from_dict(SMALL_SPACE)).save(self.experiment / "small_table.yml")
+            table_of(SpaceSpec.from_dict(space)).save(self.experiment / "small_table.yml")
             small["targets"] = {name: {"table": "small_table.yml"} for name in ("cpu_torch", "cpu_onnxruntime")}
         self.change("recipe.yml", {**small, "budget_fraction": 0.9, "accept_tables": True, **recipe})
 
     def command(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        """Run a program with this home folder; the package's own command starts warm (tests/warm.py)."""
-        if words[0] == "nni-proxyless":
+        """Run a program with this home folder; `nni-proxyless` and `nnictl` start warm (tests/warm.py)."""
+        if words[0] in ("nni-proxyless", "nnictl"):
             return run_warm(words, self.folder, self.environment, timeout)
         return subprocess.run(
             [str(BIN / words[0]), *words[1:]],
@@ -157,7 +177,7 @@ def wait_until(condition: Any, seconds: float = 60, progress: Any = None) -> Any
             if value:
                 return value
             last = None
-        time.sleep(1)
+        time.sleep(0.25)
     raise AssertionError(f"did not come true within {seconds} s ({last})")
 
 

@@ -1,63 +1,79 @@
-"""Processes that start with PyTorch and Lightning already imported, which saves the tests several seconds for each.
+"""Processes that start with PyTorch, Lightning and other libraries already imported, which saves seconds for each.
 
-The processes are forked from a server that has only imported libraries. Everything else, this package and NNI included,
-is imported in the new process, after it has received its environment and working directory.
+The processes are forked from a server that has only imported libraries (tests/warm_server.py). Everything else, this
+package and NNI included, is imported in the new process, after it has received its environment and working directory.
+All workers of a test run share one server. It starts with the first process, and ends with the test run.
 """
 
 from __future__ import annotations
 
-import atexit
-import multiprocessing
+import contextlib
+import json
 import os
+import select
+import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["torch", "torchvision", "torchmetrics", "pytorch_lightning"])
-# Environment variables of a warm process: it measures tables, networks and files in one process instead of several, and
-# the trials of a manager that it starts are warm processes, too (tests/warm_trials.py).
-MEASURE_ONCE = "NNI_PROXYLESS_TESTS_MEASURE_ONCE"
-TRIALS = "NNI_PROXYLESS_TESTS_TRIALS"
+from tests.warm_changes import PROGRAM, TRIALS
+
+_SERVER = "NNI_PROXYLESS_TESTS_SERVER"
+# Its name, in Linux' abstract namespace. Workers of pytest-xdist inherit it from the process that starts them.
+os.environ.setdefault(_SERVER, f"nni-proxyless-tests-{os.getpid()}-{uuid.uuid4().hex}")
 
 
 class WarmProcess:
     """A running process, with the part of the interface of `subprocess.Popen` that the tests use.
 
     Args:
-        words: `nni-proxyless` and its arguments, or `python`, `-c` and the code.
+        words: `nni-proxyless` or `nnictl` and its arguments; or `python` and `-c` with code, `-m` with a module or the
+            path of a script, and arguments.
         folder: Working directory.
         environment: All environment variables of the process.
-        streams: Files to which standard output and error are appended. Defaults to temporary files.
     """
 
-    def __init__(
-        self,
-        words: Sequence[str],
-        folder: Path,
-        environment: Mapping[str, str] = os.environ,
-        streams: Sequence[Path] = (),
-    ) -> None:
-        self._streams = list(streams)
-        if not streams:
-            written = tempfile.mkdtemp()
-            weakref.finalize(self, shutil.rmtree, written, ignore_errors=True)
-            self._streams = [Path(written) / name for name in ("stdout", "stderr")]
-            for path in self._streams:
-                path.touch()
-        self._process = _SERVER.Process(
-            target=_main, args=(list(words), str(folder), dict(environment), *map(str, self._streams))
-        )
-        self._process.start()
+    def __init__(self, words: Sequence[str], folder: Path, environment: Mapping[str, str] = os.environ) -> None:
+        written = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, written, ignore_errors=True)
+        self._streams = [written / name for name in ("stdout", "stderr")]
+        asked = {"words": list(words), "folder": str(folder), "environment": dict(environment)}
+        line = json.dumps(asked).encode() + b"\n"
+        self._connection = connected()
+        weakref.finalize(self, self._connection.close)
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(os.devnull, "rb"))]
+            files += [stack.enter_context(path.open("ab")) for path in self._streams]  # type: ignore[misc]
+            sent = socket.send_fds(self._connection, [line], [file.fileno() for file in files])
+            self._connection.sendall(line[sent:])
+            self.pid = int(self._line())
+        self._code: int | None = None
+
+    def _line(self) -> str:
+        read = b""
+        while not read.endswith(b"\n"):
+            byte = self._connection.recv(1)
+            if not byte:
+                raise RuntimeError("the server of warm processes has ended (tests/warm_server.py)")
+            read += byte
+        return read.decode()
 
     def poll(self) -> int | None:
         """Return the exit code, or `None` while the process is running."""
-        return self._process.exitcode
+        return self._exit_code(0)
+
+    def _exit_code(self, timeout: float | None) -> int | None:
+        if self._code is None and select.select([self._connection], [], [], timeout)[0]:
+            self._code = int(self._line())
+        return self._code
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end, and return the exit code.
@@ -65,25 +81,16 @@ class WarmProcess:
         Raises:
             TimeoutError: The process took longer than `timeout` seconds. It has been killed.
         """
-        self._process.join(timeout)
-        if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
+        code = self._exit_code(timeout)
+        if code is None:
+            self.send_signal(signal.SIGKILL)
+            self._exit_code(None)
             raise TimeoutError(f"it took longer than {timeout} s: {self.stdout}{self.stderr}")
-        return self._process.exitcode
-
-    @property
-    def sentinel(self) -> int:
-        """File descriptor that becomes readable when the process ends."""
-        return self._process.sentinel
-
-    @property
-    def pid(self) -> int:
-        """Number of the process."""
-        assert self._process.pid is not None
-        return self._process.pid
+        return code
 
     def send_signal(self, number: signal.Signals) -> None:
+        if self.poll() is not None:
+            raise ProcessLookupError(f"process {self.pid} has ended")
         os.kill(self.pid, number)
 
     @property
@@ -106,42 +113,58 @@ def run_warm(
     return subprocess.CompletedProcess(list(words), code, process.stdout, process.stderr)
 
 
-def measure_once() -> None:
-    """Let this process measure everything once. Repetitions take time, and tests/latency tests them."""
-    from nni_proxyless.latency import isolated, validate
+def connected() -> socket.socket:
+    """Return a connection to the server, which is started if there is none.
 
-    for name in ("PROCESSES", "TABLE_PROCESSES", "MOST_TABLE_PROCESSES"):
-        setattr(isolated, name, 1)
-    for function in (
-        isolated.measure_networks_isolated, isolated.measure_file_isolated, isolated.measure_table_isolated,
-    ):  # fmt: skip
-        assert function.__kwdefaults__ is not None
-        counts = function.__kwdefaults__.keys() & {"processes", "most_processes"}
-        function.__kwdefaults__.update(dict.fromkeys(counts, 1))
-    validate.PROCESSES = 1
+    Raises:
+        RuntimeError: The server does not start.
+    """
+    name = os.environ[_SERVER]
+    started = False
+    for _ in range(600):
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(f"\0{name}")
+            return connection
+        except ConnectionRefusedError:
+            connection.close()
+        if not started:
+            _start(name)
+            started = True
+        time.sleep(0.05)
+    raise RuntimeError("the server of warm processes does not start (tests/warm_server.py)")
 
 
-def _main(words: list[str], folder: str, environment: dict[str, str], out: str, err: str) -> None:
-    for number, (path, flags) in enumerate(((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))):
-        os.dup2(os.open(path, flags | os.O_APPEND), number)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # processes of a background job would ignore Ctrl-C
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and those of `nohup make test` a closed terminal
-    os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
-    if MEASURE_ONCE in environment:
-        measure_once()
-    if TRIALS in environment and words[:2] == ["nni-proxyless", "run"]:
-        from nni_proxyless.nni_bridge import run
+def _start(name: str) -> None:
+    """Start the server, which ends with the process that has chosen its name. Of several servers, one goes on."""
+    owner = name.split("-")[-2]
+    path = Path(__file__).with_name("warm_server.py")
+    server = subprocess.Popen(
+        [sys.executable, str(path), name, owner], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, text=True, start_new_session=True, cwd="/",
+    )  # fmt: skip
+    assert server.stdin is not None
+    with contextlib.suppress(BrokenPipeError), server.stdin:
+        json.dump([os.path.abspath(path) for path in sys.path], server.stdin)
+    server.returncode = 0  # nobody waits for it, and that is no leak
 
-        run._put_commands_on_path = lambda: None  # PATH has the command of warm trials
-    try:
-        if words[0] == "nni-proxyless":
-            from nni_proxyless.cli.entry import main
 
-            sys.argv = list(words)
-            sys.exit(main())
-        sys.path.insert(0, "")
-        exec(compile(words[2], "<string>", "exec"), {"__name__": "__main__"})
-    finally:
-        atexit._run_exitfuncs()  # multiprocessing leaves these out
+def start_trials_warm(folder: Path, environment: dict[str, str]) -> None:
+    """Change an environment so that the trials and the tuner of NNI's manager start warm.
+
+    A trial imports PyTorch, Lightning and NNI, which takes longer than a search in a small space. Here the manager
+    starts a small program in its place, which asks for a warm process (tests/warm_program.py). The trial watches the
+    manager from the place of this program.
+
+    Args:
+        folder: Folder for the programs, which is created.
+        environment: Environment variables of the command that starts the manager. `PATH` and one more are changed.
+    """
+    folder.mkdir()
+    command = shlex.quote(str(Path(sys.executable).parent / "nni-proxyless"))
+    for name, other in (("nni-proxyless", f'[ "$1" = trial ] || exec {command} "$@"'), ("python", "")):
+        program = folder / name
+        program.write_text(f'#!/bin/sh\n{other}\nexec {shlex.join(PROGRAM)} {name} "$@"\n')
+        program.chmod(0o755)
+    environment[TRIALS] = str(folder)
+    environment["PATH"] = os.pathsep.join([str(folder), environment["PATH"]])

@@ -19,6 +19,7 @@ from .sampling import Progress
 from .tools.reading import shown
 
 _log = logging.getLogger(__name__)
+PYTHON = (sys.executable, "-W", "ignore")
 _WORKER = f"{__package__}.worker"
 _END_OF_ERRORS = 10_000  # characters
 
@@ -33,7 +34,7 @@ class FreshProcess:
         # What a killed process leaves behind, such as the models of the command backend, is removed by `close`.
         self._folder = WorkFolder()
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  see `close`
-        command = [sys.executable, "-W", "ignore", "-m", _WORKER, str(os.getpid())]
+        command = [*PYTHON, "-m", _WORKER, str(os.getpid())]
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,

@@ -9,6 +9,7 @@ candidate, and the latency of a `Repeat` is that of the blocks up to the chosen 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import operator
@@ -20,6 +21,7 @@ import torch
 from nni.mutable import Categorical, LabeledMutable, MutableExpression, MutableList
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableModule, Repeat
 from nni.nas.profiler.pytorch.utils import ShapeTensor, submodule_input_output_shapes
+from nni.nas.profiler.pytorch.utils.shape import _current_module_names as _running
 from torch import nn
 
 from ..errors import SpaceError
@@ -56,7 +58,7 @@ def walk(model_space: ModelSpace, input_shape: tuple[int, ...]) -> list[Unit]:
     training = model_space.training
     model_space.eval()  # in training mode, batch norm raises an error if a channel has a single value
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _nothing_left_behind(model_space):
             shapes = submodule_input_output_shapes(model_space, ShapeTensor(torch.randn(1, *input_shape), True))
     except Exception as reason:
         raise SpaceError(
@@ -65,6 +67,29 @@ def walk(model_space: ModelSpace, input_shape: tuple[int, ...]) -> list[Unit]:
     finally:
         model_space.train(training)
     return list(_walk("", model_space, shapes, True))
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(model_space: ModelSpace) -> Iterator[None]:
+    """Context manager that removes what NNI's shape inference leaves behind when it fails.
+
+    NNI keeps the modules that are running in one list, by their ids. A failure leaves the last of them there. If a
+    module of a later inference gets the id of such a module, NNI takes it for that module and may lose shapes. A
+    failure also leaves NNI's hooks in the modules, which then fail with ordinary tensors.
+    """
+    _running.clear()  # of a failure outside this package, such as in NNI's own profilers
+    before = [
+        (hooks, set(hooks))
+        for module in model_space.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)
+    ]
+    try:
+        yield
+    finally:
+        _running.clear()
+        for hooks, known in before:
+            for number in set(hooks) - known:
+                del hooks[number]
 
 
 def _walk(name: str, module: nn.Module, shapes: dict[str, Any], used: Any) -> Iterator[Unit]:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from nni_proxyless.errors import ArchitectureError
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
+from tests.warm import run_warm
 
 
 @pytest.fixture
@@ -34,7 +33,8 @@ def test_it_is_built_in_another_process_without_nni(architecture: Architecture, 
         "assert not any(m == 'nni' or m.startswith('nni.') for m in sys.modules), 'imports NNI';"
         "print(list(y.shape), a.parameters)"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    out = run_warm(["python", "-c", code], tmp_path)
+    assert out.returncode == 0, out.stderr
     parameters = sum(p.numel() for p in architecture.build().parameters())
     assert out.stdout.strip() == f"[2, 3] {parameters}"
 

@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from nni_proxyless.errors import MissingDependencyError
 from nni_proxyless.nni_bridge import doctor, registration
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.strategies import compatibility
-
-COMMAND = str(Path(sys.executable).parent / "nni-proxyless")
+from tests.warm import run_warm
 
 
 def registry() -> list[str]:
@@ -69,9 +67,9 @@ def test_an_old_entry_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert registration.registered_class() == registration.CLASS
 
 
-def test_commands() -> None:
+def test_commands(tmp_path: Path) -> None:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([COMMAND, *words], capture_output=True, text=True, check=False)
+        return run_warm(["nni-proxyless", *words], tmp_path)
 
     assert run("register").stdout == "tuner LatencyBudget: registered\n"
     done = run("doctor")
@@ -176,12 +174,12 @@ def test_lightning_that_does_not_is_refused_with_the_reason(version: str, monkey
     assert "pip install 'pytorch-lightning>=2.0.9,<2.1'" in str(caught.value)
 
 
-def test_importing_a_strategy_refuses_another_lightning() -> None:
+def test_importing_a_strategy_refuses_another_lightning(tmp_path: Path) -> None:
     code = (
         "import importlib.metadata as m; real = m.version\n"
         "m.version = lambda name: '2.6.6' if name == 'pytorch-lightning' else real(name)\n"
         "import nni_proxyless\nnni_proxyless.ProxylessNAS"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    done = run_warm(["python", "-W", "ignore", "-c", code], tmp_path)
     assert done.returncode == 1
     assert "pytorch-lightning 2.6.6 does not work with NNI 3.0" in done.stderr.strip().splitlines()[-1]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
+from nni.nas.profiler.pytorch.utils import shape
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -68,6 +69,22 @@ def test_counts_of_candidates_by_hand() -> None:
     assert fixed["linear_macs"] == 16
     assert fixed["parameters"] == 3 * 8 * 9 + 18
     assert fixed["activations"] == 8 * 36 + 2
+
+
+def test_a_failed_shape_inference_changes_no_later_one() -> None:
+    """NNI remembers running modules by their ids, and forgets none that fails. A new module may get the same id."""
+    space = Plain().eval()
+    image = torch.zeros(1, 3, 6, 6)
+    expected = space(image)
+    with pytest.raises(SpaceError, match=r"NNI's shape inference fails on Plain with input \(5, 6, 6\)"):
+        counts_of_model_space(space, (5, 6, 6))
+    assert torch.equal(space(image), expected)  # its hooks are gone, too
+    assert shape._current_module_names == []
+    counts = counts_of_model_space(space, (3, 6, 6))
+    # A convolution that has failed in NNI's own profiler, and whose place in memory the space has now.
+    left_behind = shape._ModuleName(id(space), "stem", "torch.nn.Conv2d", True)
+    shape._current_module_names.append(left_behind)
+    assert counts_of_model_space(space, (3, 6, 6)) == counts
 
 
 def test_counts_of_networks_are_those_of_pytorch() -> None:

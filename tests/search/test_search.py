@@ -274,10 +274,8 @@ def test_two_ranks_stay_identical(gradient: str, recipe_file: Path) -> None:
     """Two processes (gloo) train on different images, but always have the same paths, weights and α."""
     script = recipe_file.parent / "ranks.py"
     script.write_text(RANKS)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(recipe_file.parent), gradient],
-        capture_output=True, text=True, check=False, timeout=600,
-    )  # fmt: skip
+    words = ["python", "-W", "ignore", str(script), str(recipe_file.parent), gradient]
+    done = run_warm(words, recipe_file.parent, {**os.environ, "PYTHONPATH": str(REPOSITORY)})
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(recipe_file.parent / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert len(first) == len(second) == 4

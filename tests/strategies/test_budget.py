@@ -40,7 +40,7 @@ def best_within(alone: dict[tuple[str, ...], float], budget_ms: float) -> tuple[
     return feasible[-1][1], feasible[-1][0] - feasible[-2][0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(100)
 @pytest.mark.xdist_group("budget")  # they share the enumeration of all networks
 @pytest.mark.parametrize("gradient", ["two_path", "full", "reinforce"])
 def test_the_best_network_within_a_budget_is_found(gradient: str, alone: dict[tuple[str, ...], float]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from nni_proxyless.errors import InputError
 from tests import toy
 from tests.helpers import REPOSITORY
 from tests.strategies.test_self_check import QUIET, Plain
+from tests.warm import run_warm
 
 SCRIPT = """
 import json, os, sys, warnings
@@ -54,10 +53,7 @@ def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp
     script.write_text(SCRIPT)
     out = tmp_path / "out"
     out.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(script), str(out), gradient],
-        capture_output=True, text=True, check=False, cwd=REPOSITORY, env=_environment(), timeout=300,
-    )  # fmt: skip
+    done = run_warm(["python", str(script), str(out), gradient], REPOSITORY, _environment(), 300)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((out / rank).read_text()) for rank in ("0", "1"))
     assert first == second

@@ -14,7 +14,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,31 +80,60 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(REPOSITORY))
 
 
-# Both pages retrain, export and report the quickstart's networks. In one worker, each command is executed once.
-TOGETHER = {"README.md", "docs/retrain.md"}
+# These pages use the quickstart's networks. In one worker, each command is executed once.
+TOGETHER = {"README.md", "docs/nni.md", "docs/retrain.md"}
 WITH_COMMANDS = [page for page in PAGES if any(block.commands for block in blocks(page))]
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 
 
+def made_once(name: str, shared: Path, make: Callable[[Path], None]) -> Path:
+    """Return a folder that the first worker makes. The others wait for it."""
+    with FileLock(shared / f"{name}.lock"):
+        if not (shared / name).exists():
+            make(shared / f"{name}.unfinished")
+            (shared / f"{name}.unfinished").rename(shared / name)
+    return shared / name
+
+
 @pytest.fixture(scope="module")
-def furnished(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Folder with all files that the pages mention. The first worker makes it, and the others wait for it."""
-    shared = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
-        shared = shared.parent
-    with FileLock(shared / "docs.lock"):
-        if not (shared / "docs").exists():
-            place = Workplace(shared / "docs.unfinished")
-            place.start_trials_warm()
-            _furnish(place)
-            place.folder.rename(shared / "docs")
-    return shared / "docs"
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Folder for files that all workers use."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
+@pytest.fixture(scope="module")
+def tables(shared: Path) -> Path:
+    """Folder with all files that the pages mention, except the results of the quickstart."""
+    return made_once("docs_tables", shared, lambda folder: _provide_files(Workplace(folder)))
+
+
+@pytest.fixture(scope="module")
+def furnished(tables: Path, shared: Path) -> Path:
+    """Folder with all files that the pages mention."""
+
+    def make(folder: Path) -> None:
+        place = Workplace(folder, tables)
+        place.start_trials_warm()
+        _run_the_quickstart(place)
+
+    return made_once("docs", shared, make)
 
 
 @pytest.fixture(scope="module")
 def place(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """Own copy of the folder with all files that the pages mention."""
-    place = Workplace(tmp_path_factory.mktemp("docs"), furnished)
+    yield from _copy(furnished, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def place_before_a_search(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    """Own copy of the folder without the results of the quickstart, for which nobody has to wait."""
+    yield from _copy(tables, tmp_path_factory)
+
+
+def _copy(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    place = Workplace(tmp_path_factory.mktemp("docs"), source)
     place.start_trials_warm()
     place.environment["PATH"] = f"{place.folder / 'bin'}:{place.environment['PATH']}"
     try:
@@ -118,10 +147,10 @@ def place(furnished: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def executed() -> set[str]:
     """Commands that have been executed and need not be executed again, because the workplace keeps their results."""
-    return {"nni-proxyless run experiments/quickstart/config.yml"}  # `_furnish` has executed it
+    return {"nni-proxyless run experiments/quickstart/config.yml"}  # `_run_the_quickstart` has executed it
 
 
-def _furnish(place: Workplace) -> None:
+def _provide_files(place: Workplace) -> None:
     for experiment in ("quickstart", "budgets"):
         shutil.copytree(
             REPOSITORY / "experiments" / experiment, place.folder / "experiments" / experiment, dirs_exist_ok=True
@@ -133,6 +162,11 @@ def _furnish(place: Workplace) -> None:
     shutil.copytree(REPOSITORY / "experiments" / "devices", place.folder / "experiments" / "devices")
     _write_programs(place)
     _write_tables(place)
+
+
+def _run_the_quickstart(place: Workplace) -> None:
+    place.experiment = place.folder / "experiments" / "quickstart"
+    place.change("config.yml", {"trialConcurrency": 2})
     done = place.command("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port))
     assert done.returncode == 0, done.stderr
     found = place.folder / "results" / "quickstart"
@@ -232,7 +266,9 @@ def _write_tables(place: Workplace) -> None:
     ],
     ids=name_of,
 )
-def test_commands(page: Path, place: Workplace, executed: set[str], shared_data: Path) -> None:
+def test_commands(page: Path, request: pytest.FixtureRequest, executed: set[str], shared_data: Path) -> None:
+    needed = "place" if name_of(page) in TOGETHER else "place_before_a_search"
+    place: Workplace = request.getfixturevalue(needed)
     published = shared_data / "latency" / "mobile" / "pixel1_proxylessnas.yaml"
     shutil.copy(published, place.folder / published.name)
     for command in [command for block in blocks(page) for command in block.commands]:

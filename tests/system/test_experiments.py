@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -18,7 +17,8 @@ import requests
 
 from nni_proxyless import Architecture
 from nni_proxyless.search.recipe import STRATEGIES
-from tests.helpers import BIN, Workplace, read_csv, wait_until
+from tests.helpers import Workplace, read_csv, wait_until
+from tests.warm import WarmProcess
 
 pytestmark = pytest.mark.slow
 # For the long form of the test, set `NNI_PROXYLESS_KILLS=20`.
@@ -52,11 +52,12 @@ def ended(workplace: Workplace, succeeded: int) -> bool:
     return statuses.count("SUCCEEDED") >= succeeded and not {"RUNNING", "WAITING"} & set(statuses)
 
 
+@pytest.mark.slow(40)
 def test_all_strategies_side_by_side(workplace: Workplace) -> None:
     """Run all strategies, two at a time. Each finishes within its budget, and each result has its own parameters."""
     workplace.start_trials_warm()
     workplace.experiment = workplace.folder / "experiments" / "baselines"
-    workplace.shrink(epochs=2, warmup_epochs=1)
+    workplace.shrink(epochs=2, warmup_epochs=1, batch_size=256)  # ENAS takes long for each batch
     space = {
         "target": {"_type": "choice", "_value": ["cpu_onnxruntime"]},
         "strategy": {"_type": "choice", "_value": list(STRATEGIES)},
@@ -93,9 +94,11 @@ def test_all_strategies_side_by_side(workplace: Workplace) -> None:
     wait_until(lambda: not workplace.processes())
 
 
+@pytest.mark.slow(50)
 def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None:
     """The interrupted trial continues in its epoch, and the other trial starts. No finished epoch is repeated."""
-    workplace.shrink(epochs=10, share_warmup=False)
+    workplace.start_trials_warm()
+    workplace.shrink(epochs=36, share_warmup=False, batch_size=256)
     config = "experiments/quickstart/config.yml"  # as it is shipped, with the tuner that goes on where it was
     port = str(workplace.port)
     assert workplace.command("nnictl", "create", "--config", config, "--port", port).returncode == 0
@@ -107,17 +110,17 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
     wait_until(lambda: not workplace.processes())
     before = epochs(folder)
     assert before == list(range(1, len(before) + 1))
-    assert len(before) < 10
+    assert len(before) < 36
 
     assert workplace.command("nnictl", "resume", experiment, "--port", port).returncode == 0
     wait_for_the_end(workplace, 2)
     jobs = workplace.api("trial-jobs")
     assert [j["status"] for j in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     assert job["trialJobId"] in {j["trialJobId"] for j in jobs}
-    assert epochs(folder) == list(range(1, 11))
+    assert epochs(folder) == list(range(1, 37))
     log = (folder / "trial.stderr").read_text()
     assert f"going on where the search in {folder} was interrupted" in log
-    assert f"epoch {len(before) - 1}/10" not in log, "more than the epoch it was in was lost"
+    assert f"epoch {len(before) - 1}/36" not in log, "more than the epoch it was in was lost"
     assert {json.loads(j["hyperParameters"][0])["parameters"]["target"] for j in jobs} == {
         "cpu_torch",
         "cpu_onnxruntime",
@@ -126,6 +129,7 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
     wait_until(lambda: not workplace.processes())
 
 
+@pytest.mark.slow(100)
 def test_kills_at_random_moments(workplace: Workplace) -> None:
     """Kill the manager or a trial repeatedly. No finished trial is lost or repeated, and no process is left."""
     workplace.shrink(epochs=16, share_warmup=False)
@@ -198,31 +202,26 @@ def is_kind(process: psutil.Process, kind: str) -> bool:
     return "nni_node" in words and "main.js" in words if kind == "manager" else "nni-proxyless trial" in words
 
 
+@pytest.mark.slow(40)
 def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     """SIGTERM, as from Slurm, stops everything, with a command that goes on. Trials made by hand run no programs."""
-    workplace.shrink(epochs=10, share_warmup=False)
+    workplace.start_trials_warm()
+    workplace.shrink(epochs=36, share_warmup=False, batch_size=256)
     space = {"target": {"_type": "choice", "_value": ["cpu_onnxruntime"]}}
     workplace.change("config.yml", {"searchSpace": space, "maxTrialNumber": 2, "trialConcurrency": 2})
     mark = workplace.folder / "started"
     command = {"backend": "command", "command": f"touch {mark}; echo 1 {{model}}"}
     by_hand = {"target": "cpu_onnxruntime", "targets": {"cpu_onnxruntime": command}}
-    with subprocess.Popen(
-        [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
-        cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL, text=True,
-    ) as process:  # fmt: skip
-        assert process.stderr is not None
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "trial 0 running" in line:
-                url = f"http://localhost:{workplace.port}/api/v1/nni/trial-jobs"
-                assert requests.post(url, json=by_hand, timeout=20).ok
-            elif "trial 0 result 10:" in line:
-                break
-            elif "trial 1 failed" in line:
-                process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 143, lines
+    words = ["nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)]
+    process = WarmProcess(words, workplace.folder, workplace.environment)
+    wait_until(lambda: "trial 0 running" in process.stderr, seconds=120)
+    url = f"http://localhost:{workplace.port}/api/v1/nni/trial-jobs"
+    assert requests.post(url, json=by_hand, timeout=20).ok
+    wait_until(lambda: "trial 1 failed" in process.stderr, seconds=120)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 143, process.stderr
+    lines = process.stderr.splitlines()
+    assert not any("trial 0 result 36:" in line for line in lines)  # it was interrupted
     wait_until(lambda: not workplace.processes())
     assert not mark.exists()
     assert any("go on with: nnictl resume" in line for line in lines)
@@ -235,7 +234,7 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     experiment = workplace.api("experiment")["id"]
     searched, refused = workplace.api("trial-jobs")
     assert [job["status"] for job in (searched, refused)] == ["SUCCEEDED", "FAILED"]
-    assert epochs(trials_folder(workplace, experiment) / searched["trialJobId"]) == list(range(1, 11))
+    assert epochs(trials_folder(workplace, experiment) / searched["trialJobId"]) == list(range(1, 37))
     log = (trials_folder(workplace, experiment) / refused["trialJobId"] / "trial.stderr").read_text()
     assert "does not offer: unknown key 'targets'" in log
     workplace.command("nnictl", "stop", experiment)

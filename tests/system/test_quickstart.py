@@ -23,7 +23,7 @@ from nni_proxyless import Architecture, LatencyTable
 from tests.helpers import Workplace, read_csv, wait_until
 
 # All tests share one experiment, so they run in one worker.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]
+pytestmark = [pytest.mark.slow(200), pytest.mark.xdist_group("quickstart")]
 EPOCHS, WARMUP, FINALISTS = 10, 4, 8
 KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", "entropy", "train_loss"}
 

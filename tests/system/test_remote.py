@@ -17,9 +17,9 @@ import yaml
 
 from nni_proxyless import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.helpers import BIN, REPOSITORY, Workplace, free_port, wait_until
+from tests.helpers import BIN, REPOSITORY, SMALL_SPACE, Workplace, free_port, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(60)
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
@@ -51,7 +51,7 @@ def test_the_remote_experiment_comes_back_in_its_metrics(worker: tuple[int, Path
     shutil.copytree(REPOSITORY / "experiments" / "remote", workplace.folder / "experiments" / "remote")
     workplace.experiment = workplace.folder / "experiments" / "remote"
     # The worker measures while other tests run, and this test is about the way of its results.
-    workplace.change("recipe.yml", {"epochs": 2, "warmup_epochs": 1, "finalists": 4, "accept_tables": True})
+    workplace.shrink(measured=True, epochs=2, warmup_epochs=1)
     config = yaml.safe_load((workplace.experiment / "config.yml").read_text())
     (machine,) = config["trainingService"]["machineList"]
     machine.update(
@@ -76,7 +76,7 @@ def test_the_remote_experiment_comes_back_in_its_metrics(worker: tuple[int, Path
         (job,) = workplace.api("trial-jobs")
         assert job["status"] == "SUCCEEDED", [p.read_text() for p in left.rglob("trial.stderr")]
         _, (final,) = workplace.metrics(job["trialJobId"])
-        spec = SpaceSpec.from_yaml("mobilenetv2_digits")
+        spec = SpaceSpec.from_dict(SMALL_SPACE)
         labels = [layer.label for layer in spec.layers]
         found = Architecture.of_space(spec, dict(zip(labels, str(final["architecture"]).split(), strict=True)))
         assert sum(p.numel() for p in found.build().parameters()) == found.parameters
