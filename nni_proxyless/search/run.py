@@ -18,7 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
@@ -36,6 +36,7 @@ from ..signals import stopped_by_signals
 from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
+from ..training.late_loader import LateLoader
 from ..training.ranks import is_main_process, own_processes
 from ..training.resume import restoring
 from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
@@ -227,8 +228,8 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
 def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
     common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
-        "weights": DataLoader(splits.weights, batch_size=recipe.batch_size, **common),
-        "architecture": DataLoader(
+        "weights": LateLoader(splits.weights, batch_size=recipe.batch_size, **common),
+        "architecture": LateLoader(
             splits.architecture, batch_size=recipe.arch_batch_size or recipe.batch_size, **common
         ),
     }
