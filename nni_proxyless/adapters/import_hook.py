@@ -4,12 +4,12 @@
 nothing else. No file of another package is changed. A module that is never imported costs nothing, so commands start as
 fast as before.
 
-| module | what would happen | what happens |
-|---|---|---|
-| `nni.nas.oneshot.pytorch._dataloader` | From pytorch-lightning 2.1 on, NNI's ENAS fails. | `concat_loader` takes its place. |
-| `typeguard._transformer` | It imports `ast.Str`, which Python 3.12 deprecates and 3.14 lacks. | `ast.Str` exists meanwhile. |
-| `tianshou` | gym, which it imports, prints that it is unmaintained. | It prints nothing. |
-| `pkg_resources`, `nni.nas.nn.pytorch.layers` | They warn about themselves at import. | They do not. |
+| module | what would happen, and does not |
+|---|---|
+| `nni.nas.oneshot.pytorch._dataloader` | NNI's ENAS fails on pytorch-lightning 2.1 or newer. |
+| `typeguard._transformer` | It imports `ast.Str`, which Python 3.12 deprecates and 3.14 lacks. |
+| `tianshou` | gym, which it imports, prints that it is unmaintained. |
+| `pkg_resources`, `nni.nas.nn.pytorch.layers` | They warn about themselves. |
 """
 
 from __future__ import annotations

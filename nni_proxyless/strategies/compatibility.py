@@ -5,20 +5,26 @@ from __future__ import annotations
 from ..adapters.versions import installed, release
 from ..errors import MissingDependencyError
 
-LIGHTNING = (2, 0)
-"""Oldest supported version of pytorch-lightning. NNI's strategies run on later ones through `adapters`."""
+LIGHTNING = ((2, 0), (3, 0))
+"""Oldest supported version of pytorch-lightning, and the first version that has not been tried.
+
+NNI's strategies use private parts of version 2.0. On later versions they run through `nni_proxyless.adapters`.
+"""
 
 
 def check_lightning() -> None:
     """Check that NNI's one-shot strategies work with the installed version of pytorch-lightning.
 
     Raises:
-        MissingDependencyError: The version is too old, or pytorch-lightning is not installed. The message says what to
-            install.
+        MissingDependencyError: The version is too old or too new, or pytorch-lightning is not installed. The message
+            says what to install.
     """
     found = installed("pytorch-lightning")
-    wanted = "pip install 'pytorch-lightning>=2.0.9'"
+    least, below = LIGHTNING
+    wanted = "pip install 'pytorch-lightning>=2.0.9,<3'"
     if found is None:
         raise MissingDependencyError(f"NNI's NAS needs pytorch-lightning, which is not installed: {wanted}")
-    if release(found)[:2] < LIGHTNING:
-        raise MissingDependencyError(f"pytorch-lightning {found} is too old, 2.0.9 or newer is needed: {wanted}")
+    if not least <= release(found)[:2] < below:
+        raise MissingDependencyError(
+            f"pytorch-lightning {found} does not work with NNI 3.0's one-shot strategies: {wanted}"
+        )
