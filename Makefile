@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs-check package-check clean
+.PHONY: quickstart test test-fast test-lightning-2.0 test-second-python lint bench ground-truth search-quality docs-check package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,6 +26,19 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(PARALLEL) -m "not slow and not documentation and not packaging"
+
+# `.venv` has the current release of Lightning. These tests depend on its version: NNI's strategies and ours, resuming,
+# results of version 0.1, retraining, and the adapters. Here they run with the oldest one that is supported.
+LIGHTNING_2_0 := build/lightning-2.0
+test-lightning-2.0: $(READY)
+	@test -d $(LIGHTNING_2_0)/pytorch_lightning || $(BIN)/python -m pip install --quiet --no-deps --target $(LIGHTNING_2_0) pytorch-lightning==2.0.9.post0
+	PYTHONPATH=$(LIGHTNING_2_0) $(PARALLEL) -m "not slow" tests/adapters tests/strategies/test_nni_conformance.py \
+		tests/strategies/test_nni_strategies.py tests/search/test_version_0_1.py tests/training/test_late_loader.py \
+		tests/training/test_resume.py tests/deploy/test_retrain.py
+
+# A part of the fast tests on another Python than that of `.venv`, where there is one. The script says which part.
+test-second-python: $(READY)
+	.ci/second_python
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -54,7 +67,7 @@ search-quality: $(READY)
 docs-check: $(READY)
 	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py tests/benchmarks/test_pages.py
 
-# The wheel runs a search in an empty environment.
+# The wheel and the source distribution are in order, and the wheel runs searches in an empty environment.
 package-check: $(READY)
 	$(BIN)/python -m pytest -m packaging tests/system
 

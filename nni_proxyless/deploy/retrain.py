@@ -38,7 +38,7 @@ from ..training.image_classification import ImageClassification
 from ..training.late_loader import LateLoader
 from ..training.ranks import own_processes
 from ..training.resume import is_interrupted, read_checkpoint, restoring, usable
-from ..training.trainer import check_hardware, make_trainer, use_threads, uses_channels_last
+from ..training.trainer import check_hardware, make_trainer, quiet_lightning, use_threads, uses_channels_last
 from .model_card import model_card
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
 from .retrain_epochs import RetrainRecord as RetrainRecord
@@ -146,6 +146,7 @@ def _train(
     """Train the network, and return the callback with the history, and the trained module."""
     recipe = prepared.recipe
     keep_freed_memory()
+    quiet_lightning()
     pl.seed_everything(recipe.seed)
     network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:

@@ -39,7 +39,14 @@ from ..training.image_classification import ImageClassification
 from ..training.late_loader import LateLoader
 from ..training.ranks import is_main_process, own_processes
 from ..training.resume import restoring
-from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
+from ..training.trainer import (
+    check_hardware,
+    helpers_ended,
+    make_trainer,
+    quiet_lightning,
+    use_threads,
+    uses_channels_last,
+)
 from ..values import not_finite_warning
 from .earlier import replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
@@ -106,6 +113,7 @@ def _train(
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
         make_strategy(recipe, prepared.table, spec, steps_per_epoch).apply_table(MobileNetV2Space(spec))
     keep_freed_memory()
+    quiet_lightning()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
     strategy.compare_on(
