@@ -9,7 +9,7 @@ EVERYTHING := -e ".[onnx,openvino,mnn,ncnn,enas,plot,dev]"
 COMPILED := torch, torchvision, torchmetrics, pytorch_lightning, nni.nas.strategy, onnxruntime, onnx, pandas, sklearn, \
 	scipy.stats, matplotlib.pyplot, tensorboard.summary
 
-.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs-check docs-run package-check clean
+.PHONY: quickstart test test-fast test-lightning-2.0 test-second-python lint bench ground-truth search-quality docs-check docs-run package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +32,19 @@ test: $(READY)
 
 test-fast: $(READY)
 	$(PARALLEL) -m "not slow and not documentation and not packaging"
+
+# `.venv` has the current release of Lightning. These tests depend on its version: NNI's strategies and ours, resuming,
+# results of version 0.1, retraining, and the adapters. Here they run with the oldest one that is supported.
+LIGHTNING_2_0 := build/lightning-2.0
+test-lightning-2.0: $(READY)
+	@test -d $(LIGHTNING_2_0)/pytorch_lightning || $(BIN)/python -m pip install --quiet --no-deps --target $(LIGHTNING_2_0) pytorch-lightning==2.0.9.post0
+	PYTHONPATH=$(LIGHTNING_2_0) $(PARALLEL) -m "not slow" tests/adapters tests/strategies/test_nni_conformance.py \
+		tests/strategies/test_nni_strategies.py tests/search/test_version_0_1.py tests/training/test_late_loader.py \
+		tests/training/test_resume.py tests/deploy/test_retrain.py
+
+# A part of the fast tests on another Python than that of `.venv`, where there is one. The script says which part.
+test-second-python: $(READY)
+	.ci/second_python
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -64,7 +77,7 @@ docs-check: $(READY)
 docs-run: $(READY)
 	$(PARALLEL) -m documentation tests/system/test_docs_run.py tests/benchmarks/test_pages.py
 
-# The wheel runs a search in an empty environment.
+# The wheel and the source distribution are in order, and the wheel runs searches in an empty environment.
 package-check: $(READY)
 	$(BIN)/python -m pytest -m packaging tests/system
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from .adapters.import_hook import install
 from .lazy import OldModules, lazy_names
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __getattr__ = lazy_names(
         "ProxylessNAS": "strategies.proxyless",
     },
 )
+install()
 sys.meta_path.append(OldModules())  # last: consulted only where there is no module of that name
 
 

@@ -35,9 +35,10 @@ from ..signals import stopped_by_signals
 from ..training.accuracy import Batch, accuracies
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
+from ..training.late_loader import LateLoader
 from ..training.ranks import own_processes
 from ..training.resume import is_interrupted, read_checkpoint, restoring, usable
-from ..training.trainer import check_hardware, make_trainer, use_threads, uses_channels_last
+from ..training.trainer import check_hardware, make_trainer, quiet_lightning, use_threads, uses_channels_last
 from .model_card import model_card
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
 from .retrain_epochs import RetrainRecord as RetrainRecord
@@ -145,11 +146,18 @@ def _train(
     """Train the network, and return the callback with the history, and the trained module."""
     recipe = prepared.recipe
     keep_freed_memory()
+    quiet_lightning()
     pl.seed_everything(recipe.seed)
     network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:
         load_into(network, prepared.inherited)
-    loader = make_loader(recipe, prepared.splits.training, shuffle=True, drop_last=True)
+    loader = LateLoader(
+        prepared.splits.training,
+        batch_size=recipe.batch_size,
+        num_workers=recipe.num_workers,
+        shuffle=True,
+        drop_last=True,
+    )
     module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes)
     module.set_model(network)
     checkpoint = output / results_folder.CHECKPOINT

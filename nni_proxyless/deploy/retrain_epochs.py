@@ -205,6 +205,6 @@ class RetrainEpochs(pl.Callback):
             self._report(record, len(self.rows) - 1)
 
 
-def make_loader(recipe: RetrainRecipe, images: Any, **settings: Any) -> DataLoader[Any]:
+def make_loader(recipe: RetrainRecipe, images: Any) -> DataLoader[Any]:
     """Make a loader of images with the batch size and the processes of a recipe."""
-    return DataLoader(images, batch_size=recipe.batch_size, num_workers=recipe.num_workers, **settings)
+    return DataLoader(images, batch_size=recipe.batch_size, num_workers=recipe.num_workers)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from nni.nas.evaluator.pytorch import DataLoader, Lightning
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
@@ -36,9 +36,17 @@ from ..signals import stopped_by_signals
 from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
+from ..training.late_loader import LateLoader
 from ..training.ranks import is_main_process, own_processes
 from ..training.resume import restoring
-from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
+from ..training.trainer import (
+    check_hardware,
+    helpers_ended,
+    make_trainer,
+    quiet_lightning,
+    use_threads,
+    uses_channels_last,
+)
 from ..values import not_finite_warning
 from .earlier import replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
@@ -114,6 +122,7 @@ def _train(
             MobileNetV2Space(spec)
         )
     keep_freed_memory()
+    quiet_lightning()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
     strategy.compare_on(
@@ -243,8 +252,8 @@ def _software() -> dict[str, Any]:
 def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
     common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
-        "weights": DataLoader(splits.weights, batch_size=recipe.batch_size, **common),
-        "architecture": DataLoader(
+        "weights": LateLoader(splits.weights, batch_size=recipe.batch_size, **common),
+        "architecture": LateLoader(
             splits.architecture, batch_size=recipe.arch_batch_size or recipe.batch_size, **common
         ),
     }

@@ -23,10 +23,10 @@ _PARTS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimi
 class SafeCheckpoints(TorchCheckpointIO):
     """Lightning's reading and writing of checkpoints, which never executes code of a checkpoint.
 
-    Lightning 2.0 leaves this to the default of `torch.load`, which a program can change.
+    Lightning leaves this to the default of `torch.load`, which a program can change, or to the caller.
     """
 
-    def load_checkpoint(self, path: Any, map_location: Any = None) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: Any = True) -> dict[str, Any]:
         """Read a checkpoint to the CPU.
 
         Raises:

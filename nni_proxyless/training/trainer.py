@@ -85,7 +85,7 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
         callback: Callback that writes the checkpoints.
         **settings: Further arguments of the trainer.
     """
-    _quiet_lightning()
+    quiet_lightning()
     rank_zero_only.rank = 0 if is_main_process() else rank_zero_only.rank  # Lightning took it from the environment
     return Trainer(
         max_epochs=recipe.epochs,
@@ -131,7 +131,7 @@ def helpers_ended(trainer: Any) -> Iterator[None]:
         raise
 
 
-def _quiet_lightning() -> None:
+def quiet_lightning() -> None:
     """Silence notices of Lightning and NNI that do not concern this run.
 
     This must be called after Lightning is imported, because the import resets the level of Lightning's logger.

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -111,27 +112,57 @@ def lend_pytorch(environment: Path, folder: Path) -> list[str]:
 
 @pytest.mark.packaging
 def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: Path) -> None:
-    """Pip installs the wheel and everything that it needs. Only PyTorch is there before."""
-    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path / "dist"), str(REPOSITORY)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    """Build and check source distribution and wheel, and search without and with the extra `onnx`.
+
+    Pip installs the wheel and everything that it needs. Only PyTorch is there before.
+    """
+    dist = tmp_path / "dist"
+    # The source distribution first, and the wheel from it.
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(dist), str(REPOSITORY)], check=True, capture_output=True
+    )
+    (wheel,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(source)], check=True)
+    subprocess.run([sys.executable, "-m", "check_wheel_contents", str(wheel)], check=True)
+    with tarfile.open(source) as archive:
+        top = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    assert top == {
+        "nni_proxyless", "search_spaces", "experiments", "benchmarks", "tests", "README.md", "CHANGELOG.md", "LICENSE",
+        "pyproject.toml", "PKG-INFO", ".gitignore",
+    }  # fmt: skip
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
     python = tmp_path / "env" / "bin" / "python"
+    far = tmp_path / "far" / "away"
+    far.mkdir(parents=True)
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment["NNI_PROXYLESS_CACHE"] = str(tmp_path / "cache")
+
     lent = lend_pytorch(tmp_path / "env", tmp_path / "lent")
     assert any(one.startswith("torch==") for one in lent)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", f"{wheel}[onnx]", *lent]
-    subprocess.run(install, check=True, capture_output=True)
+
+    def install(what: str) -> None:
+        words = [str(python), "-m", "pip", "install", "--quiet", "--no-compile", what, *lent]
+        subprocess.run(words, check=True, capture_output=True)
+
+    def search(target: str, output: str, *settings: str) -> subprocess.CompletedProcess[str]:
+        words = [str(python.parent / "nni-proxyless"), "search", "quickstart", f"target={target}", *settings]
+        return subprocess.run(
+            [*words, "--output", output], capture_output=True, text=True, check=False, cwd=far, env=environment
+        )
+
     try:
+        install(str(wheel))
+        done = search("cpu_torch", "small", "epochs=1", "warmup_epochs=0", "finalists=2", "accept_tables=true")
+        assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
+        assert Architecture.load(far / "small" / "architecture.json").target == "cpu_torch"
+        done = search("cpu_onnxruntime", "none")
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert "pip install 'nni-proxyless[onnx]'" in line
+        install(f"{wheel}[onnx]")
         subprocess.run([str(python), "-m", "pip", "check"], check=True)
-        far = tmp_path / "far" / "away"
-        far.mkdir(parents=True)
-        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-        environment["NNI_PROXYLESS_CACHE"] = str(tmp_path / "cache")
-        done = subprocess.run(
-            [str(python.parent / "nni-proxyless"), "search", "quickstart"]
-            + ["target=cpu_onnxruntime", "epochs=3", "warmup_epochs=1", "--output", "found"],
-            capture_output=True, text=True, check=False, cwd=far, env=environment,
-        )  # fmt: skip
+        done = search("cpu_onnxruntime", "found", "epochs=3", "warmup_epochs=1")
         assert done.returncode == 0, done.stderr
         assert Architecture.load(far / "found" / "architecture.json").target == "cpu_onnxruntime"
         where = [str(python), "-c", "import nni_proxyless; print(nni_proxyless.__file__)"]

@@ -19,7 +19,7 @@ from tests.warm import run_warm
 PACKAGE = REPOSITORY / "nni_proxyless"
 # Packages from the lowest to the highest. Each imports only those before it. "" stands for the top-level modules.
 ORDER = (
-    "", "files", "network", "data", "latency", "decoding", "supernet", "training", "nni_spaces",
+    "adapters", "", "files", "network", "data", "latency", "decoding", "supernet", "training", "nni_spaces",
     "strategies", "search", "deploy", "report", "nni_bridge", "cli",
 )  # fmt: skip
 PURE = [
