@@ -1,11 +1,53 @@
-"""Progress display for long tasks: a bar on a terminal, plain lines otherwise."""
+"""What a command shows while it runs: the progress of long tasks, and messages held until its input is accepted.
+
+A command that refuses its input prints one line only. So the messages that it logs before wait until `work_begins`.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
+
+_LOG = "nni_proxyless"
+
+
+class HeldMessages(logging.StreamHandler[TextIO]):
+    """Log handler that keeps the messages until they are released or dropped, and afterwards prints each at once.
+
+    Args:
+        stream: Stream to print to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._held: list[logging.LogRecord] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._held is None:
+            super().emit(record)
+        else:
+            self._held.append(record)
+
+    def release(self) -> None:
+        """Print the messages so far, and all later ones at once."""
+        held, self._held = self._held or [], None
+        for record in held:
+            super().emit(record)
+
+    def drop(self) -> None:
+        """Forget the messages that have not been printed."""
+        self._held = []
+
+
+def work_begins() -> None:
+    """Say that the input has been accepted and the work begins, so that messages no longer have to wait."""
+    for handler in logging.getLogger(_LOG).handlers:
+        if isinstance(handler, HeldMessages):
+            handler.release()
 
 
 @contextmanager

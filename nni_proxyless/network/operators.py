@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, shown
 from ..values import is_whole
-from .blocks import Classifier, ConvBNReLU, MBConv, NormSettings
+from .norm_settings import NormSettings
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import nn
 
 OperatorKind = Literal["conv", "mbconv", "classifier"]
 OPERATOR_FIELDS = ("input", "output", "kernel", "expansion", "stride")
@@ -81,6 +82,8 @@ class Operator:
 
         The output of a classifier has the shape (batch, classes).
         """
+        from .blocks import Classifier, ConvBNReLU, MBConv
+
         norm = norm or NormSettings()
         c_in, c_out = self.input_shape[0], self.output_shape[0]
         if self.kind == "conv":

@@ -22,8 +22,8 @@ from ..files.resources import shipped_folder
 from ..files.writing import check_name
 from ..values import MOST_PIXELS, MOST_WIDTH_MULT
 from . import size_limits as limits
-from .blocks import NormSettings
 from .fields import Fields
+from .norm_settings import NormSettings
 from .operators import Operator
 from .size_limits import check_size
 

@@ -7,15 +7,16 @@ import math
 import os
 import warnings
 import zipfile
-from pathlib import Path
-from typing import IO, Any
-
-import torch
-from torch import Tensor
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import DamagedFileError, InputError, clipped
 from ..files.reading import open_regular
 from ..process_memory import is_out_of_memory
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
+
+_BEGINNINGS = (b"PK", b"\x80")  # of an archive, and of a pickle, which older versions of torch write
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:
@@ -28,10 +29,11 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         InputError: The file cannot be read.
         MemoryError: There is not enough memory. PyTorch also raises a `RuntimeError` then (`is_out_of_memory`).
     """
-    file = Path(path)
-    name = clipped(str(file))
+    name = check_kind(path)
+    import torch
+
     try:
-        with open_regular(file, "file", InputError) as content:
+        with open_regular(path, "file", InputError) as content:
             if zipfile.is_zipfile(content):
                 _check_parts(content, name)
             content.seek(0)
@@ -48,6 +50,29 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         raise DamagedFileError(
             f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
         ) from reason
+
+
+def check_kind(path: str | os.PathLike[str]) -> str:
+    """Check the beginning of a file that PyTorch should have written, without importing torch.
+
+    Returns:
+        Name of the file for messages.
+
+    Raises:
+        DamagedFileError: The file does not begin like one that PyTorch writes.
+        InputError: The file cannot be read.
+    """
+    name = clipped(os.fspath(path))
+    with open_regular(path, "file", InputError) as content:
+        try:
+            beginning = content.read(2)
+        except OSError as reason:
+            raise InputError(f"cannot read {name}: {reason.strerror}") from reason
+    if not beginning.startswith(_BEGINNINGS):
+        raise DamagedFileError(
+            f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
+        )
+    return name
 
 
 def _check_parts(content: IO[bytes], name: str) -> None:
@@ -72,6 +97,8 @@ def fault_of(tensor: Tensor, *, pruned: bool = False) -> str | None:
     Returns:
         The rest of a sentence that begins with the name of the tensor; `None` if nothing is wrong.
     """
+    import torch
+
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return f"must be a plain tensor, got one of layout {tensor.layout} on device {tensor.device}"
     if tensor.is_complex() or tensor.dtype == torch.bool:

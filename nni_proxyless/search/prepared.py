@@ -1,16 +1,24 @@
-"""Loading and checking of everything a search needs: space, data, target and latency table."""
+"""Loading and checking of everything a search needs: space, data, target and latency table.
+
+What can be wrong without torch and NNI is checked before they are imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..data.splits import DataSplits, load_splits
+from ..data.place import check_place
 from ..errors import DataError
-from ..latency import LatencyTable
+from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
-from .recipe import Recipe
+from .recipe import STRATEGIES, Recipe
+from .strategy_name import check_strategy
 from .targets import Target
+
+if TYPE_CHECKING:
+    from ..data.splits import DataSplits
 
 
 @dataclass(frozen=True)
@@ -40,14 +48,45 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
         remeasure: Whether the latency table is measured anew even if a kept one is good.
 
     Raises:
-        InputError: The space, the data, the target or its latency table is missing or invalid.
+        InputError: The space, the data, the strategy, the hardware, the target or its latency table is missing or
+            invalid.
     """
+    check_files(recipe)
     target = recipe.chosen_target()
+    table = target.given_table(accept=recipe.accept_tables)
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
-    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+
+    from ..training.trainer import check_hardware
+    from .make_strategy import load_strategy
+
+    check_hardware(recipe)
+    if recipe.strategy not in STRATEGIES:
+        load_strategy(recipe.strategy)
+    if table is None:  # the measurement takes minutes
+        table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
     table.costs(spec)
     return Prepared(recipe, target, spec, table, splits)
+
+
+def check_files(recipe: Recipe) -> None:
+    """Check the target, the strategy, the space and the place of the data of a recipe, without torch and NNI.
+
+    Raises:
+        InputError: One of them is missing or invalid.
+    """
+    recipe.chosen_target().make_backend()
+    check_strategy(recipe.strategy)
+    check_place(recipe.data, _space(recipe).input_shape, _data_dir(recipe), recipe.download)
+
+
+def _space(recipe: Recipe) -> SpaceSpec:
+    spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
+    return spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+
+
+def _data_dir(recipe: Recipe) -> Path | None:
+    return None if recipe.data_dir is None else recipe.resolve(recipe.data_dir)
 
 
 def check_batches(recipe: Recipe, splits: DataSplits) -> None:
@@ -76,12 +115,13 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         SpaceError: There is no such space, or its description is invalid.
         DataError: The data set does not exist, its folder is missing or empty, or it is too small.
     """
-    spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    spec = spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+    from ..data.splits import load_splits
+
+    spec = _space(recipe)
     splits = load_splits(
         recipe.data,
         spec.input_shape,
-        data_dir=None if recipe.data_dir is None else recipe.resolve(recipe.data_dir),
+        data_dir=_data_dir(recipe),
         download=recipe.download,
         arch_fraction=recipe.arch_fraction,
         held_out_fraction=recipe.held_out_fraction,

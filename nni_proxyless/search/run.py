@@ -32,15 +32,16 @@ from ..latency.difference import difference_warning
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..process_memory import keep_freed_memory
+from ..progress import work_begins
 from ..signals import stopped_by_signals
 from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.ranks import is_main_process, own_processes
-from ..training.resume import restoring
+from ..training.resume import HAS_FINISHED, GOES_ON, restoring
 from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
 from ..values import not_finite_warning
-from .earlier import replacing
+from .earlier import check_places, replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
 from .make_strategy import make_strategy
 from .prepared import Prepared
@@ -87,6 +88,7 @@ def run_search(
         stack.enter_context(own_processes())
         if is_main_process():
             stack.enter_context(claimed(output))
+            check_places(output)
         interrupted = resumed(prepared, output)
         prepared = interrupted or prepared
         architecture, network, last = _train(prepared, output, report, interrupted is not None)
@@ -104,6 +106,7 @@ def _train(
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
         make_strategy(recipe, prepared.table, spec, steps_per_epoch).apply_table(MobileNetV2Space(spec))
+    work_begins()
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
     loaders = _loaders(recipe, prepared.splits)
@@ -132,7 +135,8 @@ def _train(
         trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
-            _log.info("going on where the search in %s was interrupted", output)
+            finished = (output / results_folder.ARCHITECTURE).is_file()
+            _log.info(HAS_FINISHED if finished else GOES_ON, "search", output)
         elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
             check = partial(check_checkpoint, spec=spec) if is_main_process() else None
             warmup = stack.enter_context(
