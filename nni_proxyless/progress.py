@@ -10,12 +10,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 _LOG = "nni_proxyless"
 
 
-class HeldMessages(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:  # Python 3.10 has no parameters there
+    _Handler = logging.StreamHandler
+
+
+class HeldMessages(_Handler):
     """Log handler that keeps the messages until they are released or dropped, and afterwards prints each at once.
 
     Args:
@@ -32,13 +38,13 @@ class HeldMessages(logging.StreamHandler[TextIO]):
         else:
             self._held.append(record)
 
-    def release(self) -> None:
+    def print_held(self) -> None:
         """Print the messages so far, and all later ones at once."""
         held, self._held = self._held or [], None
         for record in held:
             super().emit(record)
 
-    def drop(self) -> None:
+    def forget(self) -> None:
         """Forget the messages that have not been printed."""
         self._held = []
 
@@ -47,7 +53,7 @@ def work_begins() -> None:
     """Say that the input has been accepted and the work begins, so that messages no longer have to wait."""
     for handler in logging.getLogger(_LOG).handlers:
         if isinstance(handler, HeldMessages):
-            handler.release()
+            handler.print_held()
 
 
 @contextmanager

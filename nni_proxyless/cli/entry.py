@@ -27,7 +27,7 @@ from ..values import MOST_FINALISTS
 from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
-from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
+from .messages import LONGEST_LINE, MOST_OF_A_FAILURE, one_line
 from .outputs import check_apart, output_file, output_folder
 from .parser import Parser, positive, whole
 from .streams import CLOSED_PIPE, OutputError, flush_output, guarded_streams, log_of_a_command, say
@@ -201,7 +201,7 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessa
             raise
         return _refused_or_failed(command, error, log)
     except KeyboardInterrupt as stop:
-        log.release()
+        log.print_held()
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         if is_main_process():
             ended = f"{ENDED_BY}{stop}" if isinstance(stop, Stopped) else INTERRUPTED
@@ -214,7 +214,7 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessa
     except OutputError as error:
         if error.errno == errno.EPIPE:
             return CLOSED_PIPE
-        log.release()
+        log.print_held()
         _one_line(command, f"cannot write to the standard output: {error.strerror}")
         return 1
     except Exception as error:
@@ -222,7 +222,7 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessa
             raise
         if (told := os_error_of(error)) is not None:
             return _refused_or_failed(command, told, log)
-        log.release()
+        log.print_held()
         if is_out_of_memory(error):
             less = "; a smaller batch_size needs less" if options.command in _RESUMED else ""
             _one_line(command, f"out of memory ({clipped(str(error)) or type(error).__name__}){less}")
@@ -237,9 +237,9 @@ def _refused_or_failed(command: str, error: ProxylessError, log: HeldMessages) -
     """Say in one line why a command ends. Of input that was refused, nothing else is said."""
     refused = isinstance(error, InputError)
     if refused:
-        log.drop()
+        log.forget()
     else:
-        log.release()
+        log.print_held()
     _one_line(command, error)
     return 2 if refused else 1
 
@@ -290,6 +290,8 @@ def _decode(options: argparse.Namespace) -> int:
 
     if options.front and not options.table:
         raise InputError("--front needs --table: without latencies there is no front")
+    if options.budget_ms is not None and not options.table:
+        raise InputError("--budget-ms needs --table: a budget needs a latency table")
     if options.finalists is not None and (not options.table or options.budget_ms is None):
         raise InputError("--finalists needs --table and --budget-ms: accuracies know nothing of latency")
     checkpoint_file(options.checkpoint)
@@ -328,5 +330,5 @@ def _decode(options: argparse.Namespace) -> int:
 
 def _one_line(command: str, error: object) -> None:
     flush_output()
-    most = MOST_CHARACTERS if isinstance(error, InputError) else MOST_OF_A_FAILURE
+    most = LONGEST_LINE if isinstance(error, InputError) else MOST_OF_A_FAILURE
     say(one_line(f"nni-proxyless {command}: error", error, most=most) + "\n")

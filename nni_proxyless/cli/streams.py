@@ -41,7 +41,7 @@ class _Output:
         self._before: Callable[[], None] | None = before
 
     def write(self, text: str) -> int:
-        if self._before is not None:
+        if self._before is not None and text.strip():
             before, self._before = self._before, None
             before()
         with _named_errors():
@@ -139,6 +139,6 @@ def log_of_a_command() -> Iterator[HeldMessages]:
     try:
         yield handler
     finally:
-        handler.release()
+        handler.print_held()
         _log.handlers, _log.propagate = before[:2]
         _log.setLevel(before[2])

@@ -103,6 +103,8 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
         check_kind(path)
     except DamagedFileError as reason:
         raise _no_checkpoint(path) from reason
+    except InputError as reason:
+        raise InputError(f"{reason}; give a checkpoint.ckpt or the folder of a search's results") from reason
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError, unknown_name
 from ..files import results_folder
+from ..files.probe import why_not_writable
 from ..latency.judgement import load_judged
 from ..latency.table import LatencyTable
 from ..network.onnx_file import require_onnx
@@ -72,11 +73,9 @@ def check_out(out: Path, formats: Sequence[str], weights: Path) -> None:
         InputError: A part of the path is a file, a folder stands in the place of a file or is not writable, or the
             weights that are exported would be replaced.
     """
-    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.exists(folder))
-    if not existing.is_dir():
-        raise InputError(f"cannot export into {out}: {existing} is a file; choose another folder with --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"cannot export into {out}: {existing} is not writable; choose another folder with --out")
+    why = why_not_writable(out)
+    if why is not None:
+        raise InputError(f"cannot export into {out}: {why}; choose another folder with --out")
     for name in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
         if os.path.isdir(out / name):
             raise InputError(f"cannot write {out / name}, which is a folder; choose another folder with --out")

@@ -35,7 +35,7 @@ from ..training.accuracy import Batch, accuracies
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
 from ..training.ranks import own_processes
-from ..training.resume import HAS_FINISHED, GOES_ON, is_interrupted, read_checkpoint, restoring, usable
+from ..training.resume import GOES_ON, HAS_FINISHED, is_interrupted, read_checkpoint, restoring, usable
 from ..training.trainer import check_hardware, make_trainer, use_threads, uses_channels_last
 from .model_card import model_card
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader

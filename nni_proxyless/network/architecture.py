@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ArchitectureError, SpaceError, shown
 from ..files.reading import read_mapping
 from ..files.writing import write_json
+from ..values import is_whole
 from .architecture_details import file_details
 from .operators import Operator, total_multiply_adds, total_parameters
 from .space_spec import SKIP, SpaceSpec, Stage
@@ -311,4 +312,11 @@ class Architecture:
                 f"{source}: the space's description has hash {spec.content_hash}, but the file says {digest}: "
                 "the file was changed by hand"
             )
-        return cls.of_space(spec, choices, **details)
+        made = cls.of_space(spec, choices, **details)
+        for key in ("parameters", "multiply_adds"):
+            given, counted = content.get(key), getattr(made, key)
+            if given is not None and (given != counted or not is_whole(given)):
+                raise ArchitectureError(
+                    f"{source}: '{key}' is {shown(given)}, but the network has {counted}: the file was changed by hand"
+                )
+        return made

@@ -120,15 +120,17 @@ class Operator:
             )
             if not good or shape is None:
                 raise InputError(
-                    f"operator field '{name}' must be three positive integers [channels, height, width], "
-                    f"got {shown(shape)}"
+                    f"operator field '{name}' must be three whole numbers from 1 to {MOST_SIZE}, [channels, height, "
+                    f"width], got {shown(shape)}"
                 )
             shapes[name] = (int(shape[0]), int(shape[1]), int(shape[2]))
         numbers = {}
         for name in ("kernel", "expansion", "stride"):
             number = content.get(name, 1)
             if not is_whole(number, 1, MOST_SIZE):
-                raise InputError(f"operator field '{name}' must be a positive integer, got {shown(number)}")
+                raise InputError(
+                    f"operator field '{name}' must be a whole number from 1 to {MOST_SIZE}, got {shown(number)}"
+                )
             numbers[name] = int(number)
         return cls(kind, shapes["input"], shapes["output"], **numbers)
 

@@ -173,9 +173,11 @@ class SpaceSpec:
         missing = [label for label in labels if label not in choices]
         surplus = [label for label in choices if label not in labels]
         if missing or surplus:
+            faults = [f"missing {shown(missing)}"] if missing else []
+            faults += [f"unknown {shown(surplus)}"] if surplus else []
             raise SpaceError(
-                f"choices do not fit space '{self.name}': missing {_listed(missing)}, unknown {_listed(surplus)}; it "
-                f"has {len(labels)} layers, {labels[0]} to {labels[-1]}"
+                f"choices do not fit space '{self.name}': {' and '.join(faults)}; it has {len(labels)} layers, "
+                f"{labels[0]} to {labels[-1]}"
             )
         chosen = []
         for layer in self.layers:
@@ -329,10 +331,6 @@ def make_divisible(width: float, divisor: int = 8) -> int:
     """Round to the nearest multiple of `divisor`, but not down by more than 10 % (MobileNetV2's rule)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * width else rounded
-
-
-def _listed(labels: list[str]) -> str:
-    return shown(labels) if labels else "nothing"
 
 
 def _strided(size: int, stride: int) -> int:

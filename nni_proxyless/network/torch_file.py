@@ -16,7 +16,8 @@ from ..process_memory import is_out_of_memory
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
 
-_BEGINNINGS = (b"PK", b"\x80")  # of an archive, and of a pickle, which older versions of torch write
+_ARCHIVE = b"PK"
+_BEGINNINGS = (_ARCHIVE, b"\x80")  # the second one is that of a pickle, which older versions of torch write
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:
@@ -66,9 +67,15 @@ def check_kind(path: str | os.PathLike[str]) -> str:
     with open_regular(path, "file", InputError) as content:
         try:
             beginning = content.read(2)
+            good = beginning.startswith(_BEGINNINGS)
+            if beginning == _ARCHIVE:
+                content.seek(0)
+                good = any(part.endswith("data.pkl") for part in zipfile.ZipFile(content).namelist())
         except OSError as reason:
             raise InputError(f"cannot read {name}: {reason.strerror}") from reason
-    if not beginning.startswith(_BEGINNINGS):
+        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+            good = False
+    if not good:
         raise DamagedFileError(
             f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from ..decoding.budget import BudgetRequest
 from ..deploy.retrain import prepare_retraining
 from ..deploy.retrain_recipe import RetrainRecipe
-from ..latency.costs import SpaceCosts
 from ..network.space_spec import SpaceSpec
 from ..search.make_strategy import load_strategy
 from ..search.prepared import check_batches, load_recipe_data
+from ..search.prepared import check_budget as check_budget
 from ..search.recipe import STRATEGIES, Recipe
 from ..training.trainer import check_hardware
 
@@ -44,19 +43,3 @@ def check_recipes(recipes: Iterable[Recipe | RetrainRecipe]) -> Iterator[tuple[R
         if recipe.strategy not in STRATEGIES:
             load_strategy(recipe.strategy)
         yield recipe, spec
-
-
-def check_budget(recipe: Recipe, costs: SpaceCosts) -> None:
-    """Check that a network of the space is within the recipe's budget, unless the budget is only a reference.
-
-    Args:
-        recipe: Recipe of a search.
-        costs: Latency table of its target, applied to its space.
-
-    Raises:
-        InputError: No network is within the budget.
-    """
-    hard = recipe.strategy != "proxyless" or recipe.objective in (None, "budget")
-    request = BudgetRequest.of(recipe.budget_ms, recipe.budget_fraction, hard=hard)
-    if request is not None:
-        request.resolve(costs)

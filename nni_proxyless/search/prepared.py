@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.place import check_place
+from ..data.place import DATA_SETS, check_place
+from ..decoding.budget import BudgetRequest
 from ..errors import DataError
+from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
 from .recipe import STRATEGIES, Recipe
@@ -54,6 +56,9 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     check_files(recipe)
     target = recipe.chosen_target()
     table = target.given_table(accept=recipe.accept_tables)
+    classes = DATA_SETS[recipe.data]
+    if table is not None and classes is not None:
+        check_budget(recipe, table.costs(_space(recipe).with_changes(classes=classes)))
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
 
@@ -78,6 +83,22 @@ def check_files(recipe: Recipe) -> None:
     recipe.chosen_target().make_backend()
     check_strategy(recipe.strategy)
     check_place(recipe.data, _space(recipe).input_shape, _data_dir(recipe), recipe.download)
+
+
+def check_budget(recipe: Recipe, costs: SpaceCosts) -> None:
+    """Check that a network of the space is within the recipe's budget, unless the budget is only a reference.
+
+    Args:
+        recipe: Recipe of a search.
+        costs: Latency table of its target, applied to its space.
+
+    Raises:
+        InputError: No network is within the budget.
+    """
+    hard = recipe.strategy != "proxyless" or recipe.objective in (None, "budget")
+    request = BudgetRequest.of(recipe.budget_ms, recipe.budget_fraction, hard=hard)
+    if request is not None:
+        request.resolve(costs)
 
 
 def _space(recipe: Recipe) -> SpaceSpec:

@@ -38,7 +38,7 @@ from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.ranks import is_main_process, own_processes
-from ..training.resume import HAS_FINISHED, GOES_ON, restoring
+from ..training.resume import GOES_ON, HAS_FINISHED, restoring
 from ..training.trainer import check_hardware, helpers_ended, make_trainer, use_threads, uses_channels_last
 from ..values import not_finite_warning
 from .earlier import check_places, replacing

@@ -20,12 +20,18 @@ def check_strategy(name: str) -> None:
     """
     if name in STRATEGIES:
         return
-    missing = _missing(name.partition(":")[0])
+    module, _, attribute = name.partition(":")
+    missing = _missing(module)
     if missing is not None:
         raise RecipeError(
             f"strategy {name} cannot be loaded: there is no module '{missing}'; install its package, or start from its "
             "folder with python -m nni_proxyless"
         )
+    if module in sys.modules:
+        found = getattr(sys.modules[module], attribute, None)
+        bases = found.__mro__ if isinstance(found, type) else ()
+        if not any(base.__module__.partition(".")[0] == "nni" for base in bases):
+            raise RecipeError(f"strategy {name} cannot be loaded: it is no subclass of NNI's OneShotStrategy")
 
 
 def _missing(module: str) -> str | None:
