@@ -20,5 +20,10 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
         key, found, value = word.partition("=")
         if not found or not key:
             raise InputError(f"'{clipped(word)}' is not of the form key=value, such as epochs=20")
-        settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
+        try:
+            settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
+        except InputError as reason:
+            raise InputError(
+                f"{reason}; a text with special characters needs quotes, as in '{key:.50}=\"a: b\"'"
+            ) from reason
     return settings

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ..errors import DataError, clipped, unknown_name
 
-# The number of classes, where the name decides it.
-DATA_SETS: dict[str, int | None] = {"digits": 10, "arrays": None, "cifar10": 10, "cifar100": 100, "imagefolder": None}
+DATA_SETS = ("digits", "arrays", "cifar10", "cifar100", "imagefolder")
+DIGITS = 10  # classes of the data set that needs no files
 
 
 def check_place(name: str, input_shape: tuple[int, int, int], data_dir: Path | None, download: bool = False) -> None:

@@ -30,8 +30,8 @@ _OF_TRIAL = ("--recipe", "--task", "--debug")
 _COMMANDS = ("nni-proxyless", "nni_proxyless")  # the console script, and the package after `python -m`
 # Keys of recipes that decide which files a trial needs.
 _OF_FILES = (
-    "target", "targets", "strategy", "space", "width_mult", "input_size", "data", "data_dir", "download",
-    "architecture", "inherit",
+    "target", "targets", "accept_tables", "strategy", "space", "width_mult", "input_size", "data", "data_dir",
+    "download", "architecture", "inherit",
 )  # fmt: skip
 _OPERATORS = ("&&", "||", ";", "|", "&")  # of a shell, after which another command begins
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.place import DATA_SETS, check_place
+from ..data.place import DIGITS, check_place
 from ..decoding.budget import BudgetRequest
 from ..errors import DataError
 from ..latency.costs import SpaceCosts
@@ -53,12 +53,10 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
         InputError: The space, the data, the strategy, the hardware, the target or its latency table is missing or
             invalid.
     """
-    check_files(recipe)
+    table = check_files(recipe)
+    if table is not None and recipe.data == "digits":
+        check_budget(recipe, table.costs(_space(recipe).with_changes(classes=DIGITS)))
     target = recipe.chosen_target()
-    table = target.given_table(accept=recipe.accept_tables)
-    classes = DATA_SETS[recipe.data]
-    if table is not None and classes is not None:
-        check_budget(recipe, table.costs(_space(recipe).with_changes(classes=classes)))
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
 
@@ -74,15 +72,22 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     return Prepared(recipe, target, spec, table, splits)
 
 
-def check_files(recipe: Recipe) -> None:
+def check_files(recipe: Recipe) -> LatencyTable | None:
     """Check the target, the strategy, the space and the place of the data of a recipe, without torch and NNI.
+
+    Returns:
+        The latency table that the target names; `None` if its backend measures the table.
 
     Raises:
         InputError: One of them is missing or invalid.
     """
-    recipe.chosen_target().make_backend()
+    table = recipe.chosen_target().given_table(accept=recipe.accept_tables)
     check_strategy(recipe.strategy)
-    check_place(recipe.data, _space(recipe).input_shape, _data_dir(recipe), recipe.download)
+    spec = _space(recipe)
+    check_place(recipe.data, spec.input_shape, _data_dir(recipe), recipe.download)
+    if table is not None and recipe.data == "digits":
+        table.costs(spec.with_changes(classes=DIGITS))
+    return table
 
 
 def check_budget(recipe: Recipe, costs: SpaceCosts) -> None:

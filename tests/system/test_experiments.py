@@ -206,6 +206,13 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     mark = workplace.folder / "started"
     command = {"backend": "command", "command": f"touch {mark}; echo 1 {{model}}"}
     by_hand = {"target": "cpu_onnxruntime", "targets": {"cpu_onnxruntime": command}}
+    # SIGKILL of `run` alone: its manager and its trials end by themselves, and the next `run` starts.
+    killed = workplace.start("nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port))
+    wait_until(lambda: "trial 0 running" in killed.stderr and running(workplace, "trial"), seconds=120)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    wait_until(lambda: not workplace.processes())
+    assert not list((workplace.folder / "results").rglob("*"))
     with subprocess.Popen(
         [str(BIN / "nni-proxyless"), "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)],
         cwd=workplace.folder, env=workplace.environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
