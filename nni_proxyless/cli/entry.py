@@ -169,6 +169,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options, rest = parser.parse_known_args(words)
     late = [word for word in rest if "=" in word and not word.startswith("-")] if "settings" in options else []
     if len(late) < len(rest):
+        named = filter(None, (options.command, getattr(options, "subcommand", None)))
+        parser = Parser(prog=" ".join((parser.prog, *named)))  # its help has the arguments
         parser.error(f"unrecognized arguments: {shlex.join(word for word in rest if word not in late)}")
     if late:
         options.settings = [*options.settings, *late]
@@ -293,7 +295,9 @@ def _decode(options: argparse.Namespace) -> int:
     if options.budget_ms is not None and not options.table:
         raise InputError("--budget-ms needs --table: a budget needs a latency table")
     if options.finalists is not None and (not options.table or options.budget_ms is None):
-        raise InputError("--finalists needs --table and --budget-ms: accuracies know nothing of latency")
+        raise InputError(
+            "--finalists needs --table and --budget-ms: only networks within a budget are compared"
+        )
     checkpoint_file(options.checkpoint)
     tables: dict[str, LatencyTable] = {}
     for path in options.table:

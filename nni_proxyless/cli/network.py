@@ -137,7 +137,7 @@ def _export(options: argparse.Namespace) -> int:
     formats = check_formats(options.format)
     recipe = options.recipe or file.parent / results_folder.RECIPE
     if options.recipe is not None and not recipe.is_file():
-        raise InputError(f"cannot read recipe {recipe}: there is no such file")
+        raise InputError(f"cannot read recipe {recipe}: there is no such file; give a recipe.yml")
     if recipe.is_file():
         of_search(recipe)
     out = options.out or file.parent / "exported"

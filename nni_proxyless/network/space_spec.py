@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import SpaceError, shown, unknown_name
+from ..errors import SpaceError, misfit, shown, unknown_name
 from ..files.reading import read_mapping, user_path
 from ..files.resources import shipped_folder
 from ..files.writing import check_name
@@ -173,10 +173,8 @@ class SpaceSpec:
         missing = [label for label in labels if label not in choices]
         surplus = [label for label in choices if label not in labels]
         if missing or surplus:
-            faults = [f"missing {shown(missing)}"] if missing else []
-            faults += [f"unknown {shown(surplus)}"] if surplus else []
             raise SpaceError(
-                f"choices do not fit space '{self.name}': {' and '.join(faults)}; it has {len(labels)} layers, "
+                f"choices do not fit space '{self.name}': {misfit(missing, surplus)}; it has {len(labels)} layers, "
                 f"{labels[0]} to {labels[-1]}"
             )
         chosen = []

@@ -77,7 +77,8 @@ def make_report(results: Results, out: Path | None = None, *, measure: bool = Tr
 
 
 def _not_written(folder: Path, reason: OSError) -> InputError | RunError:
-    text = f"cannot write the report into {folder}: {reason.strerror or reason}"
+    why = "it is a file" if isinstance(reason, FileExistsError) else reason.strerror or reason
+    text = f"cannot write the report into {folder}: {why}"
     if reason.errno in OF_THE_MACHINE:
         return RunError(text)
     return InputError(f"{text}; choose another folder with --out")

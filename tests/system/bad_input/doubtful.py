@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from .case import REMOVED, Case, keys, settings, with_key
+from .case import Case, keys, settings, with_key
 from .folder import ARCHITECTURE, FITTED, RECIPE, TABLE
 
 DOUBTFUL: dict[str, Any] = with_key(TABLE, "calibration.mean_relative_error", 0.1)
@@ -38,10 +38,10 @@ _TABLES = [
                 ("latency compare doubtful.yml nope.yml", "nope.yml", "No such file"),
                 ("latency compare doubtful.yml space.yml", "space.yml", "nni-proxyless/latency-table@1"),
                 ("latency compare doubtful.yml fitted.yml", "no operator in common", "different spaces"),
-                ("latency predict doubtful.yml --architectures nope.csv", "nope.csv", "No such file"),
+                ("latency predict doubtful.yml --space space.yml --architectures nope.csv", "nope.csv", "No such file"),
                 ("latency predict doubtful.yml --space space.yml --architectures counts.csv", "lack", "layer"),
                 ("latency predict doubtful.yml --space nope.yml --architectures networks.csv", "nope.yml", "No such"),
-                ("latency suggest --basis doubtful.yml --out new.csv", "doubtful", "give its --space"),
+                ("latency suggest --basis doubtful.yml --out new.csv", "made up", "give its --space"),
                 ("latency fit --measurements measured.csv --basis doubtful.yml --out new.yml", "made up", "--space"),
                 ("show found --table doubtful.yml --against nope.json", "nope.json", "No such file"),
                 ("decode found --table doubtful.yml --budget-ms 0.001", "0.001 ms", "the fastest takes"),
@@ -156,7 +156,7 @@ _VALUES = [
             ("parameters", "many", "'many'", "changed by hand"),
             ("parameters", float(ARCHITECTURE["parameters"]), ".0, but", "changed by hand"),
             ("multiply_adds", 0, "'multiply_adds' is 0", "changed by hand"),
-            ("choices.stage1_layer1", REMOVED, "missing ['stage1_layer1']; it has", "3 layers"),
+            ("choices.stage1_layer0", "skip", "unknown ['stage1_layer0']; it has", "3 layers"),
         ],
     ),
     *settings(
@@ -164,9 +164,9 @@ _VALUES = [
         [
             ("search recipe.yml --output out gradient_clip_val=1e-320", "1e-320", "from 1e-30, because smaller ones"),
             ("search recipe.yml --output out learning_rate=1e-300", "1e-300", "from 1e-30, because smaller ones"),
-            ("search recipe.yml --output out epochs=4 sharpen_epochs=90", "got 90", "train the architecture, which is 2"),
+            ("search recipe.yml --output out epochs=4 sharpen_epochs=90", "got 90", "architecture, which is 2"),
             ("search recipe.yml --output out sharpen_epochs=5", "got 5", "train the architecture, which is 4"),
-            ("search recipe.yml --output out 'strategy=\":\"' objective=add_linear", "':'", "package.module:Class, such"),
+            ("search recipe.yml --output out 'strategy=\":\"' objective=add_linear", "':'", "package.module:Class"),
             ("search recipe.yml --output out strategy=: objective=add_linear", "'strategy=:'", "needs quotes"),
             ("search recipe.yml --output out strategy=random objective=add_linear strategy_args='{best_of: 1e400}'",
              "'1e400'", "best_of must be a whole number from 1"),
