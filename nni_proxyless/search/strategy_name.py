@@ -43,7 +43,10 @@ def _missing(module: str) -> str | None:
         if name in sys.modules:
             place = getattr(sys.modules[name], "__path__", None)
         else:
-            found = _spec(name, place)
+            try:
+                found = _spec(name, place)
+            except Exception:  # such as of a package without a file within one that is not imported
+                return None
             if found is None:
                 return name
             place = found.submodule_search_locations

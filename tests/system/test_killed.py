@@ -30,6 +30,7 @@ from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.onnx_file import export_onnx, quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.weights import save_weights
+from nni_proxyless.report.page import PAGE
 from tests.helpers import REPOSITORY, table_of
 from tests.warm import MEASURE_ONCE, WarmProcess, run_warm
 
@@ -342,10 +343,10 @@ def test_a_report_that_is_killed_is_made_by_the_next_command(tmp_path: Path) -> 
     page = tmp_path / "report"
     killed_when(lambda: list(page.glob("*.png")), words, tmp_path)
     before = {path.name: path.read_bytes() for path in page.iterdir() if not path.name.startswith(".")}
-    assert "index.html" not in before
+    assert PAGE not in before
     done = run_warm(words, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (page / "index.html").is_file()
+    assert (page / PAGE).is_file()
     assert not list(page.glob(".*"))
     whole = {name: (page / name).read_bytes() for name in before}
     assert whole == before  # each of the files was complete
