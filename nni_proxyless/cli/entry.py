@@ -295,9 +295,7 @@ def _decode(options: argparse.Namespace) -> int:
     if options.budget_ms is not None and not options.table:
         raise InputError("--budget-ms needs --table: a budget needs a latency table")
     if options.finalists is not None and (not options.table or options.budget_ms is None):
-        raise InputError(
-            "--finalists needs --table and --budget-ms: only networks within a budget are compared"
-        )
+        raise InputError("--finalists needs --table and --budget-ms: only networks within a budget are compared")
     checkpoint_file(options.checkpoint)
     tables: dict[str, LatencyTable] = {}
     for path in options.table:
