@@ -242,18 +242,18 @@ def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [first, *({**first, key: value} for key, listed in values.items() for value in listed[1:])]
 
 
-def check_results(plan: Plan, results: Path) -> None:
+def check_results(plan: Plan, results: Path | None = None) -> None:
     """Check that the folder of the results holds none of another recipe, which would be replaced.
 
     Args:
         plan: Checked config.
-        results: Folder in which results are collected.
+        results: Folder in which results are collected; that of the plan by default.
 
     Raises:
         InputError: It does. The message names the keys that differ.
     """
     varied = {*plan.varied, Rules().weight_key}
-    for path in sorted(results.glob(f"**/{results_folder.RECIPE}")):
+    for path in sorted((results or plan.results).glob(f"**/{results_folder.RECIPE}")):
         if path.parent.name == "retrained":  # made by the command `retrain`, which `run` leaves alone
             continue
         hint = "choose another folder with --results, or replace them with --overwrite"
