@@ -47,7 +47,8 @@ def _check_folder(data_dir: Path | None, name: str, may_be_made: bool) -> None:
     if may_be_made:
         return
     if not data_dir.is_dir():
-        raise DataError(f"data_dir {_named(data_dir)} is no folder; {name} needs the folder of its files")
+        why = "is no folder" if data_dir.exists() else "does not exist"
+        raise DataError(f"data_dir {_named(data_dir)} {why}; {name} needs the folder of its files")
     if not any(data_dir.iterdir()):
         raise DataError(f"data_dir {_named(data_dir)} is empty; {name} needs the folder of its files")
 
