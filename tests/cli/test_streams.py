@@ -136,7 +136,9 @@ def test_warnings_wait_until_the_input_is_accepted(
     assert [line.startswith(warning) for line in everything.getvalue().splitlines()[:3]] == [True, True, False]
 
 
-@pytest.mark.parametrize("error", [RunError("the device is gone"), ValueError("a mistake of ours"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error", [RunError("the device is gone"), ValueError("a mistake of ours"), KeyboardInterrupt()]
+)
 def test_warnings_are_shown_if_a_command_fails_otherwise(
     error: BaseException, doubtful: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
