@@ -36,7 +36,7 @@ def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[s
     if not isinstance(identity, Mapping) or not all(isinstance(identity.get(key), str) for key in ("name", "hash")):
         raise ArchitectureError(f"{source}: 'space' must be a mapping with name and hash, got {shown(identity)}")
     check_name(identity["name"], f"{source}: the name of 'space'", ArchitectureError)
-    if content.get("target") is not None:
+    if isinstance(content.get("target"), str):
         check_name(content["target"], f"{source}: 'target'", ArchitectureError)
     if not isinstance(choices, Mapping) or not 0 < len(choices) <= _MOST_CHOICES:
         raise ArchitectureError(f"{source}: 'choices' must map labels to candidates, got {shown(choices)}")
