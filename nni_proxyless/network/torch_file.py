@@ -71,9 +71,9 @@ def check_kind(path: str | os.PathLike[str]) -> str:
             if beginning == _ARCHIVE:
                 content.seek(0)
                 good = any(part.endswith("data.pkl") for part in zipfile.ZipFile(content).namelist())
-        except OSError as reason:
-            raise InputError(f"cannot read {name}: {reason.strerror}") from reason
-        except (zipfile.BadZipFile, NotImplementedError, ValueError):
+        except Exception as reason:  # `zipfile` raises errors of many kinds for a damaged archive
+            if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):
+                raise InputError(f"cannot read {name}: {reason.strerror}") from reason
             good = False
     if not good:
         raise DamagedFileError(
