@@ -11,7 +11,7 @@ import difflib
 import errno
 import os
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import ClassVar
 
 MOST_SHOWN = 200  # characters of one value in a message
@@ -130,6 +130,12 @@ def clipped(text: str, most: int = MOST_SHOWN) -> str:
         return text
     tail = most // 4
     return f"{text[: most - tail - 1]}…{text[-tail:]}"
+
+
+def misfit(missing: Collection[object], unknown: Collection[object]) -> str:
+    """Say which names of a set are missing, and which ones do not belong to it; empty if it fits."""
+    parts = [f"{what} {shown(list(names))}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+    return " and ".join(parts)
 
 
 def unknown_name(kind: str, received: object, allowed: Iterable[str]) -> str:

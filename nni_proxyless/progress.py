@@ -1,11 +1,59 @@
-"""Progress display for long tasks: a bar on a terminal, plain lines otherwise."""
+"""What a command shows while it runs: the progress of long tasks, and messages held until its input is accepted.
+
+A command that refuses its input prints one line only. So the messages that it logs before wait until `work_begins`.
+"""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+_LOG = "nni_proxyless"
+
+
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:  # Python 3.10 has no parameters there
+    _Handler = logging.StreamHandler
+
+
+class HeldMessages(_Handler):
+    """Log handler that keeps the messages until they are released or dropped, and afterwards prints each at once.
+
+    Args:
+        stream: Stream to print to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._held: list[logging.LogRecord] | None = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._held is None:
+            super().emit(record)
+        else:
+            self._held.append(record)
+
+    def print_held(self) -> None:
+        """Print the messages so far, and all later ones at once."""
+        held, self._held = self._held or [], None
+        for record in held:
+            super().emit(record)
+
+    def forget(self) -> None:
+        """Forget the messages that have not been printed."""
+        self._held = []
+
+
+def work_begins() -> None:
+    """Say that the input has been accepted and the work begins, so that messages no longer have to wait."""
+    for handler in logging.getLogger(_LOG).handlers:
+        if isinstance(handler, HeldMessages):
+            handler.print_held()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import yaml
 
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.warm import run_warm, start_trials_warm
+from tests.warm import WarmProcess, run_warm, start_trials_warm
 from tests.warm_changes import MEASURE_ONCE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -124,6 +124,10 @@ class Workplace:
             capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, timeout=timeout,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
+
+    def start(self, *words: str) -> WarmProcess:
+        """Start the package's own command with this home folder, without waiting for its end."""
+        return WarmProcess(words, self.folder, self.environment)
 
     def api(self, path: str) -> Any:
         return json.loads(self.api_text(path))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def decode_command(options: argparse.Namespace) -> int:
     """Decode one architecture for each table, or with `--budget` one that is within all budgets."""
     from ..decoding.budgets import check_names, parse_expressions
-    from ..decoding.checkpoint import SearchCheckpoint, write_fronts
+    from ..decoding.checkpoint import SearchCheckpoint, checkpoint_file, write_fronts
 
     limits = parse_expressions(options.budget)
     if limits and options.budget_ms is not None:
@@ -27,10 +27,15 @@ def decode_command(options: argparse.Namespace) -> int:
     if options.front and not options.table:
         raise InputError("--front needs --table: without latencies there is no front")
     if options.finalists is not None and not limits and (not options.table or options.budget_ms is None):
-        raise InputError("--finalists needs --table and --budget-ms, or --budget: accuracies know nothing of latency")
+        raise InputError(
+            "--finalists needs --table and --budget-ms, or --budget: only networks within a budget are compared"
+        )
+    if options.budget_ms is not None and not options.table:
+        raise InputError("--budget-ms needs --table: a budget needs a latency table")
     check_names(limits, [path.stem for path in options.table])
-    found = SearchCheckpoint.load(options.checkpoint)
+    checkpoint_file(options.checkpoint)
     tables = _load_tables(options.table)
+    found = SearchCheckpoint.load(options.checkpoint)
     if limits:
         decoded = _within(found, tables, limits, options)
     elif options.finalists is None:
@@ -56,12 +61,14 @@ def decode_command(options: argparse.Namespace) -> int:
 
 
 def _load_tables(paths: list[Path]) -> dict[str, LatencyTable]:
+    from ..files.writing import check_name
     from ..latency.judgement import load_judged
 
     tables: dict[str, LatencyTable] = {}
     for path in paths:
         if path.stem in tables:
             raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
+        check_name(path.stem, "the name of a table", InputError)
         tables[path.stem] = load_judged(path)
     return tables
 

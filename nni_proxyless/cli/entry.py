@@ -7,21 +7,20 @@ SIGTERM, 129 by SIGHUP.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import functools
 import logging
 import shlex
 import signal
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import InputError, ProxylessError, RunError, clipped, os_error_of
 from ..process_memory import is_out_of_memory
+from ..progress import HeldMessages, work_begins
 from ..signals import ENDED_BY, INTERRUPTED, Stopped, stopped_by_signals
 from ..training.ranks import is_main_process
 from ..values import MOST_FINALISTS
@@ -29,12 +28,11 @@ from . import latency as cli_latency
 from . import network as cli_network
 from . import runs
 from .decode import decode_command
-from .messages import MOST_CHARACTERS, MOST_OF_A_FAILURE, one_line
+from .messages import LONGEST_LINE, MOST_OF_A_FAILURE, one_line
 from .outputs import check_apart, output_file, output_folder
 from .parser import Parser, positive, whole
-from .streams import CLOSED_PIPE, OutputError, flush_output, guarded_streams, say
+from .streams import CLOSED_PIPE, OutputError, flush_output, guarded_streams, log_of_a_command, say
 
-_log = logging.getLogger("nni_proxyless")
 # Commands that go on from their last finished epoch if they are given again.
 _RESUMED = ("search", "retrain")
 
@@ -180,6 +178,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options, rest = parser.parse_known_args(words)
     late = [word for word in rest if "=" in word and not word.startswith("-")] if "settings" in options else []
     if len(late) < len(rest):
+        named = filter(None, (options.command, getattr(options, "subcommand", None)))
+        parser = Parser(prog=" ".join((parser.prog, *named)))  # its help has the arguments
         parser.error(f"unrecognized arguments: {shlex.join(word for word in rest if word not in late)}")
     if late:
         options.settings = [*options.settings, *late]
@@ -193,13 +193,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: Words of the command line; those of the process by default.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    with guarded_streams():
+    with guarded_streams(work_begins):
         options = parse(words)
-        with _log_of_a_command(), stopped_by_signals():
-            sys.exit(_exit_code(options, words))
+        with log_of_a_command() as log, stopped_by_signals():
+            sys.exit(_exit_code(options, words, log))
 
 
-def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
+def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessages) -> int:
     """Run a command, and say in one line why it failed."""
     command = " ".join(filter(None, (options.command, getattr(options, "subcommand", None))))
     try:
@@ -210,9 +210,9 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except ProxylessError as error:
         if options.debug:
             raise
-        _one_line(command, error)
-        return 2 if isinstance(error, InputError) else 1
+        return _refused_or_failed(command, error, log)
     except KeyboardInterrupt as stop:
+        log.print_held()
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         if is_main_process():
             ended = f"{ENDED_BY}{stop}" if isinstance(stop, Stopped) else INTERRUPTED
@@ -225,14 +225,15 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     except OutputError as error:
         if error.errno == errno.EPIPE:
             return CLOSED_PIPE
+        log.print_held()
         _one_line(command, f"cannot write to the standard output: {error.strerror}")
         return 1
     except Exception as error:
         if options.debug:
             raise
         if (told := os_error_of(error)) is not None:
-            _one_line(command, told)
-            return 2 if isinstance(told, InputError) else 1
+            return _refused_or_failed(command, told, log)
+        log.print_held()
         if is_out_of_memory(error):
             less = "; a smaller batch_size needs less" if options.command in _RESUMED else ""
             _one_line(command, f"out of memory ({clipped(str(error)) or type(error).__name__}){less}")
@@ -241,6 +242,17 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
         logging.getLogger(__name__).error("unexpected error", exc_info=True)
         _one_line(command, f"{type(error).__name__}: {error} (please report it with the log above)")
         return 1
+
+
+def _refused_or_failed(command: str, error: ProxylessError, log: HeldMessages) -> int:
+    """Say in one line why a command ends. Of input that was refused, nothing else is said."""
+    refused = isinstance(error, InputError)
+    if refused:
+        log.forget()
+    else:
+        log.print_held()
+    _one_line(command, error)
+    return 2 if refused else 1
 
 
 def _register(options: argparse.Namespace) -> int:
@@ -283,32 +295,5 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _one_line(command: str, error: object) -> None:
     flush_output()
-    most = MOST_CHARACTERS if isinstance(error, InputError) else MOST_OF_A_FAILURE
+    most = LONGEST_LINE if isinstance(error, InputError) else MOST_OF_A_FAILURE
     say(one_line(f"nni-proxyless {command}: error", error, most=most) + "\n")
-
-
-@contextlib.contextmanager
-def _log_of_a_command() -> Iterator[None]:
-    """Print our log to standard error, and silence messages of other packages that a user cannot act on.
-
-    Afterwards our logger is as before, for programs that call `main` themselves.
-    """
-    before = _log.handlers, _log.propagate, _log.level
-    # The handler is added to our own logger instead of the root logger: NNI's handler would print every line again.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _log.handlers, _log.propagate = [handler], False
-    _log.setLevel(logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with contextlib.suppress(ImportError):
-        # gym, which NNI's ENAS needs, prints at import that it is unmaintained and should be replaced.
-        from gym_notices import notices
-
-        notices.notices.clear()
-    for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
-        warnings.filterwarnings("ignore", message=message)
-    try:
-        yield
-    finally:
-        _log.handlers, _log.propagate = before[:2]
-        _log.setLevel(before[2])

@@ -47,8 +47,9 @@ def _measure(options: argparse.Namespace, spec: Any, backend: Any) -> int:
     from ..latency.journal import export_samples
     from ..latency.judgement import Verdict, advice, verdict, warnings_of
     from ..latency.quality import Quality
-    from ..progress import progress_bar
+    from ..progress import progress_bar, work_begins
 
+    work_begins()
     processes = options.processes or TABLE_PROCESSES
     most = processes if options.accept or options.processes else MOST_TABLE_PROCESSES
     journal = options.out.parent / f".{options.out.name}.samples"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-MOST_CHARACTERS = 490
+LONGEST_LINE = 490
 MOST_OF_A_FAILURE = 2000  # a run that failed may need more words than a wrong value
 _MOST_OF_A_WORD = 200
 _BEGINNING = 0.7  # part of the beginning in what is kept of a long message, whose end says what to do
 
 
-def one_line(start: str, message: object, end: str = "", most: int = MOST_CHARACTERS) -> str:
+def one_line(start: str, message: object, end: str = "", most: int = LONGEST_LINE) -> str:
     """Return an error message as one line.
 
     Line breaks become spaces, and characters that a terminal does not print become `?`. Of a longer message, the

@@ -98,15 +98,16 @@ def _retrain(options: argparse.Namespace) -> int:
         settings["inherit"] = str(chosen.resolve())
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
-    from ..search.earlier import check_same_recipe
+    from ..search.earlier import check_earlier
     from ..training.ranks import own_processes
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
     recipe.check_output(output)
-    if options.output is None and not options.overwrite:
-        check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
+    check_earlier(output, recipe, results_folder.NEEDED_BY_RETRAINING, overwrite=options.overwrite)
     with own_processes(), claimed(output):
+        recipe.check_files()
+
         from ..deploy.retrain import prepare_retraining, run_retraining
 
         card = run_retraining(prepare_retraining(recipe), output)
@@ -129,16 +130,26 @@ def _export(options: argparse.Namespace) -> int:
         raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")
     architecture = Architecture.load(file)
 
-    from ..deploy.export import check_formats, export, find_tables, load_images
-    from ..latency.difference import difference_warning, relative_error
+    from ..deploy.export_checks import check_formats, check_out, find_tables
+    from ..deploy.retrain_recipe import of_search
+    from ..network.weights import check_file
 
     formats = check_formats(options.format)
-    tables = find_tables(options.table, file)
-    if options.recipe is not None and not options.recipe.is_file():
-        raise InputError(f"cannot read recipe {options.recipe}: there is no such file")
-    images = load_images(architecture, options.recipe or file.parent / results_folder.RECIPE, options.images)
+    recipe = options.recipe or file.parent / results_folder.RECIPE
+    if options.recipe is not None and not recipe.is_file():
+        raise InputError(f"cannot read recipe {recipe}: there is no such file; give a recipe.yml")
+    if recipe.is_file():
+        of_search(recipe)
     out = options.out or file.parent / "exported"
     weights = options.weights or file.parent / results_folder.WEIGHTS
+    check_file(weights)
+    check_out(out, formats, weights)
+    tables = find_tables(options.table, file)
+
+    from ..deploy.export import export, load_images
+    from ..latency.difference import difference_warning, relative_error
+
+    images = load_images(architecture, recipe, options.images)
     done = export(architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure)
     lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
     for one in done:

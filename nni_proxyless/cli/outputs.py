@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError, clipped
 from ..files import results_folder
+from ..files.probe import why_not_writable
 
-_PROBE = b" " * 4096
 _OUTPUTS = ("out", "samples", "suggestions", "front")
 _INPUTS = (
     "among", "architecture", "architectures", "basis", "checkpoint", "counts", "file", "first", "measurements",
     "recipe", "second", "space", "table", "weights",
 )  # fmt: skip
-_OF_THE_DISK = (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM, errno.ENOSPC)
 
 
 def output_file(text: str) -> Path:
@@ -106,18 +102,9 @@ def _path(text: str, what: str) -> Path:
 
 
 def _probe(folder: Path, text: str, what: str) -> None:
-    existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(part))
-    if not existing.is_dir():
-        raise _refused(text, what, f"{clipped(str(existing))} is no folder")
-    try:
-        with tempfile.TemporaryFile(dir=existing) as file:
-            file.write(_PROBE)
-            file.flush()
-    except OSError as reason:
-        if reason.errno in _OF_THE_DISK:
-            return  # whether there is enough room shows when the file is written, and that is no mistake of the user
-        why = f"nothing can be written into {clipped(str(existing))}: {reason.strerror}"
-        raise _refused(text, what, why) from reason
+    why = why_not_writable(folder)
+    if why is not None:
+        raise _refused(text, what, why)
 
 
 def _refused(text: str, what: str, why: str) -> argparse.ArgumentTypeError:

@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write the message and the command that shows the help, and end the process."""
         message = re.sub(r"^argument (\S+): must be", r"\1 must be", message)
+        message = re.sub(r"(required: .*), key=value$", r"\1", message)  # argparse names it, although it may be absent
         sys.stderr.write(one_line(f"{self.prog}: error", message, f" (see {self.prog} --help)") + "\n")
         sys.exit(2)
 

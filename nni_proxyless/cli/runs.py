@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError, RunError
+from ..files import results_folder
 from ..files.claims import claimed
 from .outputs import check_folder
 from .settings import parse_settings
@@ -28,8 +29,9 @@ def run_experiment(options: argparse.Namespace) -> int:
     host = shield.check_host(options.host)
     results = options.results or plan.results
     check_folder(results, "choose another folder with --results")
-    if options.results is None and not options.overwrite:
-        plans.check_results(plan)
+    if not options.overwrite:
+        plans.check_results(plan, results)
+    plans.check_files(plan)
     with stopped_by_signals():
         plans.check_tuner(plan)
         run.load_config(plan)
@@ -85,7 +87,7 @@ def trial(options: argparse.Namespace) -> int:
 def search(options: argparse.Namespace) -> int:
     """Run one search, and print its result."""
     from ..files.resources import experiment_file
-    from ..search.earlier import check_same_recipe
+    from ..search.earlier import check_earlier
     from ..search.recipe import Recipe
     from ..training.ranks import is_main_process, own_processes
 
@@ -93,8 +95,7 @@ def search(options: argparse.Namespace) -> int:
     path = experiment_file(options.recipe, "recipe.yml")
     recipe = Recipe.load(path, settings)
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target
-    if options.output is None and not options.overwrite:
-        check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
+    check_earlier(output, recipe, results_folder.NEEDED_BY_SEARCH, overwrite=options.overwrite)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_processes())
@@ -102,9 +103,12 @@ def search(options: argparse.Namespace) -> int:
             stack.enter_context(claimed(output))
 
         from ..search.prepared import prepare
+
+        prepared = prepare(recipe, remeasure=options.remeasure)
+
         from ..search.run import run_search
 
-        architecture = run_search(prepare(recipe, remeasure=options.remeasure), output)
+        architecture = run_search(prepared, output)
         if not is_main_process():
             return 0
     measured = architecture.measured_latency_ms

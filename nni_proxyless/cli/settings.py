@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InputError, clipped
 from ..files.parsing import parse_yaml
+
+_SYNTAX = re.compile("did not find expected|cannot start any token|not allowed in this context")
 
 
 def parse_settings(words: Sequence[str]) -> dict[str, Any]:
@@ -20,5 +23,12 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
         key, found, value = word.partition("=")
         if not found or not key:
             raise InputError(f"'{clipped(word)}' is not of the form key=value, such as epochs=20")
-        settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
+        try:
+            settings[key] = parse_yaml(value, f"the value of '{clipped(word)}'", InputError)
+        except InputError as reason:
+            if not _SYNTAX.search(str(reason)):
+                raise
+            raise InputError(
+                f"{reason}; a text with special characters needs quotes, as in '{key:.50}=\"a: b\"'"
+            ) from reason
     return settings

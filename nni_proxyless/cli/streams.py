@@ -1,15 +1,23 @@
-"""Standard output and error output that may be closed, full, a pipe that nobody reads any more, or plain ASCII."""
+"""Standard output and error output of a command, and its log.
+
+The streams may be closed, full, a pipe that nobody reads any more, or plain ASCII.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
+from ..progress import HeldMessages
+
+_log = logging.getLogger("nni_proxyless")
 # Characters that act on a terminal. They may come from a name in somebody's file.
 _CONTROLS = {number: "?" for number in (*range(32), *range(127, 160)) if chr(number) not in "\n\t\r"}
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # NNI's log has them, also in files; they can hide text
@@ -21,12 +29,21 @@ class OutputError(OSError):
 
 
 class _Output:
-    """The standard output, whose errors can be told from those of files."""
+    """The standard output, whose errors can be told from those of files.
 
-    def __init__(self, stream: TextIO) -> None:
+    Args:
+        stream: The standard output.
+        before: Function that is called before the first text is written.
+    """
+
+    def __init__(self, stream: TextIO, before: Callable[[], None]) -> None:
         self._stream = stream
+        self._before: Callable[[], None] | None = before
 
     def write(self, text: str) -> int:
+        if self._before is not None and text.strip():
+            before, self._before = self._before, None
+            before()
         with _named_errors():
             return self._stream.write(_COLOURS.sub("", text).translate(_CONTROLS))
 
@@ -47,12 +64,15 @@ def _named_errors() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def guarded_streams() -> Iterator[None]:
+def guarded_streams(before: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Context manager in which anything can be printed, and after which nothing is left to be printed.
 
     Characters that the output cannot show, or that would act on a terminal, become `?`. Colours are removed. What
     is printed to a closed stream is lost. Without this, the next file that is opened would take the place of the
     closed stream, and get what libraries print.
+
+    Args:
+        before: Function that is called before the first text is written to the standard output.
     """
     for number in (0, 1, 2):
         try:
@@ -63,17 +83,17 @@ def guarded_streams() -> Iterator[None]:
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     output = sys.stdout
-    before = output.errors if isinstance(output, io.TextIOWrapper) else None
+    errors = output.errors if isinstance(output, io.TextIOWrapper) else None
     if isinstance(output, io.TextIOWrapper):
         output.reconfigure(errors="replace")
-    sys.stdout = cast(TextIO, _Output(output))
+    sys.stdout = cast(TextIO, _Output(output, before))
     try:
         yield
     finally:
         flush_output()
         sys.stdout = output
-        if isinstance(output, io.TextIOWrapper) and before is not None:
-            output.reconfigure(errors=before)
+        if isinstance(output, io.TextIOWrapper) and errors is not None:
+            output.reconfigure(errors=errors)
 
 
 def flush_output() -> None:
@@ -93,3 +113,32 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def log_of_a_command() -> Iterator[HeldMessages]:
+    """Print our log to standard error, and silence messages of other packages that a user cannot act on.
+
+    Messages wait until the input has been accepted. Afterwards our logger is as before, for programs that call `main`
+    themselves.
+    """
+    before = _log.handlers, _log.propagate, _log.level
+    # The handler is added to our own logger instead of the root logger: NNI's handler would print every line again.
+    handler = HeldMessages(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    _log.handlers, _log.propagate = [handler], False
+    _log.setLevel(logging.INFO)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    with contextlib.suppress(ImportError):
+        # gym, which NNI's ENAS needs, prints at import that it is unmaintained and should be replaced.
+        from gym_notices import notices
+
+        notices.notices.clear()
+    for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
+        warnings.filterwarnings("ignore", message=message)
+    try:
+        yield handler
+    finally:
+        handler.print_held()
+        _log.handlers, _log.propagate = before[:2]
+        _log.setLevel(before[2])

@@ -16,7 +16,8 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..errors import DataError, unknown_name
+from ..errors import DataError
+from .place import check_place
 from .sources import SOURCES, ImageDataset
 
 
@@ -69,8 +70,7 @@ def load_splits(
     Raises:
         DataError: There is no such data set, its files are missing or do not fit, or it is too small to be split.
     """
-    if name not in SOURCES:
-        raise DataError(unknown_name("data set", name, SOURCES))
+    check_place(name, input_shape, data_dir, download)
     source = SOURCES[name](input_shape, data_dir, download)
     weights, architecture, held_out = split_indices(source.labels, arch_fraction, held_out_fraction, seed)
     return DataSplits(

@@ -6,10 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DamagedFileError, InputError, shown
 from ..files import results_folder
@@ -18,10 +15,12 @@ from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
-from ..network.torch_file import fault_of, read_torch_file
+from ..network.torch_file import check_kind, fault_of, read_torch_file
 from .budgets import Limit, constraints_of
 from .distribution import ArchitectureDistribution
-from .knapsack import FrontPoint
+
+if TYPE_CHECKING:  # files are checked without torch
+    from .knapsack import FrontPoint
 
 CHECKPOINT_KEY = "nni_proxyless"
 CHECKPOINT_SCHEMA = "nni-proxyless/checkpoint@1"
@@ -47,18 +46,11 @@ class SearchCheckpoint:
             InputError: There is no such file, it is no checkpoint of a search, or the space of the search does not
                 describe its operators.
         """
-        path = Path(path)
-        path = path / results_folder.CHECKPOINT if path.is_dir() else path
-        if not path.is_file():
-            raise InputError(
-                f"there is no checkpoint {path}; give a checkpoint.ckpt or the folder of a search's results"
-            )
+        path = checkpoint_file(path)
         try:
             content = read_torch_file(path)
         except DamagedFileError as reason:
-            raise InputError(
-                f"{path} is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search"
-            ) from reason
+            raise _no_checkpoint(path) from reason
         state = content.get(CHECKPOINT_KEY) if isinstance(content, Mapping) else None
         if not isinstance(state, Mapping) or state.get("schema") != CHECKPOINT_SCHEMA:
             raise InputError(f"{path} is no checkpoint of a search: it lacks '{CHECKPOINT_KEY}' of {CHECKPOINT_SCHEMA}")
@@ -145,6 +137,29 @@ def within_budgets(
     )
 
 
+def checkpoint_file(path: str | os.PathLike[str]) -> Path:
+    """Return the checkpoint that a path or its folder stands for, checked as far as that is possible without torch.
+
+    Raises:
+        InputError: There is no such file, or it is no checkpoint.
+    """
+    path = Path(path)
+    path = path / results_folder.CHECKPOINT if path.is_dir() else path
+    if not path.exists():
+        raise InputError(f"there is no checkpoint {path}; give a checkpoint.ckpt or the folder of a search's results")
+    try:
+        check_kind(path)
+    except DamagedFileError as reason:
+        raise _no_checkpoint(path) from reason
+    except InputError as reason:
+        raise InputError(f"{reason}; give a checkpoint.ckpt or the folder of a search's results") from reason
+    return path
+
+
+def _no_checkpoint(path: Path) -> InputError:
+    return InputError(f"{path} is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search")
+
+
 def _mapping(value: object, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise InputError(f"{what} must be a mapping, got {shown(value)}; the checkpoint is damaged")
@@ -153,6 +168,9 @@ def _mapping(value: object, what: str) -> Mapping[str, Any]:
 
 def _distribution(state: Mapping[str, Any], spec: SpaceSpec, path: Path) -> ArchitectureDistribution:
     """Check that a checkpoint has a finite α for each candidate of the space, or -inf for a pruned one."""
+    import torch
+    from torch import Tensor
+
     alpha = _mapping(state.get("alpha"), f"{path}: alpha")
     candidates = _mapping(state.get("candidates"), f"{path}: candidates")
     wanted = {layer.label: layer.names for layer in spec.layers}

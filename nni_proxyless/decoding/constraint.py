@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -124,7 +125,7 @@ class Problem:
         # Scaled to 1, so that all constraints have the same weight in the solver's tolerances.
         scale = np.array([1.0 / abs(c.limit) if c.limit else 1.0 for c in added])
         for label, kept in left.items():
-            p = probs[label].detach().to(torch.float64).cpu().numpy()[kept]
+            p = probs[label].detach().double().cpu().numpy()[kept]
             logs.append(np.log(np.maximum(p, 1e-300)))
             values = np.array([[c.costs.layers[label][i] for c in added] for i in kept], dtype=np.float64)
             costs.append(values.reshape(len(kept), len(added)) * scale)

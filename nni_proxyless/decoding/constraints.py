@@ -12,14 +12,16 @@ The results are deterministic, and no function has side effects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from ..errors import InputError
 from .constraint import Constraint, FloatArray, IntArray, Problem
 from .integer_program import explain_conflict, likeliest_by_milp
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
 
 _FIRST_WIDTH, _LARGEST_WIDTH, _GROWTH = 4096, 2**21, 8
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from .constraint import Constraint
 from .constraints import likeliest_satisfying
 from .knapsack import FrontPoint, front, likeliest_within, most_likely_within
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,8 @@ class ArchitectureDistribution:
 
     def mean_entropy(self) -> float:
         """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
+        import torch
+
         return float(torch.stack([torch.special.entr(probs).sum() for probs in self.probs.values()]).mean())
 
     def log_likelihoods(self, architectures: Sequence[Mapping[str, Any]]) -> list[float]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
 from ..errors import RunError
 from .constraint import Constraint, FloatArray, Problem, open_candidates
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
 
 _INFEASIBLE = 2
 

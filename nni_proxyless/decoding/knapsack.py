@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
 
 _MAX_STATES = 200_000
 
@@ -128,7 +129,7 @@ class _Pass:
         self._costs = costs
         labels = list(costs.layers)
         layers_ms = [np.asarray(costs.layers[label], dtype=np.float64) for label in labels]
-        logs = [np.log(np.maximum(probs[label].detach().to(torch.float64).cpu().numpy(), 1e-300)) for label in labels]
+        logs = [np.log(np.maximum(probs[label].detach().double().cpu().numpy(), 1e-300)) for label in labels]
         # Paths with probability 0 were pruned.
         self._open = [np.flatnonzero(probs[label].detach().cpu().numpy() > 0) for label in labels]
         layers_ms = [layer[kept] for layer, kept in zip(layers_ms, self._open, strict=True)]

@@ -7,7 +7,6 @@ compared with PyTorch's before it gets its final name. Then its latency is measu
 from __future__ import annotations
 
 import contextlib
-import glob
 import logging
 import math
 import os
@@ -19,19 +18,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import OF_THE_MACHINE, InputError, RunError, WriteError, unknown_name
+from ..errors import OF_THE_MACHINE, InputError, RunError, WriteError
 from ..files import results_folder
 from ..files.claims import claimed
 from ..files.work_folder import WorkFolder, temporary_files_in
 from ..files.writing import write_json
 from ..latency import LatencyTable, this_device
 from ..latency.isolated import measure_file_isolated, measure_networks_isolated
-from ..latency.judgement import load_judged
 from ..latency.validate import comparable_level, usable_backend
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
-from ..network.onnx_file import require_onnx
-from .formats import FILES as FILES
+from ..progress import work_begins
+from .export_checks import FILES as FILES
+from .export_checks import check_formats, check_out
+from .export_checks import find_tables as find_tables
 from .formats import RUNNERS, WRITERS
 
 _log = logging.getLogger(__name__)
@@ -123,52 +123,9 @@ def load_images(architecture: Architecture, recipe: Path, count: int) -> Images:
     )
 
 
-def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]:
-    """Load the latency tables to predict with: the given ones, or those found near an architecture file.
-
-    Tables are files called `latency_table.yml`. They are searched in the architecture's folder, one folder up, and in
-    the sibling folders of the folder where one was found (in subfolders if none was). If the trials of each target have
-    a folder of their own, the tables of the other targets' trials of the same name are found as well.
-
-    Args:
-        paths: Paths of the tables; if empty, tables are searched near the architecture.
-        architecture: Path of the architecture file.
-
-    Returns:
-        The tables; of those that were searched, the architecture's own table comes first.
-
-    Raises:
-        LatencyTableError: A file is not a valid latency table.
-    """
-    if paths:
-        return [load_judged(path) for path in paths]
-    folder = architecture.resolve().parent
-    places = (folder.glob(results_folder.LATENCY_TABLE), folder.parent.glob(results_folder.LATENCY_TABLE))
-    near = [path for place in places for path in place]
-    base = near[0].parent.parent if near else folder
-    around = sorted(base.glob(f"*/{results_folder.LATENCY_TABLE}"))
-    if near:
-        around += sorted(base.parent.glob(f"*/{glob.escape(near[0].parent.name)}/{results_folder.LATENCY_TABLE}"))
-    return [load_judged(path) for path in dict.fromkeys((*near, *around))]
-
-
 def _spread(available: int, count: int) -> list[int]:
     """At most `count` indices, spread evenly because data sets are often sorted by class."""
     return sorted({i * available // count for i in range(count)} if count < available else range(available))
-
-
-def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """Return the formats without duplicates.
-
-    Raises:
-        InputError: A format does not exist, or needs a package that is not installed.
-    """
-    for name in formats:
-        if name not in FILES:
-            raise InputError(unknown_name("format", name, FILES))
-    if {"onnx", "int8"} & set(formats):
-        require_onnx("exporting ONNX")
-    return tuple(dict.fromkeys(formats))
 
 
 def export(
@@ -201,13 +158,14 @@ def export(
         RunError: The results of an exported model differ from PyTorch's by more than `TOLERANCE`; int8 is exempt.
     """
     formats = check_formats(formats)
-    _check_out(out, formats, weights)
+    check_out(out, formats, weights)
     network = architecture.build(pretrained=weights).eval()
     folded = fold_batch_norm(network)
     with torch.inference_mode():
         expected = torch.cat([network(image[None]) for image in images.check])
     results = []
     with _made(out):
+        work_begins()
         with _work_folder(out) as folder, temporary_files_in(folder):
             with _named_errors(out, _UNTOUCHED):
                 for name in formats:
@@ -227,26 +185,6 @@ def export(
             results = [_measured(result, architecture, out, tables) for result in results]
             _save_results(results, architecture, images, out)
     return results
-
-
-def _check_out(out: Path, formats: Sequence[str], weights: Path) -> None:
-    """Check that the files can get their places, before anything slow is done.
-
-    Raises:
-        InputError: A part of the path is a file, a folder stands in the place of a file or is not writable, or the
-            weights that are exported would be replaced.
-    """
-    existing = next(folder for folder in (out.absolute(), *out.absolute().parents) if os.path.exists(folder))
-    if not existing.is_dir():
-        raise InputError(f"cannot export into {out}: {existing} is a file; choose another folder with --out")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"cannot export into {out}: {existing} is not writable; choose another folder with --out")
-    for name in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
-        if os.path.isdir(out / name):
-            raise InputError(f"cannot write {out / name}, which is a folder; choose another folder with --out")
-    own = out / FILES["state_dict"]
-    if "state_dict" in formats and os.path.exists(own) and weights.exists() and own.samefile(weights):
-        raise InputError(f"the export would replace {weights}, which it exports; choose another folder with --out")
 
 
 @contextlib.contextmanager

@@ -13,18 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..files import results_folder
 from ..network.architecture import Architecture
 from ..network.onnx_file import export_onnx, quantize_static
 from ..network.weights import save_weights
+from .export_checks import FILES as FILES
 
-FILES = {
-    "onnx": "model.onnx",
-    "int8": "model_int8.onnx",
-    "torchscript": "model.pt",
-    "torch_export": "model.pt2",
-    "state_dict": results_folder.WEIGHTS,
-}
 # A writer gets the network with folded batch norms, the network itself, one image, images for the calibration, and the
 # path of the file.
 Writer = Callable[[nn.Module, nn.Module, Tensor, Tensor, Path], object]

@@ -24,26 +24,26 @@ from ..errors import DamagedFileError, DataError, RunError
 from ..files import results_folder
 from ..files.claims import claimed
 from ..files.writing import write_json, write_yaml
-from ..network.architecture import Architecture
-from ..network.catalogue import by_name
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import read_torch_file
 from ..network.weights import load_into, read_weights, save_weights
 from ..process_memory import keep_freed_memory
-from ..search.earlier import replacing
+from ..progress import work_begins
+from ..search.earlier import check_places, replacing
 from ..signals import stopped_by_signals
 from ..training.accuracy import Batch, accuracies
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
 from ..training.late_loader import LateLoader
 from ..training.ranks import own_processes
-from ..training.resume import is_interrupted, read_checkpoint, restoring, usable
+from ..training.resume import GOES_ON, HAS_FINISHED, is_interrupted, read_checkpoint, restoring, usable
 from ..training.trainer import check_hardware, make_trainer, quiet_lightning, use_threads, uses_channels_last
 from .model_card import model_card
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
 from .retrain_epochs import RetrainRecord as RetrainRecord
 from .retrain_epochs import ema_decay as ema_decay
 from .retrain_recipe import RetrainRecipe
+from .retrain_recipe import load_architecture as load_architecture
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
     Raises:
         InputError: The architecture, its weights or the data are invalid.
     """
-    architecture = load_architecture(recipe)
+    architecture = recipe.check_files()
     spec = architecture.require_spec()
     splits = load_recipe_splits(recipe, spec)
     if spec.classes != splits.num_classes:
@@ -90,19 +90,6 @@ def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
     )
 
 
-def load_architecture(recipe: RetrainRecipe) -> Architecture:
-    """Load the architecture of a recipe: from a file, or by the name of a published network or baseline.
-
-    Raises:
-        ArchitectureError: There is no such file or name, or the file is not an architecture file.
-        SpaceError: The recipe's space does not exist.
-    """
-    if recipe.architecture_file is not None:
-        return Architecture.load(recipe.architecture_file)
-    like = None if recipe.space is None else SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    return Architecture.of_space(*by_name(recipe.architecture, like))
-
-
 def run_retraining(
     prepared: PreparedRetraining,
     output: Path,
@@ -136,6 +123,7 @@ def run_retraining(
     check_hardware(prepared.recipe)
     use_threads(prepared.recipe.threads)
     with stopped_by_signals(), own_processes(), claimed(output):
+        check_places(output)
         epochs, module = _train(prepared, output, report)
         return _finish(prepared, output, epochs, module, report, trial_parameters)
 
@@ -161,17 +149,19 @@ def _train(
     module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes)
     module.set_model(network)
     checkpoint = output / results_folder.CHECKPOINT
-    interrupted = is_interrupted(recipe, output, (checkpoint.name, results_folder.WEIGHTS)) and usable(
+    interrupted = is_interrupted(recipe, output, results_folder.NEEDED_BY_RETRAINING) and usable(
         checkpoint, partial(_check_checkpoint, module=module, weights=output / results_folder.WEIGHTS), "the retraining"
     )
 
     def begin() -> None:
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
 
+    work_begins()
     with contextlib.ExitStack() as stack:
         replaced = (lambda _: None) if interrupted else stack.enter_context(replacing(output, begin))
         if interrupted:
-            _log.info("going on where the retraining in %s was interrupted", output)
+            finished = (output / results_folder.MODEL_CARD).is_file()
+            _log.info(HAS_FINISHED if finished else GOES_ON, "retraining", output)
         epochs = RetrainEpochs(prepared, output, len(loader), report, replaced)
         trainer = make_trainer(recipe, output, len(loader), epochs, gradient_clip_val=recipe.gradient_clip_val)
         start = checkpoint if interrupted else None

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from ..data.place import check_place
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..files import results_folder
 from ..files.reading import read_mapping, user_path
@@ -25,6 +26,10 @@ from ..files.settings import (
     WholeFrom0,
     Workers,
 )
+from ..network.architecture import Architecture
+from ..network.catalogue import by_name
+from ..network.space_spec import SpaceSpec
+from ..network.weights import check_file
 
 # Keys that a retraining copies from the recipe of the search, so that it uses the same data with the same split.
 _OF_THE_SEARCH = ("space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction")
@@ -191,11 +196,40 @@ class RetrainRecipe(Settings):
                 f"{output} holds the architecture to train, and its results would be replaced; choose another folder"
             )
 
+    def check_files(self) -> Architecture:
+        """Check the architecture, the place of the data and the inherited weights, as far as possible without torch.
+
+        Returns:
+            The architecture.
+
+        Raises:
+            InputError: One of them is missing or invalid.
+        """
+        found = load_architecture(self)
+        data_dir = None if self.data_dir is None else self.resolve(self.data_dir)
+        check_place(self.data, found.require_spec().input_shape, data_dir, self.download)
+        if self.inherit is not None:
+            check_file(self.resolve(self.inherit))
+        return found
+
     @property
     def architecture_file(self) -> Path | None:
         """Path of the architecture file; `None` if `architecture` is the name of a network."""
         path = self.resolve(self.architecture)
         return path if path.suffix == ".json" or os.path.exists(path) else None
+
+
+def load_architecture(recipe: RetrainRecipe) -> Architecture:
+    """Load the architecture of a recipe: from a file, or by the name of a published network or baseline.
+
+    Raises:
+        ArchitectureError: There is no such file or name, or the file is not an architecture file.
+        SpaceError: The recipe's space does not exist.
+    """
+    if recipe.architecture_file is not None:
+        return Architecture.load(recipe.architecture_file)
+    like = None if recipe.space is None else SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
+    return Architecture.of_space(*by_name(recipe.architecture, like))
 
 
 def of_search(path: Path) -> dict[str, Any]:

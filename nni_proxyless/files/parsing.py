@@ -88,6 +88,8 @@ def _parsed(parse: Callable[[], Any], text: str, named: str, error: type[InputEr
         _check(content)
     except expected as reason:
         detail = "it is nested too deeply" if isinstance(reason, RecursionError) else " ".join(str(reason).split())
+        if "set_int_max_str_digits" in detail:
+            detail = "it has a number of too many digits"
         detail = detail.replace('in "<unicode string>", line', "in line")
         raise error(f"{named} cannot be parsed: {clipped(detail, 300)}") from reason
     return content

@@ -137,7 +137,8 @@ def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError
     """
     content = read_document(path, what, error)
     if not isinstance(content, dict):
-        found = "nothing" if content is None else f"a {type(content).__name__}"
+        kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "nothing"}
+        found = kinds.get(type(content), "a number")
         raise error(f"{what} {clipped(os.fspath(path))} must be a mapping of keys to values, but holds {found}")
     return content
 

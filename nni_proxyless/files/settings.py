@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..values import (
+    LEAST_NUMBER,
     LEAST_TEMPERATURE,
     LEAST_WIDTH_MULT,
     MOST_COUNT,
@@ -36,7 +37,7 @@ from .reading import read_mapping, user_path
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
 _SHOWN = 3  # largest number of errors in one message
-MOST_SHOWN = 100  # largest number of characters of a value in a message
+_LONGEST_VALUE = 100  # largest number of characters of a value in a message
 
 
 def _whole(value: Any) -> Any:
@@ -65,7 +66,7 @@ Seed = Annotated[int, Field(ge=0, le=MOST_SEED), _FROM_FLOAT]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _FROM_FLOAT]
 Devices = Annotated[int, Field(ge=1, le=MOST_PROCESSES), _FROM_FLOAT]
 Workers = Annotated[int, Field(ge=0, le=MOST_PROCESSES), _FROM_FLOAT]
-Positive = Annotated[float, Field(gt=0, le=MOST_NUMBER), _FROM_TEXT]
+Positive = Annotated[float, Field(ge=LEAST_NUMBER, le=MOST_NUMBER), _FROM_TEXT]
 NumberFrom0 = Annotated[float, Field(ge=0, le=MOST_NUMBER), _FROM_TEXT]
 PartBelow1 = Annotated[float, Field(ge=0, lt=1), _FROM_TEXT]
 ProperPart = Annotated[float, Field(gt=0, lt=1), _FROM_TEXT]
@@ -223,9 +224,13 @@ def _allowed(annotation: Any, metadata: Iterable[Any], received: Any) -> str:
         most = f" to {bounds['le']}" if exceeds else ""
         return "a whole number" + (f" from {bounds['ge']}{most}" if "ge" in bounds else "")
     if kind is float:
-        exceeds = isinstance(received, (int, float)) and MOST_NUMBER < received < math.inf
-        if bounds.get("le") == MOST_NUMBER and not exceeds:
+        number = received if isinstance(received, (int, float)) else 0
+        if bounds.get("le") == MOST_NUMBER and not MOST_NUMBER < number < math.inf:
             del bounds["le"]
+        if bounds.get("ge") == LEAST_NUMBER:
+            if 0 < number < LEAST_NUMBER:
+                return f"a number from {LEAST_NUMBER:g}, because smaller ones count as 0"
+            bounds = {"gt": 0.0, **{name: bound for name, bound in bounds.items() if name != "ge"}}
         ranges = {
             ("gt",): "greater than {gt:g}",
             ("ge",): "of at least {ge:g}",
@@ -259,4 +264,4 @@ def _kind_and_bounds(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, dic
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{clipped(shown(value), MOST_SHOWN)} ({type(value).__name__})"
+    return "nothing" if value is None else f"{clipped(shown(value), _LONGEST_VALUE)} ({type(value).__name__})"

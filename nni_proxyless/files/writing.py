@@ -18,10 +18,14 @@ from typing import Any
 import yaml
 
 from ..errors import OF_THE_MACHINE, InputError, UnwritablePathError, WriteError, clipped, shown
+from . import file_lock
+from .file_lock import Lock
 from .reading import read_mapping as read_mapping
 
-MOST_CHARACTERS = 100
+LONGEST_NAME = 100
 _SEPARATORS = "/\\"
+_DRAWN, _PART = "[a-z0-9_]{8}", ".part"  # names of temporary files end with eight drawn characters and this
+_searched: set[tuple[str, str]] = set()  # folders and names of the files whose abandoned temporary files are removed
 
 
 def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
@@ -44,9 +48,7 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
     with writing(target, atomically=True):
         _check_kind(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary, lock = _temporary(target)
         try:
             write(temporary)
             # mkstemp makes the file readable by its owner only. The result gets the permissions of an ordinary file.
@@ -59,7 +61,56 @@ def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], None]
                 _to_disk(target.parent, os.O_RDONLY)
         finally:
             temporary.unlink(missing_ok=True)
+            if lock is not None:
+                os.close(lock)
     return target
+
+
+def _temporary(target: Path) -> tuple[Path, int | None]:
+    """Make the temporary file of a file, and return its path and a handle that holds its lock until it is closed.
+
+    The handle is `None` where the system has no locks, and then nothing is ever removed.
+
+    The system releases the lock when the process ends, however it ends. So a temporary file that can be locked was left
+    by a killed process, and is removed here. This process looks for such files once for each file that it writes.
+    """
+    searched = os.path.realpath(target.parent), target.name
+    if searched not in _searched:
+        _searched.add(searched)
+        _remove_abandoned(target)
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=_PART, dir=target.parent)
+        # Another process may have taken it for an abandoned one before it was locked.
+        state = file_lock.lock(handle)
+        if state is Lock.HELD and _is(name, handle):
+            return Path(name), handle
+        os.close(handle)
+        if state is Lock.NONE:
+            return Path(name), None
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove this user's temporary files of a file that no living process has locked."""
+    form = re.compile(re.escape(f".{target.name}.") + f"{_DRAWN}{re.escape(_PART)}")
+    with suppress(OSError, AttributeError), os.scandir(target.parent) as entries:  # Windows has no numbers of users
+        for entry in entries:
+            if form.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
+                    continue
+                with suppress(OSError):
+                    handle = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW)
+                    try:
+                        if file_lock.lock(handle) is Lock.HELD and _is(entry.path, handle):
+                            os.unlink(entry.path)
+                    finally:
+                        os.close(handle)
+
+
+def _is(path: str, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _check_kind(target: Path) -> None:
@@ -117,8 +168,9 @@ def sweep(folder: Path, names: Collection[str]) -> None:
     No other process may write these files meanwhile, so the caller must hold their lock.
     """
     for path in folder.glob(".*"):
-        name, _, drawn = path.name.removeprefix(".").rpartition(".")
-        if name in names and re.fullmatch(r"[a-z0-9_]{8}", drawn):
+        # Version 0.1 had no ending.
+        found = re.fullmatch(rf"\.(.+)\.{_DRAWN}(?:{re.escape(_PART)})?", path.name)
+        if found is not None and found[1] in names:
             path.unlink(missing_ok=True)
 
 
@@ -133,10 +185,10 @@ def check_name(name: object, what: str, error: type[InputError]) -> str:
     Raises:
         InputError: The name is not a text, or it could lead out of a folder. The error is of class `error`.
     """
-    good = isinstance(name, str) and name.strip() and len(name) <= MOST_CHARACTERS and name.isprintable()
+    good = isinstance(name, str) and name.strip() and len(name) <= LONGEST_NAME and name.isprintable()
     if not good or str(name).startswith(".") or any(separator in str(name) for separator in _SEPARATORS):
         raise error(
-            f"{what} must be a name of at most {MOST_CHARACTERS} printable characters without / and \\ that does not "
+            f"{what} must be a name of at most {LONGEST_NAME} printable characters without / and \\ that does not "
             f"begin with a dot, got {shown(name)}"
         )
     return str(name)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import InputError, clipped, shown, unknown_name
+from ..errors import InputError, clipped, misfit, shown, unknown_name
 from ..files.reading import MOST_CSV_BYTES, read_document, read_text
 from ..values import LEAST_LATENCY_MS, MOST_LATENCY_MS, is_number
 from .arrays import FloatArray
@@ -212,8 +212,7 @@ def check_layers(layers: Mapping[str, np.ndarray[Any, Any]], candidates: Mapping
     """
     missing, surplus = [k for k in candidates if k not in layers], [k for k in layers if k not in candidates]
     if missing or surplus:
-        told = [shown(labels) if labels else "nothing" for labels in (missing, surplus)]
-        raise InputError(f"the columns do not fit {of}: missing {told[0]}, unknown {told[1]}")
+        raise InputError(f"the columns do not fit {of}: {misfit(missing, surplus)}")
     for label, column in layers.items():
         for name in sorted(set(column.tolist())):
             if name not in candidates[label]:

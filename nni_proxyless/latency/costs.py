@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ..errors import InputError, LatencyTableError, unknown_name
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import Tensor
 
 _T = TypeVar("_T")
 
@@ -90,6 +91,7 @@ class SpaceCosts:
         Args:
             probs: Path probabilities of each layer, shape (num_candidates,), by layer label.
         """
+        import torch
 
         def of_layer(label: str, costs: tuple[float, ...]) -> Tensor:
             p = probs[label]

@@ -16,9 +16,11 @@ from enum import IntEnum
 
 import numpy as np
 
+from ..errors import clipped
 from .arrays import spearman
 from .quality import Quality
 from .table import LatencyTable
+from .table_parts import BACKEND_NAMES
 
 _log = logging.getLogger(__name__)
 # Relative errors and relative spreads up to which a table is good, and from which it is bad.
@@ -65,6 +67,9 @@ def findings(table: LatencyTable) -> list[Finding]:
     Tables that were imported, and tables of counts, give no reason. A table that was fitted to whole networks is
     doubtful at most, because cross-validation has found its error.
     """
+    if table.backend not in BACKEND_NAMES:
+        text = f"this version knows no backend '{clipped(table.backend)}', so nothing else about it is judged"
+        return [Finding(Verdict.DOUBTFUL, text)]
     if table.unit != "ms" or table.backend == "published":
         return []
     if table.backend == "fit":

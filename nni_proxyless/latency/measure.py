@@ -7,14 +7,11 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
-
-from torch import nn
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import InputError
 from ..lazy import names_of_modules
 from ..network.architecture import Architecture
-from ..network.blocks import initialise
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
 from .backends.base import Backend, Workload, labelled
@@ -27,6 +24,9 @@ from .quality import Quality
 from .random_architectures import calibration_architectures, random_architecture
 from .sampling import Progress, Samples, Timeline, sample_interleaved
 from .table import LatencyTable, OperatorCost
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 _Entry = TypeVar("_Entry", bound=Entry)
 Ready = Callable[[], None]
@@ -261,6 +261,8 @@ def measure_modules(
     """
     workloads = {str(i): labelled(backend.loader(*what), str(op)) for i, (op, what) in enumerate(modules.items())}
     if backend.clocked:
+        from torch import nn
+
         workloads[_EMPTY_CALL] = backend.loader(nn.Identity(), (1, 1, 1))
     if ready:
         ready()
@@ -326,6 +328,8 @@ def _reference(spec: SpaceSpec, backend: Backend) -> Workload | None:
 
 
 def _operator_module(operator: Operator, spec: SpaceSpec) -> nn.Module:
+    from ..network.blocks import initialise
+
     module = operator.build(spec.norm)
     initialise(module)
     return module

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..errors import InputError, LatencyTableError, unknown_name
 from ..files.writing import write_text
@@ -86,6 +85,8 @@ def expected(costs: SpaceCosts, distribution: Mapping[str, Mapping[str, float]])
     Raises:
         InputError: A layer is missing, or a candidate is unknown.
     """
+    import torch
+
     probs = {}
     for label, names in costs.candidates.items():
         if label not in distribution:

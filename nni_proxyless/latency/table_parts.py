@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import InputError, LatencyTableError, shown, unknown_name
-from ..values import MOST_LATENCY_MS, MOST_OPERATIONS, is_number, is_whole
+from ..files.writing import check_name
+from ..values import (
+    MOST_COUNT,
+    MOST_LATENCY_MS,
+    MOST_NETWORKS,
+    MOST_OPERATIONS,
+    MOST_WHOLE,
+    is_number,
+    is_whole,
+)  # fmt: skip
 from .device import Device
 from .entries import FIELDS, Choice, Entry, entry_from_dict
 
@@ -16,6 +27,15 @@ Unit = Literal["ms", "flops", "params"]
 COST_KEYS: dict[str, str] = {"ms": "latency_ms", "flops": "flops", "params": "params"}
 _CORRECTIONS = ("ms_per_million_values", "ms_per_million_parameters")
 _MOST_SCALE = 1e6
+NOTES = ("not known", "not stated", "unknown", "None")  # instead of a date or a number format
+# Real numbers, such as bfloat16, fp8_e4m3, uint8 or w8a16; tables of counts have `any`.
+_FORMAT = re.compile(
+    rf"(?:b|t)?(?:float|fp|f)\d+(?:_?\w+)?|u?int\d+(?:_\w+)?|w\d+a\d+|mixed.{{0,40}}|any|{'|'.join(NOTES)}"
+)
+# Backends whose tables this version knows; `by_name.BACKENDS` has those that measure.
+BACKEND_NAMES = (
+    "torch", "onnxruntime", "openvino", "mnn", "ncnn", "command", "flops", "params", "fit", "published",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,7 @@ class Calibration:
         return cls(
             scale,
             number(own.get("offset_ms", 0.0), f"{where}.offset_ms", -MOST_LATENCY_MS),
-            whole(own.get("networks", 0), f"{where}.networks", 0),
+            whole(own.get("networks", 0), f"{where}.networks", 0, MOST_NETWORKS),
             None if error is None else number(error, f"{where}.mean_relative_error", 0),
             tuple(architectures),
             *(
@@ -125,7 +145,7 @@ def operators_from(rows: object, unit: Unit, source: str) -> dict[Entry, Operato
         if cost < 0 or (cost == 0 and not isinstance(entry, Choice)):
             raise LatencyTableError(f"{where} ({entry}): {key} must be greater than 0, got {cost}")
         spread = number(row.get("spread_ms", 0.0), f"{where}: spread_ms", 0)
-        found[entry] = OperatorCost(cost, spread, whole(row.get("runs", 1), f"{where}: runs", 1))
+        found[entry] = OperatorCost(cost, spread, whole(row.get("runs", 1), f"{where}: runs", 1, MOST_COUNT))
     return found
 
 
@@ -178,24 +198,54 @@ def text_or_none(value: object, where: str) -> str | None:
     return None if value is None else text(value, where)
 
 
+def name_or_none(value: object, where: str) -> str | None:
+    """Return a name that may become a part of file names, or `None` for `None`."""
+    return None if value is None else check_name(text(value, where), where, LatencyTableError)
+
+
 def number(value: object, where: str, least: float = -MOST_OPERATIONS, most: float = MOST_LATENCY_MS) -> float:
     """Return a finite number within bounds."""
     if not is_number(value):
         raise LatencyTableError(f"{where} must be a finite number, got {shown(value)}")
-    if not least <= value <= most:
-        raise LatencyTableError(f"{where} must be a number from {least:g} to {most:g}, got {value!r}")
+    if value < least:
+        raise LatencyTableError(f"{where} must be a number from {least:g}, got {value!r}")
+    if value > most:
+        raise LatencyTableError(f"{where} must be a number up to {most:,.0f}, got {value!r}")
     return float(value)
 
 
-def whole(value: object, where: str, least: int) -> int:
-    """Return a whole number from a bound."""
+def whole(value: object, where: str, least: int, most: int = MOST_WHOLE) -> int:
+    """Return a whole number within bounds."""
     if not is_whole(value, least):
         raise LatencyTableError(f"{where} must be a whole number from {least}, got {shown(value)}")
+    if value > most:
+        raise LatencyTableError(f"{where} must be a whole number from {least} to {most}, got {shown(value)}")
     return value
 
 
 def whole_or_none(value: object, where: str, most: int) -> int | None:
     """Return a whole number from 1 to a bound, or `None` for `None`."""
-    if value is not None and whole(value, where, 1) > most:
-        raise LatencyTableError(f"{where} must be a whole number from 1 to {most}, got {shown(value)}")
-    return None if value is None else whole(value, where, 1)
+    return None if value is None else whole(value, where, 1, most)
+
+
+def number_format(value: object, where: str) -> str:
+    """Return the name of a number format, or a note that it is not known."""
+    name = text(value, where)
+    if not _FORMAT.fullmatch(name):
+        raise LatencyTableError(
+            f"{where} must be a number format such as float32, float16 or int8, or 'not known', got {shown(value)}"
+        )
+    return name
+
+
+def date(value: object, where: str) -> str:
+    """Return a date, with or without a time, in ISO format, or a note that it is not known."""
+    written = text(value, where)
+    if written not in NOTES:
+        try:
+            datetime.datetime.fromisoformat(re.sub("Z$", "+00:00", written))
+        except ValueError as reason:
+            raise LatencyTableError(
+                f"{where} must be a date such as 2026-01-31T12:00:00+00:00, or 'not known', got {shown(value)}"
+            ) from reason
+    return written

@@ -10,15 +10,18 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchitectureError, SpaceError, shown
 from ..files.reading import read_mapping
 from ..files.writing import write_json
+from ..values import is_whole
 from .architecture_details import file_details
 from .operators import Operator, total_multiply_adds, total_parameters
-from .plain_network import Network
 from .space_spec import SKIP, SpaceSpec, Stage
+
+if TYPE_CHECKING:  # files are checked without torch
+    from .plain_network import Network
 
 ARCHITECTURE_SCHEMA = "nni-proxyless/architecture@1"
 
@@ -213,6 +216,8 @@ class Architecture:
         Raises:
             ArchitectureError: The file cannot be read, or the weights belong to another architecture.
         """
+        from .plain_network import Network
+
         spec = self.require_spec()
         blocks = [spec.first_block, *spec.choice_operators(self.choices)]
         network = Network(spec.stem, blocks, spec.head, spec.classifier, spec.norm)
@@ -310,4 +315,11 @@ class Architecture:
                 f"{source}: the space's description has hash {spec.content_hash}, but the file says {digest}: "
                 "the file was changed by hand"
             )
-        return cls.of_space(spec, choices, **details)
+        made = cls.of_space(spec, choices, **details)
+        for key in ("parameters", "multiply_adds"):
+            given, counted = content.get(key), getattr(made, key)
+            if given is not None and (given != counted or not is_whole(given)):
+                raise ArchitectureError(
+                    f"{source}: '{key}' is {shown(given)}, but the network has {counted}: the file was changed by hand"
+                )
+        return made

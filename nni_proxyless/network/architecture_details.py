@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ArchitectureError, shown
+from ..files.writing import check_name
 from ..values import MOST_LATENCY_MS, is_number, is_whole
 
 _KEYS = (
@@ -34,6 +35,9 @@ def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[s
     identity, choices = content.get("space"), content.get("choices")
     if not isinstance(identity, Mapping) or not all(isinstance(identity.get(key), str) for key in ("name", "hash")):
         raise ArchitectureError(f"{source}: 'space' must be a mapping with name and hash, got {shown(identity)}")
+    check_name(identity["name"], f"{source}: the name of 'space'", ArchitectureError)
+    if isinstance(content.get("target"), str):
+        check_name(content["target"], f"{source}: 'target'", ArchitectureError)
     if not isinstance(choices, Mapping) or not 0 < len(choices) <= _MOST_CHOICES:
         raise ArchitectureError(f"{source}: 'choices' must map labels to candidates, got {shown(choices)}")
     for label, candidate in choices.items():

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class NormSettings:
-    """Batch-norm settings. The defaults are the paper's: eps 1e-3 and momentum 0.1."""
-
-    eps: float = 1e-3
-    momentum: float = 0.1
+from .norm_settings import NormSettings as NormSettings
 
 
 class ConvBNReLU(nn.Module):

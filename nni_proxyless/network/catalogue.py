@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..errors import ArchitectureError, shown, unknown_name
-from ..values import MOST_WIDTH_MULT, is_number
+from ..values import LEAST_WIDTH_MULT, MOST_WIDTH_MULT, is_number
 from .space_spec import SpaceSpec, Stage
 
 MOBILENET_V2 = "mobilenet_v2"
@@ -99,9 +99,11 @@ def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tupl
     Raises:
         ArchitectureError: `width_mult` is not a positive number.
     """
-    if not is_number(width_mult, 0, MOST_WIDTH_MULT) or width_mult == 0:
-        most = f" up to {MOST_WIDTH_MULT:g}" if width_mult > MOST_WIDTH_MULT else ""
-        raise ArchitectureError(f"width_mult must be a positive number{most}, got {shown(width_mult)}")
+    if not is_number(width_mult, LEAST_WIDTH_MULT, MOST_WIDTH_MULT):
+        raise ArchitectureError(
+            f"width_mult must be a positive number, from {LEAST_WIDTH_MULT:g} to {MOST_WIDTH_MULT:g}, got "
+            f"{shown(width_mult)}"
+        )
     base = like or SpaceSpec(
         name=MOBILENET_V2,
         input_channels=3,

@@ -6,14 +6,13 @@ import io
 import logging
 import warnings
 from collections.abc import Iterable
-from typing import Any, cast
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import MissingDependencyError
 from ..files.work_folder import WorkFolder, temporary_files_in
-from .folding import fold_batch_norm
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 
 def require_onnx(what: str) -> None:
@@ -45,6 +44,10 @@ def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int) -> 
     Returns:
         Serialised ONNX model.
     """
+    import torch
+
+    from .folding import fold_batch_norm
+
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter emits a deprecation warning at every call
@@ -70,6 +73,7 @@ def quantize_static(model: bytes, batches: Iterable[Any] | None = None) -> bytes
         Serialised int8 model.
     """
     import onnx
+    import torch
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
 

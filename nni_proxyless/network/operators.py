@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, shown
 from ..values import is_whole
-from .blocks import Classifier, ConvBNReLU, MBConv, NormSettings
+from .norm_settings import NormSettings
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import nn
 
 OperatorKind = Literal["conv", "mbconv", "classifier"]
 OPERATOR_FIELDS = ("input", "output", "kernel", "expansion", "stride")
@@ -81,6 +82,8 @@ class Operator:
 
         The output of a classifier has the shape (batch, classes).
         """
+        from .blocks import Classifier, ConvBNReLU, MBConv
+
         norm = norm or NormSettings()
         c_in, c_out = self.input_shape[0], self.output_shape[0]
         if self.kind == "conv":
@@ -117,15 +120,17 @@ class Operator:
             )
             if not good or shape is None:
                 raise InputError(
-                    f"operator field '{name}' must be three positive integers [channels, height, width], "
-                    f"got {shown(shape)}"
+                    f"operator field '{name}' must be three whole numbers from 1 to {MOST_SIZE}, [channels, height, "
+                    f"width], got {shown(shape)}"
                 )
             shapes[name] = (int(shape[0]), int(shape[1]), int(shape[2]))
         numbers = {}
         for name in ("kernel", "expansion", "stride"):
             number = content.get(name, 1)
             if not is_whole(number, 1, MOST_SIZE):
-                raise InputError(f"operator field '{name}' must be a positive integer, got {shown(number)}")
+                raise InputError(
+                    f"operator field '{name}' must be a whole number from 1 to {MOST_SIZE}, got {shown(number)}"
+                )
             numbers[name] = int(number)
         return cls(kind, shapes["input"], shapes["output"], **numbers)
 

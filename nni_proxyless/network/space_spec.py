@@ -16,14 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import SpaceError, shown, unknown_name
+from ..errors import SpaceError, misfit, shown, unknown_name
 from ..files.reading import read_mapping, user_path
 from ..files.resources import shipped_folder
 from ..files.writing import check_name
 from ..values import MOST_PIXELS, MOST_WIDTH_MULT
 from . import size_limits as limits
-from .blocks import NormSettings
 from .fields import Fields
+from .norm_settings import NormSettings
 from .operators import Operator
 from .size_limits import check_size
 
@@ -174,8 +174,8 @@ class SpaceSpec:
         surplus = [label for label in choices if label not in labels]
         if missing or surplus:
             raise SpaceError(
-                f"choices do not fit space '{self.name}': missing {_listed(missing)}, unknown {_listed(surplus)}; it "
-                f"has {len(labels)} layers, {labels[0]} to {labels[-1]}"
+                f"choices do not fit space '{self.name}': {misfit(missing, surplus)}; it has {len(labels)} layers, "
+                f"{labels[0]} to {labels[-1]}"
             )
         chosen = []
         for layer in self.layers:
@@ -329,10 +329,6 @@ def make_divisible(width: float, divisor: int = 8) -> int:
     """Round to the nearest multiple of `divisor`, but not down by more than 10 % (MobileNetV2's rule)."""
     rounded = max(divisor, int(width + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * width else rounded
-
-
-def _listed(labels: list[str]) -> str:
-    return shown(labels) if labels else "nothing"
 
 
 def _strided(size: int, stride: int) -> int:

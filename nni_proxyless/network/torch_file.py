@@ -7,15 +7,17 @@ import math
 import os
 import warnings
 import zipfile
-from pathlib import Path
-from typing import IO, Any
-
-import torch
-from torch import Tensor
+from typing import IO, TYPE_CHECKING, Any
 
 from ..errors import DamagedFileError, InputError, clipped
 from ..files.reading import open_regular
 from ..process_memory import is_out_of_memory
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
+
+_ARCHIVE = b"PK"
+_BEGINNINGS = (_ARCHIVE, b"\x80")  # the second one is that of a pickle, which older versions of torch write
 
 
 def read_torch_file(path: str | os.PathLike[str]) -> Any:
@@ -28,10 +30,11 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         InputError: The file cannot be read.
         MemoryError: There is not enough memory. PyTorch also raises a `RuntimeError` then (`is_out_of_memory`).
     """
-    file = Path(path)
-    name = clipped(str(file))
+    name = check_kind(path)
+    import torch
+
     try:
-        with open_regular(file, "file", InputError) as content:
+        with open_regular(path, "file", InputError) as content:
             if zipfile.is_zipfile(content):
                 _check_parts(content, name)
             content.seek(0)
@@ -48,6 +51,35 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         raise DamagedFileError(
             f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
         ) from reason
+
+
+def check_kind(path: str | os.PathLike[str]) -> str:
+    """Check the beginning of a file that PyTorch should have written, without importing torch.
+
+    Returns:
+        Name of the file for messages.
+
+    Raises:
+        DamagedFileError: The file does not begin like one that PyTorch writes.
+        InputError: The file cannot be read.
+    """
+    name = clipped(os.fspath(path))
+    with open_regular(path, "file", InputError) as content:
+        try:
+            beginning = content.read(2)
+            good = beginning.startswith(_BEGINNINGS)
+            if beginning == _ARCHIVE:
+                content.seek(0)
+                good = any(part.endswith("data.pkl") for part in zipfile.ZipFile(content).namelist())
+        except Exception as reason:  # `zipfile` raises errors of many kinds for a damaged archive
+            if isinstance(reason, OSError) and reason.errno not in (None, errno.EINVAL):
+                raise InputError(f"cannot read {name}: {reason.strerror}") from reason
+            good = False
+    if not good:
+        raise DamagedFileError(
+            f"{name} is truncated or damaged, or it holds something other than tensors and plain data"
+        )
+    return name
 
 
 def _check_parts(content: IO[bytes], name: str) -> None:
@@ -72,6 +104,8 @@ def fault_of(tensor: Tensor, *, pruned: bool = False) -> str | None:
     Returns:
         The rest of a sentence that begins with the name of the tensor; `None` if nothing is wrong.
     """
+    import torch
+
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return f"must be a plain tensor, got one of layout {tensor.layout} on device {tensor.device}"
     if tensor.is_complex() or tensor.dtype == torch.bool:

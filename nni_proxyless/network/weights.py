@@ -6,18 +6,20 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchitectureError, DamagedFileError, clipped
 from ..files.writing import write_atomically
-from .torch_file import fault_of, read_torch_file
+from .torch_file import check_kind, fault_of, read_torch_file
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor, nn
 
 
 def save_weights(network: nn.Module, path: Path) -> Path:
     """Write a network's state dict atomically, with all tensors on the CPU."""
+    import torch
+
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     buffer = io.BytesIO()  # if torch wrote the file itself, a full disk would raise an error other than OSError
     torch.save(state, buffer)
@@ -34,15 +36,14 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         ArchitectureError: There is no such file, or it does not contain a state dict.
     """
+    from torch import Tensor
+
     file = Path(path)
-    if not file.is_file():
-        raise ArchitectureError(f"there is no file of weights {file}; give a weights.pt of a search or retraining")
+    check_file(file)
     try:
         state = read_torch_file(file)
     except DamagedFileError as reason:
-        raise ArchitectureError(
-            f"{file} holds no weights, or it is truncated or damaged; give a weights.pt"
-        ) from reason
+        raise _no_weights(file) from reason
     named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
         raise ArchitectureError(f"{file} is no state dict of tensors; give the weights.pt of a search or retraining")
@@ -50,6 +51,24 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if (fault := fault_of(value)) is not None:
             raise ArchitectureError(f"{file}: the weights '{clipped(key)}' {fault}")
     return dict(state)
+
+
+def check_file(file: Path) -> None:
+    """Check that there is a file of weights, as far as that can be told without torch.
+
+    Raises:
+        ArchitectureError: There is no such file, or PyTorch did not write it.
+    """
+    if not file.is_file():
+        raise ArchitectureError(f"there is no file of weights {file}; give a weights.pt of a search or retraining")
+    try:
+        check_kind(file)
+    except DamagedFileError as reason:
+        raise _no_weights(file) from reason
+
+
+def _no_weights(file: Path) -> ArchitectureError:
+    return ArchitectureError(f"{file} holds no weights, or it is truncated or damaged; give a weights.pt")
 
 
 def load_into(network: nn.Module, weights: str | os.PathLike[str] | Mapping[str, Any]) -> None:

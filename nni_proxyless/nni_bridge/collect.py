@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ArchitectureError, InputError, InUseError, LatencyTableError, shown
 from ..files import results_folder
 from ..files.claims import claimed
-from ..files.writing import MOST_CHARACTERS, aligned, check_name, read_mapping, write_csv
+from ..files.writing import LONGEST_NAME, aligned, check_name, read_mapping, write_csv
 from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
@@ -135,9 +135,9 @@ def _folder_of(architecture: Architecture, parameters: Mapping[str, Any]) -> Pat
 def _as_name(text: str) -> str:
     """Return a text as the name of a folder, without separators and characters that cannot be printed."""
     name = "".join("-" if mark in "/\\" or not mark.isprintable() else mark for mark in text).lstrip(".")
-    if len(name) <= MOST_CHARACTERS:
+    if len(name) <= LONGEST_NAME:
         return name
-    return f"{name[: MOST_CHARACTERS - 9]}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
+    return f"{name[: LONGEST_NAME - 9]}-{zlib.crc32(text.encode(errors='surrogatepass')):08x}"
 
 
 def _last_line(path: Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files.probe import why_not_writable
 from ..values import MOST_COUNT, MOST_PROCESSES
 
 DURATIONS = ("maxExperimentDuration", "maxTrialDuration")
@@ -70,12 +70,11 @@ def _check_working_directory(source: str, folder: Path, named: object) -> None:
         raise InputError(f"{source}: 'experimentWorkingDirectory' must be the path of a folder, got {named!r:.200}")
     try:
         path = (folder / Path(named or "~/nni-experiments").expanduser()).resolve()
-        existing = next(parent for parent in (path, *path.parents) if os.path.lexists(parent))
-        good = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+        why = why_not_writable(path)
     except (OSError, RuntimeError, ValueError) as reason:
         raise InputError(f"{source}: experimentWorkingDirectory cannot be used: {reason}") from reason
-    if not good:
+    if why is not None:
         raise InputError(
-            f"{source}: NNI keeps its experiments in {str(path)[:200]}, which cannot be written; "
-            "set experimentWorkingDirectory to a writable folder"
+            f"{source}: NNI keeps its experiments in {str(path)[:200]}, but {why}; set experimentWorkingDirectory to a "
+            "writable folder"
         )

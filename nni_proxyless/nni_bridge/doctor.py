@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from ..adapters.versions import installed, release
 from ..errors import MissingDependencyError
+from ..files.probe import why_not_writable
 from ..files.resources import cache_folder
 from ..strategies import compatibility
-from ..strategies.compatibility import installed, release
 from .ports import port_is_free
 
 Level = Literal["ok", "warning", "error"]
@@ -173,18 +173,16 @@ def _folders() -> Iterator[Finding]:
         ("experiments", Path.home() / "nni-experiments"),
         ("tables and warm-ups", cache_folder()),
     ):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
+        why = why_not_writable(folder)
+        if why is None:
             yield Finding("ok", what, f"{folder} can be written")
-        except OSError as reason:
+        else:
             fix = {
                 "NNI's settings": "set NNI_CONFIG_DIR to a writable folder",
                 "experiments": "set experimentWorkingDirectory in the config",
                 "tables and warm-ups": "set NNI_PROXYLESS_CACHE to a writable folder",
             }[what]
-            yield Finding("error", what, f"{folder} cannot be written ({reason.strerror or reason})", fix)
+            yield Finding("error", what, f"{folder} cannot be written ({why})", fix)
 
 
 def _port(port: int) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from ..errors import InputError, RecipeError, unknown_name
 from ..files import results_folder
 from ..files.reading import read_mapping, user_path
 from ..search.earlier import check_same_recipe
+from ..search.prepared import check_files as check_search
 from ..search.recipe import Recipe
 from .algorithms import check_algorithms, check_size, ends_by_itself, is_own
 from .config_values import DURATIONS, check_values
@@ -27,6 +28,11 @@ from .trial import TASKS
 MAX_COMBINATIONS_CHECKED = 1000
 _OF_TRIAL = ("--recipe", "--task", "--debug")
 _COMMANDS = ("nni-proxyless", "nni_proxyless")  # the console script, and the package after `python -m`
+# Keys of recipes that decide which files a trial needs.
+_OF_FILES = (
+    "target", "targets", "accept_tables", "strategy", "space", "width_mult", "input_size", "data", "data_dir",
+    "download", "architecture", "inherit",
+)  # fmt: skip
 _OPERATORS = ("&&", "||", ";", "|", "&")  # of a shell, after which another command begins
 
 
@@ -188,6 +194,24 @@ def _recipe(task: str, path: Path, content: Mapping[str, Any]) -> Recipe | Retra
     return recipe
 
 
+def check_files(plan: Plan) -> None:
+    """Check the files that the recipes of a plan name, as far as that is possible without torch and NNI.
+
+    Raises:
+        InputError: A trial with one of the recipes would fail.
+    """
+    checked: set[str] = set()
+    for recipe in plan.recipes:
+        values = recipe.to_dict(absolute=True)
+        needed = repr([values.get(key) for key in _OF_FILES])
+        if needed not in checked:
+            checked.add(needed)
+            if isinstance(recipe, Recipe):
+                check_search(recipe)
+            else:
+                recipe.check_files()
+
+
 def _survives(tuner: object) -> bool:
     """Whether a tuner goes on with the remaining trials after `nnictl resume`. NNI's own ones start over."""
     return is_own(tuner)
@@ -218,14 +242,18 @@ def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     return [first, *({**first, key: value} for key, listed in values.items() for value in listed[1:])]
 
 
-def check_results(plan: Plan) -> None:
-    """Check that the default folder of the results holds none of another recipe, which would be replaced.
+def check_results(plan: Plan, results: Path | None = None) -> None:
+    """Check that the folder of the results holds none of another recipe, which would be replaced.
+
+    Args:
+        plan: Checked config.
+        results: Folder in which results are collected; that of the plan by default.
 
     Raises:
         InputError: It does. The message names the keys that differ.
     """
     varied = {*plan.varied, Rules().weight_key}
-    for path in sorted(plan.results.glob(f"**/{results_folder.RECIPE}")):
+    for path in sorted((results or plan.results).glob(f"**/{results_folder.RECIPE}")):
         if path.parent.name == "retrained":  # made by the command `retrain`, which `run` leaves alone
             continue
         hint = "choose another folder with --results, or replace them with --overwrite"

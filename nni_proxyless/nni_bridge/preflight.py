@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-import torch
-
-from ..decoding.budget import BudgetRequest
-from ..decoding.budgets import constraints_of
-from ..decoding.constraints import likeliest_satisfying
 from ..deploy.retrain import prepare_retraining
 from ..deploy.retrain_recipe import RetrainRecipe
-from ..latency.costs import SpaceCosts
 from ..network.space_spec import SpaceSpec
 from ..search.make_strategy import load_strategy
 from ..search.prepared import check_batches, load_recipe_data
+from ..search.prepared import check_budget as check_budget
 from ..search.recipe import STRATEGIES, Recipe
 from ..training.trainer import check_hardware
 
@@ -48,26 +43,3 @@ def check_recipes(recipes: Iterable[Recipe | RetrainRecipe]) -> Iterator[tuple[R
         if recipe.strategy not in STRATEGIES:
             load_strategy(recipe.strategy)
         yield recipe, spec
-
-
-def check_budget(
-    recipe: Recipe, costs: SpaceCosts, spec: SpaceSpec | None = None, latencies: Mapping[str, SpaceCosts] | None = None
-) -> None:
-    """Check that a network of the space is within the recipe's budget, unless the budget is only a reference.
-
-    Args:
-        recipe: Recipe of a search.
-        costs: Latency table of its target, applied to its space.
-        spec: Description of its space.
-        latencies: Latency tables of all targets that have a budget, applied to its space.
-
-    Raises:
-        InputError: No network is within the budget.
-    """
-    hard = recipe.strategy != "proxyless" or recipe.objective in (None, "budget")
-    request = BudgetRequest.of(recipe.budget_ms, recipe.budget_fraction, hard=hard)
-    if request is not None:
-        request.resolve(costs)
-    if recipe.budgets and spec is not None:
-        uniform = {label: torch.full((len(of),), 1.0 / len(of)) for label, of in costs.candidates.items()}
-        likeliest_satisfying(uniform, constraints_of(recipe.limits(), latencies or {}, spec))

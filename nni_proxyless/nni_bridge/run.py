@@ -18,6 +18,7 @@ import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
+from ..progress import work_begins
 from ..signals import ENDED_BY, INTERRUPTED
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
@@ -122,6 +123,7 @@ def run_experiment(
 
     register()
     config = load_config(plan)
+    work_begins()
     with shield(host, with_parent=not keep):
         experiment, port = start_manager(config, port)
     home = Path(config.canonical_copy().experiment_working_directory) / experiment.id

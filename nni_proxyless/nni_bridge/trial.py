@@ -67,8 +67,8 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
 
 
 def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
-    channel = ManagerChannel()  # before torch is imported
     content = read_mapping(recipe_path, "recipe", RecipeError)
+    channel = ManagerChannel()  # before torch is imported
     parameters = check_offered(channel.parameters, find_offers(output, recipe_path), TASKS[task], content)
     recipe = TASKS[task].load(recipe_path, parameters)
     alive = filelock.FileLock(output / _ALIVE)

@@ -15,6 +15,8 @@ import time
 
 import psutil
 
+from ..progress import work_begins
+
 _log = logging.getLogger(__name__)
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: a temporary failure, try again later
 
@@ -39,6 +41,7 @@ def end_with_the_manager(every_s: float = 1.0) -> bool:
             time.sleep(every_s)
         gone = "the shell of this trial" if _runs(manager) else f"NNI's manager (process {manager.pid})"
         _log.error("%s is gone; the trial ends and continues when it is resumed", gone)
+        work_begins()  # otherwise the message would wait for the input to be accepted
         os._exit(EXIT_CODE)
 
     threading.Thread(target=watch, name="watchdog", daemon=True).start()

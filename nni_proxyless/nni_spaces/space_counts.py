@@ -19,9 +19,9 @@ from ..errors import SpaceError
 from ..latency.counts import Counts, counts_of_space, from_rows
 from ..latency.entries import Choice
 from ..supernet.space import describe_space
-from .space_walk import MAX_COMBINATIONS, walk
+from .space_walk import MAX_VARIANTS, walk
 
-_MOST_COMBINATIONS = 20 * MAX_COMBINATIONS
+_MOST_COMBINATIONS = 20 * MAX_VARIANTS
 
 
 def counts_of_model_space(model_space: ModelSpace, input_shape: tuple[int, ...]) -> Counts:

@@ -27,7 +27,7 @@ from torch import nn
 from ..errors import SpaceError
 from ..latency.entries import ModuleCall
 
-MAX_COMBINATIONS = 500
+MAX_VARIANTS = 500
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _walk(name: str, module: nn.Module, shapes: dict[str, Any], used: Any) -> It
     elif (
         name in shapes
         and _is_unit(module)
-        and (_num_variants(module, shapes[name][0]) <= MAX_COMBINATIONS or not any(True for _ in module.children()))
+        and (_num_variants(module, shapes[name][0]) <= MAX_VARIANTS or not any(True for _ in module.children()))
     ):
         yield from _variants(name, module, shapes[name][0], used)
     else:
@@ -139,17 +139,17 @@ def _choices(module: nn.Module, inputs: tuple[Any, ...]) -> MutableList:
 def _num_variants(module: nn.Module, inputs: tuple[Any, ...]) -> int:
     """Number of variants of a module and the shapes of its inputs."""
     mutables = _choices(module, inputs).simplify().values()
-    return math.prod(len(m.values) if isinstance(m, Categorical) else MAX_COMBINATIONS + 1 for m in mutables)
+    return math.prod(len(m.values) if isinstance(m, Categorical) else MAX_VARIANTS + 1 for m in mutables)
 
 
 def _variants(name: str, module: nn.Module, inputs: tuple[Any, ...], used: Any) -> Iterator[Unit]:
     everything = _choices(module, inputs)
     mutables: dict[str, LabeledMutable] = everything.simplify()
     count = _num_variants(module, inputs)
-    if count > MAX_COMBINATIONS:
+    if count > MAX_VARIANTS:
         raise SpaceError(
             f"module '{name}' ({type(module).__name__}) has {count} variants or more; at most "
-            f"{MAX_COMBINATIONS} are measured: make its choices LayerChoices of smaller modules"
+            f"{MAX_VARIANTS} are measured: make its choices LayerChoices of smaller modules"
         )
     sample: dict[str, Any] = {}
     for frozen, *sizes in everything.grid(memo=sample):

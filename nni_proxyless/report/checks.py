@@ -14,13 +14,13 @@ from ..files.writing import check_name
 
 Rows = list[dict[str, str]]
 LARGEST = 1e9  # larger numbers, also negative ones, cannot be drawn
-_MOST_CHARACTERS = 100
+_LONGEST_TEXT = 100
 # Columns of a history that figures need; all of them are numbers.
 _HISTORY = ("epoch", "default", "latency_ms", "expected_latency_ms", "entropy")
 _COSTS = ("epochs", "seconds", "peak_memory_mib", "weight_steps", "architecture_steps")
 
 
-def clean(text: object, most: int = _MOST_CHARACTERS) -> str:
+def clean(text: object, most: int = _LONGEST_TEXT) -> str:
     """Cut a text and replace characters that cannot be written or printed, as in names of files that are not UTF-8."""
     return "".join(c if c.isprintable() else "\ufffd" for c in clipped(str(text), most))
 

@@ -21,7 +21,7 @@ _MARKERS = "os^Dv<>P"
 WIDTH = 12.0  # inches, which are 1200 pixels at 100 dots per inch
 # Matplotlib draws at most 65,536 pixels.
 MOST_DRAWN = 60  # networks or targets
-MOST_LAYERS = 400
+MOST_PANELS = 400
 
 
 def require_matplotlib() -> None:
@@ -159,11 +159,11 @@ def _scale(search: Search) -> tuple[float, str]:
 
 
 def heat_map(search: Search) -> bytes:
-    """Draw the probabilities of the candidates over the epochs, in a panel for each of at most `MOST_LAYERS` layers."""
+    """Draw the probabilities of the candidates over the epochs, in a panel for each of at most `MOST_PANELS` layers."""
     layers: dict[str, dict[str, list[float]]] = {}
     for row in search.probabilities:
         layers.setdefault(row["layer"], {}).setdefault(row["candidate"], []).append(float(row["probability"]))
-    layers = dict(itertools.islice(layers.items(), MOST_LAYERS))
+    layers = dict(itertools.islice(layers.items(), MOST_PANELS))
     epochs = sorted({int(row["epoch"]) for row in search.probabilities})
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)

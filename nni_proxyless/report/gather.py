@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, LatencyTableError, RecipeError, shown
+from ..errors import InputError, LatencyTableError, RecipeError, clipped, shown
 from ..files import results_folder
 from ..files.parsing import parse_json
 from ..files.reading import read_mapping, read_rows, read_text, user_path
@@ -176,11 +177,18 @@ def find_results(text: str) -> Results:
         return gather(folder, clean(folder.resolve().name))
     known = _experiments()
     if text not in known:
-        listed = ", ".join(sorted(known)) or "none on this machine"
-        raise InputError(f"there is no folder {text} and no NNI experiment of this id (known: {listed})")
+        raise InputError(
+            f"there is no folder {clipped(text)} and no NNI experiment of this id; give a folder of results such as "
+            f"results/quickstart, or an id that `nnictl experiment list --all` shows{_near(text, known)}"
+        )
     home = known[text]
     trials = home / "environments" / "local-env" / "trials"
     return gather(trials if trials.is_dir() else home, f"experiment {text}")
+
+
+def _near(text: str, known: Mapping[str, Path]) -> str:
+    close = difflib.get_close_matches(text, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _experiments() -> dict[str, Path]:

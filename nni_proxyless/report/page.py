@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..errors import InputError, RunError
+from ..errors import OF_THE_MACHINE, InputError, RunError
 from ..files.writing import write_atomically, write_csv, write_text
 from ..latency import this_device
 from ..report import figures, tables
@@ -78,8 +77,9 @@ def make_report(results: Results, out: Path | None = None, *, measure: bool = Tr
 
 
 def _not_written(folder: Path, reason: OSError) -> InputError | RunError:
-    text = f"cannot write the report into {folder}: {reason.strerror or reason}"
-    if reason.errno in (errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC):
+    why = "it is a file" if isinstance(reason, FileExistsError) else reason.strerror or reason
+    text = f"cannot write the report into {folder}: {why}"
+    if reason.errno in OF_THE_MACHINE:
         return RunError(text)
     return InputError(f"{text}; choose another folder with --out")
 
@@ -179,7 +179,7 @@ def _progress(results: Results) -> Section:
         part.shown = False
     chosen = list(_shown_maps(results))
     most_layers = max((len({row["layer"] for row in search.probabilities}) for search in chosen), default=0)
-    _say_if_cut(part, most_layers, figures.MOST_LAYERS, "layers")
+    _say_if_cut(part, most_layers, figures.MOST_PANELS, "layers")
     for number, search in enumerate(chosen, start=1):
         name = f"probabilities_{search.name.replace('/', '_')[:100]}"
         part.pictures[name if name not in part.pictures else f"{name}_{number}"] = figures.heat_map(search)

@@ -1,4 +1,4 @@
-"""Results of an earlier search in a folder: which settings differ, and when they are replaced."""
+"""Results of an earlier search in a folder: whether they may be replaced, and when they are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,58 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import InputError, RecipeError
+from ..errors import InputError, RecipeError, clipped
 from ..files import results_folder
+from ..files.reading import read_mapping
 from ..files.settings import Settings
 from ..files.writing import writing
 
 Begin = Callable[[int], None]
+
+
+_OVERWRITE = "choose another folder with --output, or replace them with --overwrite"
+
+
+def check_earlier(folder: Path, recipe: Settings, needed: Iterable[str], *, overwrite: bool) -> None:
+    """Check that a search or a retraining would lose no results that its folder holds.
+
+    Args:
+        folder: Folder of the results. It need not exist.
+        recipe: Recipe of the new run.
+        needed: Names of the files from which a run of this kind goes on.
+        overwrite: Whether earlier results may be replaced.
+
+    Raises:
+        InputError: The folder holds results of another recipe, or finished ones of this recipe without the files from
+            which the run would go on, or something other than a file stands in the place of a result.
+    """
+    check_places(folder)
+    if overwrite:
+        return
+    check_same_recipe(folder, [recipe], _OVERWRITE)
+    finished = any((folder / name).is_file() for name in results_folder.AT_THE_END)
+    missing = [name for name in needed if finished and not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} holds finished results of this recipe, which would be replaced, because {missing[0]} is missing "
+            f"there; {_OVERWRITE}"
+        )
+
+
+def check_places(folder: Path) -> None:
+    """Check that each result in a folder is a file, or a link to one, because it is to be read or replaced.
+
+    Raises:
+        InputError: It is a folder, a device or a link to nothing.
+    """
+    for name in results_folder.COLLECTED:
+        path = folder / name
+        if os.path.lexists(path) and not path.is_file():
+            what = "a link to something other than a file" if path.is_symlink() else "not a file"
+            raise InputError(
+                f"{clipped(str(path))} is {what}, so no result can be read or written there; move it elsewhere, or "
+                "choose another folder"
+            )
 
 
 def check_same_recipe(folder: Path, recipes: Collection[Settings], hint: str, ignored: Iterable[str] = ()) -> None:
@@ -26,11 +72,19 @@ def check_same_recipe(folder: Path, recipes: Collection[Settings], hint: str, ig
         ignored: Keys that may differ.
 
     Raises:
-        InputError: The folder holds results of another recipe. The message names the keys that differ.
+        InputError: The folder holds results of another recipe, or of one that cannot be read. The message names the
+            keys that differ.
     """
     path = folder / results_folder.RECIPE
     if not path.is_file():
+        found = [name for name in results_folder.COLLECTED if (folder / name).is_file()]
+        if found:
+            raise InputError(f"{folder} holds {found[0]} without a {path.name}, which would be replaced; {hint}")
         return
+    try:
+        read_mapping(path, "recipe", RecipeError)
+    except RecipeError as reason:
+        raise InputError(f"{folder} holds results, which would be replaced, but {reason}; {hint}") from reason
     differing = None
     for recipe in recipes:
         try:

@@ -1,17 +1,28 @@
-"""Loading and checking of everything a search needs: space, data, target and latency table."""
+"""Loading and checking of everything a search needs: space, data, target and latency table.
+
+What can be wrong without torch and NNI is checked before they are imported, which takes seconds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..data.splits import DataSplits, load_splits
+from ..data.place import DIGITS, check_place
+from ..decoding.budget import BudgetRequest
+from ..decoding.budgets import constraints_of
 from ..errors import DataError
-from ..latency import LatencyTable
+from ..latency.costs import SpaceCosts
+from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
-from .recipe import Recipe
+from .recipe import STRATEGIES, Recipe
+from .strategy_name import check_strategy
 from .targets import Target
+
+if TYPE_CHECKING:
+    from ..data.splits import DataSplits
 
 
 @dataclass(frozen=True)
@@ -43,18 +54,84 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
         remeasure: Whether the latency table is measured anew even if a kept one is good.
 
     Raises:
-        InputError: The space, the data, the target or its latency table is missing or invalid.
+        InputError: The space, the data, the strategy, the hardware, the target or its latency table is missing or
+            invalid.
     """
+    table = check_files(recipe)
+    if table is not None and recipe.data == "digits":
+        check_budget(recipe, table.costs(_space(recipe).with_changes(classes=DIGITS)))
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
-    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+
+    from ..training.trainer import check_hardware
+    from .make_strategy import load_strategy
+
+    check_hardware(recipe)
+    if recipe.strategy not in STRATEGIES:
+        load_strategy(recipe.strategy)
+    if table is None:  # the measurement takes minutes
+        table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
     table.costs(spec)
     targets, others = recipe.parse_targets(), {}
     for name in recipe.other_targets:
         others[name] = targets[name].latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
         others[name].costs(spec)
     return Prepared(recipe, target, spec, table, splits, others)
+
+
+def check_files(recipe: Recipe) -> LatencyTable | None:
+    """Check the target, the strategy, the space and the place of the data of a recipe, without torch and NNI.
+
+    Returns:
+        The latency table that the target names; `None` if its backend measures the table.
+
+    Raises:
+        InputError: One of them is missing or invalid.
+    """
+    table = recipe.chosen_target().given_table(accept=recipe.accept_tables)
+    check_strategy(recipe.strategy)
+    spec = _space(recipe)
+    check_place(recipe.data, spec.input_shape, _data_dir(recipe), recipe.download)
+    if table is not None and recipe.data == "digits":
+        table.costs(spec.with_changes(classes=DIGITS))
+    return table
+
+
+def check_budget(
+    recipe: Recipe, costs: SpaceCosts, spec: SpaceSpec | None = None, latencies: Mapping[str, SpaceCosts] | None = None
+) -> None:
+    """Check that a network of the space is within the recipe's budgets, unless a budget is only a reference.
+
+    Args:
+        recipe: Recipe of a search.
+        costs: Latency table of its target, applied to its space.
+        spec: Description of its space. Without it, only the latency budget of the target is checked.
+        latencies: Latency tables of all targets that have a budget, applied to its space.
+
+    Raises:
+        InputError: No network is within the budgets.
+    """
+    hard = recipe.strategy != "proxyless" or recipe.objective in (None, "budget")
+    request = BudgetRequest.of(recipe.budget_ms, recipe.budget_fraction, hard=hard)
+    if request is not None:
+        request.resolve(costs)
+    if recipe.budgets and spec is not None:
+        import torch
+
+        from ..decoding.constraints import likeliest_satisfying
+
+        uniform = {label: torch.full((len(of),), 1.0 / len(of)) for label, of in costs.candidates.items()}
+        likeliest_satisfying(uniform, constraints_of(recipe.limits(), latencies or {}, spec))
+
+
+def _space(recipe: Recipe) -> SpaceSpec:
+    spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
+    return spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+
+
+def _data_dir(recipe: Recipe) -> Path | None:
+    return None if recipe.data_dir is None else recipe.resolve(recipe.data_dir)
 
 
 def check_batches(recipe: Recipe, splits: DataSplits) -> None:
@@ -83,12 +160,13 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         SpaceError: There is no such space, or its description is invalid.
         DataError: The data set does not exist, its folder is missing or empty, or it is too small.
     """
-    spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    spec = spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+    from ..data.splits import load_splits
+
+    spec = _space(recipe)
     splits = load_splits(
         recipe.data,
         spec.input_shape,
-        data_dir=None if recipe.data_dir is None else recipe.resolve(recipe.data_dir),
+        data_dir=_data_dir(recipe),
         download=recipe.download,
         arch_fraction=recipe.arch_fraction,
         held_out_fraction=recipe.held_out_fraction,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from ..decoding.budget import BudgetRequest
 from ..decoding.budgets import QUANTITIES, Limit, check_names, parse_budgets
-from ..errors import RecipeError, unknown_name
+from ..errors import RecipeError, shown, unknown_name
 from ..files.settings import (
     Count,
     Devices,
@@ -177,8 +177,17 @@ class Recipe(Settings, ArchSettings):
             raise ValueError(
                 f"'warmup_epochs' must leave epochs to search in, got {self.warmup_epochs}{also} of {self.epochs}"
             )
+        searching = self.epochs - self.warmup_epochs - self.finalist_epochs
+        if self.sharpen_epochs is not None and self.sharpen_epochs > searching:
+            raise ValueError(
+                f"'sharpen_epochs' must be at most the number of epochs that train the architecture, which is "
+                f"{searching}, got {self.sharpen_epochs}"
+            )
         if self.strategy not in STRATEGIES and not _names_a_class(self.strategy):
-            raise ValueError(unknown_name("strategy", self.strategy, STRATEGIES) + ", or package.module:Class")
+            form = "package.module:Class, such as my_package.search:MyStrategy"
+            if ":" in self.strategy:
+                raise ValueError(f"'strategy' must have the form {form}, got {shown(self.strategy)}")
+            raise ValueError(unknown_name("strategy", self.strategy, STRATEGIES) + f", or {form}")
         if self.strategy == "proxyless":
             if self.share_search and (self.devices > 1 or self.objective is not None):
                 raise ValueError(

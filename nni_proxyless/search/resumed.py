@@ -33,7 +33,7 @@ def resumed(prepared: Prepared, output: Path) -> Prepared | None:
         Inputs of the interrupted search; `None` if the folder has none that can be resumed.
     """
     checkpoint, table = output / results_folder.CHECKPOINT, output / results_folder.LATENCY_TABLE
-    if not is_interrupted(prepared.recipe, output, (checkpoint.name, table.name)):
+    if not is_interrupted(prepared.recipe, output, results_folder.NEEDED_BY_SEARCH):
         return None
     if not usable(checkpoint, lambda path: check_checkpoint(path, prepared.spec), "the search"):
         return None

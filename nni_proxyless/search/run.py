@@ -32,13 +32,14 @@ from ..latency.difference import difference_warning
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..process_memory import keep_freed_memory
+from ..progress import work_begins
 from ..signals import stopped_by_signals
 from ..strategies.path_parallel import PathParallelStrategy
 from ..supernet.space import MobileNetV2Space
 from ..training.image_classification import ImageClassification
 from ..training.late_loader import LateLoader
 from ..training.ranks import is_main_process, own_processes
-from ..training.resume import restoring
+from ..training.resume import GOES_ON, HAS_FINISHED, restoring
 from ..training.trainer import (
     check_hardware,
     helpers_ended,
@@ -48,7 +49,7 @@ from ..training.trainer import (
     uses_channels_last,
 )
 from ..values import not_finite_warning
-from .earlier import replacing
+from .earlier import check_places, replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
 from .make_strategy import make_strategy
 from .other_tables import save_tables
@@ -97,6 +98,7 @@ def run_search(
         stack.enter_context(own_processes())
         if is_main_process():
             stack.enter_context(claimed(output))
+            check_places(output)
         interrupted = resumed(prepared, output)
         prepared = interrupted or prepared
         last: Record | None
@@ -118,9 +120,9 @@ def _train(
     steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
-        make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables).apply_table(
-            MobileNetV2Space(spec)
-        )
+        second = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
+        second.apply_table(MobileNetV2Space(spec))
+    work_begins()
     keep_freed_memory()
     quiet_lightning()
     pl.seed_everything(recipe.seed)
@@ -151,7 +153,8 @@ def _train(
         trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
-            _log.info("going on where the search in %s was interrupted", output)
+            finished = (output / results_folder.ARCHITECTURE).is_file()
+            _log.info(HAS_FINISHED if finished else GOES_ON, "search", output)
         elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
             check = partial(check_checkpoint, spec=spec) if is_main_process() else None
             warmup = stack.enter_context(
@@ -250,7 +253,7 @@ def _software() -> dict[str, Any]:
 
 
 def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
-    common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
+    common: dict[str, Any] = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
         "weights": LateLoader(splits.weights, batch_size=recipe.batch_size, **common),
         "architecture": LateLoader(

@@ -16,10 +16,13 @@ from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, s
 from ..files.reading import user_path
 from ..files.resources import cache_folder
 from ..files.writing import check_name, write_json
-from ..latency import Backend, LatencyTable, make_backend, measure_isolated, this_device
-from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_table_isolated
+from ..latency.backends.base import Backend
+from ..latency.backends.by_name import make_backend
+from ..latency.device import this_device
+from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_isolated, measure_table_isolated
 from ..latency.judgement import Verdict, advice, verdict, warnings_of, why_worse
 from ..latency.sampling import Progress
+from ..latency.table import LatencyTable
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
@@ -95,6 +98,36 @@ class Target:
         """
         return None if self.backend is None else make_backend(self.backend, **self.settings)
 
+    def given_table(self, *, accept: bool = False) -> LatencyTable | None:
+        """Load the table that the target names, and check the settings of its backend.
+
+        Args:
+            accept: Whether to use a table whatever its quality.
+
+        Returns:
+            The table; `None` if the target names none, because the backend measures it.
+
+        Raises:
+            LatencyTableError: The file is not a latency table, its unit is not ms, or the table is bad.
+            RecipeError: The unit of the backend is not ms.
+            InputError: There is no such backend, or it needs a package that is not installed.
+        """
+        backend = self.make_backend()
+        if backend is not None and backend.unit != "ms":
+            raise RecipeError(
+                f"target '{self.name}': backend {backend.name} counts {backend.unit}, and a target needs ms"
+            )
+        if self.table is None:
+            return None
+        table = LatencyTable.load(self.table)
+        if table.unit != "ms":
+            raise LatencyTableError(
+                f"target '{self.name}': table {self.table} is in {table.unit}, and a target needs latencies in ms"
+            )
+        if not accept and not (table.quality and table.quality.accepted):
+            self._refuse_bad(table, LatencyTableError)
+        return table
+
     def latency_table(
         self, spec: SpaceSpec, *, remeasure: bool = False, accept: bool = False, progress: Progress | None = None
     ) -> LatencyTable:
@@ -114,20 +147,10 @@ class Target:
             InputError: There is no such backend, or it needs a package that is not installed.
             RunError: The measurement failed, or the measured table is bad.
         """
+        given = self.given_table(accept=accept)
+        if given is not None:
+            return given
         backend = self.make_backend()
-        if backend is not None and backend.unit != "ms":
-            raise RecipeError(
-                f"target '{self.name}': backend {backend.name} counts {backend.unit}, and a target needs ms"
-            )
-        if self.table is not None:
-            table = LatencyTable.load(self.table)
-            if table.unit != "ms":
-                raise LatencyTableError(
-                    f"target '{self.name}': table {self.table} is in {table.unit}, and a target needs latencies in ms"
-                )
-            if not accept and not (table.quality and table.quality.accepted):
-                self._refuse_bad(table, LatencyTableError)
-            return table
         assert backend is not None
         path = self.kept_table(spec, backend)
         path.parent.mkdir(parents=True, exist_ok=True)

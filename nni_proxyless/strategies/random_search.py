@@ -14,7 +14,8 @@ from nni.nas.strategy import RandomOneShot
 from torch import Tensor
 
 from ..decoding.random_networks import draw_within
-from ..errors import InputError, RunError
+from ..errors import InputError, RunError, shown
+from ..values import MOST_COUNT, is_whole
 from .nni_strategy import NniStrategy, check_number_of_inputs
 
 MOST_DRAWS = 1000
@@ -31,15 +32,15 @@ class RandomSearch(NniStrategy, RandomOneShot):
         **kwargs: Arguments of `NniStrategy` and of RandomOneShot.
 
     Raises:
-        InputError: `best_of` is less than 1.
+        InputError: `best_of` is no whole number from 1.
     """
 
     strategy_name: ClassVar[str] = "random"
 
     def __init__(self, *, best_of: int = 16, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if best_of < 1:
-            raise InputError(f"best_of must be at least 1, got {best_of!r}")
+        if not is_whole(best_of, 1, MOST_COUNT):
+            raise InputError(f"best_of must be a whole number from 1 to {MOST_COUNT}, got {shown(best_of)}")
         self.best_of = best_of
         self.seed = seed
         self._drawn: list[dict[str, Any]] = []

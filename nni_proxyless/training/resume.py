@@ -17,6 +17,9 @@ from ..network.torch_file import read_torch_file
 from ..process_memory import is_out_of_memory
 
 _log = logging.getLogger(__name__)
+GOES_ON = "going on where the %s in %s was interrupted"
+HAS_FINISHED = "the %s in %s has already finished; only its last results are made again"
+_REPLACED = "the results in %s are replaced when the first epoch ends, because %s"
 _PARTS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict")
 
 
@@ -44,14 +47,22 @@ def is_interrupted(recipe: Settings, output: Path, needed: Iterable[str]) -> boo
         output: Folder of the results.
         needed: Names of the files, besides `recipe.yml`, that are needed to resume.
     """
-    if not all((output / name).is_file() for name in (results_folder.RECIPE, *needed)):
+    missing = [name for name in (results_folder.RECIPE, *needed) if not (output / name).is_file()]
+    finished = any((output / name).is_file() for name in results_folder.AT_THE_END)
+    if missing:
+        if finished:
+            _log.warning(_REPLACED, output, f"they lack {missing[0]}")
         return False
     try:
         before = type(recipe).load(output / results_folder.RECIPE)
-    except RecipeError:
+    except RecipeError as reason:
+        _log.warning(_REPLACED, output, reason)
         return False
     # Through the checks, so that keys that are newer than the file count with their defaults.
-    return bool(before.to_dict(absolute=True) == recipe.to_dict(absolute=True))
+    same = bool(before.to_dict(absolute=True) == recipe.to_dict(absolute=True))
+    if not same:
+        _log.info(_REPLACED, output, "they are of another recipe")
+    return same
 
 
 def read_checkpoint(path: Path, callback: str) -> dict[str, Any]:

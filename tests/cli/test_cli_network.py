@@ -98,7 +98,8 @@ def test_bad_input(
 def test_weights_of_another_architecture(found: Path, capsys: Any) -> None:
     content = json.loads((found / "architecture.json").read_text())
     content["choices"]["stage1_layer1"] = "k3_e6"
-    (found / "architecture.json").write_text(json.dumps(content))
+    counts = {"parameters": None, "multiply_adds": None}
+    (found / "architecture.json").write_text(json.dumps({**content, **counts}))
     line = fails(["export", str(found), "--no-measure"], capsys)
     assert "are weights of another architecture" in line
     assert not (found / "exported").exists()

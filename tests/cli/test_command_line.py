@@ -11,7 +11,7 @@ import pytest
 
 from nni_proxyless.cli import runs
 from nni_proxyless.cli.entry import parse
-from nni_proxyless.cli.messages import MOST_CHARACTERS, one_line
+from nni_proxyless.cli.messages import LONGEST_LINE, one_line
 from nni_proxyless.cli.outputs import check_apart, output_file, output_folder
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import LatencyTable
@@ -47,7 +47,7 @@ def test_one_parser_reads_several_command_lines(tmp_path: Path, capsys: pytest.C
 
 def test_of_a_long_message_the_beginning_and_the_end_remain() -> None:
     text = one_line("nni-proxyless show: error", "received " + "x y " * 1000 + "choose another")
-    assert len(text) <= MOST_CHARACTERS
+    assert len(text) <= LONGEST_LINE
     assert text.startswith("nni-proxyless show: error: received x y")
     assert text.endswith("x y choose another")
     assert one_line("a", "b\nc\x1b[31m\td") == "a: b c?[31m d"

@@ -6,12 +6,14 @@ import errno
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nni_proxyless.cli.entry import main
 from nni_proxyless.cli.streams import guarded_streams
+from nni_proxyless.errors import RunError
 from nni_proxyless.latency import LatencyTable
 from tests.helpers import REPOSITORY
 
@@ -110,3 +112,41 @@ def test_no_file_takes_the_place_of_a_closed_stream(closed: str, tmp_path: Path)
     assert (tmp_path / "weights").read_bytes() == b""
     assert sorted(done.stdout.split()) == ([] if closed != "2>&-" else sorted(["hello", "nativechild"]))
     assert done.stderr == ("" if "2>" in closed else "there\n")
+
+
+@pytest.fixture
+def doubtful(tiny_table: LatencyTable, tmp_path: Path) -> Path:
+    calibration = replace(tiny_table.calibration, mean_relative_error=0.1)
+    return replace(tiny_table, calibration=calibration).save(tmp_path / "doubtful.yml")
+
+
+def test_warnings_wait_until_the_input_is_accepted(
+    doubtful: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert code_of("latency", "compare", doubtful, "nowhere.yml") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere.yml" in line
+
+    everything = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", everything)
+        patch.setattr(sys, "stderr", everything)
+        assert code_of("latency", "compare", doubtful, doubtful) == 0
+    warning = f"{doubtful}: the latency table of made up (torch) is doubtful: "
+    assert [line.startswith(warning) for line in everything.getvalue().splitlines()[:3]] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "error", [RunError("the device is gone"), ValueError("a mistake of ours"), KeyboardInterrupt()]
+)
+def test_warnings_are_shown_if_a_command_fails_otherwise(
+    error: BaseException, doubtful: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nni_proxyless.latency.compare.compare", fail)
+    assert code_of("latency", "compare", doubtful, doubtful) in (1, 130)
+    lines = capsys.readouterr().err.splitlines()
+    assert "is doubtful" in lines[0]
+    assert "is doubtful" not in lines[-1]

@@ -120,7 +120,7 @@ def test_counts_of_other_layers_are_refused() -> None:
     of, columns = counts(), networks(12, 0)
     latency_ms = linear_device(of, (1e-6, 1e-7, 0.1), 1.0).of_many(columns)
     more = Measurements({**columns, "layer10": columns["layer0"]}, latency_ms)
-    with pytest.raises(InputError, match=r"another space than the measurements: missing layers \['layer10'\]"):
+    with pytest.raises(InputError, match=r"another space than the measurements: layers missing \['layer10'\]"):
         fit_table(more, counts=of)
     columns["layer3"] = np.where(np.arange(12) == 4, "huge", columns["layer3"])
     with pytest.raises(InputError, match=r"without the measured candidate.*huge of layer layer3"):

@@ -33,6 +33,7 @@ from nni_proxyless.latency import (
     this_device,
 )
 from nni_proxyless.latency.backends.base import Workload
+from nni_proxyless.latency.backends.by_name import BACKENDS
 from nni_proxyless.latency.difference import difference_warning, relative_error
 from nni_proxyless.latency.entries import Choice
 from nni_proxyless.latency.judgement import (
@@ -49,6 +50,7 @@ from nni_proxyless.latency.judgement import (
 from nni_proxyless.latency.machine_load import LoadMeter
 from nni_proxyless.latency.quality import Quality
 from nni_proxyless.latency.random_architectures import draw_architectures
+from nni_proxyless.latency.table_parts import BACKEND_NAMES
 from nni_proxyless.latency.validate import usable_backend
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.targets import Target
@@ -394,3 +396,18 @@ def test_loading_a_bad_table_says_so(tmp_path: Path, caplog: pytest.LogCaptureFi
         load_judged(with_error(0.01).save(tmp_path / "good.yml"))
     (told,) = caplog.messages
     assert told.startswith(f"{path}: the latency table of made up (torch) is bad: it misses 12 measured networks by 71")
+
+
+def test_a_table_of_a_backend_that_is_not_known_predicts_and_says_so(
+    tiny_spec: SpaceSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A later version may have measured it."""
+    path = replace(table_of(tiny_spec), backend="npu").save(tmp_path / "table.yml")
+    table = load_judged(path)
+    assert verdict(table) is Verdict.DOUBTFUL
+    assert "this version knows no backend 'npu'" in caplog.text
+    assert table.costs(tiny_spec).smallest > 0
+
+
+def test_all_backends_are_known() -> None:
+    assert {*BACKENDS, "fit", "published"} == set(BACKEND_NAMES)

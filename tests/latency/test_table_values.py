@@ -39,7 +39,7 @@ from tests.network.test_file_values import HUGE, put
         ("operators.0.latency_ms", HUGE, "latency_ms must be a finite number, got 1000"),
         ("operators.0.spread_ms", -1, "operator 1: spread_ms must be a number from 0 to"),
         ("operators.0.runs", HUGE, "operator 1: runs must be a whole number from 1"),
-        ("operators.0.input", [0, 8, 8], "operator field 'input' must be three positive integers"),
+        ("operators.0.input", [0, 8, 8], "operator field 'input' must be three whole numbers from 1"),
         ("operators.0.kernal", 3, r"operator 1: unknown key 'kernal'; did you mean 'kernel'\?"),
         ("operators.0.kind", ["conv"], r"operator kind \['conv'\] is not one of"),
         ("operators", {}, "'operators' must be a non-empty list, got {}"),

@@ -16,11 +16,12 @@ import torch
 from nni_proxyless import Architecture
 from nni_proxyless.decoding.checkpoint import CHECKPOINT_KEY, CHECKPOINT_SCHEMA, SearchCheckpoint
 from nni_proxyless.errors import ArchitectureError, DamagedFileError, InputError, SpaceError
+from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network import size_limits
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.torch_file import read_torch_file
 from nni_proxyless.network.weights import load_into, save_weights
-from tests.helpers import table_of
+from tests.helpers import REPOSITORY, table_of
 
 CHOICES = {"stage1_layer1": "k5_e2", "stage1_layer2": "skip", "stage2_layer1": "k3_e1"}
 HUGE = 10**400
@@ -237,3 +238,12 @@ def test_a_good_checkpoint_is_decoded_within_a_budget(tiny_spec: SpaceSpec, tmp_
     found = SearchCheckpoint.load(tmp_path).decode(table, budget_ms)
     assert found.predicted_latency_ms is not None
     assert found.predicted_latency_ms <= budget_ms
+
+
+def test_files_of_earlier_versions_are_still_read() -> None:
+    recorded = REPOSITORY / "tests" / "recorded"
+    for path in recorded.rglob("architecture.json"):
+        assert Architecture.load(path).parameters > 0
+    for path in recorded.rglob("latency_table.yml"):
+        assert LatencyTable.load(path).operators
+    assert len(list(recorded.rglob("*.yml"))) >= 4

@@ -52,6 +52,14 @@ def test_a_search_keeps_the_results_of_another_recipe(
     assert "choose another folder with --output, or replace them with --overwrite" in told
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
 
+    assert run([*other, "--output", str(folder)]) == 2
+    assert "different: seed" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert run(words) == 0
+    told = capsys.readouterr().err
+    assert f"the search in {folder} has already finished; only its last results are made again" in told
+    assert "interrupted" not in told
+
     assert run([*other, "--output", "elsewhere"]) == 0
     assert run([*other, "--overwrite"]) == 0
     assert yaml.safe_load((folder / "recipe.yml").read_text())["seed"] == 5
@@ -68,7 +76,7 @@ def test_a_recipe_that_is_refused_leaves_the_results_as_they_are(recipe_file: Pa
         ["threads=1099511627776"], ["strategy=darts", "strategy_args={unknown: 1}"], ["strategy=collections:Counter"],
         ["precision=16-mixed", "accelerator=cpu"], ["target=nowhere"], ["batch_size=100000"], ["data=nothing"],
     ):  # fmt: skip
-        assert run([*words, *bad]) == 2
+        assert run([*words, "--overwrite", *bad]) == 2
         assert everything(output) == before
         assert run([*words[:-1], str(recipe_file.parent / "new" / "folder"), *bad]) == 2
         assert not (recipe_file.parent / "new").exists()
@@ -135,7 +143,7 @@ def test_a_full_disk_ends_in_one_line_and_the_same_command_goes_on(kind: str, re
     # Results of another recipe are replaced only if there is room for the new ones.
     before = everything(output)
     with largest_file(60_000):
-        assert run([*words, "seed=5"]) == 1
+        assert run([*words, "seed=5", "--overwrite"]) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1] == (
         f"nni-proxyless {kind}: error: cannot write {output}: File too large"
     )

@@ -122,7 +122,7 @@ def test_a_signal_in_the_first_epoch_leaves_earlier_results_as_they_were(
     assert run(words_of("search", recipe_file, "epochs=1", "warmup_epochs=0")) == 0
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     monkeypatch.setattr(EpochCallback, "on_train_batch_start", lambda *_: signal.raise_signal(signal.SIGTERM))
-    assert run(words_of("search", recipe_file, "epochs=2", "warmup_epochs=0", "seed=3")) == 143
+    assert run([*words_of("search", recipe_file, "epochs=2", "warmup_epochs=0", "seed=3"), "--overwrite"]) == 143
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 

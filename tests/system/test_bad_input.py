@@ -6,14 +6,16 @@ could have damaged or forged.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from .bad_input import CASES
-from .bad_input.case import Case
+from .bad_input.case import Case, put
 from .bad_input.place import Place
+from .early import EarlyProcess
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +31,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_bad_input_ends_with_one_line(case: Case, place: Place) -> None:
     assert place.problems(case) == []
+
+
+# What only torch can tell, because it is in images, weights, a checkpoint or the hardware, and what only NNI can tell.
+_LATE = re.compile(
+    r"(?:search|retrain)\b.*(?:batch_size|_fraction=0\.000|accelerator=gpu|precision=16-mixed|strategy_args)"
+    r"|(?:search|retrain)\b.*(?:data=arrays|imagefolder|cifar10|space=colour|data_dir)"
+    r"|search .*cuda"
+    r"|(?:search|retrain) .*--overwrite|retrain .*--inherit (?:bad\.pt|found/)"
+    r"|decode (?:found|bad\.ckpt)|export .*--weights found/"
+    r"|latency predict .*distributions|latency predict .*\.json"
+    r"|run |trial |register"
+)
+
+
+def test_most_bad_inputs_are_refused_before_torch_and_nni_are_imported(place: Place) -> None:
+    """They take seconds to import. Every third case is tried."""
+    process = EarlyProcess()
+    late = {}
+    for case in [case for case in CASES[::3] if case.words[:1] != ["nnictl"]]:
+        for name, content in case.files.items():
+            put(place.work / name, content)
+        code, told = process.run(case.words, str(place.work), {**place.environment, **case.environment})
+        place.tidy(case)
+        if code != 2:
+            late[f"{case.command} {case.files}"] = told.strip().splitlines()[-1]
+    process.close()
+    assert {words: told for words, told in late.items() if not _LATE.match(words)} == {}
+    assert len(late) < len(CASES) / 3 / 6
 
 
 def test_there_are_enough_different_cases() -> None:

@@ -93,8 +93,8 @@ def test_a_failed_trial_is_named_and_the_others_go_on(workplace: Workplace) -> N
 def lend_pytorch(environment: Path, folder: Path) -> list[str]:
     """Let a new environment import PyTorch from this one, and return its packages with their versions.
 
-    PyTorch and the libraries of its GPUs are several GB. Pip finds them as installed, and does not replace them, because
-    they are outside the environment.
+    PyTorch and the libraries of its GPUs are several GB. Pip finds them as installed, and does not replace them,
+    because they are outside the environment.
     """
     folder.mkdir()
     lent = []

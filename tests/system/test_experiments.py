@@ -18,7 +18,6 @@ import requests
 from nni_proxyless import Architecture
 from nni_proxyless.search.recipe import STRATEGIES
 from tests.helpers import Workplace, read_csv, wait_until
-from tests.warm import WarmProcess
 
 pytestmark = pytest.mark.slow
 # For the long form of the test, set `NNI_PROXYLESS_KILLS=20`.
@@ -212,8 +211,15 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     mark = workplace.folder / "started"
     command = {"backend": "command", "command": f"touch {mark}; echo 1 {{model}}"}
     by_hand = {"target": "cpu_onnxruntime", "targets": {"cpu_onnxruntime": command}}
+    # SIGKILL of `run` alone: its manager and its trials end by themselves, and the next `run` starts.
     words = ["nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)]
-    process = WarmProcess(words, workplace.folder, workplace.environment)
+    killed = workplace.start(*words)
+    wait_until(lambda: "trial 0 running" in killed.stderr and running(workplace, "trial"), seconds=120)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait(60) == -signal.SIGKILL
+    wait_until(lambda: not workplace.processes())
+    assert not list((workplace.folder / "results").rglob("*"))
+    process = workplace.start(*words)
     wait_until(lambda: "trial 0 running" in process.stderr, seconds=120)
     url = f"http://localhost:{workplace.port}/api/v1/nni/trial-jobs"
     assert requests.post(url, json=by_hand, timeout=20).ok

@@ -12,11 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+import yaml
 
 from nni_proxyless.errors import RunError
 from nni_proxyless.files import work_folder
@@ -24,9 +26,13 @@ from nni_proxyless.files.work_folder import PREFIX, WorkFolder, remove_abandoned
 from nni_proxyless.latency import fresh_process
 from nni_proxyless.latency.backends.command import CommandBackend
 from nni_proxyless.latency.fresh_process import FreshProcess
+from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.onnx_file import export_onnx, quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.helpers import REPOSITORY
+from nni_proxyless.network.weights import save_weights
+from nni_proxyless.report.page import PAGE
+from tests.helpers import REPOSITORY, table_of
+from tests.warm import MEASURE_ONCE, WarmProcess, run_warm
 
 MARK = "NNI_PROXYLESS_TEST_OF_KILLS"
 
@@ -291,3 +297,66 @@ def test_what_a_measuring_process_says_at_its_end(monkeypatch: pytest.MonkeyPatc
             measuring.measure("x", None)
     assert len(str(error.value)) < 300
     assert str(error.value).isprintable()
+
+
+@pytest.fixture
+def network_file(tiny_spec: SpaceSpec, tmp_path: Path) -> Path:
+    """An architecture file with weights beside it."""
+    choices = {layer.label: layer.names[0] for layer in tiny_spec.layers}
+    architecture = Architecture.of_space(tiny_spec, choices)
+    save_weights(architecture.build(), tmp_path / "weights.pt")
+    return architecture.save(tmp_path / "architecture.json")
+
+
+def killed_when(condition: Callable[[], object], words: list[str], folder: Path) -> None:
+    """Start a command, kill it with SIGKILL when a condition holds, and wait until nothing of it runs."""
+    process = WarmProcess(words, folder, {**os.environ, MARK: str(folder), MEASURE_ONCE: "1"})
+    while not condition():
+        assert process.poll() is None, process.stderr
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL, "it had ended before the kill"
+    assert all_ended(folder)
+
+
+@pytest.mark.slow
+def test_an_export_that_is_killed_leaves_nothing_half_written(network_file: Path, tmp_path: Path) -> None:
+    words = ["nni-proxyless", "export", str(tmp_path), "--format", "onnx", "state_dict", "--no-measure"]
+    out = tmp_path / "exported"
+    killed_when(lambda: list(out.glob(".export-*/model.onnx")), words, tmp_path)
+    assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == []
+    done = run_warm(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        "architecture.json",
+        "export.json",
+        "model.onnx",
+        "weights.pt",
+    ]
+    assert (out / "weights.pt").read_bytes() == (tmp_path / "weights.pt").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_report_that_is_killed_is_made_by_the_next_command(tmp_path: Path) -> None:
+    shutil.copytree(REPOSITORY / "tests" / "recorded" / "quickstart", tmp_path / "results")
+    words = ["nni-proxyless", "report", "results", "--out", "report"]
+    page = tmp_path / "report"
+    killed_when(lambda: list(page.glob("*.png")), words, tmp_path)
+    before = {path.name: path.read_bytes() for path in page.iterdir() if not path.name.startswith(".")}
+    assert PAGE not in before
+    done = run_warm(words, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (page / PAGE).is_file()
+    assert not list(page.glob(".*"))
+    whole = {name: (page / name).read_bytes() for name in before}
+    assert whole == before  # each of the files was complete
+
+
+@pytest.mark.slow
+def test_a_validation_that_is_killed_leaves_no_process(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(tiny_spec.to_dict()))
+    table_of(tiny_spec).save(tmp_path / "table.yml")
+    words = ["nni-proxyless", "latency", "validate", "table.yml", "--space", "tiny.yml", "--networks", "2"]
+    words += ["--backend", "command", "--command", f"touch {tmp_path}/on; sleep 335; echo 5 ms {{model}}"]
+    killed_when((tmp_path / "on").exists, words, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.yml", "table.yml", "on"}

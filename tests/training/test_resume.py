@@ -16,7 +16,9 @@ from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.deploy.retrain import prepare_retraining, run_retraining
 from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 from nni_proxyless.errors import InputError, RunError
+from nni_proxyless.files import results_folder
 from nni_proxyless.files.resources import cache_folder
+from nni_proxyless.files.writing import write_yaml
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.torch_file import read_torch_file
@@ -25,7 +27,7 @@ from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
 from nni_proxyless.search.shared_weights import decode_finalists
-from nni_proxyless.training.resume import SafeCheckpoints, restoring, usable
+from nni_proxyless.training.resume import SafeCheckpoints, is_interrupted, restoring, usable
 from tests.helpers import read_csv, table_of
 
 SPACE: dict[str, Any] = {
@@ -275,3 +277,28 @@ def test_other_damaged_files_that_a_run_resumes_from_are_noticed(
     assert name in caplog.text
     assert "begins anew" in caplog.text
     assert (folder / kind / name).read_bytes() == (begun / kind / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder: (folder / "checkpoint.ckpt").unlink(), "because they lack checkpoint.ckpt"),
+        (lambda folder: (folder / "latency_table.yml").unlink(), "because they lack latency_table.yml"),
+        (lambda folder: (folder / "recipe.yml").unlink(), "because they lack recipe.yml"),
+        (lambda folder: (folder / "recipe.yml").write_text("epochs: ["), "cannot be parsed"),
+        (lambda folder: write_yaml(folder / "recipe.yml", {"seed": 3}), "because they are of another recipe"),
+        (lambda folder: None, None),
+    ],
+)
+def test_why_finished_results_are_replaced_is_said(
+    change: Callable[[Path], object], said: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = Recipe()
+    write_yaml(tmp_path / "recipe.yml", recipe.to_dict(absolute=True))
+    for name in ("checkpoint.ckpt", "latency_table.yml", "architecture.json"):
+        (tmp_path / name).touch()
+    change(tmp_path)
+    caplog.set_level("INFO", "nni_proxyless")
+    assert is_interrupted(recipe, tmp_path, results_folder.NEEDED_BY_SEARCH) is (said is None)
+    assert (said or "") in caplog.text
+    assert ("are replaced when the first epoch ends" in caplog.text) is (said is not None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from typing import TYPE_CHECKING
 
 from ..device import Device
 from ..protocol import Protocol
 from .base import Backend, Workload
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 _ONCE = Protocol(warmup_s=0.0, settle_s=0.0, sample_s=0.0, min_rounds=1, max_rounds=1)
 
@@ -36,6 +37,8 @@ class _AnalyticBackend(Backend):
 
     @property
     def version(self) -> str:
+        import torch
+
         return str(torch.__version__)
 
     @property
@@ -50,6 +53,9 @@ class FlopsBackend(_AnalyticBackend):
     unit = "flops"
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.eval()(torch.randn(1, *input_shape))
         return _Counted(counter.get_total_flops() / 2)  # PyTorch counts a multiply-add as two operations

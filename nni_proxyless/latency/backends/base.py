@@ -9,9 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
-
-from torch import nn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import InputError, shown
 from ...process_memory import keep_freed_memory
@@ -19,6 +17,9 @@ from ...values import MOST_BATCH, MOST_THREADS, is_whole
 from ..device import Device, this_device
 from ..protocol import CALIBRATION_PROTOCOL, NETWORK_PROTOCOL, OPERATOR_PROTOCOL, Protocol
 from ..table import Unit
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 _log = logging.getLogger(__name__)
 MOST = {"threads": MOST_THREADS, "batch": MOST_BATCH}  # more threads abort the process on many machines

@@ -17,13 +17,10 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError, MissingDependencyError, RunError
 from ...files.work_folder import WorkFolder
-from ...network.onnx_file import export_onnx
 from ..device import Device
 from ..protocol import Protocol
 from ..tools.candidates import no_time_beside, unit_beside
@@ -35,6 +32,9 @@ from ..watched_program import MOST_OUTPUT, ProgramOutputError, ProgramTimeoutErr
 from .base import Backend, Workload, one_of
 from .command_line import MODEL_VARIABLE, check_command, shell_line
 from .pattern_search import SearchError, last_match
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 _log = logging.getLogger(__name__)
 _UNITS = ("ns", "us", "ms", "s")
@@ -175,6 +175,8 @@ class CommandBackend(Backend):
         return self.tool
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        from ...network.onnx_file import export_onnx
+
         return _CommandWorkload(self, export_onnx(module, input_shape, self.batch))
 
     def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:

@@ -11,7 +11,7 @@ import os
 from ...errors import InputError
 
 MODEL_VARIABLE = "NNI_PROXYLESS_MODEL"
-MOST_CHARACTERS = 100_000  # Linux allows 128 KiB for one argument
+LONGEST_COMMAND = 100_000  # Linux allows 128 KiB for one argument
 _MODEL = "{model}"
 _EXAMPLE = "'adb shell benchmark {model}'"
 
@@ -29,11 +29,11 @@ def check_command(command: object) -> str:
             f"{_EXAMPLE}; got {_shown(command)}"
         )
     try:
-        if "\x00" in command or len(os.fsencode(command)) > MOST_CHARACTERS:
+        if "\x00" in command or len(os.fsencode(command)) > LONGEST_COMMAND:
             raise ValueError
     except ValueError:  # also of characters that no file or argument can have
         raise InputError(
-            f"backend command: command must have at most {MOST_CHARACTERS} bytes of text without NUL, got "
+            f"backend command: command must have at most {LONGEST_COMMAND} bytes of text without NUL, got "
             f"{_shown(command)} of {len(command)} characters"
         ) from None
     fault = _fault(command)

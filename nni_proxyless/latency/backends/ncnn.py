@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import nn
 
 from ...errors import InputError
 from ...files.work_folder import WorkFolder
 from ..watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Workload
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 _HALF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
 # pnnx ends with a segmentation fault on a network without operators.
@@ -60,6 +62,8 @@ class NcnnBackend(OnnxModelBackend):
         return version("ncnn")
 
     def loader(self, module: nn.Module, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        from torch import nn
+
         if isinstance(module, nn.Identity):
             images = np.zeros((1, *input_shape), np.float32)
             return lambda: self.load(NcnnModel(_EMPTY, b""), images)

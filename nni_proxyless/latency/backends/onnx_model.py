@@ -6,16 +6,17 @@ from abc import abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from ...errors import InputError, MissingDependencyError
 from ...network.onnx_file import export_onnx, quantize_static
 from .base import Backend, Workload
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 Images = npt.NDArray[np.float32]
 
@@ -70,6 +71,8 @@ class OnnxModelBackend(Backend):
         return self._loader(path.read_bytes(), input_shape)
 
     def _loader(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
+        import torch
+
         images = torch.randn(self.batch, *input_shape).numpy()
         converted = self.convert(model)
         return lambda: self.load(converted, images)

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
-from torch.fx import GraphModule
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
-from ...network.blocks import example_input
 from ..device import Device
 from .base import Backend, Workload, one_of
+
+if TYPE_CHECKING:  # settings and files are checked without torch
+    from torch import nn
 
 DEVICES = ("cpu", "cuda")
 
@@ -38,7 +36,7 @@ class TorchBackend(Backend):
     def __init__(self, threads: int = 1, batch: int = 1, device: str = "cpu") -> None:
         super().__init__(threads, batch)
         one_of(self.name, "device", device, DEVICES)
-        if device == "cuda" and not torch.cuda.is_available():
+        if device == "cuda" and not _has_cuda():
             raise InputError(
                 "backend torch: device cuda, but PyTorch sees no CUDA device here; use device cpu, or measure on the "
                 "machine that has one and copy the table"
@@ -47,6 +45,8 @@ class TorchBackend(Backend):
 
     @property
     def version(self) -> str:
+        import torch
+
         return str(torch.__version__)
 
     @property
@@ -56,9 +56,18 @@ class TorchBackend(Backend):
     @property
     def device(self) -> Device:
         here = super().device
-        return here if self.device_type == "cpu" else replace(here, processor=torch.cuda.get_device_name())
+        if self.device_type == "cpu":
+            return here
+        import torch
+
+        return replace(here, processor=torch.cuda.get_device_name())
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        import torch
+        from torch.fx import GraphModule
+
+        from ...network.blocks import example_input
+
         # A program loaded from torch.export is always in evaluation mode, and its `eval` method raises an error.
         network = (module if isinstance(module, GraphModule) else module.eval()).to(self.device_type)
         images = torch.randn(self.batch, *input_shape, device=self.device_type)
@@ -78,6 +87,8 @@ class TorchBackend(Backend):
 
     @contextmanager
     def session(self) -> Iterator[None]:
+        import torch
+
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -87,12 +98,20 @@ class TorchBackend(Backend):
             torch.set_num_threads(before)
 
 
+def _has_cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
 def load_model(path: Path) -> nn.Module:
     """Load an exported network, a TorchScript (`.pt`) or torch.export (`.pt2`) file.
 
     Raises:
         InputError: The file cannot be read as either of these formats.
     """
+    import torch
+
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module()
@@ -115,20 +134,23 @@ class CudaWorkload(Workload):
     """
 
     def __init__(self, launch: Callable[[], object]) -> None:
+        import torch
+
         super().__init__(self._to_completion)
         self._launch = launch
+        self._cuda = torch.cuda
 
     def _to_completion(self) -> object:
         output = self._launch()
-        torch.cuda.synchronize()
+        self._cuda.synchronize()
         return output
 
     def sample(self, repeats: int) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()
+        start, end = (self._cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        self._cuda.synchronize()
         start.record()
         for _ in range(repeats):
             self._launch()
         end.record()
-        torch.cuda.synchronize()
+        self._cuda.synchronize()
         return float(start.elapsed_time(end)) / repeats

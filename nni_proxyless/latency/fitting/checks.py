@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...errors import InputError, LatencyTableError
+from ...errors import InputError, LatencyTableError, misfit
 from ..architectures_file import Measurements
 from ..costs import SpaceCosts
 from ..counts import Counts
@@ -66,10 +66,7 @@ def _check_layers(
 ) -> None:
     missing, surplus = sorted(set(measured) - set(known)), sorted(set(known) - set(measured))
     if missing or surplus:
-        raise error(
-            f"{what} of another space than the measurements: missing layers {missing or 'none'}, unknown layers "
-            f"{surplus or 'none'}"
-        )
+        raise error(f"{what} of another space than the measurements: layers {misfit(missing, surplus)}")
     for label, names in measured.items():
         lacking = sorted(set(names) - set(known[label]))
         if lacking:

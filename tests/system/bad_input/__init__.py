@@ -8,6 +8,7 @@ from . import (
     configs,
     damaged,
     data_sets,
+    doubtful,
     environment,
     measurements,
     outputs,
@@ -30,4 +31,5 @@ CASES = [
     *environment.CASES,
     *outputs.CASES,
     *damaged.CASES,
+    *doubtful.CASES,
 ]

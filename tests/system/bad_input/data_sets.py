@@ -130,7 +130,7 @@ _NAMED = settings(
     "",
     [
         (f"{_PICTURES}nowhere", "nowhere", "does not exist"),
-        (f"{_PICTURES}images.npz", "images.npz", "does not exist"),
+        (f"{_PICTURES}images.npz", "images.npz", "is no folder"),
         (f"{_PICTURES}empty", "empty", "no folder 'train'"),
         (f"{_PICTURES}null", "imagefolder", "needs data_dir"),
         (f"{_PICTURES}'~nouser/pictures'", "~nouser", "home"),
@@ -153,7 +153,7 @@ _NAMED = settings(
         ("search recipe.yml data=cifar10 data_dir=pictures", "cifar10", "the space takes 1"),
         ("search recipe.yml space=colour.yml data=cifar10 data_dir=pictures", "pictures", "download: true"),
         ("search recipe.yml space=colour.yml data=cifar100 data_dir=empty", "empty", "download: true"),
-        ("search recipe.yml space=colour.yml data=cifar100 data_dir=images.npz", "images.npz", "does not exist"),
+        ("search recipe.yml space=colour.yml data=cifar100 data_dir=images.npz", "images.npz", "is no folder"),
         ("retrain architecture.json data=arrays data_dir=nowhere.npz --output out", "nowhere.npz", "is no file"),
         ("retrain other.json data=arrays data_dir=pictures --output out", "pictures", "is no file"),
         ("retrain proxyless_mobile data=arrays data_dir=images.npz --output out", "(1, 8, 8)", "(3, 224, 224)"),

@@ -55,6 +55,12 @@ class Place:
             get_config_file("training_services.json")  # NNI makes this file when it reads it
         self._good = make_good_files(self.work)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables of a command that writes only below the base."""
+        folders = {"HOME": "home", "NNI_PROXYLESS_CACHE": "cache", "NNI_CONFIG_DIR": "nni", "TMPDIR": "tmp"}
+        return {name: str(self.base / folder) for name, folder in folders.items()}
+
     def problems(self, case: Case) -> list[str]:
         """Run a case, and return what is wrong with its end; empty if it ends as documented."""
         for name, content in case.files.items():
@@ -62,7 +68,7 @@ class Place:
         before = snapshot(self.base)
         code, out, err = self._run(case)
         after = snapshot(self.base)
-        self._tidy(case, changed=after != before)
+        self.tidy(case, changed=after != before)
         found = []
         lines = err.strip().splitlines()
         line = lines[-1] if lines else ""
@@ -89,13 +95,7 @@ class Place:
     def _run(self, case: Case) -> tuple[object, str, str]:
         out, err = io.StringIO(), io.StringIO()
         code: object = None
-        environment = {
-            "HOME": str(self.base / "home"),
-            "NNI_PROXYLESS_CACHE": str(self.base / "cache"),
-            "NNI_CONFIG_DIR": str(self.base / "nni"),
-            "TMPDIR": str(self.base / "tmp"),
-            **case.environment,
-        }
+        environment = {**self.environment, **case.environment}
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.chdir(self.work)
             patch.setattr(tempfile, "tempdir", None)
@@ -115,7 +115,7 @@ class Place:
                 code = f"none after {MOST_SECONDS} s"
         return code, out.getvalue(), err.getvalue()
 
-    def _tidy(self, case: Case, changed: bool) -> None:
+    def tidy(self, case: Case, changed: bool = False) -> None:
         """Restore the good files that a case has replaced, and remove all others that it has made."""
         for name in case.files:
             path = self.work / name

@@ -78,7 +78,7 @@ _ARCHITECTURES = settings(
         ("mobilenet_v2_wide --output out", "'wide'", "mobilenet_v2_0.75"),
         ("mobilenet_v2_nan --output out", "nan", "positive number"),
         ("mobilenet_v2_inf --output out", "inf", "positive number"),
-        ("mobilenet_v2_1e30 --output out", "'1e30'", "a positive number up to 100"),
+        ("mobilenet_v2_1e30 --output out", "'1e30'", "a positive number, from 0.01 to 100"),
         ("mobilenet_v2 space=nowhere.yml --output out", "nowhere.yml", "No such file"),
         ("mobilenet_v2 space=table.yml --output out", "table.yml", "nni-proxyless/space@1"),
         ("empty --output out", "empty", "architecture.json"),
