@@ -12,7 +12,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError, clipped
 from ..files.reading import open_regular
@@ -77,7 +77,7 @@ def _opened(path: str | os.PathLike[str], use: Any) -> Any:
             f"{named} has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}, and is not unpacked; make it "
             "smaller"
         ) from reason
-    except Image.UnidentifiedImageError as reason:
+    except UnidentifiedImageError as reason:
         raise DataError(f"{named} is no image that can be read, or it is damaged; remove it or replace it") from reason
     except Exception as reason:  # damaged images raise errors of many kinds
         detail = clipped(" ".join(str(reason).split())) or type(reason).__name__

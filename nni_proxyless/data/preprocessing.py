@@ -168,7 +168,7 @@ class Preprocessing:
     def normalised(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply the second part of step 4 to values between 0 and 1, shape (channels, height, width)."""
         mean, std = (np.array(part, np.float32).reshape(-1, 1, 1) for part in (self.mean, self.std))
-        return (values - mean) / std  # type: ignore[no-any-return]
+        return (values - mean) / std
 
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
         """Apply steps 2 to 4 to an image of mode RGB, L or F; returns shape (channels, height, width)."""

@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import ArchitectureError, SpaceError, shown
 from ..files.reading import read_mapping
 from ..files.writing import write_json
+from ..image_size import ImageSize
 from .architecture_details import file_details
 from .operators import Operator, total_multiply_adds, total_parameters
 from .plain_network import Network
@@ -82,7 +83,7 @@ class Architecture:
         stem_width: int,
         head_width: int,
         name: str = "from_blocks",
-        input_size: int = 224,
+        input_size: ImageSize = 224,
         classes: int = 1000,
         kernels: tuple[int, ...] = (3, 5, 7),
         expansions: tuple[int, ...] = (3, 6),
@@ -96,7 +97,7 @@ class Architecture:
             stem_width: Channels after the stem.
             head_width: Channels before pooling.
             name: Name of the resulting space.
-            input_size: Height and width of an image.
+            input_size: Height and width of an image: a number for a square, else a tuple.
             classes: Number of classes.
             kernels: Candidate kernel sizes of the resulting space.
             expansions: Candidate expansion ratios of the resulting space.

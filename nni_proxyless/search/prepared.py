@@ -77,7 +77,9 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         DataError: The data set does not exist, its folder is missing or empty, or it is too small.
     """
     spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    spec = spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+    spec = spec.with_changes(
+        width_mult=recipe.width_mult, input_size=recipe.input_size, input_channels=recipe.input_channels
+    )
     splits = load_splits(
         recipe.data,
         spec.input_shape,
@@ -86,5 +88,6 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         arch_fraction=recipe.arch_fraction,
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.seed,
+        settings=recipe,
     )
     return spec.with_changes(classes=splits.num_classes), splits
