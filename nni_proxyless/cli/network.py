@@ -111,14 +111,20 @@ def _retrain(options: argparse.Namespace) -> int:
 
         card = run_retraining(prepare_retraining(recipe), output)
     found = card["results"]
-    test = found["test"]
+    for text in card["warnings"]:
+        sys.stdout.write(f"warning: {text}\n")
     sys.stdout.write(
-        f"best epoch {found['best_epoch']}: top-1 {found['validation']['top1']:.4f}, "
-        f"top-5 {found['validation']['top5']:.4f} on {card['data']['validation_images']} held-out images\n"
-        + (f"top-1 {test['top1']:.4f}, top-5 {test['top5']:.4f} on {test['images']} test images\n" if test else "")
+        f"best epoch {found['best_epoch']}: {_accuracies(found['validation'])} on "
+        f"{card['data']['validation_images']} held-out images\n"
+        + (f"{_accuracies(found['test'])} on {found['test']['images']} test images\n" if found["test"] else "")
         + f"results: {output.resolve()}\n"
     )
     return 0
+
+
+def _accuracies(found: dict[str, Any]) -> str:
+    names = {"top1": "top-1", "balanced": "balanced", "top5": "top-5"}
+    return ", ".join(f"{name} {found[key]:.4f}" for key, name in names.items() if key in found)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,10 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from ..data.class_sizes import class_weights, differ_in_size, few_images_warnings
+from ..data.preprocessing_file import write_preprocessing
+from ..data.request import Request
+from ..data.sources import native_shape
 from ..data.splits import DataSplits, load_splits
 from ..errors import DamagedFileError, DataError, RunError
 from ..files import results_folder
@@ -32,13 +36,13 @@ from ..network.weights import load_into, read_weights, save_weights
 from ..process_memory import keep_freed_memory
 from ..search.earlier import replacing
 from ..signals import stopped_by_signals
-from ..training.accuracy import Batch, accuracies
+from ..training.accuracy import Batch, evaluate
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
 from ..training.ranks import own_processes
 from ..training.resume import is_interrupted, read_checkpoint, restoring, usable
 from ..training.trainer import check_hardware, make_trainer, use_threads, uses_channels_last
-from .model_card import model_card
+from .model_card import model_card, of_accuracies
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
 from .retrain_epochs import RetrainRecord as RetrainRecord
 from .retrain_epochs import ema_decay as ema_decay
@@ -56,6 +60,7 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
     architecture = load_architecture(recipe)
     spec = architecture.require_spec()
     splits = load_recipe_splits(recipe, spec)
+    class_weights(recipe.class_weights, splits.training_labels, splits.class_names)  # refuses wrong ones
     if spec.classes != splits.num_classes:
         _log.info("the architecture has %d classes; using the data's %d", spec.classes, splits.num_classes)
         changed = spec.with_changes(classes=splits.num_classes)
@@ -86,20 +91,37 @@ def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
         arch_fraction=recipe.arch_fraction,
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.split_seed,
+        settings=recipe,
     )
 
 
 def load_architecture(recipe: RetrainRecipe) -> Architecture:
     """Load the architecture of a recipe: from a file, or by the name of a published network or baseline.
 
+    A named network takes the size and channels of the recipe, of the recipe's space, or of the data's images.
+
     Raises:
         ArchitectureError: There is no such file or name, or the file is not an architecture file.
         SpaceError: The recipe's space does not exist.
     """
     if recipe.architecture_file is not None:
-        return Architecture.load(recipe.architecture_file)
+        return Architecture.load(recipe.architecture_file).for_images(recipe.input_size, recipe.input_channels)
     like = None if recipe.space is None else SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    return Architecture.of_space(*by_name(recipe.architecture, like))
+    architecture = Architecture.of_space(*by_name(recipe.architecture, like))
+    if like is None and not (recipe.input_size and recipe.input_channels):
+        directory = None if recipe.data_dir is None else recipe.resolve(recipe.data_dir)
+        native = native_shape(Request(recipe.data, (3, 224, 224), directory, recipe.download))
+        if native is not None:
+            architecture = architecture.for_images(native[1:], native[0])
+    architecture = architecture.for_images(recipe.input_size, recipe.input_channels)
+    _, height, width = architecture.require_spec().input_shape
+    if min(architecture.operators()[-1].input_shape[1:]) == 1:
+        _log.warning(
+            "%s reduces images of %d x %d pixels to a height or width of 1 before pooling, so it is too deep for them; "
+            "space=mobilenetv2_cifar gives MobileNetV2 stages for small images",
+            recipe.architecture, height, width,
+        )  # fmt: skip
+    return architecture
 
 
 def run_retraining(
@@ -150,7 +172,9 @@ def _train(
     if prepared.inherited is not None:
         load_into(network, prepared.inherited)
     loader = make_loader(recipe, prepared.splits.training, shuffle=True, drop_last=True)
-    module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes)
+    splits = prepared.splits
+    weights = class_weights(recipe.class_weights, splits.training_labels, splits.class_names)
+    module = Retraining(recipe, len(loader), splits.num_classes, weights)
     module.set_model(network)
     checkpoint = output / results_folder.CHECKPOINT
     interrupted = is_interrupted(recipe, output, (checkpoint.name, results_folder.WEIGHTS)) and usable(
@@ -159,6 +183,10 @@ def _train(
 
     def begin() -> None:
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
+        write_preprocessing(output, prepared.splits.preprocessing, prepared.splits.class_names)
+
+    for text in data_warnings(prepared):
+        _log.warning("%s", text)
 
     with contextlib.ExitStack() as stack:
         replaced = (lambda _: None) if interrupted else stack.enter_context(replacing(output, begin))
@@ -205,11 +233,12 @@ def _finish(
         best=epochs.best,
         test=_test(prepared, output / results_folder.WEIGHTS),
         trial_parameters=trial_parameters,
+        warnings=data_warnings(prepared),
     )
     write_json(output / results_folder.MODEL_CARD, card)
     prepared.architecture.save(output / results_folder.ARCHITECTURE)
     best = epochs.best_record
-    _log.info("best in epoch %d: top-1 %.4f, top-5 %.4f", epochs.best["epoch"], best.default, best.top5)
+    _log.info("best in epoch %d: %s", epochs.best["epoch"], best.accuracies())
     if report:
         report(best, None)
     return card
@@ -218,7 +247,9 @@ def _finish(
 class Retraining(ImageClassification):
     """Lightning module that trains one network, with mixup and cutmix where the recipe sets them."""
 
-    def __init__(self, recipe: RetrainRecipe, steps_per_epoch: int, classes: int) -> None:
+    def __init__(
+        self, recipe: RetrainRecipe, steps_per_epoch: int, classes: int, class_weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__(
             learning_rate=recipe.learning_rate,
             momentum=recipe.momentum,
@@ -228,6 +259,7 @@ class Retraining(ImageClassification):
             total_steps=steps_per_epoch * recipe.epochs,
             warmup_steps=steps_per_epoch * recipe.warmup_epochs,
             channels_last=uses_channels_last(recipe),
+            class_weights=class_weights,
         )
         mixtures: list[Any] = []
         if recipe.mixup_alpha:
@@ -247,5 +279,13 @@ def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
     if images is None:
         return None
     network = prepared.architecture.build(pretrained=weights)
-    top1, top5 = accuracies(network, make_loader(prepared.recipe, images), (1, 5))
-    return {"images": len(images), "top1": top1, "top5": top5}  # type: ignore[arg-type]
+    found = evaluate(network, make_loader(prepared.recipe, images))
+    unequal = differ_in_size(prepared.splits.training_labels)
+    return {"images": len(images), **of_accuracies(found.top1, found.top5, found.balanced if unequal else None)}  # type: ignore[arg-type]
+
+
+def data_warnings(prepared: PreparedRetraining) -> tuple[str, ...]:
+    """Return what a user should know about a retraining with few images."""
+    recipe, splits = prepared.recipe, prepared.splits
+    steps = len(splits.training) // recipe.batch_size * recipe.epochs
+    return few_images_warnings(splits.training_labels, len(splits.held_out), recipe.batch_size, steps, recipe.epochs)

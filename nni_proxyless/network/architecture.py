@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,29 @@ class Architecture:
         from . import catalogue
 
         return cls.of_space(*catalogue.mobilenet_v2(width_mult, like))
+
+    def for_images(self, size: ImageSize | Sequence[int] | None, channels: int | None = None) -> Architecture:
+        """Return the same network for images of another size or number of channels.
+
+        Its latencies are left out if the images differ from those that they are for.
+
+        Args:
+            size: Height and width of an image, one number or two; by default as before.
+            channels: Channels of an image; by default as before.
+
+        Raises:
+            ArchitectureError: The architecture belongs to a model space that this package cannot describe.
+            SpaceError: A value is out of range.
+        """
+        if size is None and channels is None:
+            return self
+        spec = self.require_spec()
+        changed = spec.with_changes(input_size=size, input_channels=channels)
+        if changed == spec:
+            return self
+        return replace(
+            self, spec=changed, space_hash=changed.content_hash, predicted_latency_ms=None, measured_latency_ms=None
+        )
 
     def require_spec(self) -> SpaceSpec:
         """Return the description of the space.

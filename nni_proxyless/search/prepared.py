@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.class_sizes import class_weights
 from ..data.splits import DataSplits, load_splits
 from ..errors import DataError
 from ..latency import LatencyTable
@@ -45,6 +46,7 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
+    class_weights(recipe.class_weights, splits.weights_labels, splits.class_names)  # refuses wrong ones
     table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
     table.costs(spec)
     return Prepared(recipe, target, spec, table, splits)

@@ -27,7 +27,7 @@ from ..network.torch_file import read_torch_file
 from ..strategies.finalists import best, compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
-from ..training.accuracy import accuracy, reestimate_batch_norm
+from ..training.accuracy import Accuracies, accuracy, evaluate, reestimate_batch_norm
 from .prepared import load_recipe_data
 from .recipe import Recipe
 
@@ -84,6 +84,10 @@ class SharedWeightEvaluator:
     def held_out_accuracy(self, network: nn.Module) -> float:
         """Compute the top-1 accuracy on images on which neither the weights nor the architecture were trained."""
         return accuracy(network, self._held_out)
+
+    def held_out_accuracies(self, network: nn.Module) -> Accuracies:
+        """Compute all accuracies on these images."""
+        return evaluate(network, self._held_out)
 
     def finalist_accuracy(self, network: nn.Module) -> float:
         """Compute the top-1 accuracy on the architecture part of the data, without augmentation."""
