@@ -70,12 +70,10 @@ def few_images_warnings(
     if images < FEW_IMAGES and steps < FEW_STEPS:
         needed = -(-epochs * FEW_STEPS // max(steps, 1))
         smaller = max(1, min(batch_size // 2, 16))
-        advice = f"batch_size={smaller} makes {images // smaller * epochs} of {epochs} epochs, and " * (
-            smaller < batch_size
-        )
+        less = f"batch_size={smaller} gives {images // smaller * epochs}, and " if smaller < batch_size else ""
         found.append(
-            f"{images} training images make only {steps} training steps, which is too few to learn much: "
-            f"{advice}{FEW_STEPS} steps take {needed} epochs; augmentation=strong suits few images"
+            f"{images} training images make only {steps} training steps, which is too few to learn much; {less}"
+            f"epochs={needed} gives {FEW_STEPS}; augmentation=strong suits few images"
         )
     if held_out < FEW_HELD_OUT:
         points = 100 * 0.5 / held_out**0.5

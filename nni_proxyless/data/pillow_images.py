@@ -19,9 +19,9 @@ from ..files.reading import open_regular
 from .preprocessing import BACKGROUND
 
 # Formats of pictures. Pillow would give some others to another program, such as EPS to Ghostscript.
-FORMATS = (
-    "PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "SGI", "ICO",
-    "QOI", "XBM",
+_PICTURES = (
+    "PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA", "PCX", "SGI", "ICO", "QOI",
+    "XBM",
 )  # fmt: skip
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -30,9 +30,17 @@ _WHITE_16 = 65535.0
 
 
 @functools.cache
+def formats() -> tuple[str, ...]:
+    """Formats that are read: those of pictures that this Pillow has been built with."""
+    Image.init()
+    return tuple(name for name in _PICTURES if name in Image.OPEN)
+
+
+@functools.cache
 def suffixes() -> frozenset[str]:
-    """Endings of the names of files in `FORMATS`, such as `.png`, in lower case."""
-    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
+    """Endings of the names of image files, such as `.png`, in lower case."""
+    known = (*formats(), "MPO")  # photographs with more than one picture, which Pillow opens as JPEG
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in known)
 
 
 def read_image(path: str | os.PathLike[str], channels: int) -> Image.Image:
@@ -68,7 +76,7 @@ def _opened(path: str | os.PathLike[str], use: Any) -> Any:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if os.fstat(file.fileno()).st_size == 0:
                 raise DataError(f"{named} is empty: it has 0 bytes; remove it or replace it")
-            with Image.open(file, formats=FORMATS) as image:
+            with Image.open(file, formats=formats()) as image:
                 return use(image)
     except DataError as reason:
         raise reason if named in str(reason) else DataError(f"{named} {reason}") from reason
