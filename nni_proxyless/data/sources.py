@@ -20,7 +20,7 @@ from .image_folder import ImageFiles, check_classes, check_files, list_folder
 from .request import DataSource as DataSource
 from .request import ImageDataset as ImageDataset
 from .request import Request, Statistics
-from .torchvision_sets import PREFIX, load_torchvision
+from .torchvision_sets import PREFIX, check_torchvision_name, load_torchvision
 from .user_data import as_arrays, call_function, names_a_function
 
 _CIFAR_STATISTICS: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
@@ -113,7 +113,9 @@ def _cifar(class_name: str) -> Callable[[Request], DataSource]:
 
 def _torchvision(request: Request) -> DataSource:
     """A data set of torchvision, resized to the input, with mean and standard deviation of its training images."""
-    parts = load_torchvision(request.name.removeprefix(PREFIX), *_folder(request))
+    name = request.name.removeprefix(PREFIX)
+    check_torchvision_name(name)
+    parts = load_torchvision(name, *_folder(request))
     return source_of_items(request, parts.train, None, parts.test, parts.classes, parts.directed)
 
 

@@ -40,6 +40,19 @@ class TorchvisionParts:
     directed: bool
 
 
+def check_torchvision_name(name: str) -> None:
+    """Check that torchvision has a data set for image classification of this name.
+
+    Raises:
+        DataError: It has none. The message lists all.
+    """
+    if name not in NAMES:
+        raise DataError(
+            unknown_name("torchvision data set", name, NAMES) + "; for another one write a function, "
+            "data: package.module:function"
+        )
+
+
 def load_torchvision(name: str, folder: Path, download: bool, called: str | None = None) -> TorchvisionParts:
     """Load a data set of torchvision from a folder.
 
@@ -54,11 +67,7 @@ def load_torchvision(name: str, folder: Path, download: bool, called: str | None
     """
     from torchvision import datasets
 
-    if name not in NAMES:
-        raise DataError(
-            unknown_name("torchvision data set", name, NAMES) + "; for another one write a function, "
-            "data: package.module:function"
-        )
+    check_torchvision_name(name)
     kind = getattr(datasets, name)
     allowed = inspect.signature(kind.__init__).parameters
     settings = {"download": download} if "download" in allowed else {}
