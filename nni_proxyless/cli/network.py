@@ -136,12 +136,15 @@ def _export(options: argparse.Namespace) -> int:
     architecture = Architecture.load(file)
 
     from ..deploy.export import check_formats, export, find_tables, load_images
+    from ..deploy.retrain_recipe import check_names_no_function
     from ..latency.difference import difference_warning, relative_error
 
     formats = check_formats(options.format)
     tables = find_tables(options.table, file)
     if options.recipe is not None and not options.recipe.is_file():
         raise InputError(f"cannot read recipe {options.recipe}: there is no such file")
+    if options.recipe is None:
+        check_names_no_function(file.parent / results_folder.RECIPE, "--recipe runs it")
     images = load_images(architecture, options.recipe or file.parent / results_folder.RECIPE, options.images)
     out = options.out or file.parent / "exported"
     weights = options.weights or file.parent / results_folder.WEIGHTS

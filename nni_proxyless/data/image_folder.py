@@ -142,7 +142,10 @@ def check_classes(train: FolderContent, other: FolderContent, folders: tuple[Pat
             more = f" and {len(only) - _LISTED} more" if len(only) > _LISTED else ""
             parts.append(f"only {folder} has {', '.join(clipped(name, 40) for name in only[:_LISTED])}{more}")
     if parts:
-        raise DataError(f"the classes in {folders[0]} and {folders[1]} must be the same: {'; '.join(parts)}")
+        raise DataError(
+            f"{folders[1]} and {folders[0]} must have the same folders of classes, but have {len(other.classes)} and "
+            f"{len(train.classes)}: {'; '.join(parts)}"
+        )
 
 
 def check_files(content: FolderContent, channels: int) -> None:

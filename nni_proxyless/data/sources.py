@@ -17,11 +17,12 @@ from .augmentation import Augmentation, ImagePipeline
 from .builders import in_memory, need_picture_channels, numbered, source_of_arrays, source_of_items
 from .image_arrays import checked_part, read_parts
 from .image_folder import ImageFiles, check_classes, check_files, list_folder
+from .names import TORCHVISION, names_a_function
 from .request import DataSource as DataSource
 from .request import ImageDataset as ImageDataset
 from .request import Request, Statistics
-from .torchvision_sets import PREFIX, check_torchvision_name, load_torchvision
-from .user_data import as_arrays, call_function, names_a_function
+from .torchvision_sets import check_torchvision_name, load_torchvision
+from .user_data import as_arrays, call_function
 
 _CIFAR_STATISTICS: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CIFAR_GREY: Statistics = ((0.481,), (0.239,))  # of the images in grey
@@ -38,7 +39,7 @@ def load_source(request: Request) -> DataSource:
     """
     if request.name in SOURCES:
         return SOURCES[request.name](request)
-    if request.name.startswith(PREFIX):
+    if request.name.startswith(TORCHVISION):
         return _torchvision(request)
     if names_a_function(request.name):
         return _user(request)
@@ -66,8 +67,8 @@ def native_shape(request: Request) -> tuple[int, int, int] | None:
     if request.name == "arrays":
         images = read_parts(_npz(request))[0][0]
         return tuple(images.shape[1:])  # type: ignore[return-value]
-    if request.name.startswith(PREFIX):
-        first = load_torchvision(request.name.removeprefix(PREFIX), *_folder(request)).train
+    if request.name.startswith(TORCHVISION):
+        first = load_torchvision(request.name.removeprefix(TORCHVISION), *_folder(request)).train
         sizes = {first[i][0].size for i in (0, len(first) // 2, len(first) - 1)}
         (width, height), channels = first[0][0].size, 1 if first[0][0].mode == "L" else 3
         return (channels, height, width) if len(sizes) == 1 else None
@@ -103,6 +104,7 @@ def _digits(request: Request) -> DataSource:
 
 def _cifar(class_name: str) -> Callable[[Request], DataSource]:
     def load(request: Request) -> DataSource:
+        need_picture_channels(request)
         folder, download = _folder(request)
         parts = load_torchvision(class_name, folder, download, request.name)
         statistics = _CIFAR_GREY if request.input_shape[0] == 1 else _CIFAR_STATISTICS
@@ -113,8 +115,9 @@ def _cifar(class_name: str) -> Callable[[Request], DataSource]:
 
 def _torchvision(request: Request) -> DataSource:
     """A data set of torchvision, resized to the input, with mean and standard deviation of its training images."""
-    name = request.name.removeprefix(PREFIX)
+    name = request.name.removeprefix(TORCHVISION)
     check_torchvision_name(name)
+    need_picture_channels(request)
     parts = load_torchvision(name, *_folder(request))
     return source_of_items(request, parts.train, None, parts.test, parts.classes, parts.directed)
 

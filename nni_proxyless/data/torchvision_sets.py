@@ -9,7 +9,6 @@ from typing import Any
 
 from ..errors import DataError, clipped, unknown_name
 
-PREFIX = "torchvision:"
 # Values of the argument `split` of the training and of the test part, in the order in which they are tried.
 _TRAIN, _TEST = ("train", "trainval"), ("test", "val", "valid")
 # Mirror images of these are other classes, or none.

@@ -33,12 +33,6 @@ class UserParts:
     classes: tuple[str, ...] | None
 
 
-def names_a_function(name: str) -> bool:
-    """Whether the name of a data set is that of a function, `package.module:function`."""
-    module, _, function = name.partition(":")
-    return function.isidentifier() and all(part.isidentifier() for part in module.split("."))
-
-
 def call_function(name: str, arguments: Mapping[str, Any]) -> UserParts:
     """Import a function and call it.
 

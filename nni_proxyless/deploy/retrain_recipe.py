@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from ..data.image_settings import ImageSettings
+from ..data.names import names_a_function
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..files import results_folder
 from ..files.reading import read_mapping, user_path
@@ -163,6 +164,8 @@ class RetrainRecipe(Settings, ImageSettings):
             return cls.load(recipe, named)
         beside = path.parent / results_folder.RECIPE
         if path.is_file() and beside.is_file():
+            if "data" not in settings:
+                check_names_no_function(beside, "data={data} runs it")
             same = not {"data", "data_dir"} & settings.keys()
             return cls.from_dict(
                 {**of_search(beside, recorded=same), **named}, beside.resolve().parent, f"recipe {beside}"
@@ -212,6 +215,25 @@ class RetrainRecipe(Settings, ImageSettings):
         """Path of the architecture file; `None` if `architecture` is the name of a network."""
         path = self.resolve(self.architecture)
         return path if path.suffix == ".json" or os.path.exists(path) else None
+
+
+def check_names_no_function(path: Path, hint: str) -> None:
+    """Check that a recipe which the user has not named would run no function. It may come with foreign results.
+
+    Args:
+        path: Path of the recipe. It need not exist.
+        hint: How the function is run on purpose, with `{data}` for its name.
+
+    Raises:
+        RecipeError: The recipe's data come from a function.
+    """
+    data = read_mapping(path, "recipe", RecipeError).get("data") if path.is_file() else None
+    if isinstance(data, str) and names_a_function(data):
+        named = clipped(data)
+        raise RecipeError(
+            f"recipe {path} takes its data from the function {named}, which is not run by itself; "
+            + hint.format(data=named)
+        )
 
 
 def of_search(path: Path, recorded: bool = True) -> dict[str, Any]:

@@ -15,10 +15,12 @@ from nni.nas.evaluator.pytorch import DataLoader
 from nni.nas.nn.pytorch import LayerChoice
 from torch import nn
 
+from ..data.names import names_a_function
+from ..data.preprocessing_file import read_preprocessing
 from ..data.splits import DataSplits
 from ..decoding.checkpoint import SearchCheckpoint
 from ..decoding.ranking import rank_values
-from ..errors import InputError
+from ..errors import InputError, clipped
 from ..files import results_folder
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
@@ -122,6 +124,14 @@ def decode_finalists(
         raise InputError(f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data")
     found = SearchCheckpoint.load(folder)
     recipe = Recipe.load(folder / results_folder.RECIPE)
+    if names_a_function(recipe.data):
+        raise InputError(
+            f"{folder / results_folder.RECIPE} takes its data from the function {clipped(recipe.data)}, which "
+            "--finalists does not run; decode without --finalists"
+        )
+    recorded = read_preprocessing(folder)
+    if recorded is not None and recorded[0].known:  # of the images in the search, which may have changed
+        recipe = recipe.model_copy(update={"mean": list(recorded[0].mean), "std": list(recorded[0].std)})
     spec, splits = load_recipe_data(recipe)
     if recipe.threads is not None:
         torch.set_num_threads(recipe.threads)

@@ -70,7 +70,9 @@ def test_grey_images_of_16_bits_reach_the_network(folder: Path, channels: int, v
 
 def test_classes_that_differ_are_listed(folder: Path) -> None:
     (folder / "val" / "ape").rename(folder / "val" / "dog")
-    with pytest.raises(DataError, match=r"must be the same: only .*train has ape; only .*val has dog"):
+    with pytest.raises(
+        DataError, match=r"same folders of classes, but have 3 and 3: only .*train has ape; only .*val has dog"
+    ):
         load_splits("imagefolder", (3, 8, 8), data_dir=folder)
 
 

@@ -18,12 +18,14 @@ from nni_proxyless import Architecture
 from nni_proxyless.data.preprocessing_file import read_preprocessing
 from nni_proxyless.deploy.export import export, load_images
 from nni_proxyless.deploy.retrain import load_architecture, prepare_retraining, run_retraining
-from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
-from nni_proxyless.errors import DataError
+from nni_proxyless.deploy.retrain_recipe import RetrainRecipe, check_names_no_function
+from nni_proxyless.errors import DataError, InputError, RecipeError
+from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
+from nni_proxyless.search.shared_weights import decode_finalists
 from tests.helpers import read_csv, table_of
 
 CHOICES = {"stage1_layer1": "k5_e2", "stage1_layer2": "skip", "stage2_layer1": "k3_e1"}
@@ -111,8 +113,17 @@ def test_a_search_a_retraining_and_an_export_agree_on_the_images(
             torch.from_numpy(logits), found.build(pretrained=tmp_path / "out" / "weights.pt").eval()(checked.check[:1]),
             rtol=1e-4, atol=1e-5,
         )  # fmt: skip
-    other = RetrainRecipe.for_architecture(str(searched), {**SETTINGS, "data_dir": str(data)}, None)
+    other = RetrainRecipe.for_architecture(str(searched), {**SETTINGS, "data_dir": "other.npz"}, None)
     assert other.mean is None  # other data have a mean of their own
+
+    table = LatencyTable.load(searched / "latency_table.yml")
+    budget = table.costs(found.require_spec()).largest
+    decoded = decode_finalists(searched, {"device": table}, budget, 2)["device"]
+    assert decoded.require_spec() == architecture.require_spec()
+    content = yaml.safe_load((searched / "recipe.yml").read_text())
+    (searched / "recipe.yml").write_text(yaml.safe_dump({**content, "data": "somebody.elses:function"}))
+    with pytest.raises(InputError, match=r"function somebody\.elses:function, which --finalists does not run"):
+        decode_finalists(searched, {"device": table}, budget, 2)
 
 
 def test_the_loss_of_a_retraining_has_the_weights_of_the_recipe(
@@ -180,3 +191,17 @@ def test_recipes_and_cards_of_earlier_versions_are_read(tmp_path: Path, tiny_spe
     (tmp_path / "recipe.yml").write_text(json.dumps({"data": "digits", "seed": 1}))
     recipe = RetrainRecipe.for_architecture(str(tmp_path), SETTINGS, None)
     assert (recipe.mean, recipe.resize, recipe.split_seed) == (None, None, 1)
+
+
+def test_a_function_in_foreign_results_is_not_run(tmp_path: Path, tiny_spec: SpaceSpec) -> None:
+    Architecture.of_space(tiny_spec, CHOICES).save(tmp_path / "architecture.json")
+    (tmp_path / "recipe.yml").write_text("data: somebody.elses:function\n")
+    with pytest.raises(RecipeError, match=r"function somebody\.elses:function, which is not run by itself; data=some"):
+        RetrainRecipe.for_architecture(str(tmp_path), SETTINGS, None)
+    named = {**SETTINGS, "data": "somebody.elses:function"}
+    assert RetrainRecipe.for_architecture(str(tmp_path), named, None).data == "somebody.elses:function"
+    with pytest.raises(RecipeError, match="--recipe runs it"):
+        check_names_no_function(tmp_path / "recipe.yml", "--recipe runs it")
+    check_names_no_function(tmp_path / "nowhere.yml", "")
+    (tmp_path / "recipe.yml").write_text("data: torchvision:MNIST\n")
+    check_names_no_function(tmp_path / "recipe.yml", "")
