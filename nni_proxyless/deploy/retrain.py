@@ -113,15 +113,7 @@ def load_architecture(recipe: RetrainRecipe) -> Architecture:
         native = native_shape(Request(recipe.data, (3, 224, 224), directory, recipe.download))
         if native is not None:
             architecture = architecture.for_images(native[1:], native[0])
-    architecture = architecture.for_images(recipe.input_size, recipe.input_channels)
-    _, height, width = architecture.require_spec().input_shape
-    if min(architecture.operators()[-1].input_shape[1:]) == 1:
-        _log.warning(
-            "%s reduces images of %d x %d pixels to a height or width of 1 before pooling, so it is too deep for them; "
-            "space=mobilenetv2_cifar gives MobileNetV2 stages for small images",
-            recipe.architecture, height, width,
-        )  # fmt: skip
-    return architecture
+    return architecture.for_images(recipe.input_size, recipe.input_channels)
 
 
 def run_retraining(
@@ -285,7 +277,14 @@ def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
 
 
 def data_warnings(prepared: PreparedRetraining) -> tuple[str, ...]:
-    """Return what a user should know about a retraining with few images."""
+    """Return what a user should know about a retraining with few images, or with small ones in a named network."""
     recipe, splits = prepared.recipe, prepared.splits
     steps = len(splits.training) // recipe.batch_size * recipe.epochs
-    return few_images_warnings(splits.training_labels, len(splits.held_out), recipe.batch_size, steps, recipe.epochs)
+    found = few_images_warnings(splits.training_labels, len(splits.held_out), recipe.batch_size, steps, recipe.epochs)
+    _, height, width = prepared.architecture.require_spec().input_shape
+    if recipe.architecture_file is None and min(prepared.architecture.operators()[-1].input_shape[1:]) == 1:
+        found += (
+            f"{recipe.architecture} reduces images of {height} x {width} pixels to a height or width of 1 before "
+            "pooling, so it is too deep for them; space=mobilenetv2_cifar gives MobileNetV2 stages for small images",
+        )
+    return found

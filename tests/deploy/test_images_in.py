@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import yaml
 from nni_proxyless import Architecture
 from nni_proxyless.data.preprocessing_file import read_preprocessing
 from nni_proxyless.deploy.export import export, load_images
-from nni_proxyless.deploy.retrain import load_architecture, prepare_retraining, run_retraining
+from nni_proxyless.deploy.retrain import data_warnings, load_architecture, prepare_retraining, run_retraining
 from nni_proxyless.deploy.retrain_recipe import RetrainRecipe, check_names_no_function
 from nni_proxyless.errors import DataError, InputError, RecipeError
 from nni_proxyless.latency import LatencyTable
@@ -167,16 +166,15 @@ def test_a_retraining_of_one_class_is_refused(tmp_path: Path, tiny_spec: SpaceSp
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2_0.35", "proxyless_mobile"])
-def test_named_networks_take_the_sizes_of_data_and_recipe(
-    name: str, data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_named_networks_take_the_sizes_of_data_and_recipe(name: str, data: Path) -> None:
     def shape(**settings: Any) -> tuple[int, ...]:
         recipe = RetrainRecipe.for_architecture(name, {**SETTINGS, **settings}, None)
         return load_architecture(recipe).require_spec().input_shape
 
-    caplog.set_level(logging.WARNING)
-    assert shape(data="arrays", data_dir=str(data)) == SHAPE
-    assert "reduces images of 6 x 10 pixels to a height or width of 1 before pooling" in caplog.text
+    small = {**SETTINGS, "data": "arrays", "data_dir": str(data)}
+    prepared = prepare_retraining(RetrainRecipe.for_architecture(name, small, None))
+    assert prepared.architecture.require_spec().input_shape == SHAPE
+    assert "reduces images of 6 x 10 pixels to a height or width of 1 before pooling" in data_warnings(prepared)[-1]
     assert shape(data="digits") == (1, 32, 32)
     assert shape(data="cifar10", data_dir=str(data.parent)) == (3, 32, 32)
     assert shape(data="digits", input_size=[96, 160], input_channels=3) == (3, 96, 160)

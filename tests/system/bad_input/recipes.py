@@ -334,7 +334,7 @@ _OVER_A_FINISHED_SEARCH = settings(
         ("precision=16-mixed", "16-mixed", "use 32-true"),
         ("batch_size=5000", "5000", "choose a smaller one"),
         ("space=other.yml", "lacks", "Measure the table again"),
-        ("data=imagefolder data_dir=pictures", "imagefolder", "3 channels"),
+        ("data=imagefolder data_dir=pictures input_channels=2", "imagefolder", "3 channels"),
         ("prune_below=2", "got 2", "'prune_below'"),
         ("target=watch", "'watch'", "allowed: phone"),
         ("targets='{phone: {table: other_table.yml}}'", "lacks", "Measure the table again"),
