@@ -28,6 +28,7 @@ class Request:
         data_dir: Folder of the data set's files, or path of its file.
         download: Whether torchvision may download it.
         settings: Settings of the images.
+        folder: Folder of the recipe, in which the module of a function is looked for; `None` for no such folder.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Request:
     data_dir: Path | None = None
     download: bool = False
     settings: ImageSettings = field(default_factory=ImageSettings)
+    folder: Path | None = None
 
     def preprocessing(self, statistics: Statistics, known: bool = True) -> Preprocessing:
         """Return the settings' preprocessing, with mean and standard deviation of the data as defaults."""

@@ -178,7 +178,7 @@ def _called(request: Request) -> Any:
     arguments = {
         "input_shape": request.input_shape, "data_dir": request.data_dir, "download": request.download,
     }  # fmt: skip
-    return call_function(request.name, arguments)
+    return call_function(request.name, arguments, request.folder)
 
 
 def _user_arrays(request: Request, part: Any, name: str) -> tuple[Tensor, Tensor]:

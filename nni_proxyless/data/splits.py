@@ -68,6 +68,7 @@ def load_splits(
     held_out_fraction: float = 0.2,
     seed: int = 0,
     settings: ImageSettings | None = None,
+    folder: Path | None = None,
 ) -> DataSplits:
     """Load a data set and split it.
 
@@ -81,11 +82,12 @@ def load_splits(
         held_out_fraction: Fraction of the images that is held out, unless the data set has held-out images of its own.
         seed: Seed of the split. The split depends on no other random numbers of the search.
         settings: Settings of the images, such as a recipe. Default: the package's defaults.
+        folder: Folder of the recipe, in which the module of a function is looked for.
 
     Raises:
         DataError: There is no such data set, its files are missing or do not fit, or it is too small to be split.
     """
-    source = load_source(Request(name, input_shape, data_dir, download, settings or ImageSettings()))
+    source = load_source(Request(name, input_shape, data_dir, download, settings or ImageSettings(), folder))
     if source.held_out is None:
         weights, architecture, held_out = split_indices(source.labels, arch_fraction, held_out_fraction, seed)
     else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,17 +35,21 @@ class UserParts:
     classes: tuple[str, ...] | None
 
 
-def call_function(name: str, arguments: Mapping[str, Any]) -> UserParts:
+def call_function(name: str, arguments: Mapping[str, Any], folder: Path | None) -> UserParts:
     """Import a function and call it.
 
     Args:
         name: Its name, `package.module:function`.
         arguments: Arguments by name. The function gets those that it has parameters for.
+        folder: Folder of the recipe. The module is looked for among the installed ones, there, and in the working
+            folder.
 
     Raises:
         DataError: There is no such function, it fails, or it returns something else than data sets.
     """
     module, _, function = name.partition(":")
+    # At the end, so that a file of the user's does not hide an installed module.
+    sys.path.extend(str(place) for place in (folder, Path.cwd()) if place is not None and str(place) not in sys.path)
     try:
         found = getattr(import_module(module), function)
     except (ImportError, AttributeError) as reason:

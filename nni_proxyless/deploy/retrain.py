@@ -92,6 +92,7 @@ def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.split_seed,
         settings=recipe,
+        folder=recipe.folder,
     )
 
 
@@ -110,7 +111,7 @@ def load_architecture(recipe: RetrainRecipe) -> Architecture:
     architecture = Architecture.of_space(*by_name(recipe.architecture, like))
     if like is None and not (recipe.input_size and recipe.input_channels):
         directory = None if recipe.data_dir is None else recipe.resolve(recipe.data_dir)
-        native = native_shape(Request(recipe.data, (3, 224, 224), directory, recipe.download))
+        native = native_shape(Request(recipe.data, (3, 224, 224), directory, recipe.download, folder=recipe.folder))
         if native is not None:
             architecture = architecture.for_images(native[1:], native[0])
     return architecture.for_images(recipe.input_size, recipe.input_channels)

@@ -91,5 +91,6 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.seed,
         settings=recipe,
+        folder=recipe.folder,
     )
     return spec.with_changes(classes=splits.num_classes), splits

@@ -222,6 +222,20 @@ def test_faults_of_functions(load: Load, function: Any, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_the_module_may_stand_beside_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_pictures.py").write_text(
+        "import numpy as np\n"
+        "def load(input_shape, data_dir, download, shade=7):\n"
+        "    assert str(data_dir) == 'somewhere' and not download\n"
+        "    return (np.full((30, *input_shape[1:]), shade, np.uint8), np.arange(30) % 3), None, None\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    settings = ImageSettings(mean=0.0, std=1.0)
+    splits = load_splits("my_pictures:load", (1, 8, 8), data_dir=Path("somewhere"), settings=settings, folder=tmp_path)
+    assert float(splits.held_out[0][0].max()) == pytest.approx(7 / 255)
+    monkeypatch.delitem(sys.modules, "my_pictures")
+
+
 def test_functions_that_do_not_exist() -> None:
     with pytest.raises(DataError, match="data no_such_module:f cannot be loaded: No module named"):
         load_splits("no_such_module:f", (3, 8, 8))

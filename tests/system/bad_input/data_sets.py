@@ -109,7 +109,7 @@ _FOLDERS = [
         ({"bad/train/cat/1.txt": "x", "bad/train/dog/1.png": picture()}, "cat/1.txt", "is no image"),
         ({"bad/train/cat/1.png": "", "bad/train/dog/1.png": picture()}, "cat/1.png", "is empty"),
         ({"bad/train/cat/1.png": "x", "bad/train/dog/1.png": picture()}, "cat/1.png", "is no image that can be read"),
-        ({"bad/train/cat/1.png": picture()[:40], "bad/train/dog/1.png": picture()}, "cat/1.png", "truncated"),
+        ({"bad/train/cat/1.png": picture()[:40], "bad/train/dog/1.png": picture()}, "cat/1.png", "damaged"),
         ({"bad/train/cat/1.png": picture(), "bad/train/dog/1.png": picture()}, "2 images", "choose a larger one"),
         ({f"bad/train/cat/{n}.png": picture() for n in range(20)}, "1 class", "at least 2 are needed"),
         (
