@@ -46,7 +46,6 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
-    class_weights(recipe.class_weights, splits.weights_labels, splits.class_names)  # refuses wrong ones
     table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
     table.costs(spec)
     return Prepared(recipe, target, spec, table, splits)
@@ -76,7 +75,8 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
 
     Raises:
         SpaceError: There is no such space, or its description is invalid.
-        DataError: The data set does not exist, its folder is missing or empty, or it is too small.
+        DataError: The data set does not exist, its folder is missing or empty, it is too small, or the weights of the
+            classes do not fit it.
     """
     spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
     spec = spec.with_changes(
@@ -93,4 +93,5 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         settings=recipe,
         folder=recipe.folder,
     )
+    class_weights(recipe.class_weights, splits.weights_labels, splits.class_names)  # refuses wrong ones
     return spec.with_changes(classes=splits.num_classes), splits
