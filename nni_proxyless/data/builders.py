@@ -66,7 +66,7 @@ def fitted(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     Returns:
         Images, uint8 of shape (count, channels, input height, input width).
     """
-    if tuple(images.shape[2:]) == (preprocessing.height, preprocessing.width):
+    if _is_kept(images, preprocessing):
         return images
     found = np.empty((len(images), *preprocessing.input_shape), np.uint8)
     for index, one in enumerate(images.permute(0, 2, 3, 1).numpy()):
@@ -74,6 +74,12 @@ def fitted(images: Tensor, preprocessing: Preprocessing) -> Tensor:
         picture = preprocessing.cropped(preprocessing.resized(picture))
         found[index] = np.asarray(picture).reshape(*picture.size[::-1], -1).transpose(2, 0, 1)
     return torch.from_numpy(found)
+
+
+def _is_kept(images: Tensor, preprocessing: Preprocessing) -> bool:
+    """Whether images in memory are neither resized nor cropped."""
+    resized = (preprocessing.resize_height, preprocessing.resize_width)
+    return tuple(images.shape[2:]) == resized == (preprocessing.height, preprocessing.width)
 
 
 def source_of_arrays(
@@ -116,10 +122,11 @@ def source_of_arrays(
         preprocessing = replace(unknown, resize="none", mean=zeros, std=ones)
         augmentation = Augmentation("none")
     else:
+        # Images in memory are as large as they are meant to be, so that they are not cropped by default.
+        own = request.settings.model_copy(update={"resize": request.settings.resize or "stretch"})
+        request = replace(request, settings=own)
         steps = request.preprocessing(([0.0], [1.0]))
-        if refuse:
-            steps = replace(steps, resize="stretch", resize_height=found[1], resize_width=found[2])
-        if found[0] not in (1, 3) and any(tuple(part[0].shape[1:]) != tuple(request.input_shape) for part in parts):
+        if found[0] not in (1, 3) and not all(_is_kept(images, steps) for images, _ in parts):
             raise DataError(f"{name} have {found[0]} channels, and only images with 1 or 3 can be resized")
         parts = [(fitted(images, steps), labels) for images, labels in parts]
         normal = request.preprocessing(statistics_of(parts[0][0]))

@@ -151,6 +151,24 @@ def test_arrays_of_another_size_are_resized(load: Load) -> None:
     assert splits.held_out[0][0].numpy()[0] == pytest.approx(np.asarray(resized) / 255, abs=1e-6)
 
 
+@pytest.mark.parametrize("size", [40, 72])
+def test_arrays_of_the_inputs_size_are_kept_as_they_are_and_recorded_so(load: Load, size: int) -> None:
+    train = images(30, size, size)
+    splits = load(lambda: ((train, labels(30)), None, None), (1, size, size), mean=0.0, std=1.0)
+    steps, index = splits.preprocessing, splits.held_out.indices[0]
+    assert (steps.resize, steps.resize_height, steps.resize_width) == ("stretch", size, size)
+    assert splits.held_out[0][0].numpy() == pytest.approx(train[index][np.newaxis] / 255, abs=1e-6)
+    assert splits.held_out[0][0].numpy() == pytest.approx(steps.apply(Image.fromarray(train[index])))
+    cropped = load(lambda: ((train, labels(30)), None, None), (1, size, size), mean=0.0, std=1.0, resize="cover")
+    assert cropped.preprocessing.resize_height == round(size / 0.875)
+    expected = cropped.preprocessing.apply(Image.fromarray(train[index]))
+    assert cropped.held_out[0][0].numpy() == pytest.approx(expected, abs=1e-6)
+    four = images(30, size, size, 4)
+    assert load(lambda: ((four, labels(30)), None, None), (4, size, size)).held_out[0][0].shape == (4, size, size)
+    with pytest.raises(DataError, match="have 4 channels, and only images with 1 or 3 can be resized"):
+        load(lambda: ((four, labels(30)), None, None), (4, size, size + 1))
+
+
 class Pictures:
     """Data set of Pillow images without attributes, as users write it."""
 
