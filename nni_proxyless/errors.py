@@ -61,7 +61,13 @@ class ArchitectureError(InputError):
 
 
 class DataError(InputError):
-    """A data folder that is missing, empty or too small to be split."""
+    """A data folder that is missing, empty or too small to be split, or an image that cannot be read."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        if text.startswith("Caught "):  # PyTorch's data loader raises a worker's error anew, with its traceback in it
+            text = text.rpartition("DataError: ")[2].strip()
+        super().__init__(text)
 
 
 class MissingDependencyError(InputError):

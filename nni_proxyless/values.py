@@ -23,6 +23,7 @@ MOST_SUGGESTED = 1_000  # networks at once; time and memory are quadratic in the
 MOST_SAMPLES = 10_000
 MOST_EPOCHS = 1_000_000
 MOST_PIXELS = 4096  # height and width of an image
+MOST_CHANNELS = 4_096  # of an image
 MOST_COUNT = 1_000_000_000  # such as images in a batch
 LEAST_WIDTH_MULT = 0.01
 MOST_WIDTH_MULT = 100.0

@@ -112,14 +112,20 @@ def _retrain(options: argparse.Namespace) -> int:
 
         card = run_retraining(prepare_retraining(recipe), output)
     found = card["results"]
-    test = found["test"]
+    for text in card["warnings"]:
+        sys.stdout.write(f"warning: {text}\n")
     sys.stdout.write(
-        f"best epoch {found['best_epoch']}: top-1 {found['validation']['top1']:.4f}, "
-        f"top-5 {found['validation']['top5']:.4f} on {card['data']['validation_images']} held-out images\n"
-        + (f"top-1 {test['top1']:.4f}, top-5 {test['top5']:.4f} on {test['images']} test images\n" if test else "")
+        f"best epoch {found['best_epoch']}: {_accuracies(found['validation'])} on "
+        f"{card['data']['validation_images']} held-out images\n"
+        + (f"{_accuracies(found['test'])} on {found['test']['images']} test images\n" if found["test"] else "")
         + f"results: {output.resolve()}\n"
     )
     return 0
+
+
+def _accuracies(found: dict[str, Any]) -> str:
+    names = {"top1": "top-1", "balanced": "balanced", "top5": "top-5"}
+    return ", ".join(f"{name} {found[key]:.4f}" for key, name in names.items() if key in found)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -131,13 +137,15 @@ def _export(options: argparse.Namespace) -> int:
     architecture = Architecture.load(file)
 
     from ..deploy.export_checks import check_formats, check_out, find_tables
-    from ..deploy.retrain_recipe import of_search
+    from ..deploy.retrain_recipe import check_names_no_function, of_search
     from ..network.weights import check_file
 
     formats = check_formats(options.format)
     recipe = options.recipe or file.parent / results_folder.RECIPE
     if options.recipe is not None and not recipe.is_file():
         raise InputError(f"cannot read recipe {recipe}: there is no such file; give a recipe.yml")
+    if options.recipe is None:
+        check_names_no_function(recipe, "--recipe runs it")
     if recipe.is_file():
         of_search(recipe)
     out = options.out or file.parent / "exported"

@@ -1,4 +1,4 @@
-"""Small images in memory, read from one `.npz` file. They need no decoding, and whole batches are augmented at once.
+"""Small images in memory, such as those of one `.npz` file. They need no decoding, and are augmented in whole batches.
 
 Reading CIFAR's images one by one would take longer than training a small network on them.
 """
@@ -15,28 +15,32 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..errors import DataError
+from .augmentation import PADDING as PADDING
+from .augmentation import Augmentation, photometric
 from .npz_file import read_arrays
-
-PADDING = 1 / 8  # largest shift of an image, as a fraction of its height; for CIFAR the usual 4 of 32 pixels
 
 
 class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
-    """Data set of uint8 images in memory, which are normalised, and optionally augmented, when they are read.
+    """Data set of images in memory, which are normalised, and optionally augmented, when they are read.
 
     Args:
-        images: Images as uint8, shape (count, channels, height, width).
+        images: Images as uint8, or as float32 between 0 and 1, shape (count, channels, height, width).
         labels: Labels as int64, shape (count,).
         mean: Mean of each channel, for pixel values between 0 and 1, shape (channels,).
         std: Standard deviation of each channel on the same scale, shape (channels,).
-        augment: Whether each image is randomly flipped and shifted by up to an eighth of its height.
+        augment: Random changes. `True` flips each image at random and shifts it by up to an eighth of its height and
+            width; `False` is none.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, augment: bool) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, mean: Tensor, std: Tensor, augment: bool | Augmentation) -> None:
         self.images = images
         self.labels = labels
         self._mean = mean.view(-1, 1, 1)
         self._std = std.view(-1, 1, 1)
-        self._augment = augment
+        self._augment = (
+            augment if isinstance(augment, Augmentation) else Augmentation("standard" if augment else "none")
+        )
+        self._vary, self._erase = photometric(images.shape[1], self._augment)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -53,25 +57,43 @@ class ArrayImages(Dataset[tuple[Tensor, Tensor]]):
         """Return images, float32 of shape (len(indices), channels, height, width), and their labels."""
         chosen = torch.as_tensor(indices)
         images = self.images[chosen]
-        if self._augment:
-            images = _shifted_and_flipped(images)
-        return (images.float() / 255 - self._mean) / self._std, self.labels[chosen]
+        if self._augment.kind != "none":
+            images = _shifted_and_flipped(images, self._augment.flip)
+        values = images if images.is_floating_point() else images.float() / 255
+        if self._augment.kind == "strong":
+            values = torch.stack([self._vary(one) for one in values])
+        values = (values - self._mean) / self._std
+        if self._augment.kind == "strong":
+            values = torch.stack([self._erase(one) for one in values])
+        return values, self.labels[chosen]
 
 
-def _shifted_and_flipped(images: Tensor) -> Tensor:
+def _shifted_and_flipped(images: Tensor, flip: bool) -> Tensor:
     count, _, height, width = images.shape
-    pad = round(height * PADDING)
-    padded = functional.pad(images, (pad, pad, pad, pad))
-    rows = torch.randint(0, 2 * pad + 1, (count, 1)) + torch.arange(height)  # (count, height)
-    columns = torch.randint(0, 2 * pad + 1, (count, 1)) + torch.arange(width)
-    columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)  # (count, width)
+    up, left = round(height * PADDING), round(width * PADDING)
+    padded = functional.pad(images, (left, left, up, up))
+    rows = torch.randint(0, 2 * up + 1, (count, 1)) + torch.arange(height)  # (count, height)
+    columns = torch.randint(0, 2 * left + 1, (count, 1)) + torch.arange(width)
+    if flip:
+        columns = torch.where(torch.rand(count, 1) < 0.5, columns.flip(1), columns)  # (count, width)
     which = torch.arange(count).view(-1, 1, 1)
     found = padded[which, :, rows.unsqueeze(2), columns.unsqueeze(1)]  # (count, height, width, channels)
     return found.permute(0, 3, 1, 2)
 
 
-def load_arrays(path: Path) -> tuple[ArrayImages, ArrayImages, ArrayImages | None]:
-    """Load the images of a file.
+def statistics_of(images: Tensor) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel, for values between 0 and 1.
+
+    Args:
+        images: Images as uint8, or as float32 between 0 and 1, shape (count, channels, height, width).
+    """
+    pixels = images.transpose(0, 1).flatten(1)
+    pixels = pixels if pixels.is_floating_point() else pixels.float() / 255
+    return pixels.mean(1).tolist(), pixels.std(1).clamp_min(1e-6).tolist()
+
+
+def read_parts(path: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    """Read the images and labels of a file.
 
     Args:
         path: Path of an `.npz` file. It contains `images`, uint8 of shape (count, height, width) or (count, height,
@@ -79,54 +101,89 @@ def load_arrays(path: Path) -> tuple[ArrayImages, ArrayImages, ArrayImages | Non
             `test_images` and `test_labels`.
 
     Returns:
-        Training images with augmentation, the same images without augmentation, and the test images or `None`.
+        Training images, uint8 of shape (count, channels, height, width), and their labels, int64; and those of the
+        test part, or `None`.
 
     Raises:
         DataError: The file cannot be read or does not contain these arrays.
     """
     arrays = read_arrays(path, ("images", "labels", "test_images", "test_labels"))
-    images, labels = _part(arrays, "", path)
-    pixels = images.transpose(0, 1).flatten(1).float() / 255
-    mean, std = pixels.mean(1), pixels.std(1).clamp_min(1e-6)
-    test = None
-    if "test_images" in arrays:
-        test_images, test_labels = _part(arrays, "test_", path)
-        if test_images.shape[1:] != images.shape[1:]:
-            raise DataError(
-                f"{path}: 'test_images' must be of the shape of 'images', {tuple(images.shape[1:])} (channels, height, "
-                f"width), got {tuple(test_images.shape[1:])}"
-            )
-        if int(test_labels.max()) > int(labels.max()):
-            raise DataError(f"{path}: 'test_labels' has class {int(test_labels.max())}, which 'labels' has not")
-        test = ArrayImages(test_images, test_labels, mean, std, augment=False)
+    train = checked_part(arrays, "", str(path))
+    return train, checked_test(arrays, train, str(path)) if "test_images" in arrays else None
+
+
+def load_arrays(path: Path) -> tuple[ArrayImages, ArrayImages, ArrayImages | None]:
+    """Load the images of a file, normalised by the mean and standard deviation of the training images.
+
+    Args:
+        path: Path of an `.npz` file; see `read_parts`.
+
+    Returns:
+        Training images with augmentation, the same images without augmentation, and the test images or `None`.
+
+    Raises:
+        DataError: The file cannot be read or does not contain these arrays.
+    """
+    (images, labels), test = read_parts(path)
+    mean, std = (torch.tensor(values) for values in statistics_of(images))
     return (
         ArrayImages(images, labels, mean, std, augment=True),
         ArrayImages(images, labels, mean, std, augment=False),
-        test,
+        None if test is None else ArrayImages(*test, mean, std, augment=False),
     )
 
 
-def _part(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> tuple[Tensor, Tensor]:
+def checked_test(arrays: dict[str, np.ndarray], train: tuple[Tensor, Tensor], source: str) -> tuple[Tensor, Tensor]:
+    """Check the arrays `test_images` and `test_labels`, and return them as tensors; see `checked_part`.
+
+    Raises:
+        DataError: They are missing, wrong, or do not fit the training images.
+    """
+    images, labels = checked_part(arrays, "test_", source)
+    if images.shape[1:] != train[0].shape[1:]:
+        raise DataError(
+            f"{source}: 'test_images' must be of the shape of 'images', {tuple(train[0].shape[1:])} (channels, height, "
+            f"width), got {tuple(images.shape[1:])}"
+        )
+    if int(labels.max()) > int(train[1].max()):
+        raise DataError(f"{source}: 'test_labels' has class {int(labels.max())}, which 'labels' has not")
+    return images, labels
+
+
+def checked_part(arrays: dict[str, np.ndarray], prefix: str, source: str) -> tuple[Tensor, Tensor]:
+    """Check images and labels, and return them as tensors.
+
+    Args:
+        arrays: Arrays by name.
+        prefix: Beginning of the two names, such as `test_`.
+        source: Name of their origin in error messages.
+
+    Returns:
+        Images, uint8 of shape (count, channels, height, width), and labels, int64 of shape (count,).
+
+    Raises:
+        DataError: One is missing, or has the wrong type, shape or values.
+    """
     for name in (f"{prefix}images", f"{prefix}labels"):
         if name not in arrays:
-            raise DataError(f"{path} has no array '{name}'; it has {', '.join(sorted(arrays)) or 'none'}")
+            raise DataError(f"{source} has no array '{name}'; it has {', '.join(sorted(arrays)) or 'none'}")
     images, labels = arrays[f"{prefix}images"], arrays[f"{prefix}labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise DataError(
-            f"{path}: '{prefix}images' must be uint8 of shape (count, height, width) or (count, height, width, "
+            f"{source}: '{prefix}images' must be uint8 of shape (count, height, width) or (count, height, width, "
             f"channels), none of them 0, got {images.dtype} of shape {images.shape}"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
         raise DataError(
-            f"{path}: '{prefix}labels' must be whole numbers, one for each of the {len(images)} images, "
+            f"{source}: '{prefix}labels' must be whole numbers, one for each of the {len(images)} images, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
     if labels.min() < 0:
-        raise DataError(f"{path}: '{prefix}labels' must count classes from 0, got {labels.min()}")
+        raise DataError(f"{source}: '{prefix}labels' must count classes from 0, got {labels.min()}")
     count = len(labels)
     if not prefix and labels.max() >= count:
         raise DataError(
-            f"{path}: 'labels' must have an image of each class from 0, got {labels.max()} of {count} images"
+            f"{source}: 'labels' must have an image of each class from 0, got {labels.max()} of {count} images"
         )
     if images.ndim == 3:
         images = images[..., np.newaxis]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import DataError, clipped, unknown_name
+from .names import TORCHVISION, names_a_function
 
 DATA_SETS = ("digits", "arrays", "cifar10", "cifar100", "imagefolder")
 DIGITS = 10  # classes of the data set that needs no files
@@ -22,8 +23,13 @@ def check_place(name: str, input_shape: tuple[int, int, int], data_dir: Path | N
     Raises:
         DataError: There is no such data set, its files are missing, or it has another number of channels.
     """
-    if name not in DATA_SETS:
-        raise DataError(unknown_name("data set", name, DATA_SETS))
+    if names_a_function(name):
+        return  # only the function knows what it needs
+    if name not in DATA_SETS and not name.startswith(TORCHVISION):
+        raise DataError(
+            unknown_name("data set", name, DATA_SETS) + f", {TORCHVISION}Name such as {TORCHVISION}FashionMNIST, or "
+            "package.module:function"
+        )
     if name == "digits":
         return
     if name == "arrays":
@@ -34,9 +40,11 @@ def check_place(name: str, input_shape: tuple[int, int, int], data_dir: Path | N
                 f"data_dir {_named(data_dir)} is no file; arrays needs the .npz file of its images and labels"
             )
         return
-    _check_folder(data_dir, name, may_be_made=download and name.startswith("cifar"))
-    if input_shape[0] != 3:
-        raise DataError(f"data set {name} has 3 channels, but the space takes {input_shape[0]}")
+    _check_folder(data_dir, name, may_be_made=download and name != "imagefolder")
+    if input_shape[0] not in (1, 3):
+        raise DataError(
+            f"data set {name} has 3 channels, or 1 in grey, but the space takes {input_shape[0]}; set input_channels"
+        )
     if name == "imagefolder" and data_dir is not None and not (data_dir / "train").is_dir():
         raise DataError(f"data_dir {_named(data_dir)} has no folder 'train' with one folder of images for each class")
 

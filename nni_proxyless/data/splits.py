@@ -17,8 +17,11 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..errors import DataError
+from .image_settings import ImageSettings
 from .place import check_place
-from .sources import SOURCES, ImageDataset
+from .preprocessing import Preprocessing
+from .request import DataSource, ImageDataset, Request
+from .sources import load_source
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class DataSplits:
         num_classes: Number of classes.
         training: Images of `weights` and `architecture` together, for training the network that a search has found.
         test: The data set's own test set; `None` if there is none.
+        preprocessing: Steps from an image to the network's input.
+        class_names: Names of the classes, in the order of the network's outputs.
+        training_labels: Class of each image of `training`.
+        weights_labels: Class of each image of `weights`.
+        held_out_labels: Class of each image of `held_out`.
     """
 
     weights: Subset[tuple[Tensor, Any]]
@@ -44,6 +52,11 @@ class DataSplits:
     num_classes: int
     training: Subset[tuple[Tensor, Any]]
     test: ImageDataset | None
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    training_labels: tuple[int, ...]
+    weights_labels: tuple[int, ...]
+    held_out_labels: tuple[int, ...]
 
 
 def load_splits(
@@ -55,33 +68,54 @@ def load_splits(
     arch_fraction: float = 0.2,
     held_out_fraction: float = 0.2,
     seed: int = 0,
+    settings: ImageSettings | None = None,
+    folder: Path | None = None,
 ) -> DataSplits:
     """Load a data set and split it.
 
     Args:
-        name: Name of the data set: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`.
+        name: Name of the data set: `digits`, `cifar10`, `cifar100`, `imagefolder`, `arrays`, `torchvision:Name`, or
+            `package.module:function` for a function that returns data sets.
         input_shape: Channels, height and width of the network's input.
         data_dir: Folder of the data set's files; for `arrays`, the path of the `.npz` file. `digits` needs none.
-        download: Whether torchvision may download CIFAR.
+        download: Whether torchvision may download its data set.
         arch_fraction: Fraction of the images that trains the architecture.
-        held_out_fraction: Fraction of the images that is held out.
+        held_out_fraction: Fraction of the images that is held out, unless the data set has held-out images of its own.
         seed: Seed of the split. The split depends on no other random numbers of the search.
+        settings: Settings of the images, such as a recipe. Default: the package's defaults.
+        folder: Folder of the recipe, in which the module of a function is looked for.
 
     Raises:
         DataError: There is no such data set, its files are missing or do not fit, or it is too small to be split.
     """
     check_place(name, input_shape, data_dir, download)
-    source = SOURCES[name](input_shape, data_dir, download)
-    weights, architecture, held_out = split_indices(source.labels, arch_fraction, held_out_fraction, seed)
+    source = load_source(Request(name, input_shape, data_dir, download, settings or ImageSettings(), folder))
+    if source.held_out is None:
+        weights, architecture, held_out = split_indices(source.labels, arch_fraction, held_out_fraction, seed)
+    else:
+        weights, architecture = _split_in_two(source.labels, arch_fraction, seed)
+        held_out = list(range(len(source.held_out_labels)))
+    return _splits(source, weights, architecture, held_out)
+
+
+def _splits(source: DataSource, weights: list[int], architecture: list[int], held_out: list[int]) -> DataSplits:
+    training = sorted([*weights, *architecture])
+    apart = source.held_out is not None
+    held_labels = source.held_out_labels if apart else source.labels
     return DataSplits(
         weights=Subset(source.train, weights),
         architecture=Subset(source.train, architecture),
         finalists=Subset(source.plain, architecture),
-        held_out=Subset(source.plain, held_out),
+        held_out=Subset(source.held_out if source.held_out is not None else source.plain, held_out),
         statistics=Subset(source.plain, weights),
         num_classes=source.num_classes,
-        training=Subset(source.train, sorted([*weights, *architecture])),
+        training=Subset(source.train, training),
         test=source.test,
+        preprocessing=source.preprocessing,
+        class_names=source.class_names,
+        training_labels=tuple(source.labels[i] for i in training),
+        weights_labels=tuple(source.labels[i] for i in weights),
+        held_out_labels=tuple(held_labels[i] for i in held_out),
     )
 
 
@@ -109,12 +143,7 @@ def split_indices(
             "arch_fraction and held_out_fraction must be between 0 and 1 and leave images for weight training, "
             f"got {arch_fraction} and {held_out_fraction}"
         )
-    targets = np.asarray(labels)
-    if len(set(labels)) < 2:
-        raise DataError(f"the {len(labels)} images have {len(set(labels))} class, and at least 2 are needed")
-    for name, fraction in (("arch_fraction", arch_fraction), ("held_out_fraction", held_out_fraction)):
-        if round(fraction * len(targets)) < 1:
-            raise DataError(f"{name} {fraction:g} of {len(targets)} images is none; choose a larger one")
+    targets = _targets(labels, (("arch_fraction", arch_fraction), ("held_out_fraction", held_out_fraction)))
     everything = np.arange(len(targets))
     try:
         rest, held_out = train_test_split(
@@ -126,3 +155,27 @@ def split_indices(
     except ValueError as reason:
         raise DataError(f"{len(targets)} images cannot be split into three parts: {reason}") from reason
     return sorted(weights.tolist()), sorted(architecture.tolist()), sorted(held_out.tolist())
+
+
+def _split_in_two(labels: Sequence[int], arch_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Split a data set that has its own held-out images into the parts for weights and architecture."""
+    from sklearn.model_selection import train_test_split
+
+    targets = _targets(labels, (("arch_fraction", arch_fraction),))
+    try:
+        weights, architecture = train_test_split(
+            np.arange(len(targets)), test_size=round(arch_fraction * len(targets)), random_state=seed, stratify=targets
+        )
+    except ValueError as reason:
+        raise DataError(f"{len(targets)} images cannot be split into two parts: {reason}") from reason
+    return sorted(weights.tolist()), sorted(architecture.tolist())
+
+
+def _targets(labels: Sequence[int], fractions: Sequence[tuple[str, float]]) -> np.ndarray:
+    targets = np.asarray(labels)
+    if len(set(labels)) < 2:
+        raise DataError(f"the {len(labels)} images have {len(set(labels))} class, and at least 2 are needed")
+    for name, fraction in fractions:
+        if round(fraction * len(targets)) < 1:
+            raise DataError(f"{name} {fraction:g} of {len(targets)} images is none; choose a larger one")
+    return targets

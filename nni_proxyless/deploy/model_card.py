@@ -27,6 +27,7 @@ def model_card(
     best: Mapping[str, Any],
     test: Mapping[str, Any] | None,
     trial_parameters: Mapping[str, Any] | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make the content of `model_card.json` for a network that this process has trained.
 
@@ -38,6 +39,7 @@ def model_card(
         best: Row of the epoch whose weights are kept.
         test: Accuracy of these weights on the data set's own test part; `None` if it has none.
         trial_parameters: Parameters that NNI sent, if the retraining was a trial.
+        warnings: What a user should know about the training.
     """
     last = rows[-1]
     settings = recipe.to_dict(absolute=True)
@@ -66,13 +68,15 @@ def model_card(
             "training_images": len(splits.training),
             "validation_images": len(splits.held_out),
             "classes": splits.num_classes,
+            "class_names": list(splits.class_names),
             "split_seed": recipe.split_seed,
             "validation_was_used_for": "choosing the best epoch; neither a search nor this training learnt from it",
         },
+        "preprocessing": splits.preprocessing.to_dict(),
         "results": {
             "best_epoch": best["epoch"],
-            "validation": {"top1": best["default"], "top5": best["top5"]},
-            "validation_last": {"top1": last["default"], "top5": last["top5"]},
+            "validation": _of_row(best),
+            "validation_last": _of_row(last),
             "test": test,
             "train_loss": last["train_loss"] if math.isfinite(last["train_loss"]) else None,
         },
@@ -84,5 +88,16 @@ def model_card(
         },
         "recipe": settings,
         "trial_parameters": dict(trial_parameters or {}),
+        "warnings": list(warnings),
         "versions": {name: version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")},
     }
+
+
+def of_accuracies(top1: float, top5: float | None, balanced: float | None) -> dict[str, float]:
+    """Return the accuracies that a card has: top-5 with more than ten classes, balanced if classes differ in size."""
+    found = {"top1": top1, "top5": top5, "balanced": balanced}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _of_row(row: Mapping[str, Any]) -> dict[str, float]:
+    return of_accuracies(row["default"], row.get("top5"), row.get("balanced_accuracy"))

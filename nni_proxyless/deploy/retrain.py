@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,16 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
+from ..data.class_sizes import class_weights, differ_in_size, few_images_warnings
+from ..data.preprocessing_file import write_preprocessing
+from ..data.request import Request
+from ..data.sources import native_shape
 from ..data.splits import DataSplits, load_splits
 from ..errors import DamagedFileError, DataError, RunError
 from ..files import results_folder
 from ..files.claims import claimed
 from ..files.writing import write_json, write_yaml
+from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import read_torch_file
 from ..network.weights import load_into, read_weights, save_weights
@@ -31,14 +36,14 @@ from ..process_memory import keep_freed_memory
 from ..progress import work_begins
 from ..search.earlier import check_places, replacing
 from ..signals import stopped_by_signals
-from ..training.accuracy import Batch, accuracies
+from ..training.accuracy import Batch, evaluate
 from ..training.cpu_kernels import accelerate
 from ..training.image_classification import ImageClassification
 from ..training.late_loader import LateLoader
 from ..training.ranks import own_processes
 from ..training.resume import GOES_ON, HAS_FINISHED, is_interrupted, read_checkpoint, restoring, usable
 from ..training.trainer import check_hardware, make_trainer, quiet_lightning, use_threads, uses_channels_last
-from .model_card import model_card
+from .model_card import model_card, of_accuracies
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
 from .retrain_epochs import RetrainRecord as RetrainRecord
 from .retrain_epochs import ema_decay as ema_decay
@@ -54,9 +59,10 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
     Raises:
         InputError: The architecture, its weights or the data are invalid.
     """
-    architecture = recipe.check_files()
+    architecture = _for_the_data(recipe.check_files(), recipe)
     spec = architecture.require_spec()
     splits = load_recipe_splits(recipe, spec)
+    class_weights(recipe.class_weights, splits.training_labels, splits.class_names)  # refuses wrong ones
     if spec.classes != splits.num_classes:
         _log.info("the architecture has %d classes; using the data's %d", spec.classes, splits.num_classes)
         changed = spec.with_changes(classes=splits.num_classes)
@@ -87,7 +93,22 @@ def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
         arch_fraction=recipe.arch_fraction,
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.split_seed,
+        settings=recipe,
+        folder=recipe.folder,
     )
+
+
+def _for_the_data(architecture: Architecture, recipe: RetrainRecipe) -> Architecture:
+    """Return a network that was named without a space, for the size and channels of the data's images."""
+    if recipe.architecture_file is not None or recipe.space is not None:
+        return architecture
+    if recipe.input_size and recipe.input_channels:
+        return architecture
+    directory = None if recipe.data_dir is None else recipe.resolve(recipe.data_dir)
+    native = native_shape(Request(recipe.data, (3, 224, 224), directory, recipe.download, folder=recipe.folder))
+    if native is not None:
+        architecture = architecture.for_images(native[1:], native[0])
+    return architecture.for_images(recipe.input_size, recipe.input_channels)
 
 
 def run_retraining(
@@ -139,14 +160,16 @@ def _train(
     network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:
         load_into(network, prepared.inherited)
+    splits = prepared.splits
     loader = LateLoader(
-        prepared.splits.training,
+        splits.training,
         batch_size=recipe.batch_size,
         num_workers=recipe.num_workers,
         shuffle=True,
         drop_last=True,
     )
-    module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes)
+    weights = class_weights(recipe.class_weights, splits.training_labels, splits.class_names)
+    module = Retraining(recipe, len(loader), splits.num_classes, weights)
     module.set_model(network)
     checkpoint = output / results_folder.CHECKPOINT
     interrupted = is_interrupted(recipe, output, results_folder.NEEDED_BY_RETRAINING) and usable(
@@ -155,6 +178,10 @@ def _train(
 
     def begin() -> None:
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
+        write_preprocessing(output, prepared.splits.preprocessing, prepared.splits.class_names)
+
+    for text in data_warnings(prepared):
+        _log.warning("%s", text)
 
     work_begins()
     with contextlib.ExitStack() as stack:
@@ -203,11 +230,12 @@ def _finish(
         best=epochs.best,
         test=_test(prepared, output / results_folder.WEIGHTS),
         trial_parameters=trial_parameters,
+        warnings=data_warnings(prepared),
     )
     write_json(output / results_folder.MODEL_CARD, card)
     prepared.architecture.save(output / results_folder.ARCHITECTURE)
     best = epochs.best_record
-    _log.info("best in epoch %d: top-1 %.4f, top-5 %.4f", epochs.best["epoch"], best.default, best.top5)
+    _log.info("best in epoch %d: %s", epochs.best["epoch"], best.accuracies())
     if report:
         report(best, None)
     return card
@@ -216,7 +244,9 @@ def _finish(
 class Retraining(ImageClassification):
     """Lightning module that trains one network, with mixup and cutmix where the recipe sets them."""
 
-    def __init__(self, recipe: RetrainRecipe, steps_per_epoch: int, classes: int) -> None:
+    def __init__(
+        self, recipe: RetrainRecipe, steps_per_epoch: int, classes: int, class_weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__(
             learning_rate=recipe.learning_rate,
             momentum=recipe.momentum,
@@ -226,6 +256,7 @@ class Retraining(ImageClassification):
             total_steps=steps_per_epoch * recipe.epochs,
             warmup_steps=steps_per_epoch * recipe.warmup_epochs,
             channels_last=uses_channels_last(recipe),
+            class_weights=class_weights,
         )
         mixtures: list[Any] = []
         if recipe.mixup_alpha:
@@ -245,5 +276,20 @@ def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
     if images is None:
         return None
     network = prepared.architecture.build(pretrained=weights)
-    top1, top5 = accuracies(network, make_loader(prepared.recipe, images), (1, 5))
-    return {"images": len(images), "top1": top1, "top5": top5}  # type: ignore[arg-type]
+    found = evaluate(network, make_loader(prepared.recipe, images))
+    unequal = differ_in_size(prepared.splits.training_labels)
+    return {"images": len(images), **of_accuracies(found.top1, found.top5, found.balanced if unequal else None)}  # type: ignore[arg-type]
+
+
+def data_warnings(prepared: PreparedRetraining) -> tuple[str, ...]:
+    """Return what a user should know about a retraining with few images, or with small ones in a named network."""
+    recipe, splits = prepared.recipe, prepared.splits
+    steps = len(splits.training) // recipe.batch_size * recipe.epochs
+    found = few_images_warnings(splits.training_labels, len(splits.held_out), recipe.batch_size, steps, recipe.epochs)
+    _, height, width = prepared.architecture.require_spec().input_shape
+    if recipe.architecture_file is None and min(prepared.architecture.operators()[-1].input_shape[1:]) == 1:
+        found += (
+            f"{recipe.architecture} reduces images of {height} x {width} pixels to a height or width of 1 before "
+            "pooling, so it is too deep for them; space=mobilenetv2_cifar gives MobileNetV2 stages for small images",
+        )
+    return found

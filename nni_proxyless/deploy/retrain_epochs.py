@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from ..data.class_sizes import differ_in_size
 from ..data.splits import DataSplits
 from ..errors import RunError
 from ..files import results_folder
@@ -25,7 +26,7 @@ from ..files.writing import write_atomically, write_csv
 from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..search.earlier import Begin
-from ..training.accuracy import accuracies
+from ..training.accuracy import Accuracies, evaluate
 from ..training.trainer import seed_epoch, training_bytes
 from ..values import finite_only, not_finite_warning
 from .retrain_recipe import RetrainRecipe
@@ -59,17 +60,33 @@ class RetrainRecord:
 
     Attributes:
         default: Top-1 accuracy on the held-out images, between 0 and 1.
-        top5: Top-5 accuracy on the held-out images, between 0 and 1.
+        top5: Top-5 accuracy on the held-out images, between 0 and 1; `None` up to ten classes.
         train_loss: Mean loss of the epoch's training steps.
+        balanced_accuracy: Mean of the classes' accuracies, between 0 and 1; `None` if they hardly differ in size.
     """
 
     default: float
-    top5: float
+    top5: float | None
     train_loss: float
+    balanced_accuracy: float | None = None
+
+    @classmethod
+    def of(cls, found: Accuracies, train_loss: float, unequal: bool) -> RetrainRecord:
+        """Make a record of accuracies on held-out images, whose classes may differ in size."""
+        return cls(found.top1, found.top5, train_loss, found.balanced if unequal else None)
+
+    def known(self) -> dict[str, float]:
+        """Return all metrics that the retraining has, also those that are not finite."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics that are sent to NNI: the finite ones. The mean of finite losses may be infinite."""
-        return finite_only(asdict(self))
+        return finite_only(self.known())
+
+    def accuracies(self) -> str:
+        """Return the accuracies as a text."""
+        named = {"top-1": self.default, "balanced": self.balanced_accuracy, "top-5": self.top5}
+        return ", ".join(f"{name} {value:.4f}" for name, value in named.items() if value is not None)
 
 
 RetrainReport = Callable[[RetrainRecord, int | None], None]
@@ -111,6 +128,7 @@ class RetrainEpochs(pl.Callback):
         self._report = report
         self._begin = begin
         self._validation = make_loader(prepared.recipe, prepared.splits.held_out)
+        self._unequal = differ_in_size(prepared.splits.held_out_labels)
         self._decay = ema_decay(prepared.recipe, steps * prepared.recipe.epochs)
         self._average: AveragedModel | None = None
         self._restored: dict[str, Any] | None = None
@@ -125,7 +143,8 @@ class RetrainEpochs(pl.Callback):
 
     @property
     def best_record(self) -> RetrainRecord:
-        return RetrainRecord(**{key: self.best[key] for key in ("default", "top5", "train_loss")})
+        best = self.best
+        return RetrainRecord(best["default"], best.get("top5"), best["train_loss"], best.get("balanced_accuracy"))
 
     def evaluated(self, module: Any) -> nn.Module:
         """The network that is validated and saved: the moving average of the weights, if there is one."""
@@ -181,25 +200,31 @@ class RetrainEpochs(pl.Callback):
         if not self._losses:
             return  # after a resume, Lightning first ends the checkpoint's epoch once more, without a step
         network = self.evaluated(module)
-        top1, top5 = accuracies(network, self._validation, (1, 5))
+        found = evaluate(network, self._validation)
         module.train()
-        record = RetrainRecord(top1, top5, float(torch.stack(self._losses).mean()))
+        record = RetrainRecord.of(found, float(torch.stack(self._losses).mean()), self._unequal)
         epoch = trainer.current_epoch + 1
         seconds = round(time.monotonic() - self._started, 2)
         self._begin(training_bytes(module))
-        if (left_out := not_finite_warning(asdict(record))) is not None:
+        if (left_out := not_finite_warning(record.known())) is not None:
             _log.warning("epoch %d: %s", epoch, left_out)
-        self.rows.append({"epoch": epoch, **asdict(record), "seconds": seconds})
+        self.rows.append({"epoch": epoch, **record.known(), "seconds": seconds})
         if self.best is self.rows[-1]:
             save_weights(network, self._output / results_folder.WEIGHTS)
-        write_csv(self._output / results_folder.HISTORY, list(self.rows[0]), self.rows)
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))  # version 0.1 always had top5
+        write_csv(self._output / results_folder.HISTORY, columns, self.rows)
         write_atomically(self._output / results_folder.CHECKPOINT, trainer.save_checkpoint)
-        for name, value in {"val/top1": top1, "val/top5": top5, "train/loss": record.train_loss}.items():
-            trainer.logger.experiment.add_scalar(name, value, epoch)
+        logged = {
+            "val/top1": record.default, "val/top5": record.top5, "val/balanced": record.balanced_accuracy,
+            "train/loss": record.train_loss,
+        }  # fmt: skip
+        for name, value in logged.items():
+            if value is not None:
+                trainer.logger.experiment.add_scalar(name, value, epoch)
         trainer.logger.experiment.flush()
         _log.info(
-            "epoch %d/%d: top-1 %.4f, top-5 %.4f, loss %.4f, %.0f s",
-            epoch, trainer.max_epochs, top1, top5, record.train_loss, seconds,
+            "epoch %d/%d: %s, loss %.4f, %.0f s",
+            epoch, trainer.max_epochs, record.accuracies(), record.train_loss, seconds,
         )  # fmt: skip
         if self._report:
             self._report(record, len(self.rows) - 1)

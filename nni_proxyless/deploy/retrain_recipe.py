@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
+from ..data.image_settings import ImageSettings
+from ..data.names import names_a_function
 from ..data.place import check_place
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..files import results_folder
 from ..files.reading import read_mapping, user_path
 from ..files.settings import (
+    Channels,
     Count,
     Epochs,
     NumberFrom0,
@@ -22,6 +25,7 @@ from ..files.settings import (
     ProperPart,
     Seed,
     Settings,
+    Size,
     Threads,
     WholeFrom0,
     Workers,
@@ -32,10 +36,12 @@ from ..network.space_spec import SpaceSpec
 from ..network.weights import check_file
 
 # Keys that a retraining copies from the recipe of the search, so that it uses the same data with the same split.
-_OF_THE_SEARCH = ("space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction")
+_OF_THE_SEARCH = (
+    "space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction", *ImageSettings.model_fields,
+)  # fmt: skip
 
 
-class RetrainRecipe(Settings):
+class RetrainRecipe(Settings, ImageSettings):
     """All settings of one retraining. Relative paths start from the recipe's folder."""
 
     architecture: str = results_folder.ARCHITECTURE
@@ -43,21 +49,29 @@ class RetrainRecipe(Settings):
     `proxyless_mobile` or `mobilenet_v2_0.75`."""
 
     space: str | None = None
-    """Space that gives a network such as `mobilenet_v2_0.75` its image size, stem, stages and head; those for
-    ImageNet by default."""
+    """Space that gives a network such as `mobilenet_v2_0.75` its image size, channels, stem, stages and head. By
+    default, stem, stages and head are those for ImageNet, and size and channels those of the data's images, or 224 and
+    3 for photographs."""
+
+    input_size: Size = None
+    """Image height and width in pixels: a number for a square, else `[height, width]`. Default: the architecture's."""
+
+    input_channels: Channels | None = None
+    """Channels of an image: 3 for colours, 1 for grey. Default: the architecture's."""
 
     inherit: str | None = None
     """File with the initial weights, such as the `weights.pt` of a search; without one, the network is trained from
     scratch."""
 
     data: str = "digits"
-    """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`."""
+    """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder`, `arrays`, `torchvision:Name`, or
+    `package.module:function` ([your_own.md](your_own.md#data))."""
 
     data_dir: str | None = None
     """Folder of the data set, or the `.npz` file of `arrays`; not needed for `digits`."""
 
     download: bool = False
-    """Whether torchvision may download CIFAR."""
+    """Whether torchvision may download its data set."""
 
     arch_fraction: ProperPart = 0.2
     """Fraction of the images that trained the architecture in the search. It must equal the search's, because the
@@ -155,7 +169,12 @@ class RetrainRecipe(Settings):
             return cls.load(recipe, named)
         beside = path.parent / results_folder.RECIPE
         if path.is_file() and beside.is_file():
-            return cls.from_dict({**of_search(beside), **named}, beside.resolve().parent, f"recipe {beside}")
+            if "data" not in settings:
+                check_names_no_function(beside, "data={data} runs it")
+            same = not {"data", "data_dir"} & settings.keys()
+            return cls.from_dict(
+                {**of_search(beside, recorded=same), **named}, beside.resolve().parent, f"recipe {beside}"
+            )
         return cls.from_dict(named)
 
     @model_validator(mode="after")
@@ -222,29 +241,64 @@ class RetrainRecipe(Settings):
 def load_architecture(recipe: RetrainRecipe) -> Architecture:
     """Load the architecture of a recipe: from a file, or by the name of a published network or baseline.
 
+    A named network takes the size and channels of the recipe, or of the recipe's space.
+
     Raises:
         ArchitectureError: There is no such file or name, or the file is not an architecture file.
         SpaceError: The recipe's space does not exist.
     """
     if recipe.architecture_file is not None:
-        return Architecture.load(recipe.architecture_file)
-    like = None if recipe.space is None else SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    return Architecture.of_space(*by_name(recipe.architecture, like))
+        found = Architecture.load(recipe.architecture_file)
+    else:
+        like = None if recipe.space is None else SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
+        found = Architecture.of_space(*by_name(recipe.architecture, like))
+    return found.for_images(recipe.input_size, recipe.input_channels)
 
 
-def of_search(path: Path) -> dict[str, Any]:
+def check_names_no_function(path: Path, hint: str) -> None:
+    """Check that a recipe which the user has not named would run no function. It may come with foreign results.
+
+    Args:
+        path: Path of the recipe. It need not exist.
+        hint: How the function is run on purpose, with `{data}` for its name.
+
+    Raises:
+        RecipeError: The recipe's data come from a function.
+    """
+    data = read_mapping(path, "recipe", RecipeError).get("data") if path.is_file() else None
+    if isinstance(data, str) and names_a_function(data):
+        named = clipped(data)
+        raise RecipeError(
+            f"recipe {path} takes its data from the function {named}, which is not run by itself; "
+            + hint.format(data=named)
+        )
+
+
+def of_search(path: Path, recorded: bool = True) -> dict[str, Any]:
     """Read the settings that a retraining copies from the `recipe.yml` of a search or of an earlier retraining.
+
+    Args:
+        path: Path of the recipe.
+        recorded: Whether mean and standard deviation of the images are those that were recorded beside the recipe, if
+            they were.
 
     Raises:
         RecipeError: The file cannot be read, or is no recipe.
+        DataError: What was recorded cannot be read.
     """
     from ..search.recipe import Recipe
 
     content = read_mapping(path, "recipe", RecipeError)
-    known = {*Recipe.keys(), *RetrainRecipe.keys()}
+    keys = {*Recipe.keys(), *RetrainRecipe.keys()}
     for key in content:
-        if key not in known:
-            raise RecipeError(f"recipe {path}: {unknown_name('key', key, known)}")
+        if key not in keys:
+            raise RecipeError(f"recipe {path}: {unknown_name('key', key, keys)}")
     found = {key: content[key] for key in _OF_THE_SEARCH if key in content}
+    if recorded and (path.parent / results_folder.PREPROCESSING).is_file():
+        from ..data.preprocessing_file import read_preprocessing
+
+        known = read_preprocessing(path.parent)
+        if known is not None and known[0].known:
+            found |= {"mean": list(known[0].mean), "std": list(known[0].std)}
     seed = content.get("split_seed", content.get("seed"))
     return found if seed is None else {**found, "split_seed": seed}

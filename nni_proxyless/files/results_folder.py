@@ -15,6 +15,7 @@ HISTORY = "history.csv"
 LATENCY_TABLE = "latency_table.yml"
 OTHER_TABLES = "other_latency_tables.yml"
 MODEL_CARD = "model_card.json"
+PREPROCESSING = "preprocessing.json"
 PROBABILITIES = "probabilities.csv"
 PRUNED = "pruned.csv"
 RECIPE = "recipe.yml"
@@ -28,17 +29,9 @@ WARNING_SEPARATOR = " | "
 # Files that are written during a search or a retraining, in the order in which they are copied. An interrupted copy
 # lacks the checkpoint, so it cannot be resumed.
 IN_PROGRESS = (
-    LATENCY_TABLE,
-    OTHER_TABLES,
-    WEIGHTS,
-    HISTORY,
-    PROBABILITIES,
-    PRUNED,
-    FINALISTS,
-    COST,
-    RECIPE,
+    LATENCY_TABLE, OTHER_TABLES, WEIGHTS, HISTORY, PROBABILITIES, PRUNED, FINALISTS, COST, PREPROCESSING, RECIPE,
     CHECKPOINT,
-)
+)  # fmt: skip
 # Files that are written at the end.
 AT_THE_END = (ARCHITECTURE, WEIGHTS_LAST, MODEL_CARD)
 # Files of a trial that `run` collects.

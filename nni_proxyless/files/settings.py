@@ -13,14 +13,25 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
+from ..image_size import allowed_sizes, image_size, written
 from ..values import (
     LEAST_NUMBER,
     LEAST_TEMPERATURE,
     LEAST_WIDTH_MULT,
+    MOST_CHANNELS,
     MOST_COUNT,
     MOST_EPOCHS,
     MOST_FINALISTS,
@@ -54,6 +65,17 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _size(value: Any, info: ValidationInfo) -> Any:
+    """Check height and width of images. They stay as a file writes them: one number, or a list of two."""
+    if value is None:
+        return None
+    plain = [_whole(one) for one in value] if isinstance(value, (list, tuple)) else _whole(value)
+    size = image_size(plain)
+    if size is None:
+        raise ValueError(f"'{info.field_name}' must be {allowed_sizes(plain)}, got {_shown(value)}")
+    return written(size)
+
+
 _FROM_FLOAT, _FROM_TEXT = BeforeValidator(_whole), BeforeValidator(_number)
 # The range stands next to the type, so that it reaches the JSON schema.
 Count = Annotated[int, Field(ge=1, le=MOST_COUNT), _FROM_FLOAT]
@@ -61,7 +83,15 @@ Epochs = Annotated[int, Field(ge=1, le=MOST_EPOCHS), _FROM_FLOAT]
 WholeFrom0 = Annotated[int, Field(ge=0, le=MOST_COUNT), _FROM_FLOAT]
 Samples = Annotated[int, Field(ge=2, le=MOST_SAMPLES), _FROM_FLOAT]
 Finalists = Annotated[int, Field(ge=1, le=MOST_FINALISTS), _FROM_FLOAT]
-Pixels = Annotated[int, Field(ge=1, le=MOST_PIXELS), _FROM_FLOAT]
+_PIXELS = {"type": "integer", "minimum": 1, "maximum": MOST_PIXELS}
+Size = Annotated[
+    Any,
+    BeforeValidator(_size),
+    WithJsonSchema(
+        {"anyOf": [_PIXELS, {"type": "array", "items": _PIXELS, "minItems": 2, "maxItems": 2}, {"type": "null"}]}
+    ),
+]
+Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS), _FROM_FLOAT]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED), _FROM_FLOAT]
 Threads = Annotated[int, Field(ge=1, le=MOST_THREADS), _FROM_FLOAT]
 Devices = Annotated[int, Field(ge=1, le=MOST_PROCESSES), _FROM_FLOAT]

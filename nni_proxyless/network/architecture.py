@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchitectureError, SpaceError, shown
 from ..files.reading import read_mapping
 from ..files.writing import write_json
+from ..image_size import ImageSize
 from ..values import is_whole
 from .architecture_details import file_details
 from .operators import Operator, total_multiply_adds, total_parameters
@@ -87,7 +88,7 @@ class Architecture:
         stem_width: int,
         head_width: int,
         name: str = "from_blocks",
-        input_size: int = 224,
+        input_size: ImageSize = 224,
         classes: int = 1000,
         kernels: tuple[int, ...] = (3, 5, 7),
         expansions: tuple[int, ...] = (3, 6),
@@ -101,7 +102,7 @@ class Architecture:
             stem_width: Channels after the stem.
             head_width: Channels before pooling.
             name: Name of the resulting space.
-            input_size: Height and width of an image.
+            input_size: Height and width of an image: a number for a square, else a tuple.
             classes: Number of classes.
             kernels: Candidate kernel sizes of the resulting space.
             expansions: Candidate expansion ratios of the resulting space.
@@ -178,6 +179,29 @@ class Architecture:
         from . import catalogue
 
         return cls.of_space(*catalogue.mobilenet_v2(width_mult, like))
+
+    def for_images(self, size: ImageSize | Sequence[int] | None, channels: int | None = None) -> Architecture:
+        """Return the same network for images of another size or number of channels.
+
+        Its latencies are left out if the images differ from those that they are for.
+
+        Args:
+            size: Height and width of an image, one number or two; by default as before.
+            channels: Channels of an image; by default as before.
+
+        Raises:
+            ArchitectureError: The architecture belongs to a model space that this package cannot describe.
+            SpaceError: A value is out of range.
+        """
+        if size is None and channels is None:
+            return self
+        spec = self.require_spec()
+        changed = spec.with_changes(input_size=size, input_channels=channels)
+        if changed == spec:
+            return self
+        return replace(
+            self, spec=changed, space_hash=changed.content_hash, predicted_latency_ms=None, measured_latency_ms=None
+        )
 
     def require_spec(self) -> SpaceSpec:
         """Return the description of the space.

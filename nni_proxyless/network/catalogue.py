@@ -129,7 +129,8 @@ def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[s
     Args:
         name: Name of a published network, `mobilenet_v2`, or `mobilenet_v2` with a width multiplier after a further
             underscore, such as `mobilenet_v2_0.75`.
-        like: Space that provides image size, classes, stem, stages and head of MobileNetV2; see `mobilenet_v2`.
+        like: Space that provides image size, channels and classes, and of MobileNetV2 also stem, stages and head; see
+            `mobilenet_v2`.
 
     Raises:
         ArchitectureError: There is no network of that name.
@@ -146,7 +147,11 @@ def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[s
                 f"{shown(name)}: {shown(width)} is no width{why}; write it like {MOBILENET_V2}_0.75"
             ) from reason
     if name in _PUBLISHED:
-        return published(name)
+        spec, choices = published(name)
+        if like is not None:
+            channels, height, width_ = like.input_shape
+            spec = spec.with_changes(input_size=(height, width_), input_channels=channels, classes=like.classes)
+        return spec, choices
     raise ArchitectureError(
         unknown_name("network", name, (*_PUBLISHED, MOBILENET_V2))
         + f", {MOBILENET_V2} with a width such as {MOBILENET_V2}_0.75, or the path of an architecture file"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import SpaceError
+from ..values import MOST_CHANNELS as MOST_CHANNELS
 from .operators import Operator
 
 MOST_LAYERS, MOST_WIDTH = 500, 16_384
-MOST_CHANNELS, MOST_CLASSES = 4_096, 1_000_000
+MOST_CLASSES = 1_000_000
 MOST_KERNEL, MOST_EXPANSION, MOST_VALUES = 63, 64, 10_000_000_000
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,42 +20,19 @@ from ..errors import SpaceError, misfit, shown, unknown_name
 from ..files.reading import read_mapping, user_path
 from ..files.resources import shipped_folder
 from ..files.writing import check_name
-from ..values import MOST_PIXELS, MOST_WIDTH_MULT
+from ..image_size import ImageSize, allowed_sizes, height_width, image_size, written
+from ..values import MOST_WIDTH_MULT
 from . import size_limits as limits
 from .fields import Fields
+from .layers import Layer as Layer
+from .layers import Stage as Stage
+from .layers import conv, mbconv, strided
 from .norm_settings import NormSettings
 from .operators import Operator
 from .size_limits import check_size
 
 SPACE_SCHEMA = "nni-proxyless/space@1"
 SKIP = "skip"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A sequence of `depth` layers of the same width. The first layer has the stage's stride, the others stride 1."""
-
-    width: int
-    depth: int
-    stride: int
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A searched layer.
-
-    Attributes:
-        label: Stage and position of the layer, both counted from 1, such as `stage2_layer1`.
-        candidates: Mapping from candidate names to operators, in the order of the architecture parameters. The
-            operator of `skip` is `None`.
-    """
-
-    label: str
-    candidates: Mapping[str, Operator | None]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.candidates)
 
 
 @dataclass(frozen=True)
@@ -67,7 +44,7 @@ class SpaceSpec:
     Attributes:
         name: Name of the space.
         input_channels: Channels of an image.
-        input_size: Height and width of an image.
+        input_size: Height and width of an image: a number for a square, else the tuple (height, width).
         stem_width: Channels after the stem, a convolution with kernel 3.
         stem_stride: Stride of the stem.
         first_width: Channels after the first block, a separable convolution with kernel 3 that is not searched.
@@ -84,7 +61,7 @@ class SpaceSpec:
 
     name: str
     input_channels: int
-    input_size: int
+    input_size: ImageSize
     stem_width: int
     stem_stride: int
     first_width: int
@@ -97,14 +74,18 @@ class SpaceSpec:
     width_mult: float = 1.0
     norm: NormSettings = field(default_factory=NormSettings)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_size", image_size(self.input_size) or self.input_size)  # one form for a square
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        return (self.input_channels, self.input_size, self.input_size)
+        """Channels, height and width of an image."""
+        return (self.input_channels, *height_width(self.input_size))
 
     @cached_property
     def _walk(self) -> tuple[Operator, Operator, tuple[Layer, ...], Operator, Operator]:
-        stem = _conv(self.input_shape, self._width(self.stem_width), 3, self.stem_stride)
-        first = _mbconv(stem.output_shape, self._width(self.first_width), 3, 1, 1)
+        stem = conv(self.input_shape, self._width(self.stem_width), 3, self.stem_stride)
+        first = mbconv(stem.output_shape, self._width(self.first_width), 3, 1, 1)
         shape = first.output_shape
         layers = []
         for number, stage in enumerate(self.stages, start=1):
@@ -112,16 +93,16 @@ class SpaceSpec:
                 stride = stage.stride if position == 1 else 1
                 width = self._width(stage.width)
                 candidates: dict[str, Operator | None] = {
-                    f"k{kernel}_e{expansion}": _mbconv(shape, width, kernel, expansion, stride)
+                    f"k{kernel}_e{expansion}": mbconv(shape, width, kernel, expansion, stride)
                     for expansion in self.expansions
                     for kernel in self.kernels
                 }
                 if self.skip and stride == 1 and shape[0] == width:
                     candidates[SKIP] = None
                 layers.append(Layer(f"stage{number}_layer{position}", candidates))
-                shape = (width, _strided(shape[1], stride), _strided(shape[2], stride))
+                shape = (width, strided(shape[1], stride), strided(shape[2], stride))
         head_width = self._width(self.head_width) if self.width_mult > 1 else self.head_width
-        head = _conv(shape, head_width, 1, 1)
+        head = conv(shape, head_width, 1, 1)
         classifier = Operator("classifier", head.output_shape, (self.classes, 1, 1))
         return stem, first, tuple(layers), head, classifier
 
@@ -202,14 +183,27 @@ class SpaceSpec:
         *,
         classes: int | None = None,
         width_mult: float | None = None,
-        input_size: int | None = None,
+        input_size: ImageSize | Sequence[int] | None = None,
+        input_channels: int | None = None,
     ) -> SpaceSpec:
-        """Return a copy with another number of classes, width multiplier or image size, validated like a file."""
+        """Return a copy with another number of classes, width multiplier or image shape, validated like a file.
+
+        Args:
+            classes: Number of classes.
+            width_mult: Factor on all widths.
+            input_size: Height and width of an image, one number or two.
+            input_channels: Channels of an image.
+
+        Raises:
+            SpaceError: A value is out of range.
+        """
+        size = self.input_size if input_size is None else input_size
         changed = replace(
             self,
             classes=self.classes if classes is None else classes,
             width_mult=self.width_mult if width_mult is None else width_mult,
-            input_size=self.input_size if input_size is None else input_size,
+            input_size=size if isinstance(size, int) else (size[0], size[1]),
+            input_channels=self.input_channels if input_channels is None else input_channels,
         )
         return SpaceSpec.from_dict(changed.to_dict())
 
@@ -217,7 +211,7 @@ class SpaceSpec:
         return {
             "schema": SPACE_SCHEMA,
             "name": self.name,
-            "input": {"channels": self.input_channels, "size": self.input_size},
+            "input": {"channels": self.input_channels, "size": written(self.input_size)},
             "stem": {"width": self.stem_width, "stride": self.stem_stride},
             "first_block": {"width": self.first_width},
             "stages": [{"width": s.width, "depth": s.depth, "stride": s.stride} for s in self.stages],
@@ -278,7 +272,7 @@ class SpaceSpec:
         made = cls(
             name=name,
             input_channels=image.whole("channels", most=limits.MOST_CHANNELS),
-            input_size=image.whole("size", most=MOST_PIXELS),
+            input_size=_size(image),
             stem_width=stem.whole("width", most=limits.MOST_WIDTH),
             stem_stride=stem.whole("stride", allowed=(1, 2)),
             first_width=first.whole("width", most=limits.MOST_WIDTH),
@@ -331,15 +325,13 @@ def make_divisible(width: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * width else rounded
 
 
-def _strided(size: int, stride: int) -> int:
-    return (size - 1) // stride + 1
+def _size(image: Fields) -> ImageSize:
+    value = image.content.get("size")
+    size = image_size(value)
+    if size is None:
+        raise SpaceError(f"{image.source}: 'size' must be {allowed_sizes(value)}, got {shown(value)}")
+    return size
 
 
-def _conv(shape: tuple[int, int, int], width: int, kernel: int, stride: int) -> Operator:
-    output = (width, _strided(shape[1], stride), _strided(shape[2], stride))
-    return Operator("conv", shape, output, kernel, 1, stride)
-
-
-def _mbconv(shape: tuple[int, int, int], width: int, kernel: int, expansion: int, stride: int) -> Operator:
-    output = (width, _strided(shape[1], stride), _strided(shape[2], stride))
-    return Operator("mbconv", shape, output, kernel, expansion, stride)
+def _listed(labels: list[str]) -> str:
+    return shown(labels) if labels else "nothing"

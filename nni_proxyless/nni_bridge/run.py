@@ -322,8 +322,9 @@ def _is_result(found: object) -> bool:
     # A loss that is not finite is left out.
     if not isinstance(found, Mapping) or not isinstance(found.get("default"), (int, float)):
         return False
-    more = ("latency_ms", "expected_latency_ms", "entropy") if "latency_ms" in found else ("top5",)
-    return all(isinstance(found.get(key), (int, float)) for key in more)
+    if "latency_ms" not in found:  # a retraining sends at least one of these
+        return any(isinstance(found.get(key), (int, float)) for key in ("top5", "balanced_accuracy", "train_loss"))
+    return all(isinstance(found.get(key), (int, float)) for key in ("latency_ms", "expected_latency_ms", "entropy"))
 
 
 def _result(found: Mapping[str, Any]) -> str:
@@ -335,7 +336,8 @@ def _result(found: Mapping[str, Any]) -> str:
             f"entropy {found['entropy']:.2f}, "
         )
     else:
-        text += f"top-5 {found['top5']:.4f}, "
+        for key, name in (("balanced_accuracy", "balanced"), ("top5", "top-5")):
+            text += f"{name} {found[key]:.4f}, " if isinstance(found.get(key), (int, float)) else ""
     loss = found.get("train_loss")
     return text + (f"loss {loss:.3f}" if isinstance(loss, (int, float)) else "loss not finite")
 

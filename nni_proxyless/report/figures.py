@@ -61,7 +61,8 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
                 colour = _colour(row)
                 box = Rectangle((x - 0.42, 0), 0.84, height, facecolor=colour, edgecolor="0.2", linewidth=0.8)
                 axes.text(x, height / 2, _label(row), ha="center", va="center", fontsize=8, rotation=90)
-                axes.text(x, -0.06, f"{row['width']}\n{row['size']}²", ha="center", va="top", fontsize=7, color="0.3")
+                size = f"{row['size']}²" if isinstance(row["size"], int) else row["size"]
+                axes.text(x, -0.06, f"{row['width']}\n{size}", ha="center", va="top", fontsize=7, color="0.3")
             axes.add_patch(box)
         for before, row in itertools.pairwise(rows):
             if row["stage"] != before["stage"]:

@@ -67,11 +67,15 @@ def drawn_blocks(search: Search) -> list[Row]:
                 "expansion": "" if op is None else op.expansion,
                 "stride": "" if op is None else op.stride,
                 "width": "" if op is None else op.output_shape[0],
-                "size": "" if op is None else op.output_shape[1],
+                "size": "" if op is None else _size(*op.output_shape[1:]),
                 "latency_ms": "" if block.latency_ms is None else block.latency_ms,
             }
         )
     return rows
+
+
+def _size(height: int, width: int) -> int | str:
+    return height if height == width else f"{height} x {width}"
 
 
 def baseline_latency(trained: Trained, target: Mapping[str, Any], name: str, measure: bool) -> float | None:

@@ -18,6 +18,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from ..data.class_sizes import differ_in_size
 from ..files import results_folder
 from ..files.writing import write_atomically, write_csv, write_json
 from ..latency import this_device
@@ -52,6 +53,7 @@ class Record:
         entropy: Mean entropy of the layers, in nats.
         train_loss: Mean loss of the epoch's weight steps.
         expected_over_budget: Expected latency divided by the budget; `None` without a budget.
+        balanced_accuracy: Mean of the classes' accuracies, between 0 and 1; `None` if they hardly differ in size.
     """
 
     default: float
@@ -60,6 +62,7 @@ class Record:
     entropy: float
     train_loss: float
     expected_over_budget: float | None = None
+    balanced_accuracy: float | None = None
 
     def known(self) -> dict[str, float]:
         """Return all metrics that the search has, also those that are not finite."""
@@ -87,6 +90,7 @@ class EpochCallback(pl.Callback):
         begun: Whether the training has begun, after the state of a checkpoint has been restored.
         last: Record of the last epoch; `None` before the end of the first epoch.
         warmup: Shared warm-up of the search; `None` if the search has none.
+        notes: Warnings about the data, which are written with those of the first epoch.
     """
 
     def __init__(
@@ -113,6 +117,8 @@ class EpochCallback(pl.Callback):
         self.begun = False
         self.last: Record | None = None
         self.warmup: SharedWarmup | None = None
+        self.notes: tuple[str, ...] = ()
+        self._unequal = differ_in_size(prepared.splits.held_out_labels)
         self._evaluator = SharedWeightEvaluator(prepared.recipe, prepared.splits)
 
     @property
@@ -207,13 +213,15 @@ class EpochCallback(pl.Callback):
         expected = self._strategy.expected_latency_ms()
         assert expected is not None
         budget = self._strategy.budget_ms
+        accuracies = self._evaluator.held_out_accuracies(network)
         record = Record(
-            default=self._evaluator.held_out_accuracy(network),
+            default=accuracies.top1,
             latency_ms=architecture.predicted_latency_ms,
             expected_latency_ms=expected,
             entropy=self._strategy.mean_entropy(),
             train_loss=loss,
             expected_over_budget=None if budget is None else expected / budget,
+            balanced_accuracy=accuracies.balanced if self._unequal else None,
         )
         self.last = record
         seconds = round(time.monotonic() - self._started, 2)
@@ -222,7 +230,7 @@ class EpochCallback(pl.Callback):
         told = {text for row in self._rows for text in row.get("warnings", "").split(results_folder.WARNING_SEPARATOR)}
         if (left_out := not_finite_warning(record.known())) is not None and left_out not in told:
             _log.warning("epoch %d: %s", epoch, left_out)
-        warnings = [*self._strategy.warnings, *filter(None, [left_out])]
+        warnings = [*self.notes, *self._strategy.warnings, *filter(None, [left_out])]
         new = results_folder.WARNING_SEPARATOR.join(text for text in warnings if text not in told)
         self._rows.append({"epoch": epoch, **record.known(), **details, "seconds": seconds, "warnings": new})
         columns = list(dict.fromkeys(key for row in self._rows for key in row))  # version 0.1 had no warnings

@@ -127,7 +127,9 @@ def check_budget(
 
 def _space(recipe: Recipe) -> SpaceSpec:
     spec = SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
-    return spec.with_changes(width_mult=recipe.width_mult, input_size=recipe.input_size)
+    return spec.with_changes(
+        width_mult=recipe.width_mult, input_size=recipe.input_size, input_channels=recipe.input_channels
+    )
 
 
 def _data_dir(recipe: Recipe) -> Path | None:
@@ -158,8 +160,10 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
 
     Raises:
         SpaceError: There is no such space, or its description is invalid.
-        DataError: The data set does not exist, its folder is missing or empty, or it is too small.
+        DataError: The data set does not exist, its folder is missing or empty, it is too small, or the weights of the
+            classes do not fit it.
     """
+    from ..data.class_sizes import class_weights
     from ..data.splits import load_splits
 
     spec = _space(recipe)
@@ -171,5 +175,8 @@ def load_recipe_data(recipe: Recipe) -> tuple[SpaceSpec, DataSplits]:
         arch_fraction=recipe.arch_fraction,
         held_out_fraction=recipe.held_out_fraction,
         seed=recipe.seed,
+        settings=recipe,
+        folder=recipe.folder,
     )
+    class_weights(recipe.class_weights, splits.weights_labels, splits.class_names)  # refuses wrong ones
     return spec.with_changes(classes=splits.num_classes), splits

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from ..data.image_settings import ImageSettings
 from ..decoding.budget import BudgetRequest
 from ..decoding.budgets import QUANTITIES, Limit, check_names, parse_budgets
 from ..errors import RecipeError, shown, unknown_name
 from ..files.settings import (
+    Channels,
     Count,
     Devices,
     Epochs,
     NumberFrom0,
     PartBelow1,
     PartUpTo1,
-    Pixels,
     Positive,
     ProperPart,
     Seed,
     Settings,
+    Size,
     Threads,
     WholeFrom0,
     WidthMult,
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 STRATEGIES = ("proxyless", "darts", "gumbel_darts", "enas", "random", "nni_proxyless_builtin")
 
 
-class Recipe(Settings, ArchSettings):
+class Recipe(Settings, ArchSettings, ImageSettings):
     """All settings of one search. Relative paths start from the recipe's folder."""
 
     target: str = "cpu_torch"
@@ -51,17 +53,21 @@ class Recipe(Settings, ArchSettings):
     width_mult: WidthMult | None = None
     """Width multiplier of the networks. Default: the space's own."""
 
-    input_size: Pixels | None = None
-    """Image height and width in pixels. Default: the space's own."""
+    input_size: Size = None
+    """Image height and width in pixels: a number for a square, else `[height, width]`. Default: the space's own."""
+
+    input_channels: Channels | None = None
+    """Channels of an image: 3 for colours, 1 for grey. Default: the space's own."""
 
     data: str = "digits"
-    """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder` or `arrays`."""
+    """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder`, `arrays`, `torchvision:Name`, or
+    `package.module:function` ([your_own.md](your_own.md#data))."""
 
     data_dir: str | None = None
     """Folder of the data set's files; for `arrays`, the path of the `.npz` file. `digits` needs none."""
 
     download: bool = False
-    """Whether torchvision may download CIFAR."""
+    """Whether torchvision may download its data set."""
 
     arch_fraction: ProperPart = 0.2
     """Fraction of the training images that trains the architecture."""

@@ -23,6 +23,8 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
+from ..data.class_sizes import class_weights, few_images_warnings
+from ..data.preprocessing_file import write_preprocessing
 from ..data.splits import DataSplits
 from ..errors import RunError
 from ..files import results_folder
@@ -116,8 +118,8 @@ def _train(
     prepared: Prepared, output: Path, report: SearchReport | None, interrupted: bool
 ) -> tuple[Architecture, nn.Module, Record | None]:
     """Run the search, and return its architecture, the network with the supernet's weights, and the last record."""
-    recipe, spec = prepared.recipe, prepared.spec
-    steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
+    recipe, spec, splits = prepared.recipe, prepared.spec, prepared.splits
+    steps_per_epoch = _steps_per_epoch(recipe, splits)
     strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
         second = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
@@ -135,6 +137,7 @@ def _train(
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
         prepared.table.save(output / results_folder.LATENCY_TABLE)
         save_tables(output / results_folder.OTHER_TABLES, prepared.other_tables)
+        write_preprocessing(output, splits.preprocessing, splits.class_names)
 
     module = ImageClassification(
         learning_rate=recipe.learning_rate,
@@ -144,11 +147,15 @@ def _train(
         label_smoothing=recipe.label_smoothing,
         total_steps=steps_per_epoch * recipe.epochs,
         channels_last=uses_channels_last(recipe),
+        class_weights=class_weights(recipe.class_weights, splits.weights_labels, splits.class_names),
     )
     with contextlib.ExitStack() as stack:
         anew = not interrupted and is_main_process()
         replaced = stack.enter_context(replacing(output, begin)) if anew else lambda _: None
         callback = EpochCallback(prepared, strategy, output, report, replaced)
+        callback.notes = data_warnings(prepared)
+        for text in callback.notes if is_main_process() else ():
+            _log.warning("%s", text)
         several = PathParallelStrategy() if recipe.devices > 1 else "auto"
         trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
@@ -197,7 +204,11 @@ def _finish(
     architecture = replace(
         architecture,
         measured_latency_ms=measured,
-        warnings=(*architecture.warnings, *filter(None, (off, not_finite_warning(last.known())))),
+        warnings=(
+            *data_warnings(prepared),
+            *architecture.warnings,
+            *filter(None, (off, not_finite_warning(last.known()))),
+        ),
         metrics=last.metrics(),
         trial_parameters=dict(trial_parameters or {}),
     )
@@ -228,18 +239,28 @@ def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
     return steps[0] if recipe.strategy == "random" else max(steps)
 
 
+def data_warnings(prepared: Prepared) -> tuple[str, ...]:
+    """Return what a user should know about a search with few images."""
+    recipe, splits = prepared.recipe, prepared.splits
+    weight_steps = len(splits.weights) // recipe.devices // recipe.batch_size * recipe.epochs
+    return few_images_warnings(
+        splits.weights_labels, len(splits.held_out), recipe.batch_size * recipe.devices, weight_steps, recipe.epochs
+    )
+
+
 def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
     recipe = prepared.recipe
     keys = (
         "data", "data_dir", "arch_fraction", "held_out_fraction", "seed", "epochs", "warmup_epochs", "batch_size",
         "arch_batch_size", "learning_rate", "momentum", "weight_decay", "decay_norm_bias", "label_smoothing",
         "gradient_clip_val", "warmup_sampling", "entangle_weights", "accelerator", "devices", "precision",
-        "channels_last", "threads", "num_workers",
+        "channels_last", "threads", "num_workers", "class_weights", "augmentation", "flip",
     )  # fmt: skip
     settings = recipe.to_dict(absolute=True)
     return {
         **{key: settings[key] for key in keys},
         "space": prepared.spec.to_dict(),
+        "preprocessing": prepared.splits.preprocessing.to_dict(),
         "images": [len(prepared.splits.weights), len(prepared.splits.architecture), len(prepared.splits.held_out)],
         **_software(),
     }

@@ -102,7 +102,7 @@ def _folder_of(common: Recipe, prepared: Prepared, depends_on: Mapping[str, Any]
 
 def _decoded(prepared: Prepared, folder: Path, output: Path) -> tuple[Architecture, nn.Module, Record]:
     recipe = prepared.recipe
-    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget))
+    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True)
     limits = recipe.limits()
     tables = {recipe.target: prepared.table, **prepared.other_tables}
     own = next((limit for limit in limits if limit.name == recipe.target), None)

@@ -15,12 +15,14 @@ from nni.nas.evaluator.pytorch import DataLoader
 from nni.nas.nn.pytorch import LayerChoice
 from torch import nn
 
+from ..data.names import names_a_function
+from ..data.preprocessing_file import read_preprocessing
 from ..data.splits import DataSplits
 from ..decoding.budgets import Limit
 from ..decoding.checkpoint import SearchCheckpoint, within_budgets
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
-from ..errors import InputError
+from ..errors import InputError, clipped
 from ..files import results_folder
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
@@ -29,7 +31,7 @@ from ..network.torch_file import read_torch_file
 from ..strategies.finalists import Finalist, best, compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
-from ..training.accuracy import accuracy, reestimate_batch_norm
+from ..training.accuracy import Accuracies, accuracy, evaluate, reestimate_batch_norm
 from .prepared import load_recipe_data
 from .recipe import Recipe
 
@@ -86,6 +88,10 @@ class SharedWeightEvaluator:
     def held_out_accuracy(self, network: nn.Module) -> float:
         """Compute the top-1 accuracy on images on which neither the weights nor the architecture were trained."""
         return accuracy(network, self._held_out)
+
+    def held_out_accuracies(self, network: nn.Module) -> Accuracies:
+        """Compute all accuracies on these images."""
+        return evaluate(network, self._held_out)
 
     def finalist_accuracy(self, network: nn.Module) -> float:
         """Compute the top-1 accuracy on the architecture part of the data, without augmentation."""
@@ -159,12 +165,13 @@ class SharedWeightComparison:
     Args:
         folder: Folder of the search's results, with its checkpoint and its recipe.
         count: Number of networks that are compared; 1 compares none, and takes the most likely one.
+        own: Whether the user has named the recipe, so that a function that it takes its data from may run.
 
     Attributes:
         found: Space and distribution of the search.
     """
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, own: bool = False) -> None:
         if not (folder / results_folder.RECIPE).is_file():
             raise InputError(
                 f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data"
@@ -172,7 +179,16 @@ class SharedWeightComparison:
         self.found = SearchCheckpoint.load(folder)
         self._folder = folder
         self._count = count
-        self._recipe = Recipe.load(folder / results_folder.RECIPE)
+        recipe = Recipe.load(folder / results_folder.RECIPE)
+        if names_a_function(recipe.data) and not own:
+            raise InputError(
+                f"{folder / results_folder.RECIPE} takes its data from the function {clipped(recipe.data)}, which "
+                "--finalists does not run; decode without --finalists"
+            )
+        recorded = read_preprocessing(folder)
+        if recorded is not None and recorded[0].known:  # of the images in the search, which may have changed
+            recipe = recipe.model_copy(update={"mean": list(recorded[0].mean), "std": list(recorded[0].std)})
+        self._recipe = recipe
         self._spec, self._splits = load_recipe_data(self._recipe)
         if self._recipe.threads is not None:
             torch.set_num_threads(self._recipe.threads)

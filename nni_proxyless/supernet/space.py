@@ -11,6 +11,7 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from ..errors import SpaceError
+from ..image_size import ImageSize
 from ..network.blocks import initialise
 from ..network.space_spec import SpaceSpec
 from .entangling import align_candidates, entangle
@@ -60,7 +61,8 @@ class MobileNetV2Space(ModelSpace):
         *,
         classes: int | None = None,
         width_mult: float | None = None,
-        input_size: int | None = None,
+        input_size: ImageSize | None = None,
+        input_channels: int | None = None,
         entangled: bool = True,
     ) -> MobileNetV2Space:
         """Build a shipped space by its name, or any space by the path of its YAML file.
@@ -69,14 +71,17 @@ class MobileNetV2Space(ModelSpace):
             name_or_path: Name such as `mobilenetv2_imagenet`, or path such as `my_space.yml`.
             classes: Number of classes, if it differs from the file's.
             width_mult: Width multiplier, if it differs from the file's.
-            input_size: Height and width of an image, if they differ from the file's.
+            input_size: Height and width of an image, if they differ from the file's: a number, or a tuple.
+            input_channels: Channels of an image, if they differ from the file's.
             entangled: Whether the candidates of a layer train the same weights.
 
         Raises:
             SpaceError: There is no such space, or its file is malformed.
         """
-        spec = SpaceSpec.from_yaml(name_or_path)
-        return cls(spec.with_changes(classes=classes, width_mult=width_mult, input_size=input_size), entangled)
+        spec = SpaceSpec.from_yaml(name_or_path).with_changes(
+            classes=classes, width_mult=width_mult, input_size=input_size, input_channels=input_channels
+        )
+        return cls(spec, entangled)
 
 
 def describe_space(model_space: ModelSpace) -> SpaceSpec | None:

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Batch = tuple[Tensor, Tensor]
+MANY_CLASSES = 10  # with more classes, the five best of them are a measure of their own
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Accuracies of a network on some images, all between 0 and 1.
+
+    Attributes:
+        top1: Part of the images whose class has the largest logit.
+        top5: Part of the images whose class is among the five largest logits; `None` up to `MANY_CLASSES` classes.
+        balanced: Mean of the accuracies of the classes that occur, which all count the same.
+    """
+
+    top1: float
+    top5: float | None
+    balanced: float
 
 
 @torch.no_grad()
@@ -58,6 +75,34 @@ def accuracies(network: nn.Module, batches: Iterable[Batch], tops: tuple[int, ..
         correct += torch.stack([hits[:, :k].any(1).sum() for k in tops])
         total += len(labels)
     return tuple(int(count) / total for count in correct)
+
+
+@torch.no_grad()
+def evaluate(network: nn.Module, batches: Iterable[Batch]) -> Accuracies:
+    """Compute the accuracies of a network on some images. Puts the network into evaluation mode.
+
+    Args:
+        network: Network that maps images to logits.
+        batches: Batches of images and labels.
+    """
+    network.eval()
+    ranks, labels = [], []
+    classes = 0
+    for images, truth in batches:
+        logits = network(_on_device(images, network)).cpu()
+        classes = logits.shape[1]
+        ranks.append(logits.topk(min(5, classes)).indices)  # (batch, 5)
+        labels.append(truth)
+    found, target = torch.cat(ranks), torch.cat(labels).long()
+    right = found[:, 0] == target
+    of_class = torch.zeros(classes, dtype=torch.float64).index_add_(0, target, right.double())
+    sizes = torch.bincount(target, minlength=classes)
+    top5 = (found == target[:, None]).any(1).double().mean() if classes > MANY_CLASSES else None
+    return Accuracies(
+        int(right.sum()) / len(target),
+        None if top5 is None else float(top5),
+        float((of_class[sizes > 0] / sizes[sizes > 0]).mean()),
+    )
 
 
 def _on_device(images: Tensor, network: nn.Module) -> Tensor:

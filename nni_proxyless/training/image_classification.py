@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ class ImageClassification(LightningModule):
         warmup_steps: Number of first steps, included in `total_steps`, in which the learning rate rises linearly.
         decay_norm_bias: Whether weight decay also applies to the parameters of norms and to biases.
         channels_last: Whether network and images use channels_last, which is 2 to 3 times as fast on the CPU.
+        class_weights: Weight of each class in the loss, as in PyTorch's cross-entropy. Default: all weigh the same.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ImageClassification(LightningModule):
         warmup_steps: int = 0,
         decay_norm_bias: bool = True,
         channels_last: bool = True,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
@@ -50,7 +53,8 @@ class ImageClassification(LightningModule):
         self.warmup_steps = warmup_steps
         self.decay_norm_bias = decay_norm_bias
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.criterion = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        weight = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.criterion = nn.CrossEntropyLoss(weight=weight, label_smoothing=label_smoothing)
 
     def set_model(self, model: nn.Module) -> None:
         super().set_model(model.to(memory_format=self.memory_format))

@@ -179,8 +179,8 @@ def test_faults_of_the_data_folder(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "wrong" / "file").write_text("x")
     with pytest.raises(DataError, match="no cifar100 in"):
         load_splits("cifar100", shape, data_dir=tmp_path / "wrong")
-    with pytest.raises(DataError, match="has 3 channels, but the space takes 1"):
-        load_splits("imagefolder", (1, 32, 32), data_dir=folder)
+    with pytest.raises(DataError, match="has 3 channels, or 1 in grey, but the space takes 2"):
+        load_splits("imagefolder", (2, 32, 32), data_dir=folder)
     with pytest.raises(DataError, match="cannot be split"):
         split_indices([0, 1, 2], 0.2, 0.2, 0)
     with pytest.raises(DataError, match="leave images for weight training"):

@@ -244,6 +244,7 @@ def test_messages_show_little_of_a_large_value() -> None:
 # Calls that read, and the files in which they stand for a reason other than reading what a user has named.
 READERS = {
     "files/reading.py": "the readers of text",
+    "data/pillow_images.py": "Pillow, which gets a file that `open_regular` has opened",
     "files/parsing.py": "the parsers",
     "files/writing.py": "bringing what was written to the disk",
     "data/npz_file.py": "the reader of arrays",

@@ -68,6 +68,16 @@ def test_a_runtime_computes_the_network(name: str, space: str) -> None:
     assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", *RUNTIMES])
+def test_grey_images_that_are_not_square(name: str, tiny_spec: SpaceSpec) -> None:
+    spec = tiny_spec.with_changes(input_size=[12, 20], input_channels=1)
+    network = network_of(spec)
+    images = torch.randn(1, 1, 12, 20)
+    found = outputs(runtime(name), export_onnx(network, spec.input_shape, 1), images)
+    with torch.inference_mode():
+        torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["openvino", "mnn"])
 def test_batches_and_threads(name: str, tiny_spec: SpaceSpec) -> None:
     network = network_of(tiny_spec)

@@ -30,7 +30,7 @@ _KEYS = keys(
         ("input.channels", 3.0, "got 3.0", "'channels' must be a whole number from 1"),
         ("input.channels", 10**12, "1000000000000", "'channels' must be a whole number from 1"),
         ("input.size", -8, "got -8", "'size' must be a whole number from 1"),
-        ("input.size", [8, 8], "[8, 8]", "'size' must be a whole number from 1"),
+        ("input.size", [8, 0], "[8, 0]", "'size' must be a whole number from 1"),
         ("input.size", 100000, "100000", "'size' must be a whole number from 1"),
         ("input.size", 10**399, "1000", "input.size must be a number of at most 63 bits"),
         ("input.height", 8, "'height'", "allowed: channels, size"),
