@@ -97,7 +97,7 @@ def search(options: argparse.Namespace) -> int:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(own_processes())
+        stack.enter_context(own_processes(recipe.devices, recipe.num_nodes))
         if is_main_process():
             stack.enter_context(claimed(output))
 

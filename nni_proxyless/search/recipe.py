@@ -18,6 +18,7 @@ from ..files.settings import (
     Count,
     Devices,
     Epochs,
+    Nodes,
     NumberFrom0,
     PartBelow1,
     PartUpTo1,
@@ -143,7 +144,11 @@ class Recipe(Settings, ArchSettings, ImageSettings):
     """Lightning's accelerator."""
 
     devices: Devices = 1
-    """Number of processes that train together, each on its own device."""
+    """Number of processes on each node that train together, each on its own device."""
+
+    num_nodes: Nodes = 1
+    """Number of machines that search together, all with the same folder of results
+    ([retrain.md](retrain.md#several-devices-and-nodes)). They do not share warm-ups with other searches."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning's precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`."""
@@ -181,9 +186,16 @@ class Recipe(Settings, ArchSettings, ImageSettings):
                 f"objective budget is proxyless's own; with strategy {self.strategy} use add_linear or "
                 "mul_log, and the tuner LatencyBudget to find the latency_weight that meets a budget"
             )
-        elif self.devices > 1:
-            raise ValueError(f"strategy {self.strategy} runs on one device, got devices: {self.devices}")
+        elif self.ranks > 1:
+            raise ValueError(
+                f"strategy {self.strategy} runs on one device, got devices: {self.devices}, num_nodes: {self.num_nodes}"
+            )
         return self
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that search together."""
+        return self.devices * self.num_nodes
 
     def parse_targets(self) -> dict[str, Target]:
         """Return the recipe's hardware targets by name. Without any, they are the two default targets.
