@@ -19,7 +19,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.class_sizes import class_weights, differ_in_size, few_images_warnings
 from ..data.preprocessing_file import read_preprocessing, write_preprocessing
