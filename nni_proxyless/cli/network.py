@@ -174,8 +174,6 @@ def _export(options: argparse.Namespace) -> int:
         batch=options.batch, opset=options.opset, accept_loss=options.accept_loss,
     )  # fmt: skip
     lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
-    if images.about is None:
-        lines.append("warning: the files do not say how images are preprocessed, because no recipe names their data")
     for one in done:
         line = f"{one.file}: logits differ by {one.max_difference:.2g} at most, {100 * one.agreement:.1f} % same class"
         if one.accuracy is not None:

@@ -124,7 +124,7 @@ def export(
         )
     _check_out(out, formats, weights)
     network = architecture.build(pretrained=weights).eval()
-    about = ModelInput.beside(weights) or images.about
+    about = _described(architecture, weights, images)
     card = exported_card(architecture, weights, about)
     for name in formats if measure else ():
         backend_of(name, tables, batch)  # a runtime that is missing is named before anything is written
@@ -163,6 +163,21 @@ def export(
                 ) from reason
             _save_results(results, architecture, images, out, batch, opset)
     return results
+
+
+def _described(architecture: Architecture, weights: Path, images: Images) -> ModelInput | None:
+    """Return what is known of the network's input and classes, if it fits the network. The log says if nothing is."""
+    spec = architecture.require_spec()
+    for about in (ModelInput.beside(weights), images.about):
+        if about is not None and (about.preprocessing.input_shape, len(about.classes)) == (
+            spec.input_shape, spec.classes,
+        ):  # fmt: skip
+            return about
+    _log.warning(
+        "the files do not say how images are prepared and what the classes are called: neither %s nor a recipe of "
+        "the network's data is there", weights.parent / results_folder.PREPROCESSING,
+    )  # fmt: skip
+    return None
 
 
 def _files(formats: Sequence[str]) -> list[str]:

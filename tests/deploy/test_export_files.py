@@ -274,13 +274,21 @@ def test_a_card_of_the_retraining_goes_with_the_files_and_counts_once(
     assert "is the model card of another network" in caplog.text
 
 
-def test_unknown_preprocessing_is_said(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
+def test_unknown_preprocessing_is_said(tiny_spec: SpaceSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     architecture, network = trained(tiny_spec, 0)
     weights = save_weights(network, tmp_path / "weights.pt")
     out = tmp_path / "exported"
     export(architecture, weights, out, ("onnx",), Images.random(tiny_spec.input_shape, 2), measure=False)
     page = (out / "README.md").read_text()
     assert "is **not known**" in page
+    assert "the files do not say how images are prepared" in caplog.text
+    # A description of another network's classes or images counts as none.
+    for shape, names in (((1, 8, 8), ("a", "b")), ((1, 9, 8), ("a", "b", "c"))):
+        write_preprocessing(tmp_path, preprocessing_for(shape, [0.0], [1.0]), names)
+        export(architecture, weights, out, ("state_dict",), of_the_data(tiny_spec, 1), measure=False)
+        assert "class_names" not in json.loads((out / "model_card.json").read_text()).get("data", {})
+    (tmp_path / "preprocessing.json").unlink()
+    export(architecture, weights, out, ("onnx",), Images.random(tiny_spec.input_shape, 2), measure=False)
     assert "```python" not in page
     assert not session_of(out / "model.onnx").get_modelmeta().custom_metadata_map
     unknown = preprocessing_for(tiny_spec.input_shape, [0.0], [1.0], known=False)

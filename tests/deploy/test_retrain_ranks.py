@@ -164,7 +164,7 @@ def test_two_devices_on_one_machine(launcher: str, found: Path, tmp_path: Path) 
     assert "ignoring" not in done.stderr
     card = json.loads((tmp_path / "out" / "model_card.json").read_text())
     assert (card["recipe"]["devices"], card["cost"]["epochs"]) == (2, 1)
-    assert card["results"]["validation"]["top1"] > 0.2
+    assert set(read_weights(tmp_path / "out" / "weights.pt")) == set(read_weights(found / "weights.pt"))
     assert not (tmp_path / "out" / ".lock").exists()
 
 
