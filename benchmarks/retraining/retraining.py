@@ -34,10 +34,10 @@ SPACE_SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How long everything takes.
+    """How long everything takes with one data set.
 
     Attributes:
-        images: Number of CIFAR-10's training images.
+        images: Number of training images, of which the splits take parts.
         search_epochs: Number of epochs of a search; the warm-up takes half of them.
         epochs: Number of epochs of a whole retraining.
     """
@@ -47,7 +47,10 @@ class Size:
     epochs: int
 
 
-SIZES = {"toy": Size(2_000, 12, 12), "full": Size(20_000, 32, 30)}
+SIZES = {
+    "toy": {"cifar10": Size(2_000, 12, 12), "digits": Size(1_797, 6, 6)},
+    "full": {"cifar10": Size(20_000, 32, 30), "digits": Size(1_797, 30, 30)},
+}
 
 
 def run(job: dict[str, Any]) -> list[dict[str, Any]]:
@@ -58,7 +61,8 @@ def run(job: dict[str, Any]) -> list[dict[str, Any]]:
     from nni_proxyless.search.recipe import Recipe
     from nni_proxyless.search.run import run_search
 
-    size, seed, name = SIZES[job["size"]], job["seed"], job["set"]
+    seed, name = job["seed"], job["set"]
+    size = SIZES[job["size"]][name]
     folder = CACHE / "retraining" / f"{name}-{job['size']}-{seed}"
     data = {"data": "arrays", "data_dir": job["data"]} if name == "cifar10" else {"data": "digits"}
     search = {
@@ -102,7 +106,7 @@ def main() -> None:
     if options.job:
         print_result(options.job, run)
         return
-    size = SIZES[options.size]
+    size = SIZES[options.size]["cifar10"]
     data = Path()
     if "cifar10" in options.sets:
         from benchmarks.search_quality.ground_truth.train import Training, make_data
