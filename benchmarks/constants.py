@@ -12,6 +12,7 @@ LATENCY_RESULTS = BENCHMARKS / "latency" / "results"
 COST_RESULTS = BENCHMARKS / "cost" / "results"
 SEARCH_QUALITY_RESULTS = BENCHMARKS / "search_quality" / "results"
 GROUND_TRUTH = BENCHMARKS / "search_quality" / "ground_truth"
+RETRAINING_RESULTS = BENCHMARKS / "retraining" / "results"
 CIFAR10_RESULTS = BENCHMARKS / "cifar10" / "results"
 FBNET_DATA = Path("../shared/data/latency/fbnet")
 

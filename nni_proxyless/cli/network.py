@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from ..errors import InputError, clipped
 from ..files import results_folder
 from ..files.claims import claimed
 from ..files.reading import user_path
+from ..values import MOST_BATCH
 from .outputs import output_folder
-from .parser import whole
+from .parser import whole, whole_or_dynamic
 from .settings import parse_settings
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
@@ -36,7 +38,11 @@ def add_commands(commands: Any, command: Any) -> None:
     retrain.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)")
     retrain.add_argument("--recipe", type=Path, help="recipe of the retraining (data of the search's recipe.yml)")
     retrain.add_argument(
-        "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
+        "--inherit",
+        nargs="?",
+        const="",
+        metavar="WEIGHTS",
+        help="begin with these weights: a file, or a folder of results (weights.pt beside it)",
     )
     retrain.add_argument(
         "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
@@ -61,6 +67,16 @@ def add_commands(commands: Any, command: Any) -> None:
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
     export.add_argument(
         "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
+    )
+    export.add_argument(
+        "--batch", type=whole_or_dynamic(MOST_BATCH), default=1, metavar="N|dynamic",
+        help="number of images that the files take at a time, or dynamic (1)",
+    )  # fmt: skip
+    export.add_argument("--opset", type=whole(1, 99), default=17, help="version of ONNX's operators (17)")
+    export.add_argument(
+        "--accept-loss",
+        action="store_true",
+        help="write int8 also if it agrees with float32 on less than 95 %% of images",
     )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
 
@@ -99,18 +115,23 @@ def _retrain(options: argparse.Namespace) -> int:
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
     from ..search.earlier import check_earlier
-    from ..training.ranks import own_processes
+    from ..training.ranks import is_main_process, own_processes
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
     recipe.check_output(output)
     check_earlier(output, recipe, results_folder.NEEDED_BY_RETRAINING, overwrite=options.overwrite)
-    with own_processes(), claimed(output):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(own_processes(recipe.devices, recipe.num_nodes))
+        if is_main_process():
+            stack.enter_context(claimed(output))
         recipe.check_files()
 
         from ..deploy.retrain import prepare_retraining, run_retraining
 
         card = run_retraining(prepare_retraining(recipe), output)
+        if not is_main_process():
+            return 0
     found = card["results"]
     for text in card["warnings"]:
         sys.stdout.write(f"warning: {text}\n")
@@ -158,11 +179,13 @@ def _export(options: argparse.Namespace) -> int:
     from ..latency.difference import difference_warning, relative_error
 
     images = load_images(architecture, recipe, options.images)
-    done = export(architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure)
+    done = export(
+        architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure,
+        batch=options.batch, opset=options.opset, accept_loss=options.accept_loss,
+    )  # fmt: skip
     lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
     for one in done:
-        most = "by no finite number" if one.max_difference is None else f"by {one.max_difference:.2g} at most"
-        line = f"{one.file}: logits differ {most}, {100 * one.agreement:.1f} % same class"
+        line = f"{one.file}: logits differ by {one.max_difference:.2g} at most, {100 * one.agreement:.1f} % same class"
         if one.accuracy is not None:
             line += f", accuracy {one.accuracy:.4f}"
         if one.measured_latency_ms is not None:

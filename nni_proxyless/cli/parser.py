@@ -70,6 +70,20 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def whole_or_dynamic(most: int) -> Callable[[str], int | None]:
+    """Return a type for an argument: a whole number from 1 to `most`, or `dynamic`, which is read as `None`."""
+
+    def read(text: str) -> int | None:
+        if text == "dynamic":
+            return None
+        try:
+            return whole(1, most)(text)
+        except argparse.ArgumentTypeError as reason:
+            raise argparse.ArgumentTypeError(str(reason).replace(", got", ", or dynamic, got", 1)) from reason
+
+    return read
+
+
 def positive(unit: str) -> Callable[[str], float]:
     """Return a type for an argument: a positive, finite number of a unit."""
 

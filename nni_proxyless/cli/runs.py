@@ -98,7 +98,7 @@ def search(options: argparse.Namespace) -> int:
     check_earlier(output, recipe, results_folder.NEEDED_BY_SEARCH, overwrite=options.overwrite)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(own_processes())
+        stack.enter_context(own_processes(recipe.devices, recipe.num_nodes))
         if is_main_process():
             stack.enter_context(claimed(output))
 

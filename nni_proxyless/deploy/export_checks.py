@@ -14,6 +14,7 @@ from ..latency.judgement import load_judged
 from ..latency.table import LatencyTable
 from ..network.onnx_file import require_onnx
 
+README = "README.md"
 FILES = {
     "onnx": "model.onnx",
     "int8": "model_int8.onnx",
@@ -21,6 +22,12 @@ FILES = {
     "torch_export": "model.pt2",
     "state_dict": results_folder.WEIGHTS,
 }
+
+
+def written_files(formats: Sequence[str]) -> list[str]:
+    """Names of all files of an export, in the order in which they get their places."""
+    described = (results_folder.ARCHITECTURE, results_folder.MODEL_CARD, README, results_folder.EXPORT)
+    return [*(FILES[name] for name in formats), *described]
 
 
 def find_tables(paths: Sequence[Path], architecture: Path) -> list[LatencyTable]:
@@ -76,7 +83,7 @@ def check_out(out: Path, formats: Sequence[str], weights: Path) -> None:
     why = why_not_writable(out)
     if why is not None:
         raise InputError(f"cannot export into {out}: {why}; choose another folder with --out")
-    for name in (*(FILES[name] for name in formats), results_folder.ARCHITECTURE, results_folder.EXPORT):
+    for name in written_files(formats):
         if os.path.isdir(out / name):
             raise InputError(f"cannot write {out / name}, which is a folder; choose another folder with --out")
     own = out / FILES["state_dict"]

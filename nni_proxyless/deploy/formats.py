@@ -7,48 +7,98 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ..network.architecture import Architecture
-from ..network.onnx_file import export_onnx, quantize_static
+from ..network.onnx_file import INPUT, OPSET, export_onnx, quantize_static, tidied, with_metadata
 from ..network.weights import save_weights
 from .export_checks import FILES as FILES
 
-# A writer gets the network with folded batch norms, the network itself, one image, images for the calibration, and the
-# path of the file.
-Writer = Callable[[nn.Module, nn.Module, Tensor, Tensor, Path], object]
+
+@dataclass(frozen=True)
+class Source:
+    """What the files of an export are made from.
+
+    Attributes:
+        network: Trained network.
+        folded: The same network with folded batch norms.
+        calibration: Images that the scales of int8 quantisation are calibrated on, (images, channels, height, width).
+        batch: Number of images in a batch; `None` leaves it open.
+        opset: Version of ONNX's operators.
+        metadata: What the files say about their input and output, as texts in JSON by key.
+    """
+
+    network: nn.Module
+    folded: nn.Module
+    calibration: Tensor
+    batch: int | None = 1
+    opset: int = OPSET
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Channels, height and width of an image."""
+        return tuple(self.calibration.shape[1:])
+
+
+Writer = Callable[[Source, Path], object]
 Runner = Callable[[Path, Architecture], Callable[[Tensor], Tensor]]
 
 
-def _onnx(folded: nn.Module, _network: nn.Module, image: Tensor, _calibration: Tensor, path: Path) -> None:
-    path.write_bytes(export_onnx(folded, tuple(image.shape[1:]), 1))
+def in_batches(images: Tensor, batch: int) -> Iterator[Tensor]:
+    """Cut images into batches of exactly this size. The last one is filled up with the first images."""
+    for start in range(0, len(images), batch):
+        yield images[[number % len(images) for number in range(start, start + batch)]]
 
 
-def _int8(folded: nn.Module, _network: nn.Module, image: Tensor, calibration: Tensor, path: Path) -> None:
-    model = export_onnx(folded, tuple(image.shape[1:]), 1)
-    path.write_bytes(quantize_static(model, [one[None].numpy() for one in calibration]))
+class _Named(nn.Module):
+    """A network whose argument has the name that the input has in every format."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.network(input)  # type: ignore[no-any-return]
 
 
-def _torchscript(folded: nn.Module, _network: nn.Module, image: Tensor, _calibration: Tensor, path: Path) -> None:
+def _onnx(source: Source, path: Path) -> None:
+    model = export_onnx(source.folded, source.shape, source.batch, opset=source.opset)
+    path.write_bytes(with_metadata(model, source.metadata))
+
+
+def _int8(source: Source, path: Path) -> None:
+    model = export_onnx(source.folded, source.shape, source.batch, opset=source.opset)
+    batches = [part.numpy() for part in in_batches(source.calibration, source.batch or 1)]
+    path.write_bytes(with_metadata(tidied(quantize_static(model, batches)), source.metadata))
+
+
+def _torchscript(source: Source, path: Path) -> None:
     buffer = io.BytesIO()
+    example = torch.randn(source.batch or 1, *source.shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit warns at each call that it is superseded
-        torch.jit.save(torch.jit.trace(folded, image), buffer)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(_Named(source.folded).eval(), example)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, buffer, _extra_files=dict(source.metadata))
     path.write_bytes(buffer.getvalue())
 
 
-def _torch_export(folded: nn.Module, _network: nn.Module, image: Tensor, _calibration: Tensor, path: Path) -> None:
+def _torch_export(source: Source, path: Path) -> None:
     buffer = io.BytesIO()
-    torch.export.save(torch.export.export(folded, (image,)), buffer)
+    example = torch.randn(source.batch or 2, *source.shape)  # an open dimension of size 1 would become fixed
+    dynamic = None if source.batch is not None else {INPUT: {0: torch.export.Dim("batch")}}
+    program = torch.export.export(_Named(source.folded).eval(), (example,), dynamic_shapes=dynamic)
+    torch.export.save(program, buffer, extra_files=dict(source.metadata))
     path.write_bytes(buffer.getvalue())
 
 
-def _state_dict(_folded: nn.Module, network: nn.Module, _image: Tensor, _calibration: Tensor, path: Path) -> None:
-    save_weights(network, path)
+def _state_dict(source: Source, path: Path) -> None:
+    save_weights(source.network, path)
 
 
 def _run_onnx(path: Path, _found: Architecture) -> Callable[[Tensor], Tensor]:

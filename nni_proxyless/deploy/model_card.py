@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ..data.splits import DataSplits
+from ..errors import InputError
 from ..files import results_folder
+from ..files.reading import read_mapping
 from ..latency import this_device
 from ..network.architecture import Architecture
 from ..process_memory import peak_memory_mib
+from .model_input import ModelInput
 from .retrain_recipe import RetrainRecipe
 
+_log = logging.getLogger(__name__)
 CARD_SCHEMA = "nni-proxyless/model-card@1"
 
 
@@ -45,19 +51,7 @@ def model_card(
     settings = recipe.to_dict(absolute=True)
     return {
         "schema": CARD_SCHEMA,
-        "architecture": {
-            "file": recipe.architecture,
-            "space": architecture.space_name,
-            "space_hash": architecture.space_hash,
-            "choices": dict(architecture.choices),
-            "strategy": architecture.strategy,
-            "target": architecture.target,
-            "budget_ms": architecture.budget_ms,
-            "predicted_latency_ms": architecture.predicted_latency_ms,
-            "measured_latency_ms": architecture.measured_latency_ms,
-            "parameters": architecture.parameters,
-            "multiply_adds": architecture.multiply_adds,
-        },
+        "architecture": {"file": recipe.architecture, **_described(architecture)},
         "weights": {
             "best": results_folder.WEIGHTS,
             "last": results_folder.WEIGHTS_LAST,
@@ -90,6 +84,58 @@ def model_card(
         "trial_parameters": dict(trial_parameters or {}),
         "warnings": list(warnings),
         "versions": {name: version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")},
+    }
+
+
+def exported_card(architecture: Architecture, weights: Path, about: ModelInput | None) -> dict[str, Any]:
+    """Make the content of the `model_card.json` beside exported files.
+
+    Args:
+        architecture: Architecture of the network.
+        weights: Path of its weights. The card of their retraining is taken if it lies beside them.
+        about: Preprocessing and classes; `None` if they are not known.
+
+    Returns:
+        The card of the retraining, or one of the architecture alone, with the preprocessing and the names of classes.
+    """
+    beside = weights.parent / results_folder.MODEL_CARD
+    card: Mapping[str, Any] = {}
+    if beside.is_file():
+        try:
+            card = read_mapping(beside, "model card", InputError)
+            of = card.get("architecture")
+            if (
+                not isinstance(of, Mapping)
+                or not isinstance(card.get("data", {}), Mapping)
+                or of.get("choices") != dict(architecture.choices)
+            ):
+                raise InputError(f"{beside} is the model card of another network")
+        except InputError as reason:
+            _log.warning("%s; the exported model card has only the architecture", reason)
+            card = {}
+    made = {
+        "schema": CARD_SCHEMA,
+        "architecture": {"file": results_folder.ARCHITECTURE, **_described(architecture)},
+        **card,
+    }
+    if about is not None:
+        made["preprocessing"] = about.preprocessing.to_dict()
+        made["data"] = {**made.get("data", {}), "class_names": list(about.classes)}
+    return made
+
+
+def _described(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "space": architecture.space_name,
+        "space_hash": architecture.space_hash,
+        "choices": dict(architecture.choices),
+        "strategy": architecture.strategy,
+        "target": architecture.target,
+        "budget_ms": architecture.budget_ms,
+        "predicted_latency_ms": architecture.predicted_latency_ms,
+        "measured_latency_ms": architecture.measured_latency_ms,
+        "parameters": architecture.parameters,
+        "multiply_adds": architecture.multiply_adds,
     }
 
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor, nn
-from torchvision.transforms import v2
+import torch
+from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from ..data.class_sizes import class_weights, differ_in_size, few_images_warnings
-from ..data.preprocessing_file import write_preprocessing
+from ..data.preprocessing_file import read_preprocessing, write_preprocessing
 from ..data.request import Request
 from ..data.sources import native_shape
 from ..data.splits import DataSplits, load_splits
@@ -29,24 +31,26 @@ from ..files import results_folder
 from ..files.claims import claimed
 from ..files.writing import write_json, write_yaml
 from ..network.architecture import Architecture
+from ..network.inherited import Inherited, read_inherited, weights_file
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import read_torch_file
-from ..network.weights import load_into, read_weights, save_weights
+from ..network.weights import load_into, save_weights
 from ..process_memory import keep_freed_memory
 from ..progress import work_begins
 from ..search.earlier import check_places, replacing
 from ..signals import stopped_by_signals
-from ..training.accuracy import Batch, evaluate
+from ..training.accuracy import evaluate
 from ..training.cpu_kernels import accelerate
-from ..training.image_classification import ImageClassification
 from ..training.late_loader import LateLoader
-from ..training.ranks import own_processes
+from ..training.ranks import WAITING, is_main_process, own_processes
 from ..training.resume import GOES_ON, HAS_FINISHED, is_interrupted, read_checkpoint, restoring, usable
-from ..training.trainer import check_hardware, make_trainer, quiet_lightning, use_threads, uses_channels_last
+from ..training.trainer import check_hardware, helpers_ended, make_trainer, quiet_lightning, use_threads
+from .distillation import load_teacher
 from .model_card import model_card, of_accuracies
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
 from .retrain_epochs import RetrainRecord as RetrainRecord
 from .retrain_epochs import ema_decay as ema_decay
+from .retrain_module import Retraining as Retraining
 from .retrain_recipe import RetrainRecipe
 from .retrain_recipe import load_architecture as load_architecture
 
@@ -67,16 +71,36 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
         _log.info("the architecture has %d classes; using the data's %d", spec.classes, splits.num_classes)
         changed = spec.with_changes(classes=splits.num_classes)
         architecture = replace(architecture, spec=changed, space_hash=changed.content_hash)
-    if len(splits.training) < recipe.batch_size:
+    images = math.ceil(len(splits.training) / recipe.ranks)
+    if images < recipe.batch_size:
+        each = " for each device" if recipe.ranks > 1 else ""
         raise DataError(
-            f"batch_size {recipe.batch_size} is larger than the training part of the data ({len(splits.training)} "
-            "images); choose a smaller one"
+            f"batch_size {recipe.batch_size} is larger than the training part of the data ({images} images{each}); "
+            "choose a smaller one"
         )
-    inherited = None
+    inherited, notes = None, []
     if recipe.inherit is not None:
-        inherited = read_weights(recipe.resolve(recipe.inherit))
-        load_into(architecture.build(), inherited)
-    return PreparedRetraining(recipe, architecture, splits, inherited)
+        found = _inherit(recipe.resolve(recipe.inherit), architecture, splits)
+        inherited = found.state
+        if found.left_out is not None:
+            notes.append(f"the classifier of {recipe.inherit} is left out and begins anew: {found.left_out}")
+            _log.warning("%s", notes[-1])
+    teacher = None
+    if recipe.teacher is not None:
+        drawn = torch.Generator().manual_seed(recipe.seed)
+        statistics = make_loader(recipe, splits.statistics, shuffle=True, generator=drawn)
+        teacher = load_teacher(recipe.resolve(recipe.teacher), architecture.require_spec(), statistics)
+    return PreparedRetraining(recipe, architecture, splits, inherited, teacher, tuple(notes))
+
+
+def _inherit(path: Path, architecture: Architecture, splits: DataSplits) -> Inherited:
+    """Read the initial weights. The classifier is left out if its classes are not those of the data."""
+    file = weights_file(path)
+    beside = read_preprocessing(file.parent)
+    differ = None
+    if beside is not None and tuple(beside[1]) != tuple(splits.class_names):
+        differ = f"its {len(beside[1])} classes have other names than the {splits.num_classes} of the data"
+    return read_inherited(file, architecture, differ)
 
 
 def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
@@ -132,7 +156,7 @@ def run_retraining(
         trial_parameters: Parameters that NNI sent; they are stored in the model card.
 
     Returns:
-        The content of `model_card.json`.
+        The content of `model_card.json`; empty in the processes of further devices, which write nothing.
 
     Raises:
         InputError: The accelerator is not available, another process uses the folder, or the folder holds the
@@ -143,9 +167,15 @@ def run_retraining(
     prepared.recipe.check_output(output)
     check_hardware(prepared.recipe)
     use_threads(prepared.recipe.threads)
-    with stopped_by_signals(), own_processes(), claimed(output):
-        check_places(output)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stopped_by_signals())
+        stack.enter_context(own_processes(prepared.recipe.devices, prepared.recipe.num_nodes))
+        if is_main_process():
+            stack.enter_context(claimed(output))
+            check_places(output)
         epochs, module = _train(prepared, output, report)
+        if not is_main_process():
+            return {}
         return _finish(prepared, output, epochs, module, report, trial_parameters)
 
 
@@ -159,7 +189,7 @@ def _train(
     pl.seed_everything(recipe.seed)
     network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:
-        load_into(network, prepared.inherited)
+        load_into(network, {**network.state_dict(), **prepared.inherited})
     splits = prepared.splits
     loader = LateLoader(
         splits.training,
@@ -168,35 +198,40 @@ def _train(
         shuffle=True,
         drop_last=True,
     )
+    steps = math.ceil(len(splits.training) / recipe.ranks) // recipe.batch_size
     weights = class_weights(recipe.class_weights, splits.training_labels, splits.class_names)
-    module = Retraining(recipe, len(loader), splits.num_classes, weights)
+    module = Retraining(recipe, steps, splits.num_classes, weights, prepared.teacher)
     module.set_model(network)
     checkpoint = output / results_folder.CHECKPOINT
     interrupted = is_interrupted(recipe, output, results_folder.NEEDED_BY_RETRAINING) and usable(
         checkpoint, partial(_check_checkpoint, module=module, weights=output / results_folder.WEIGHTS), "the retraining"
     )
+    anew = not interrupted and is_main_process()
 
     def begin() -> None:
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
         write_preprocessing(output, prepared.splits.preprocessing, prepared.splits.class_names)
 
-    for text in data_warnings(prepared):
+    for text in data_warnings(prepared) if is_main_process() else ():
         _log.warning("%s", text)
 
     work_begins()
     with contextlib.ExitStack() as stack:
-        replaced = (lambda _: None) if interrupted else stack.enter_context(replacing(output, begin))
+        replaced = stack.enter_context(replacing(output, begin)) if anew else lambda _: None
         if interrupted:
             finished = (output / results_folder.MODEL_CARD).is_file()
             _log.info(HAS_FINISHED if finished else GOES_ON, "retraining", output)
-        epochs = RetrainEpochs(prepared, output, len(loader), report, replaced)
-        trainer = make_trainer(recipe, output, len(loader), epochs, gradient_clip_val=recipe.gradient_clip_val)
+        epochs = RetrainEpochs(prepared, output, steps, report, replaced)
+        several: Any = DDPStrategy(timeout=WAITING) if recipe.ranks > 1 else "auto"
+        trainer = make_trainer(
+            recipe, output, steps, epochs, strategy=several, gradient_clip_val=recipe.gradient_clip_val
+        )
         start = checkpoint if interrupted else None
-        with restoring(start, lambda: epochs.begun):
+        with restoring(start, lambda: epochs.begun), helpers_ended(trainer):
             trainer.fit(module, loader, ckpt_path=None if start is None else str(start))
         if trainer.interrupted:  # Lightning returns as if the training had finished
             raise KeyboardInterrupt
-    if not epochs.rows:
+    if not epochs.rows and is_main_process():
         raise RunError("the retraining ended without finishing an epoch")
     return epochs, module
 
@@ -230,7 +265,7 @@ def _finish(
         best=epochs.best,
         test=_test(prepared, output / results_folder.WEIGHTS),
         trial_parameters=trial_parameters,
-        warnings=data_warnings(prepared),
+        warnings=[*data_warnings(prepared), *prepared.notes],
     )
     write_json(output / results_folder.MODEL_CARD, card)
     prepared.architecture.save(output / results_folder.ARCHITECTURE)
@@ -239,35 +274,6 @@ def _finish(
     if report:
         report(best, None)
     return card
-
-
-class Retraining(ImageClassification):
-    """Lightning module that trains one network, with mixup and cutmix where the recipe sets them."""
-
-    def __init__(
-        self, recipe: RetrainRecipe, steps_per_epoch: int, classes: int, class_weights: Sequence[float] | None = None
-    ) -> None:
-        super().__init__(
-            learning_rate=recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            decay_norm_bias=recipe.decay_norm_bias,
-            label_smoothing=recipe.label_smoothing,
-            total_steps=steps_per_epoch * recipe.epochs,
-            warmup_steps=steps_per_epoch * recipe.warmup_epochs,
-            channels_last=uses_channels_last(recipe),
-            class_weights=class_weights,
-        )
-        mixtures: list[Any] = []
-        if recipe.mixup_alpha:
-            mixtures.append(v2.MixUp(alpha=recipe.mixup_alpha, num_classes=classes))
-        if recipe.cutmix_alpha:
-            mixtures.append(v2.CutMix(alpha=recipe.cutmix_alpha, num_classes=classes))
-        self._mix = v2.RandomChoice(mixtures) if mixtures else None
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        images, labels = batch
-        return super().training_step((images, labels) if self._mix is None else self._mix(images, labels), batch_idx)
 
 
 def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:

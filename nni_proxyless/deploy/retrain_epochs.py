@@ -27,6 +27,7 @@ from ..network.architecture import Architecture
 from ..network.weights import save_weights
 from ..search.earlier import Begin
 from ..training.accuracy import Accuracies, evaluate
+from ..training.ranks import check_same_start
 from ..training.trainer import seed_epoch, training_bytes
 from ..values import finite_only, not_finite_warning
 from .retrain_recipe import RetrainRecipe
@@ -45,13 +46,17 @@ class PreparedRetraining:
         recipe: Settings of the retraining.
         architecture: Architecture of the network, with the number of classes of the data.
         splits: Data to train and validate on.
-        inherited: State dict of the initial weights; `None` to train from scratch.
+        inherited: State dict of the initial weights, possibly without the classifier; `None` to train from scratch.
+        teacher: Larger network whose outputs are learnt as well, in evaluation mode; `None` for none.
+        notes: What a reader of the model card should know about the initial weights.
     """
 
     recipe: RetrainRecipe
     architecture: Architecture
     splits: DataSplits
     inherited: Mapping[str, Tensor] | None
+    teacher: nn.Module | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ class RetrainEpochs(pl.Callback):
         self._restored = state["average"]
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
+        check_same_start(trainer)
         self._make_average(module)
         self.begun = True
 
@@ -183,7 +189,7 @@ class RetrainEpochs(pl.Callback):
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
         self._losses = []
-        seed_epoch(self._recipe.seed, trainer.current_epoch)
+        seed_epoch(self._recipe.seed, trainer.current_epoch, trainer.global_rank)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
         loss = outputs["loss"].detach()
@@ -199,10 +205,18 @@ class RetrainEpochs(pl.Callback):
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
         if not self._losses:
             return  # after a resume, Lightning first ends the checkpoint's epoch once more, without a step
+        loss = float(trainer.strategy.reduce(torch.stack(self._losses).mean(), reduce_op="mean"))
+        if trainer.is_global_zero:
+            self._record(trainer, module, loss)
+        else:
+            trainer.save_checkpoint("not written by this rank")
+
+    def _record(self, trainer: Any, module: Any, loss: float) -> None:
+        """Validate the network, and write and report the results of an epoch."""
         network = self.evaluated(module)
         found = evaluate(network, self._validation)
         module.train()
-        record = RetrainRecord.of(found, float(torch.stack(self._losses).mean()), self._unequal)
+        record = RetrainRecord.of(found, loss, self._unequal)
         epoch = trainer.current_epoch + 1
         seconds = round(time.monotonic() - self._started, 2)
         self._begin(training_bytes(module))
@@ -230,6 +244,6 @@ class RetrainEpochs(pl.Callback):
             self._report(record, len(self.rows) - 1)
 
 
-def make_loader(recipe: RetrainRecipe, images: Any) -> DataLoader[Any]:
+def make_loader(recipe: RetrainRecipe, images: Any, **settings: Any) -> DataLoader[Any]:
     """Make a loader of images with the batch size and the processes of a recipe."""
-    return DataLoader(images, batch_size=recipe.batch_size, num_workers=recipe.num_workers)
+    return DataLoader(images, batch_size=recipe.batch_size, num_workers=recipe.num_workers, **settings)

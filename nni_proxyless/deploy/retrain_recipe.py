@@ -18,9 +18,12 @@ from ..files.reading import read_mapping, user_path
 from ..files.settings import (
     Channels,
     Count,
+    Devices,
     Epochs,
+    Nodes,
     NumberFrom0,
     PartBelow1,
+    PartUpTo1,
     Positive,
     ProperPart,
     Seed,
@@ -39,6 +42,9 @@ from ..network.weights import check_file
 _OF_THE_SEARCH = (
     "space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction", *ImageSettings.model_fields,
 )  # fmt: skip
+
+# Defaults of a retraining that only adapts its weights.
+FINE_TUNING = {"epochs": 10, "warmup_epochs": 0, "learning_rate": 0.005}
 
 
 class RetrainRecipe(Settings, ImageSettings):
@@ -60,8 +66,26 @@ class RetrainRecipe(Settings, ImageSettings):
     """Channels of an image: 3 for colours, 1 for grey. Default: the architecture's."""
 
     inherit: str | None = None
-    """File with the initial weights, such as the `weights.pt` of a search; without one, the network is trained from
-    scratch."""
+    """File with the initial weights, or the folder of a search or retraining: `weights.pt`, `checkpoint.ckpt` (that of
+    a search has the weights of every network of its space), or another program's state dict. The classifier is left
+    out if the classes differ. Without a file, the network is trained from scratch."""
+
+    fine_tune: bool = False
+    """Whether the inherited weights are only adapted: the defaults become 10 `epochs` without a warm-up and a
+    `learning_rate` of 0.005."""
+
+    freeze_batch_norm: bool = False
+    """Whether batch-norms keep their inherited statistics, scales and offsets."""
+
+    teacher: str | None = None
+    """Larger network whose outputs are learnt besides the labels: the folder of a retraining, or the `checkpoint.ckpt`
+    of a search, which stands for the largest network of its supernet."""
+
+    distillation_weight: PartUpTo1 = 0.5
+    """Weight of the teacher's outputs in the loss; that of the labels is the rest to 1."""
+
+    distillation_temperature: Positive = 4.0
+    """Temperature by which the logits of both networks are divided (Hinton et al. 2015)."""
 
     data: str = "digits"
     """Data set: `digits`, `cifar10`, `cifar100`, `imagefolder`, `arrays`, `torchvision:Name`, or
@@ -132,6 +156,13 @@ class RetrainRecipe(Settings, ImageSettings):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Lightning's accelerator."""
 
+    devices: Devices = 1
+    """Number of processes on each node that train together, each on its own device with its own `batch_size` images."""
+
+    num_nodes: Nodes = 1
+    """Number of machines that train together, all with the same folder of results
+    ([retrain.md](retrain.md#several-devices-and-nodes))."""
+
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning's precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`."""
 
@@ -139,9 +170,9 @@ class RetrainRecipe(Settings, ImageSettings):
     """Whether tensors use the memory format channels-last; by default only on the CPU."""
 
     @property
-    def devices(self) -> int:
-        """Number of devices; a retraining always runs on one."""
-        return 1
+    def ranks(self) -> int:
+        """Number of processes that train together."""
+        return self.devices * self.num_nodes
 
     @classmethod
     def for_architecture(cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None) -> RetrainRecipe:
@@ -177,6 +208,12 @@ class RetrainRecipe(Settings, ImageSettings):
             )
         return cls.from_dict(named)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _shorten(cls, values: Any) -> Any:
+        """Let the keys that fine-tuning shortens have other defaults."""
+        return {**FINE_TUNING, **values} if isinstance(values, dict) and values.get("fine_tune") is True else values
+
     @model_validator(mode="after")
     def _check_recipe(self) -> RetrainRecipe:
         if self.arch_fraction + self.held_out_fraction >= 1:
@@ -186,12 +223,15 @@ class RetrainRecipe(Settings, ImageSettings):
             )
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"'warmup_epochs' must be fewer than 'epochs', got {self.warmup_epochs} of {self.epochs}")
+        for key in ("fine_tune", "freeze_batch_norm"):
+            if getattr(self, key) and self.inherit is None:
+                raise ValueError(f"'{key}' needs 'inherit', the weights to begin with; on the command line --inherit")
         return self
 
     def to_dict(self, *, absolute: bool = False) -> dict[str, Any]:
         content = super().to_dict(absolute=absolute)
         if absolute:
-            for key in ("data_dir", "inherit"):
+            for key in ("data_dir", "inherit", "teacher"):
                 if content[key] is not None:
                     content[key] = str(self.resolve(content[key]).resolve())
             if self.space is not None and self.space.endswith((".yml", ".yaml")):

@@ -200,17 +200,18 @@ def table_backend(table: LatencyTable) -> Backend:
 
 
 def usable_backend(
-    tables: Sequence[LatencyTable], names: Sequence[str], dtype: str
+    tables: Sequence[LatencyTable], names: Sequence[str], dtype: str, batch: int | None = 1
 ) -> tuple[Backend, LatencyTable | None]:
     """Create the backend of the first table that was measured with one of these backends.
 
     Tables of other devices are passed over, also those of backends that are not installed: what they predict cannot be
-    compared with a measurement on this machine. So are tables of several images at a time.
+    compared with a measurement on this machine. So are tables of another number of images at a time.
 
     Args:
         tables: Latency tables.
         names: Names of the backends.
         dtype: Number format.
+        batch: Number of images in a batch; `None` if tables of any number will do.
 
     Returns:
         The backend and the table. If there is no such table, the first of these backends, with its default settings,
@@ -220,13 +221,14 @@ def usable_backend(
         MissingDependencyError: There is no such table, and the first backend is not installed.
     """
     for table in tables:
-        same = (table.dtype, table.device_type, table.batch or 1) == (dtype, None, 1)
+        same = (table.dtype, table.device_type) == (dtype, None) and batch in (None, table.batch or 1)
         if table.backend in names and same:
             with contextlib.suppress(MissingDependencyError):
                 backend = table_backend(table)
                 if backend.device == table.device:
                     return backend, table
-    return make_backend(names[0], **({"dtype": dtype} if names[0] in _WITH_DTYPE else {})), None
+    settings = {"dtype": dtype} if names[0] in _WITH_DTYPE else {}
+    return make_backend(names[0], batch=batch or 1, **settings), None
 
 
 def plot(validation: Validation, title: str, path: Path) -> Path:

@@ -60,7 +60,7 @@ def run_trial(recipe_path: Path, task: Task = "search") -> None:
     output = Path(os.environ["NNI_OUTPUT_DIR"])
     end_with_the_manager()
     if not is_main_process():
-        _help(recipe_path, output)
+        _help(recipe_path, task, output)
         return
     with own_processes():
         _run_main_process(recipe_path, task, output)
@@ -71,6 +71,8 @@ def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
     channel = ManagerChannel()  # before torch is imported
     parameters = check_offered(channel.parameters, find_offers(output, recipe_path), TASKS[task], content)
     recipe = TASKS[task].load(recipe_path, parameters)
+    if recipe.num_nodes > 1:
+        raise RecipeError(f"a trial runs on one machine, got num_nodes: {recipe.num_nodes}; set it to 1")
     alive = filelock.FileLock(output / _ALIVE)
     try:
         alive.acquire(timeout=_OTHER_ENDS_S)  # released when this process ends, even if it is killed
@@ -157,9 +159,14 @@ def _is_dead(folder: Path) -> bool:
         return False
 
 
-def _help(recipe_path: Path, output: Path) -> None:
-    """Run an additional process of a trial that uses several devices: the same search, without the manager."""
-    recipe = Recipe.load(recipe_path, read_mapping(output / _PARAMETERS, "parameters", InputError))
+def _help(recipe_path: Path, task: Task, output: Path) -> None:
+    """Run an additional process of a trial that uses several devices: the same training, without the manager."""
+    recipe = TASKS[task].load(recipe_path, read_mapping(output / _PARAMETERS, "parameters", InputError))
+    if isinstance(recipe, RetrainRecipe):
+        from ..deploy.retrain import prepare_retraining, run_retraining
+
+        run_retraining(prepare_retraining(recipe), output)
+        return
 
     from ..search.prepared import prepare
     from ..search.run import run_search

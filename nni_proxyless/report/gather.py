@@ -219,7 +219,8 @@ def gather(folder: Path, title: str) -> Results:
     """
     problems: list[str] = []
     searches = [_search(path, folder, problems) for path in _found(folder, results_folder.HISTORY, problems)]
-    trained = [_trained(path, folder, problems) for path in _found(folder, results_folder.MODEL_CARD, problems)]
+    cards = [path for path in _found(folder, results_folder.MODEL_CARD, problems) if not _is_exported(path)]
+    trained = [_trained(path, folder, problems) for path in cards]
     exports = {}
     for path in _found(folder, results_folder.EXPORT, problems):
         content = _read(path, "export", problems)
@@ -238,6 +239,12 @@ def gather(folder: Path, title: str) -> Results:
             "such as results/quickstart. A search is shown once it has finished its first epoch"
         )
     return Results(title, folder, shown_searches, shown_trained, exports, problems)
+
+
+def _is_exported(card: Path) -> bool:
+    """Whether a model card is the copy beside exported files."""
+    beside = card.parent
+    return (beside / results_folder.EXPORT).exists() and not (beside / results_folder.HISTORY).exists()
 
 
 def _found(folder: Path, name: str, problems: list[str]) -> list[Path]:

@@ -30,6 +30,7 @@ from ..strategies.exported import installed_versions
 from ..strategies.finalists import Finalist
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.path_parallel import share_buffers
+from ..training.ranks import check_same_start
 from ..training.trainer import seed_epoch, training_bytes
 from ..values import finite_only, not_finite_warning
 from .earlier import Begin
@@ -158,6 +159,7 @@ class EpochCallback(pl.Callback):
         self._started -= self._rows[-1]["seconds"]
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
+        check_same_start(trainer)
         self.begun = True
 
     def on_train_epoch_start(self, trainer: Any, module: Any) -> None:

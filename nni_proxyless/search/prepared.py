@@ -147,11 +147,11 @@ def check_batches(recipe: Recipe, splits: DataSplits) -> None:
         ("arch_batch_size", recipe.arch_batch_size) if recipe.arch_batch_size else batches["weights"]
     )
     for part, (key, batch) in batches.items():
-        images = len(getattr(splits, part)) // recipe.devices
+        images = len(getattr(splits, part)) // recipe.ranks
         if images < batch:
             raise DataError(
                 f"{key} {batch} is larger than the {part} part of the data ({images} images"
-                f"{' for each device' if recipe.devices > 1 else ''}); choose a smaller one"
+                f"{' for each device' if recipe.ranks > 1 else ''}); choose a smaller one"
             )
 
 

@@ -19,6 +19,7 @@ from ..files.settings import (
     Count,
     Devices,
     Epochs,
+    Nodes,
     NumberFrom0,
     PartBelow1,
     PartUpTo1,
@@ -155,7 +156,11 @@ class Recipe(Settings, ArchSettings, ImageSettings):
     """Lightning's accelerator."""
 
     devices: Devices = 1
-    """Number of processes that train together, each on its own device."""
+    """Number of processes on each node that train together, each on its own device."""
+
+    num_nodes: Nodes = 1
+    """Number of machines that search together, all with the same folder of results
+    ([retrain.md](retrain.md#several-devices-and-nodes)). They do not share warm-ups with other searches."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning's precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`."""
@@ -195,7 +200,7 @@ class Recipe(Settings, ArchSettings, ImageSettings):
                 raise ValueError(f"'strategy' must have the form {form}, got {shown(self.strategy)}")
             raise ValueError(unknown_name("strategy", self.strategy, STRATEGIES) + f", or {form}")
         if self.strategy == "proxyless":
-            if self.share_search and (self.devices > 1 or self.objective is not None):
+            if self.share_search and (self.ranks > 1 or self.objective is not None):
                 raise ValueError(
                     "share_search needs devices: 1, and has no device in its loss; leave 'objective' out, "
                     f"got devices: {self.devices}, objective: {self.objective}"
@@ -209,9 +214,16 @@ class Recipe(Settings, ArchSettings, ImageSettings):
             )
         elif self.share_search:
             raise ValueError(f"share_search needs strategy proxyless, got {self.strategy}")
-        elif self.devices > 1:
-            raise ValueError(f"strategy {self.strategy} runs on one device, got devices: {self.devices}")
+        elif self.ranks > 1:
+            raise ValueError(
+                f"strategy {self.strategy} runs on one device, got devices: {self.devices}, num_nodes: {self.num_nodes}"
+            )
         return self
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that search together."""
+        return self.devices * self.num_nodes
 
     @property
     def has_budget(self) -> bool:

@@ -97,7 +97,7 @@ def run_search(
     use_threads(prepared.recipe.threads)
     with contextlib.ExitStack() as stack:
         stack.enter_context(stopped_by_signals())
-        stack.enter_context(own_processes())
+        stack.enter_context(own_processes(prepared.recipe.devices, prepared.recipe.num_nodes))
         if is_main_process():
             stack.enter_context(claimed(output))
             check_places(output)
@@ -156,13 +156,18 @@ def _train(
         callback.notes = data_warnings(prepared)
         for text in callback.notes if is_main_process() else ():
             _log.warning("%s", text)
-        several = PathParallelStrategy() if recipe.devices > 1 else "auto"
+        several = PathParallelStrategy() if recipe.ranks > 1 else "auto"
         trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
             finished = (output / results_folder.ARCHITECTURE).is_file()
             _log.info(HAS_FINISHED if finished else GOES_ON, "search", output)
-        elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
+        elif (
+            recipe.strategy == "proxyless"
+            and recipe.share_warmup
+            and recipe.warmup_epochs > 0
+            and recipe.num_nodes == 1
+        ):
             check = partial(check_checkpoint, spec=spec) if is_main_process() else None
             warmup = stack.enter_context(
                 shared_warmup(_warmup_depends_on(prepared), wait=is_main_process(), check=check)
@@ -233,7 +238,7 @@ def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
         (len(splits.weights), recipe.batch_size),
         (len(splits.architecture), recipe.arch_batch_size or recipe.batch_size),
     )
-    steps = [math.ceil(images / recipe.devices) // batch for images, batch in sizes]
+    steps = [math.ceil(images / recipe.ranks) // batch for images, batch in sizes]
     if recipe.strategy == "enas":
         return sum(steps)  # ENAS trains on one part after the other, and the learning rate falls during both
     return steps[0] if recipe.strategy == "random" else max(steps)
@@ -246,6 +251,11 @@ def data_warnings(prepared: Prepared) -> tuple[str, ...]:
     return few_images_warnings(
         splits.weights_labels, len(splits.held_out), recipe.batch_size * recipe.devices, weight_steps, recipe.epochs
     )
+
+
+def _shares_warmup(recipe: Recipe) -> bool:
+    """Whether the warm-up may come from another search. Several machines may have different caches of warm-ups."""
+    return recipe.share_warmup and recipe.warmup_epochs > 0 and recipe.num_nodes == 1
 
 
 def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from ..errors import InputError
+from ..training.ranks import WAITING
 from .evaluator_step import each_part
-from .path_parallel import WAITING, PathParallelStrategy
+from .path_parallel import PathParallelStrategy
 
 BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 _LOADERS = ("train_dataloader", "val_dataloader")

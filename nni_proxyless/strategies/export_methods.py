@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor
 
 from ..decoding.constraint import Constraint
 from ..decoding.distribution import ArchitectureDistribution
@@ -15,6 +16,7 @@ from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
+from ..supernet.frozen_state import frozen_state
 from .exported import exported_architecture
 from .finalists import Finalist
 from .search_warnings import SearchWarnings
@@ -102,6 +104,20 @@ class ExportMethods:
             others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)
         most = limit or (len(others) if self.compared else max(self._num_finalists, 1))
         return [first, *(choices for choices in others if choices != first)][:most]
+
+    def export_state_dict(self, sample: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
+        """Return the supernet's weights of one architecture, which `space.freeze(sample)` loads strictly.
+
+        They are a good start of a training. The statistics of batch-norms mix those of all paths, so estimate them anew
+        before the network is evaluated without one.
+
+        Args:
+            sample: Architecture as an NNI sample. Default: the one that the search has found so far.
+
+        Raises:
+            SpaceError: A module of the supernet is not a LayerChoice, InputChoice or Repeat.
+        """
+        return frozen_state(self.supernet, self.decoded_choices() if sample is None else sample)
 
     def export_front(
         self, tables: Mapping[str, LatencyTable] | None = None, *, budget_ms: float | None = None

@@ -7,7 +7,6 @@ communicate zeros for the paths that did not run.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ import torch.distributed
 from pytorch_lightning.strategies import DDPStrategy
 from torch import nn
 
-WAITING = timedelta(hours=3)
-"""Time that ranks wait for each other."""
+from ..training.ranks import WAITING
 
 
 class PathParallelStrategy(DDPStrategy):

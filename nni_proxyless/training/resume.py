@@ -10,11 +10,12 @@ from typing import Any
 
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from ..errors import DamagedFileError, ProxylessError, RecipeError, RunError
+from ..errors import DamagedFileError, InputError, ProxylessError, RecipeError, RunError
 from ..files import results_folder
 from ..files.settings import Settings
 from ..network.torch_file import read_torch_file
 from ..process_memory import is_out_of_memory
+from .ranks import is_main_process
 
 _log = logging.getLogger(__name__)
 GOES_ON = "going on where the %s in %s was interrupted"
@@ -88,7 +89,7 @@ def read_checkpoint(path: Path, callback: str) -> dict[str, Any]:
 
 
 def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
-    """Check a checkpoint before it is used. One that cannot be used is renamed, and the log says so.
+    """Check a checkpoint before it is used. The main process renames one that cannot be used, and the log says so.
 
     Args:
         path: Path of the checkpoint.
@@ -101,7 +102,11 @@ def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
     try:
         check(path)
         return True
-    except DamagedFileError as reason:
+    except InputError as reason:
+        if not is_main_process():  # the main process may be renaming it
+            return False
+        if not isinstance(reason, DamagedFileError):
+            raise
         _log.warning("%s; it is kept as %s, and %s begins anew", reason, set_aside(path).name, what)
         return False
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..errors import InputError
 from ..files import results_folder
-from .ranks import is_main_process
+from .ranks import is_main_process, started_by_torchrun
 from .resume import SafeCheckpoints
 
 _BYTES_OF_A_TENSOR = 1024  # in a file, besides its content
@@ -33,6 +33,8 @@ class Hardware(Protocol):
     def accelerator(self) -> str: ...
     @property
     def devices(self) -> int: ...
+    @property
+    def num_nodes(self) -> int: ...
     @property
     def precision(self) -> str: ...
     @property
@@ -91,11 +93,12 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
         max_epochs=recipe.epochs,
         accelerator=recipe.accelerator,
         devices=recipe.devices,
+        num_nodes=recipe.num_nodes,
         precision=recipe.precision,
         logger=TensorBoardLogger(str(output), name=results_folder.TENSORBOARD, version=""),
         callbacks=[callback],
         enable_checkpointing=False,
-        plugins=[SafeCheckpoints(), LightningEnvironment()],
+        plugins=[SafeCheckpoints(), TorchElasticEnvironment() if started_by_torchrun() else LightningEnvironment()],
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
         num_sanity_val_steps=0,

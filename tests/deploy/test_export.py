@@ -17,7 +17,6 @@ from nni_proxyless import Architecture
 from nni_proxyless.deploy import export as exporting
 from nni_proxyless.deploy.export import FILES, Images, export, find_tables, load_images
 from nni_proxyless.errors import ArchitectureError, InputError, RunError
-from nni_proxyless.files.reading import read_mapping
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.folding import fold_batch_norm
 from nni_proxyless.network.space_spec import SpaceSpec, shipped_spaces
@@ -39,6 +38,11 @@ def trained(spec: SpaceSpec, seed: int) -> tuple[Architecture, nn.Module]:
     return architecture, network.eval()
 
 
+def of_the_data(spec: SpaceSpec, count: int) -> Images:
+    """Images that stand for those of the network's data."""
+    return replace(Images.random(spec.input_shape, count), of_the_data=True)
+
+
 @pytest.mark.parametrize("space", [*shipped_spaces(), "tiny"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_format_gives_pytorchs_results(space: str, seed: int, tiny_spec: SpaceSpec, tmp_path: Path) -> None:
@@ -47,8 +51,8 @@ def test_every_format_gives_pytorchs_results(space: str, seed: int, tiny_spec: S
         spec = spec.with_changes(input_size=64)
     architecture, network = trained(spec, seed)
     weights = save_weights(network, tmp_path / "weights.pt")
-    images = Images.random(spec.input_shape, 4)
-    done = export(architecture, weights, tmp_path / "out", tuple(FILES), images, measure=False)
+    images = of_the_data(spec, 4)
+    done = export(architecture, weights, tmp_path / "out", tuple(FILES), images, measure=False, accept_loss=True)
     assert [one.format for one in done] == list(FILES)
     for one in done:
         assert (tmp_path / "out" / one.file).is_file()
@@ -62,7 +66,7 @@ def test_every_format_gives_pytorchs_results(space: str, seed: int, tiny_spec: S
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(found), network(image), atol=1e-4, rtol=0)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(
-        [*FILES.values(), "architecture.json", "export.json"]
+        [*FILES.values(), "README.md", "architecture.json", "export.json", "model_card.json"]
     )
 
 
@@ -96,8 +100,8 @@ def test_a_model_that_differs_is_not_written(
     assert not list(out.glob(".export-*"))
 
 
-def test_a_difference_that_is_not_finite_is_written_as_null(
-    tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_logits_that_are_not_finite_are_refused(
+    tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     architecture, network = trained(tiny_spec, 0)
     weights = save_weights(network, tmp_path / "weights.pt")
@@ -105,11 +109,9 @@ def test_a_difference_that_is_not_finite_is_written_as_null(
     monkeypatch.setitem(
         exporting.RUNNERS, "int8", lambda *_: lambda image: torch.full((1, tiny_spec.classes), math.nan)
     )
-    out = tmp_path / "out"
-    found = export(architecture, weights, out, ("int8",), Images.random(tiny_spec.input_shape, 2), measure=False)
-    assert found[0].max_difference is None
-    assert read_mapping(out / "export.json", "export", InputError)["formats"][0]["max_difference"] is None
-    assert "logits differ from PyTorch's by nan" in caplog.text
+    with pytest.raises(RunError, match=r"model_int8.onnx gives logits that are not finite; nothing was written"):
+        export(architecture, weights, tmp_path / "out", ("int8",), of_the_data(tiny_spec, 2), accept_loss=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_input(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
@@ -169,7 +171,9 @@ def test_latencies_of_exported_files_are_measured(tmp_path: Path, monkeypatch: p
     architecture, network = trained(spec, 0)
     weights = save_weights(network, tmp_path / "weights.pt")
     formats = ("onnx", "int8", "torchscript", "torch_export", "state_dict")
-    done = export(architecture, weights, tmp_path / "out", formats, Images.random(spec.input_shape, 4), tables=[table])
+    done = export(
+        architecture, weights, tmp_path / "out", formats, of_the_data(spec, 4), tables=[table], accept_loss=True
+    )
     by_format = {one.format: one for one in done}
     assert by_format["onnx"].predicted_latency_ms == pytest.approx(table.costs(spec).of(architecture.choices))
     assert all(one.measured_latency_ms is not None and one.measured_latency_ms > 0 for one in done)

@@ -22,17 +22,18 @@ from tests.warm import run_warm
 # The limit of the file size acts like a full disk: a file that grows beyond it cannot be written to.
 FULL = """
 import json, resource, sys
+from dataclasses import replace
 from pathlib import Path
 import onnxruntime.quantization
 from nni_proxyless import Architecture
 from nni_proxyless.deploy.export import FILES, Images, export
 architecture = Architecture.load("architecture.json")
-images = Images.random(architecture.require_spec().input_shape, 2)
+images = replace(Images.random(architecture.require_spec().input_shape, 2), of_the_data=True)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
 said = {}
 for name in FILES:
     try:
-        export(architecture, Path("weights.pt"), Path("out"), (name,), images, measure=False)
+        export(architecture, Path("weights.pt"), Path("out"), (name,), images, measure=False, accept_loss=True)
     except Exception as error:
         said[name] = [type(error).__name__, str(error)]
 print(json.dumps(said))
@@ -145,14 +146,20 @@ def test_a_folder_that_another_process_uses_is_refused(
 
     monkeypatch.setattr(exporting, "_measured", measured)
     export(network, weights, out, ("state_dict",), images(network))
-    assert sorted(path.name for path in out.iterdir()) == ["architecture.json", "export.json", "weights.pt"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
+        "architecture.json",
+        "export.json",
+        "model_card.json",
+        "weights.pt",
+    ]
 
 
 def test_what_a_killed_export_left_is_removed(network: Architecture, tmp_path: Path) -> None:
     (tmp_path / "out" / ".export-abandoned" / "x").mkdir(parents=True)
     export(network, tmp_path / "weights.pt", tmp_path / "out", ("state_dict",), images(network), measure=False)
     names = [path.name for path in (tmp_path / "out").iterdir()]
-    assert sorted(names) == ["architecture.json", "export.json", "weights.pt"]
+    assert sorted(names) == ["README.md", "architecture.json", "export.json", "model_card.json", "weights.pt"]
 
 
 def test_results_of_earlier_files_do_not_stay_beside_new_ones(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError, MissingDependencyError
-from ...network.onnx_file import export_onnx, quantize_static
+from ...network.onnx_file import batch_of, export_onnx, quantize_static, with_batch
 from .base import Backend, Workload
 
 if TYPE_CHECKING:  # settings and files are checked without torch
@@ -39,9 +39,11 @@ class OnnxModelBackend(Backend):
 
     Attributes:
         extra: Name of the package's extra that installs the runtime.
+        open_batch: Whether the runtime runs models whose batch is open.
     """
 
     extra: ClassVar[str]
+    open_batch: ClassVar[bool] = False
 
     @abstractmethod
     def convert(self, model: bytes) -> Any:
@@ -68,7 +70,19 @@ class OnnxModelBackend(Backend):
         return self._loader(quantize_static(model) if self.dtype == "int8" else model, input_shape)
 
     def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
-        return self._loader(path.read_bytes(), input_shape)
+        model = path.read_bytes()
+        try:
+            batch = batch_of(model)
+            if batch is None and not self.open_batch:
+                model = with_batch(model, self.batch)
+        except Exception as reason:  # a damaged file raises errors of many kinds
+            raise self._unreadable(reason) from reason
+        if batch not in (None, self.batch):
+            raise InputError(
+                f"{path.name} takes {batch} images at a time, and backend {self.name} gives it {self.batch}; set batch "
+                f"to {batch}, or export the network with another --batch"
+            )
+        return self._loader(model, input_shape)
 
     def _loader(self, model: bytes, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         import torch

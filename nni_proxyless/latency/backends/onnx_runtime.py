@@ -27,6 +27,7 @@ class OnnxRuntimeBackend(OnnxModelBackend):
 
     name = "onnxruntime"
     extra = "onnx"
+    open_batch = True
 
     def __init__(self, threads: int = 1, batch: int = 1, dtype: str = "float32") -> None:
         super().__init__(threads, batch)

@@ -1,0 +1,112 @@
+"""Weights that a strategy exports load strictly into the frozen space, and give the supernet's outputs."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs
+import pytest
+import torch
+from nni.nas.hub.pytorch import NasBench201
+from nni.nas.hub.pytorch import ProxylessNAS as HubSpace
+from nni.nas.hub.pytorch.shufflenet import ShuffleNetSpace
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
+from torch import Tensor, nn
+
+from nni_proxyless import MobileNetV2Space, ProxylessNAS
+from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.strategies.nni_strategies import LatencyDARTS, LatencyNniProxyless, RandomSearch
+from nni_proxyless.supernet.frozen_state import frozen_state
+from nni_proxyless.supernet.single_path import single_path
+
+
+class Nested(ModelSpace):
+    """A choice inside a repeat inside a choice, a repeat of one choice, an input choice and a buffer of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = Repeat(
+            lambda i: LayerChoice([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)], label=f"in{i}"),
+            (1, 3),
+            label="d",
+        )
+        self.first = LayerChoice(
+            {"deep": nn.Sequential(inner, nn.BatchNorm2d(4)), "flat": nn.Conv2d(4, 4, 1)}, label="a"
+        )
+        self.again = Repeat(LayerChoice([nn.Conv2d(4, 4, 1), nn.Identity()], label="same"), (0, 2), label="e")
+        self.fixed = Repeat(lambda _: nn.Conv2d(4, 4, 1), 2)
+        self.inputs = InputChoice(2, 1, label="i")
+        self.register_buffer("scale", torch.tensor(2.0))
+        self.register_buffer("hidden", torch.tensor(3.0), persistent=False)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.first(x)
+        return self.fixed(self.inputs([y, self.again(y)])) * self.scale + self.hidden
+
+
+def samples(space: ModelSpace, count: int) -> list[dict[str, Any]]:
+    mutables = space.simplify()
+    drawn = random.Random(0)
+    found = []
+    for _ in range(count):
+        sample = {label: drawn.choice(list(mutable.grid())) for label, mutable in mutables.items()}
+        found.append(sample)
+    return found
+
+
+def tiny() -> ModelSpace:
+    return MobileNetV2Space(
+        SpaceSpec.from_yaml("mobilenetv2_digits").with_changes(width_mult=0.25, input_size=16), entangled=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "strategy", "shape"),
+    [
+        (Nested, ProxylessNAS, (4, 6, 6)),
+        (Nested, LatencyNniProxyless, (4, 6, 6)),
+        (Nested, LatencyDARTS, (4, 6, 6)),
+        (Nested, RandomSearch, (4, 6, 6)),
+        (tiny, ProxylessNAS, (1, 16, 16)),
+        (lambda: HubSpace(num_labels=3, width_mult=0.25), ProxylessNAS, (3, 32, 32)),
+        (lambda: NasBench201(stem_out_channels=4, num_modules_per_stack=1), ProxylessNAS, (3, 8, 8)),
+        (lambda: ShuffleNetSpace(num_labels=3), ProxylessNAS, (3, 32, 32)),
+    ],
+)
+def test_the_frozen_space_loads_it_strictly(
+    make: Callable[[], ModelSpace], strategy: Callable[[], Any], shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    space = make()
+    drawn = samples(space, 1 if shape[0] == 3 else 3)  # NNI's hub spaces are large
+    networks = [copy.deepcopy(space.freeze(sample)).eval() for sample in drawn]
+    supernet = strategy().mutate_model(space).eval()
+    for module in (part for model in (supernet, *networks) for part in model.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 1e-3  # blocks of NNI's hub lose theirs when they are frozen
+    for module in supernet.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.normal_()
+    images = torch.randn(2, *shape)
+    for sample, network in zip(drawn, networks, strict=True):
+        network.load_state_dict(frozen_state(supernet, sample), strict=True)
+        with torch.no_grad(), single_path(supernet, sample):
+            torch.testing.assert_close(network(images), supernet(images))
+
+
+def test_a_strategy_exports_its_own_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = ProxylessNAS()
+    supernet = strategy.mutate_model(Nested())
+    monkeypatch.setattr(type(strategy), "supernet", supernet)
+    with torch.no_grad():
+        strategy._gates["d"].alpha[2] = 5.0  # depth 3
+        strategy._gates["a"].alpha[0] = 5.0  # deep
+    network = Nested().freeze(strategy.decoded_choices())
+    network.load_state_dict(strategy.export_state_dict(), strict=True)
+    assert len(network.first[0]) == 3
+    flat = {**strategy.decoded_choices(), "a": "flat"}
+    assert set(strategy.export_state_dict(flat)) == set(Nested().freeze(flat).state_dict())
+    assert not any(value.requires_grad for value in strategy.export_state_dict().values())
