@@ -24,7 +24,7 @@ from ..latency.costs import SpaceCosts
 from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
-from ..supernet.candidates import path_candidates
+from ..supernet.candidates import path_candidates, searched
 from ..supernet.space import describe_space
 from ..supernet.unsupported import check_something_to_search
 from .applied_table import costs_of_space
@@ -129,7 +129,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             MissingOperatorError: The table lacks operators of the space.
         """
         mutables = model.simplify()
-        self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(mutables)}
+        self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(searched(mutables))}
         check_something_to_search(model, self._candidates)
         spec = describe_space(model)
         self._description = None if spec is None else spec.to_dict()

@@ -17,6 +17,8 @@ from ..decoding.budget import BudgetRequest
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.gated import Gate, make_gates, mutate_choice
+from ..supernet.gated_values import GatedPolicy, mutate_value
+from ..supernet.regions import place_regions
 from ..supernet.unsupported import check_all_are_used, refuse_unsupported
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
@@ -119,16 +121,18 @@ class ProxylessNAS(LatencyAwareStrategy):
                 )
         supernet = super().mutate_model(model)
         check_all_are_used(supernet, self._candidates)
-        return accelerate(supernet)
+        accelerate(supernet)
+        place_regions(supernet)
+        return supernet
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         """Return the hook that gates choices, and the hook that rejects everything no other hook has handled."""
-        return [mutate_choice, refuse_unsupported]
+        return [mutate_choice, mutate_value, refuse_unsupported]
 
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         """Run a mutation hook, with the gates in its memo."""
         memo.update(self._gates)
-        return hook(module, name, memo, {})
+        return hook(module, name, memo, {"mixed_op_sampling": GatedPolicy})
 
     def configure_oneshot_module(self, training_module: Any) -> ProxylessLightningModule:
         """Create the Lightning module that trains the weights and the architecture."""

@@ -10,7 +10,9 @@ from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..errors import RunError
 from ..supernet.freezing import WeightFreezer
-from ..supernet.gated import Gate, GatedModule, probing
+from ..supernet.gate import Gate
+from ..supernet.gated import GatedModule
+from ..supernet.regions import run_all_paths
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
 from .evaluator_metric import BatchScore, collect_logged, copy_of
@@ -57,15 +59,19 @@ class SelfCheck:
             InputError: The evaluator yields nothing that REINFORCE could use as a reward.
         """
         self.is_due = False
-        self._gated = {m._gate.label for m in module.modules() if isinstance(m, GatedModule)}
+        self._gated = {gate.label for m in module.modules() if isinstance(m, GatedModule) for gate in m.own_gates()}
         with isolate_rng(), freezer.frozen():
             if self._samples_networks:  # it never compares outputs
                 for gate in self._gates.values():
                     gate.draw_path(torch.Generator().manual_seed(0))
                 self._score.of(batch, batch_idx)
             else:
-                with probing(self._gates.values()), collect_logged(module):
-                    loss_of(module.training_step(copy_of(batch), batch_idx))
+                with collect_logged(module):
+                    run_all_paths(
+                        module.model,
+                        self._gates.values(),
+                        lambda: loss_of(module.training_step(copy_of(batch), batch_idx)),
+                    )
 
     def after_epoch(self, trainer: Any, *, last: bool) -> list[str]:
         """Check what can be wrong with a search: choices without a gradient, different ranks, an unexpected length.
