@@ -7,7 +7,7 @@ decoded within a budget by the dynamic programme of `knapsack.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from .enumeration import likeliest_allowed
 from .knapsack import FrontPoint, front, likeliest_within, most_likely_within
 
 
@@ -28,11 +29,14 @@ class ArchitectureDistribution:
         probs: Mapping from labels to path probabilities, shape (num_candidates,), in the order of `candidates`. The
             probability of a pruned path is 0.
         costs: Latency table applied to the space, or `None`.
+        allowed: Function that tells whether an architecture keeps the constraints of the space; `None` if there are
+            none.
     """
 
     candidates: Mapping[str, Sequence[Any]]
     probs: Mapping[str, Tensor]
     costs: SpaceCosts | None = None
+    allowed: Callable[[Mapping[str, Any]], bool] | None = None
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
         """Return the same distribution with the costs of another device."""
@@ -52,6 +56,8 @@ class ArchitectureDistribution:
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
         """
+        if self.allowed is not None:
+            return self._allowed(1, budget_ms)[0]
         if budget_ms is None:
             return {label: of[_arg_max(self.probs[label])] for label, of in self.candidates.items()}
         return most_likely_within(self.probs, self._known_costs(budget_ms), budget_ms)
@@ -66,6 +72,8 @@ class ArchitectureDistribution:
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
         """
+        if self.allowed is not None:
+            return self._allowed(count, budget_ms)
         if budget_ms is None:
             free = SpaceCosts(1.0, self.candidates, {label: (0.0,) * len(of) for label, of in self.candidates.items()})
             return likeliest_within(self.probs, free, 1.0, count)
@@ -82,6 +90,8 @@ class ArchitectureDistribution:
         """
         if self.costs is None:
             raise InputError("a front needs a latency table")
+        if self.allowed is not None:
+            raise InputError("a front needs a space without constraints; decode within single budgets instead")
         return front(self.probs, self.costs, budget_ms=budget_ms)
 
     def expected_ms(self) -> float | None:
@@ -103,6 +113,14 @@ class ArchitectureDistribution:
             sum(logs[label][list(of).index(choices[label])] for label, of in self.candidates.items())
             for choices in architectures
         ]
+
+    def _allowed(self, count: int, budget_ms: float | None) -> list[dict[str, Any]]:
+        assert self.allowed is not None
+        keeps = self.allowed
+        if budget_ms is not None:
+            costs, limit = self._known_costs(budget_ms), budget_ms
+            return likeliest_allowed(self.candidates, self.probs, lambda of: costs.of(of) <= limit and keeps(of), count)
+        return likeliest_allowed(self.candidates, self.probs, keeps, count)
 
     def _known_costs(self, budget_ms: float) -> SpaceCosts:
         if self.costs is None:

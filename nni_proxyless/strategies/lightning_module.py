@@ -13,6 +13,7 @@ from torch import Tensor, nn, optim
 from ..decoding.checkpoint import CHECKPOINT_KEY
 from ..errors import InputError, RunError
 from ..supernet import gates
+from ..supernet.constraints import Constraints
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
 from ..supernet.gated import Gate
@@ -49,6 +50,7 @@ class ProxylessLightningModule(EvaluatorModule):
             the weight of the latency.
         export: Function that returns the architecture that the search has found so far.
         finalists: Function that returns the finalists, the networks that are compared at the end of the search.
+        constraints: Constraints of the space, which all sampled networks keep.
         sampling_seed: Seed of the path sampler, which has a separate random number generator.
         gradient_clip_val: Largest norm of the weights' gradients, to which they are clipped; `None` for no clipping.
         log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
@@ -70,6 +72,7 @@ class ProxylessLightningModule(EvaluatorModule):
         limit_ms: float | None,
         export: Callable[[], Mapping[str, Any]],
         finalists: Callable[[], Sequence[Mapping[str, Any]]],
+        constraints: Constraints,
         sampling_seed: int,
         gradient_clip_val: float | None,
         log_prob_every_n_step: int,
@@ -90,13 +93,16 @@ class ProxylessLightningModule(EvaluatorModule):
         self.limit_ms = limit_ms
         self.pruned: list[dict[str, Any]] = []
         self._schedule = schedule
-        self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists)
-        self._reinforce = ReinforceStep(self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples)
+        self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists, constraints)
+        self._reinforce = ReinforceStep(
+            self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples, constraints
+        )
+        self._constraints = constraints
         self._score = BatchScore(training_module)
         self._export = export
         self._freezer: WeightFreezer | None = None
         self._compared: list[PathSample] = []
-        self._check = SelfCheck(self._gates, arch, schedule, self._score)
+        self._check = SelfCheck(self._gates, arch, schedule, self._score, constraints)
         self._scales_gradients = False
 
     @property
@@ -253,8 +259,10 @@ class ProxylessLightningModule(EvaluatorModule):
         total = torch.zeros((), device=self.device)
         compared: list[list[int]] = [[] for _ in self._gates]
         for _ in range(draws):
+            self._constraints.draw(
+                self._gates, lambda gate: gate.draw_for_gradient(self.arch.arch_gradient, self._paths.generator)
+            )
             for gate, paths in zip(self._gates.values(), compared, strict=True):
-                gate.draw_for_gradient(self.arch.arch_gradient, self._paths.generator)
                 paths += gate.sample.paths
             loss = loss_of(self.training_module.training_step(batch, batch_idx))
             objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws

@@ -17,6 +17,9 @@ from ..decoding.budget import BudgetRequest
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.gated import Gate, make_gates, mutate_choice
+from ..supernet.gated_cells import mutate_cell
+from ..supernet.gated_nasbench101 import mutate_nasbench101
+from ..supernet.gated_nds import keep_weights, mutate_stage, prepare_nds
 from ..supernet.gated_values import GatedPolicy, mutate_value
 from ..supernet.regions import place_regions
 from ..supernet.unsupported import check_all_are_used, refuse_unsupported
@@ -119,15 +122,22 @@ class ProxylessNAS(LatencyAwareStrategy):
                     f"prune_below must be below 1/{most}, as there are layers of {most} candidates, got "
                     f"{self.arch.prune_below}"
                 )
+        if self._constraints and "fair" in (self.arch.warmup_sampling, self.arch.weight_sampling):
+            raise InputError(
+                f"{type(model).__name__} has constraints, so not every candidate can take its turn; set "
+                "warmup_sampling and weight_sampling to random"
+            )
+        prepare_nds(model, self._gates)
         supernet = super().mutate_model(model)
         check_all_are_used(supernet, self._candidates)
         accelerate(supernet)
         place_regions(supernet)
+        keep_weights(supernet)
         return supernet
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         """Return the hook that gates choices, and the hook that rejects everything no other hook has handled."""
-        return [mutate_choice, mutate_value, refuse_unsupported]
+        return [mutate_cell, mutate_nasbench101, mutate_stage, mutate_choice, mutate_value, refuse_unsupported]
 
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         """Run a mutation hook, with the gates in its memo."""
@@ -146,6 +156,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             limit_ms=self.limit_ms,
             export=self.decoded_choices,
             finalists=self.finalists,
+            constraints=self._constraints,
             sampling_seed=torch.initial_seed() % 2**63 if self.seed is None else self.seed,
             gradient_clip_val=self.gradient_clip_val,
             log_prob_every_n_step=self.log_prob_every_n_step,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..latency.costs import SpaceCosts
 from ..supernet import gates
+from ..supernet.constraints import Constraints
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from .rank_mean import RankMean
@@ -23,19 +24,26 @@ class ReinforceStep:
         costs: Latencies of all candidates; `None` for a search without latency.
         reference_ms: Reference latency ref, in milliseconds.
         samples: Number of networks that each step samples.
+        constraints: Constraints of the space, which all sampled networks keep.
 
     Attributes:
         baseline: Moving average of the rewards.
     """
 
     def __init__(
-        self, gates_by_label: Mapping[str, Gate], costs: SpaceCosts | None, reference_ms: float, samples: int
+        self,
+        gates_by_label: Mapping[str, Gate],
+        costs: SpaceCosts | None,
+        reference_ms: float,
+        samples: int,
+        constraints: Constraints,
     ) -> None:
         self.baseline = MovingAverage()
         self._gates = gates_by_label
         self._costs = costs
         self._reference_ms = reference_ms
         self._samples = samples
+        self._constraints = constraints
 
     def loss(
         self, score: Callable[[], float], latency_weight: float, generator: torch.Generator, ranks: RankMean
@@ -53,8 +61,7 @@ class ReinforceStep:
         """
         scores, latencies, sampled = [], [], []
         for _ in range(self._samples):
-            for gate in self._gates.values():
-                gate.draw_for_gradient("reinforce", generator)
+            self._constraints.draw(self._gates, lambda gate: gate.draw_for_gradient("reinforce", generator))
             sampled.append([gate.sample for gate in self._gates.values()])
             scores.append(score())
             choices = {label: gate.candidates[gate.sample.active] for label, gate in self._gates.items()}

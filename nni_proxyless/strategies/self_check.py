@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..errors import RunError
+from ..supernet.constraints import Constraints
 from ..supernet.freezing import WeightFreezer
 from ..supernet.gate import Gate
 from ..supernet.gated import GatedModule
@@ -28,19 +29,26 @@ class SelfCheck:
         arch: Settings of the architecture's training.
         schedule: Schedule of the search, which counts its steps.
         score: Score of REINFORCE's networks.
+        constraints: Constraints of the space.
 
     Attributes:
         is_due: Whether `before_training` has not run yet.
     """
 
     def __init__(
-        self, gates_by_label: Mapping[str, Gate], arch: ArchSettings, schedule: ArchSchedule, score: BatchScore
+        self,
+        gates_by_label: Mapping[str, Gate],
+        arch: ArchSettings,
+        schedule: ArchSchedule,
+        score: BatchScore,
+        constraints: Constraints,
     ) -> None:
         self.is_due = True
         self._gates = gates_by_label
         self._arch = arch
         self._schedule = schedule
         self._score = score
+        self._constraints = constraints
         self._gated: set[str] = set()
         self._looked = False
         self._samples_networks = arch.arch_gradient == "reinforce"
@@ -62,8 +70,8 @@ class SelfCheck:
         self._gated = {gate.label for m in module.modules() if isinstance(m, GatedModule) for gate in m.own_gates()}
         with isolate_rng(), freezer.frozen():
             if self._samples_networks:  # it never compares outputs
-                for gate in self._gates.values():
-                    gate.draw_path(torch.Generator().manual_seed(0))
+                generator = torch.Generator().manual_seed(0)
+                self._constraints.draw(self._gates, lambda gate: gate.draw_path(generator))
                 self._score.of(batch, batch_idx)
             else:
                 with collect_logged(module):

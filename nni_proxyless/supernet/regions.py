@@ -23,6 +23,7 @@ from torch import nn
 from ..errors import SpaceError
 from .gate import Gate, UnlikePathsError, probing
 from .gated import GatedModule, input_unchanged
+from .gated_cells import GatedCell
 from .gated_values import gates_read_by
 
 
@@ -218,6 +219,13 @@ def run_all_paths(supernet: nn.Module, gates_of: Iterable[Gate], run: Callable[[
         except UnlikePathsError as reason:
             if not widen(supernet, reason.gate):
                 raise
+        except RuntimeError as reason:
+            if cell := next((m for m in supernet.modules() if isinstance(m, GatedCell) and m.width_varies), None):
+                raise SpaceError(
+                    f"Cell '{cell.label}' has merge_op='loose_end', so the width of its output depends on its inputs, "
+                    f"and the network fails on another width; use merge_op='all': {str(reason)[:200]}"
+                ) from reason
+            raise
 
 
 def widen(supernet: nn.Module, gate: Gate) -> bool:

@@ -22,8 +22,8 @@ def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _
         UnsupportedSpaceError: The module has choices, which would otherwise always have their first value.
     """
     if isinstance(module, Cell):
-        what = f"a Cell ({', '.join(sorted(map(str, module.simplify()))[:3]) or 'without labels'}, …)"
-        hint = "write the cell as LayerChoices and InputChoices"
+        what = f"a {type(module).__name__}, a subclass of Cell"
+        hint = "use Cell itself, or write the cell as LayerChoices and InputChoices"
     elif isinstance(module, MutableModule) and module.mutables:
         labels = list(dict.fromkeys(str(label) for mutable in module.mutables for label in mutable.simplify()))
         what = f"a {type(module).__name__} with the choice{'s' if len(labels) > 1 else ''} {', '.join(labels)}"
