@@ -7,6 +7,7 @@ part (weight entanglement, Chen et al. 2021, AutoFormer, section 3.2; Single-Pat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -263,11 +264,17 @@ def _put(owner: nn.Module, name: str, full: Tensor, part: Tensor) -> None:
 
 
 def _scale(own: Tensor | None, default: Tensor | None) -> float:
-    """Ratio of the standard deviations of an initialised weight and of one as its module initialises it."""
-    if own is None or default is None or own.numel() < 2:
+    """Ratio of the standard deviations of an initialised weight and of one as its module initialises it.
+
+    It is 1 unless it differs clearly from that of two weights with the same initialisation, whose logarithm has a
+    standard deviation of about 1 / sqrt(n).
+    """
+    if own is None or default is None or own.numel() < 8:
         return 1.0
     mine, theirs = float(own.std()), float(default.std())
-    return mine / theirs if mine > 0 and theirs > 0 else 1.0
+    if not (mine > 0 and theirs > 0) or abs(math.log(mine / theirs)) < 4 / math.sqrt(own.numel()):
+        return 1.0
+    return mine / theirs
 
 
 def _holder(module: nn.Module, weights: Mapping[str, nn.Parameter]) -> nn.Module:

@@ -181,6 +181,16 @@ def test_each_gate_gets_a_gradient_and_only_slices_are_trained() -> None:
     assert int(trained.sum()) == 4 * 3 * 9
 
 
+def test_slices_of_small_modules_start_at_the_scale_of_the_module() -> None:
+    """Two numbers say nothing about a scale, so weights that the original module lacks start as those of the largest."""
+    for seed in range(30):
+        torch.manual_seed(seed)
+        net, _ = supernet(lambda: {"layer": MutableLinear(nni.choice("a", [1, 4]), 2, bias=False)})
+        weight = net.layer.sliced.shared.weight.detach()
+        assert float(weight[:, 1:].abs().max()) <= 0.5  # 1 / sqrt(4), the bound of torch's initialisation
+        assert float(weight[:, :1].abs().max()) <= 1.0
+
+
 def test_statistics_of_batch_norm_are_apart() -> None:
     net, gates = supernet(convolutions)
     norm = net.norm
