@@ -34,7 +34,9 @@ from .search_objective import SearchObjective
 
 
 class ProxylessNAS(LatencyAwareStrategy):
-    """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space of LayerChoice, InputChoice and Repeat.
+    """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space.
+
+    The space may have LayerChoices, InputChoices, Repeats, cells and choices of values (docs/nni.md).
 
     It can be used wherever NNI takes a one-shot strategy, as in `NasExperiment(space, evaluator, strategy).run()`. It
     only needs a latency table and a budget: `ProxylessNAS(latency=table, budget_ms=40)`. The defaults are the same as

@@ -40,7 +40,7 @@ def path_candidates(mutable: Mutable) -> list[Any]:
         return listed
     raise SpaceError(
         f"'{getattr(mutable, 'label', mutable)}' is a {type(mutable).__name__}; ProxylessNAS searches choices "
-        "from finite lists only (LayerChoice, InputChoice, Repeat)"
+        "from finite lists only, such as nni.choice"
     )
 
 
