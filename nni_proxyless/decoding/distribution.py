@@ -7,7 +7,7 @@ decoded within a budget by the dynamic programme of `knapsack.py`, and within se
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from .constraint import Constraint
 from .constraints import likeliest_satisfying
+from .enumeration import likeliest_allowed
 from .knapsack import FrontPoint, front, likeliest_within, most_likely_within
 
 if TYPE_CHECKING:  # files are checked without torch
@@ -30,13 +31,16 @@ class ArchitectureDistribution:
         probs: Mapping from labels to path probabilities, shape (num_candidates,), in the order of `candidates`. The
             probability of a pruned path is 0.
         costs: Latency table applied to the space, or `None`.
-        constraints: Constraints that every decoded architecture satisfies.
+        constraints: Budgets that every decoded architecture is within.
+        allowed: Function that tells whether an architecture keeps the constraints of the space; `None` if there are
+            none.
     """
 
     candidates: Mapping[str, Sequence[Any]]
     probs: Mapping[str, Tensor]
     costs: SpaceCosts | None = None
     constraints: tuple[Constraint, ...] = ()
+    allowed: Callable[[Mapping[str, Any]], bool] | None = None
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
         """Return the same distribution with the costs of another device."""
@@ -56,6 +60,8 @@ class ArchitectureDistribution:
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
         """
+        if self.allowed is not None:
+            return self._allowed(1, budget_ms)[0]
         if self.constraints:
             return likeliest_satisfying(self.probs, self._with_budget(budget_ms))[0]
         if budget_ms is None:
@@ -72,6 +78,8 @@ class ArchitectureDistribution:
         Raises:
             InputError: No architecture is within the budget, or there is a budget without `costs`.
         """
+        if self.allowed is not None:
+            return self._allowed(count, budget_ms)
         if self.constraints:
             return likeliest_satisfying(self.probs, self._with_budget(budget_ms), count)
         if budget_ms is None:
@@ -90,6 +98,8 @@ class ArchitectureDistribution:
         """
         if self.costs is None:
             raise InputError("a front needs a latency table")
+        if self.allowed is not None:
+            raise InputError("a front needs a space without constraints; decode within single budgets instead")
         if self.constraints:
             return self._front_within(budget_ms)
         return front(self.probs, self.costs, budget_ms=budget_ms)
@@ -136,6 +146,15 @@ class ArchitectureDistribution:
             latency = self.costs.of(choices)
             points.append(FrontPoint(choices, latency, self.log_likelihoods([choices])[0]))
             limit = latency * (1 - 1e-9)
+
+    def _allowed(self, count: int, budget_ms: float | None) -> list[dict[str, Any]]:
+        assert self.allowed is not None
+        keeps, limits = self.allowed, self._with_budget(budget_ms)
+
+        def allowed(choices: Mapping[str, Any]) -> bool:
+            return all(limit.holds(limit.of(choices)) for limit in limits) and keeps(choices)
+
+        return likeliest_allowed(self.candidates, self.probs, allowed, count)
 
     def _known_costs(self, budget_ms: float) -> SpaceCosts:
         if self.costs is None:

@@ -26,7 +26,8 @@ from ..latency.costs import SpaceCosts
 from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
-from ..supernet.candidates import path_candidates
+from ..supernet.candidates import path_candidates, searched
+from ..supernet.constraints import Constraints
 from ..supernet.space import describe_space
 from ..supernet.unsupported import check_something_to_search
 from .applied_table import costs_of_space
@@ -101,6 +102,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         self._num_finalists = finalists
         self._chosen: dict[str, Any] | None = None
         self._candidates: dict[str, tuple[Any, ...]] = {}
+        self._constraints = Constraints()
         self._costs: SpaceCosts | None = None
         self._description: dict[str, Any] | None = None
         self._selection = FinalSelection(finalists_required)
@@ -123,7 +125,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
 
     def distribution(self) -> ArchitectureDistribution:
         """Return the current distribution over architectures, with the costs of the search's own table."""
-        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs, self.constraints)
+        allowed = self._constraints.allow if self._constraints else None
+        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs, self.constraints, allowed)
 
     def apply_table(self, model: ModelSpace) -> None:
         """Look up the latencies of a space's candidates and check the budget. The model must not be mutated yet.
@@ -133,7 +136,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             MissingOperatorError: The table lacks operators of the space.
         """
         mutables = model.simplify()
-        self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(mutables)}
+        self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(searched(mutables))}
+        self._constraints = Constraints.in_space(mutables)
         check_something_to_search(model, self._candidates)
         spec = describe_space(model)
         self._description = None if spec is None else spec.to_dict()

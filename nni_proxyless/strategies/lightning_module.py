@@ -13,12 +13,13 @@ from torch import Tensor, nn, optim
 from ..decoding.checkpoint import CHECKPOINT_KEY
 from ..errors import InputError
 from ..supernet import gates
+from ..supernet.constraints import Constraints
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from ..supernet.pruning import forget_pruned, free_pruned, keep_pruned, prune_improbable
-from ..supernet.space import describe_space
+from ..supernet.space import description_of
 from ..training.sgd import check_fused
 from .arch_optimizer import make_arch_optimizer
 from .arch_schedule import ArchSchedule
@@ -49,6 +50,7 @@ class ProxylessLightningModule(EvaluatorModule):
             the weight of the latency.
         export: Function that returns the architecture that the search has found so far.
         finalists: Function that returns the finalists, the networks that are compared at the end of the search.
+        constraints: Constraints of the space, which all sampled networks keep.
         sampling_seed: Seed of the path sampler, which has a separate random number generator.
         gradient_clip_val: Largest norm of the weights' gradients, to which they are clipped; `None` for no clipping.
         log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
@@ -70,6 +72,7 @@ class ProxylessLightningModule(EvaluatorModule):
         limit_ms: float | None,
         export: Callable[[], Mapping[str, Any]],
         finalists: Callable[[], Sequence[Mapping[str, Any]]],
+        constraints: Constraints,
         sampling_seed: int,
         gradient_clip_val: float | None,
         log_prob_every_n_step: int,
@@ -91,15 +94,17 @@ class ProxylessLightningModule(EvaluatorModule):
         self.limit_ms = limit_ms
         self.pruned: list[dict[str, Any]] = []
         self._schedule = schedule
-        self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists)
+        self._paths = WeightPaths(self._gates, arch, sampling_seed, finalists, constraints)
         self._reinforce = ReinforceStep(
-            self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples, objective.constraints
-        )
+            self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples, constraints,
+            objective.constraints,
+        )  # fmt: skip
+        self._constraints = constraints
         self._score = BatchScore(training_module)
         self._export = export
         self._freezer: WeightFreezer | None = None
         self._compared: list[PathSample] = []
-        self._check = SelfCheck(self._gates, arch, schedule, self._score)
+        self._check = SelfCheck(self._gates, arch, schedule, self._score, constraints)
         self._scales_gradients = False
 
     @property
@@ -175,9 +180,8 @@ class ProxylessLightningModule(EvaluatorModule):
     def _follow_schedule(self) -> None:
         for group in self.architecture_optimizers().param_groups:
             group["lr"] = self._schedule.present_rate
-        temperature = self.temperature
         for gate in self._gates.values():
-            gate.temperature = temperature
+            gate.temperature = self.temperature
 
     def on_train_epoch_start(self) -> Any:
         searching = self.trainer.current_epoch > self.warmup_epochs and not self._among_finalists
@@ -203,9 +207,8 @@ class ProxylessLightningModule(EvaluatorModule):
         """Train the weights on one sampled path. No other path is computed."""
         step = self.trainer.fit_loop.epoch_loop.total_batch_idx
         self._paths.draw(step, self.trainer.current_epoch, self.trainer.max_epochs)
-        loss = self._finite(
-            loss_of(self.training_module.training_step(batch, batch_idx)), "loss of the weights", batch_idx
-        )
+        loss = loss_of(self.training_module.training_step(batch, batch_idx))
+        loss = self._finite(loss, "loss of the weights", batch_idx)
         self.advance_optimization(loss, batch_idx)
         return loss
 
@@ -215,7 +218,6 @@ class ProxylessLightningModule(EvaluatorModule):
 
     @property
     def architecture_steps(self) -> int:
-        """Number of architecture steps taken so far."""
         return self._schedule.step
 
     def architecture_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -245,8 +247,8 @@ class ProxylessLightningModule(EvaluatorModule):
             gates.rescale_pairs(alphas, before, self._compared, self.temperature)
         keep_pruned(self._gates.values(), before)
         keeps_budget = self._schedule.multiplier is not None
-        expected = self.objective.expected_quantities(self.path_probs)
-        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None, expected)
+        further = self.objective.expected_quantities(self.path_probs)
+        self._schedule.advance(self.expected_latency_ms() if keeps_budget else None, further)
         self._follow_schedule()
         if keeps_budget:
             self.log("arch/latency_weight", self.latency_weight)
@@ -257,12 +259,12 @@ class ProxylessLightningModule(EvaluatorModule):
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute the gradients of the gates (eq. 4) for all paths or a pair of paths, as the mean over all draws."""
-        draws = self.arch.arch_samples
+        draws, draw = self.arch.arch_samples, self._paths.draw_for_gradient
         total = torch.zeros((), device=self.device)
         compared: list[list[int]] = [[] for _ in self._gates]
         for _ in range(draws):
+            self._constraints.draw(self._gates, draw)
             for gate, paths in zip(self._gates.values(), compared, strict=True):
-                gate.draw_for_gradient(self.arch.arch_gradient, self._paths.generator)
                 paths += gate.sample.paths
             loss = loss_of(self.training_module.training_step(batch, batch_idx))
             objective = self.search_objective(self._finite(loss, "loss of the architecture", batch_idx)) / draws
@@ -300,10 +302,7 @@ class ProxylessLightningModule(EvaluatorModule):
 
     def expected_latency_ms(self) -> float | None:
         """Compute E[latency] under the current probabilities in milliseconds; `None` without a table."""
-        if self.objective.costs is None:
-            return None
-        with torch.no_grad():
-            return float(self.objective.costs.expected(self.path_probs()))
+        return self.objective.expected_ms(self.path_probs)
 
     def mean_entropy(self) -> float:
         """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
@@ -329,8 +328,7 @@ class ProxylessLightningModule(EvaluatorModule):
         """Add the state that Lightning does not save: plain data and tensors only."""
         super().on_save_checkpoint(checkpoint)
         known = checkpoint.get(CHECKPOINT_KEY, {})  # written by the strategy's callback, which Lightning calls first
-        spec = describe_space(self.training_module.model)
-        space = None if spec is None else spec.to_dict()
+        space = description_of(self.training_module.model)
         state = search_state(self._gates, self._paths, self._schedule, self._reinforce.baseline, self.pruned, space)
         checkpoint[CHECKPOINT_KEY] = {**known, **state}
 

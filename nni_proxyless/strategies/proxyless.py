@@ -17,7 +17,12 @@ from ..decoding.constraint import open_candidates
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.gated import Gate, make_gates, mutate_choice
+from ..supernet.gated_cells import mutate_cell
+from ..supernet.gated_nasbench101 import mutate_nasbench101
+from ..supernet.gated_nds import keep_weights, mutate_stage, prepare_nds
+from ..supernet.gated_values import GatedPolicy, mutate_value
 from ..supernet.pruning import free_pruned
+from ..supernet.regions import place_regions
 from ..supernet.unsupported import check_all_are_used, refuse_unsupported
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
@@ -31,7 +36,9 @@ from .stated_budgets import StatedBudgets
 
 
 class ProxylessNAS(LatencyAwareStrategy):
-    """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space of LayerChoice, InputChoice and Repeat.
+    """ProxylessNAS (Cai, Zhu, Han, ICLR 2019) for any NNI model space.
+
+    The space may have LayerChoices, InputChoices, Repeats, cells and choices of values (docs/nni.md).
 
     It can be used wherever NNI takes a one-shot strategy, as in `NasExperiment(space, evaluator, strategy).run()`. It
     only needs a latency table and a budget: `ProxylessNAS(latency=table, budget_ms=40)`. The defaults are the same as
@@ -132,11 +139,20 @@ class ProxylessNAS(LatencyAwareStrategy):
                     f"prune_below must be below 1/{most}, as there are layers of {most} candidates, got "
                     f"{self.arch.prune_below}"
                 )
+        if self._constraints and "fair" in (self.arch.warmup_sampling, self.arch.weight_sampling):
+            raise InputError(
+                f"{type(model).__name__} has constraints, so not every candidate can take its turn; set "
+                "warmup_sampling and weight_sampling to random"
+            )
         self._exclude_candidates()
+        prepare_nds(model, self._gates)
         supernet = super().mutate_model(model)
         free_pruned(supernet)
         check_all_are_used(supernet, self._candidates)
-        return accelerate(supernet)
+        accelerate(supernet)
+        place_regions(supernet)
+        keep_weights(supernet)
+        return supernet
 
     def _exclude_candidates(self) -> None:
         """Prune the candidates that exceed a budget of the kind `max`, such as peak memory, whatever else is chosen."""
@@ -149,12 +165,12 @@ class ProxylessNAS(LatencyAwareStrategy):
 
     def default_mutation_hooks(self) -> list[MutationHook]:
         """Return the hook that gates choices, and the hook that rejects everything no other hook has handled."""
-        return [mutate_choice, refuse_unsupported]
+        return [mutate_cell, mutate_nasbench101, mutate_stage, mutate_choice, mutate_value, refuse_unsupported]
 
     def run_hook(self, hook: MutationHook, name: str, module: nn.Module, memo: dict[str, Any]) -> Any:
         """Run a mutation hook, with the gates in its memo."""
         memo.update(self._gates)
-        return hook(module, name, memo, {})
+        return hook(module, name, memo, {"mixed_op_sampling": GatedPolicy})
 
     def configure_oneshot_module(self, training_module: Any) -> ProxylessLightningModule:
         """Create the Lightning module that trains the weights and the architecture."""
@@ -173,6 +189,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             limit_ms=self.limit_ms,
             export=self.decoded_choices,
             finalists=self.finalists,
+            constraints=self._constraints,
             sampling_seed=torch.initial_seed() % 2**63 if self.seed is None else self.seed,
             gradient_clip_val=self.gradient_clip_val,
             log_prob_every_n_step=self.log_prob_every_n_step,

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..decoding.constraint import Constraint
 from ..latency.costs import SpaceCosts
 from ..supernet import gates
+from ..supernet.constraints import Constraints
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from .rank_mean import RankMean
@@ -24,7 +25,8 @@ class ReinforceStep:
         costs: Latencies of all candidates; `None` for a search without latency.
         reference_ms: Reference latency ref, in milliseconds.
         samples: Number of networks that each step samples.
-        constraints: Further budgets. The reward has a factor (limit / value)^μ for each.
+        constraints: Constraints of the space, which all sampled networks keep.
+        budgets: Further budgets. The reward has a factor (limit / value)^μ for each.
 
     Attributes:
         baseline: Moving average of the rewards.
@@ -36,7 +38,8 @@ class ReinforceStep:
         costs: SpaceCosts | None,
         reference_ms: float,
         samples: int,
-        constraints: Sequence[Constraint] = (),
+        constraints: Constraints,
+        budgets: Sequence[Constraint] = (),
     ) -> None:
         self.baseline = MovingAverage()
         self._gates = gates_by_label
@@ -44,6 +47,7 @@ class ReinforceStep:
         self._reference_ms = reference_ms
         self._samples = samples
         self._constraints = constraints
+        self._budgets = budgets
 
     def loss(
         self,
@@ -67,14 +71,13 @@ class ReinforceStep:
         """
         scores, latencies, sampled, excesses = [], [], [], []
         for _ in range(self._samples):
-            for gate in self._gates.values():
-                gate.draw_for_gradient("reinforce", generator)
+            self._constraints.draw(self._gates, lambda gate: gate.draw_for_gradient("reinforce", generator))
             sampled.append([gate.sample for gate in self._gates.values()])
             scores.append(score())
             choices = {label: gate.candidates[gate.sample.active] for label, gate in self._gates.items()}
             latencies.append(None if self._costs is None else self._costs.of(choices))
             excesses.append(
-                [(c.limit / c.of(choices), weight) for c, weight in zip(self._constraints, weights, strict=True)]
+                [(c.limit / c.of(choices), weight) for c, weight in zip(self._budgets, weights, strict=True)]
             )
         device = next(iter(self._gates.values())).alpha.device
         known = ranks.of(torch.tensor(scores, dtype=torch.float32, device=device)).tolist()

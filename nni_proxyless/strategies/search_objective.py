@@ -64,6 +64,13 @@ class SearchObjective:
         total, more = self.penalised(loss, probs)
         return total, {**details, **more}
 
+    def expected_ms(self, path_probs: Callable[[], Mapping[str, Tensor]]) -> float | None:
+        """Compute E[latency] in milliseconds; `None` without costs. `path_probs` returns the current probabilities."""
+        if self.costs is None:
+            return None
+        with torch.no_grad():
+            return float(self.costs.expected(path_probs()))
+
     def expected_quantities(self, path_probs: Callable[[], Mapping[str, Tensor]]) -> list[float]:
         """Compute the expectation of each constraint's quantity; `path_probs` returns the current probabilities."""
         if not self.constraints:

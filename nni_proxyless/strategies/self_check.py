@@ -9,8 +9,11 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from ..errors import RunError
+from ..supernet.constraints import Constraints
 from ..supernet.freezing import WeightFreezer
-from ..supernet.gated import Gate, GatedModule, probing
+from ..supernet.gate import Gate
+from ..supernet.gated import GatedModule
+from ..supernet.regions import run_all_paths
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
 from .evaluator_metric import BatchScore, collect_logged, copy_of
@@ -26,19 +29,26 @@ class SelfCheck:
         arch: Settings of the architecture's training.
         schedule: Schedule of the search, which counts its steps.
         score: Score of REINFORCE's networks.
+        constraints: Constraints of the space.
 
     Attributes:
         is_due: Whether `before_training` has not run yet.
     """
 
     def __init__(
-        self, gates_by_label: Mapping[str, Gate], arch: ArchSettings, schedule: ArchSchedule, score: BatchScore
+        self,
+        gates_by_label: Mapping[str, Gate],
+        arch: ArchSettings,
+        schedule: ArchSchedule,
+        score: BatchScore,
+        constraints: Constraints,
     ) -> None:
         self.is_due = True
         self._gates = gates_by_label
         self._arch = arch
         self._schedule = schedule
         self._score = score
+        self._constraints = constraints
         self._gated: set[str] = set()
         self._looked = False
         self._samples_networks = arch.arch_gradient == "reinforce"
@@ -57,15 +67,19 @@ class SelfCheck:
             InputError: The evaluator yields nothing that REINFORCE could use as a reward.
         """
         self.is_due = False
-        self._gated = {m._gate.label for m in module.modules() if isinstance(m, GatedModule)}
+        self._gated = {gate.label for m in module.modules() if isinstance(m, GatedModule) for gate in m.own_gates()}
         with isolate_rng(), freezer.frozen():
             if self._samples_networks:  # it never compares outputs
-                for gate in self._gates.values():
-                    gate.draw_path(torch.Generator().manual_seed(0))
+                generator = torch.Generator().manual_seed(0)
+                self._constraints.draw(self._gates, lambda gate: gate.draw_path(generator))
                 self._score.of(batch, batch_idx)
             else:
-                with probing(self._gates.values()), collect_logged(module):
-                    loss_of(module.training_step(copy_of(batch), batch_idx))
+                with collect_logged(module):
+                    run_all_paths(
+                        module.model,
+                        self._gates.values(),
+                        lambda: loss_of(module.training_step(copy_of(batch), batch_idx)),
+                    )
 
     def after_epoch(self, trainer: Any, *, last: bool) -> list[str]:
         """Check what can be wrong with a search: choices without a gradient, different ranks, an unexpected length.

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..supernet.constraints import Constraints
 from ..supernet.gated import Gate
 from ..supernet.gates import PathSample
 from .arch_settings import ArchSettings
+
+NONE = Constraints()
 
 
 class WeightPaths:
@@ -24,6 +27,7 @@ class WeightPaths:
         arch: Settings of the architecture's training, which say how paths are chosen in each epoch.
         seed: Seed of the random choices. They use a separate generator, so paths do not depend on other random numbers.
         finalists: Function that returns the finalists, the networks that are compared at the end of the search.
+        constraints: Constraints of the space, which all sampled networks keep.
 
     Attributes:
         generator: Random number generator of the paths. Architecture steps use it as well.
@@ -35,12 +39,14 @@ class WeightPaths:
         arch: ArchSettings,
         seed: int,
         finalists: Callable[[], Sequence[Mapping[str, Any]]],
+        constraints: Constraints = NONE,
     ) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self._gates = gates_by_label
         self._arch = arch
         self._seed = seed
         self._finalists = finalists
+        self._constraints = constraints
         self._trained_last: list[list[int]] = []  # for each finalist, the path of every gate
 
     def share(self, broadcast: Callable[[Any], Any]) -> None:
@@ -62,6 +68,10 @@ class WeightPaths:
         last = self._arch.finalist_epochs
         return last > 0 and epochs is not None and 0 < epochs <= epoch + last
 
+    def draw_for_gradient(self, gate: Gate) -> None:
+        """Draw the paths of a gate for an architecture step."""
+        gate.draw_for_gradient(self._arch.arch_gradient, self.generator)
+
     def draw(self, step: int, epoch: int, epochs: int | None) -> None:
         """Choose the path of every gate for a weight step.
 
@@ -77,8 +87,7 @@ class WeightPaths:
             for number, gate in enumerate(self._gates.values()):
                 gate.draw_in_turn(step, self._seed + number)
         else:
-            for gate in self._gates.values():
-                gate.draw_path(self.generator)
+            self._constraints.draw(self._gates, lambda gate: gate.draw_path(self.generator))
 
     def _draw_finalist(self, step: int) -> None:
         """Give every gate the path of the finalist whose turn it is. Each round has its own random order.

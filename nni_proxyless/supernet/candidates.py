@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
-from nni.mutable import Categorical, CategoricalMultiple, Mutable
+from nni.mutable import Categorical, CategoricalMultiple, Constraint, Mutable
 
 from ..errors import SpaceError
 
 MAX_INPUT_SUBSETS = 256
+
+
+def searched(mutables: Mapping[str, Mutable]) -> list[str]:
+    """Return the labels that a sample assigns a value to: all except those of constraints."""
+    return [label for label, mutable in mutables.items() if not isinstance(mutable, Constraint)]
 
 
 def path_candidates(mutable: Mutable) -> list[Any]:
@@ -35,7 +40,7 @@ def path_candidates(mutable: Mutable) -> list[Any]:
         return listed
     raise SpaceError(
         f"'{getattr(mutable, 'label', mutable)}' is a {type(mutable).__name__}; ProxylessNAS searches choices "
-        "from finite lists only (LayerChoice, InputChoice, Repeat)"
+        "from finite lists only, such as nni.choice"
     )
 
 

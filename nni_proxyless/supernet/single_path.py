@@ -20,6 +20,10 @@ from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedLayer
 from torch import nn
 
 from ..errors import SpaceError
+from .gate import Gate
+from .gated import GatedModule
+from .gated_values import gates_read_by
+from .gates import PathSample
 
 
 @contextmanager
@@ -34,15 +38,22 @@ def single_path(supernet: nn.Module, sample: Mapping[str, Any]) -> Iterator[None
         SpaceError: A mutated module of the supernet is not a LayerChoice, InputChoice or Repeat.
     """
     changed = []
+    sampled: dict[Gate, PathSample] = {}
     try:
         for name, module in supernet.named_modules():
-            if isinstance(module, BaseSuperNetModule) and not _belongs_to_repeat(module, sample):
+            if gates := module.own_gates() if isinstance(module, GatedModule) else gates_read_by(module):
+                sampled |= {gate: gate.sample for gate in gates if gate not in sampled}
+            elif isinstance(module, BaseSuperNetModule) and not _belongs_to_repeat(module, sample):
                 module.forward = _forward_of(name, module, sample)
                 changed.append(module)
+        for gate in sampled:
+            gate.sample = PathSample(gate.candidates.index(sample[gate.label]))
         yield
     finally:
         for module in changed:
             del module.forward
+        for gate, before in sampled.items():
+            gate.sample = before
 
 
 def _belongs_to_repeat(module: nn.Module, sample: Mapping[str, Any]) -> bool:

@@ -90,6 +90,12 @@ def describe_space(model_space: ModelSpace) -> SpaceSpec | None:
     return spec if isinstance(spec, SpaceSpec) else None
 
 
+def description_of(model_space: ModelSpace) -> dict[str, Any] | None:
+    """Return the description of a model space as the content of a file, or `None`; see `describe_space`."""
+    spec = describe_space(model_space)
+    return None if spec is None else spec.to_dict()
+
+
 def require_description(model_space: ModelSpace, purpose: str) -> SpaceSpec:
     """Return the description of a model space.
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import SpaceError, UnsupportedSpaceError
 from .gated import GatedModule
+from .gated_values import gates_read_by
 
 
 def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _kwargs: Mapping[str, Any]) -> bool:
@@ -21,17 +22,18 @@ def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _
         UnsupportedSpaceError: The module has choices, which would otherwise always have their first value.
     """
     if isinstance(module, Cell):
-        what = f"a Cell ({', '.join(sorted(map(str, module.simplify()))[:3]) or 'without labels'}, …)"
-        hint = "write the cell as LayerChoices and InputChoices"
+        what = f"a {type(module).__name__}, a subclass of Cell"
+        hint = "use Cell itself, or write the cell as LayerChoices and InputChoices"
     elif isinstance(module, MutableModule) and module.mutables:
         labels = list(dict.fromkeys(str(label) for mutable in module.mutables for label in mutable.simplify()))
         what = f"a {type(module).__name__} with the choice{'s' if len(labels) > 1 else ''} {', '.join(labels)}"
-        hint = "make it a LayerChoice with one module for each value"
+        hint = "make it a ParametrizedModule, which takes the choice as an argument"
     else:
         return True
     raise UnsupportedSpaceError(
-        f"module '{name}' is {what}, which is not supported: ProxylessNAS searches LayerChoice, InputChoice and Repeat "
-        f"only; {hint}, or give the strategy a mutation hook that handles it"
+        f"module '{name}' is {what}, which is not supported: ProxylessNAS searches LayerChoice, InputChoice, Repeat, "
+        f"cells and choices in the arguments of a ParametrizedModule; {hint}, or give the strategy a mutation hook "
+        "that handles it"
     )
 
 
@@ -65,7 +67,8 @@ def check_all_are_used(supernet: nn.Module, candidates: Mapping[str, Sequence[An
     used: set[str] = set()
     for module in supernet.modules():
         if isinstance(module, BaseSuperNetModule):
-            labels = {module._gate.label} if isinstance(module, GatedModule) else set(map(str, module.simplify()))
+            read = module.own_gates() if isinstance(module, GatedModule) else gates_read_by(module)
+            labels = {gate.label for gate in read} or set(map(str, module.simplify()))
             if not labels:
                 return  # a module of a user's own mutation hook, which does not say what it depends on
             used |= labels

@@ -12,7 +12,7 @@ import torch
 import torch.utils.data
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, LightningModule, Regression, Trainer
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace, MutableConv2d, Repeat
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning import LightningDataModule
@@ -230,26 +230,6 @@ def test_a_choice_that_no_module_reads_is_refused() -> None:
 
     with pytest.raises(SpaceError, match="no module of Width depends on the choice 'width'"):
         search(Width())
-
-
-def test_value_choices_and_cells_are_refused_in_one_line() -> None:
-    class Widths(ModelSpace):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = MutableConv2d(3, nni.choice("width", [4, 8]), 3)
-
-    class Cells(ModelSpace):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cell = Cell([nn.Identity, nn.Identity], num_nodes=1, num_ops_per_node=1, num_predecessors=1, label="c")
-
-    for space, message in (
-        (Widths(), "module 'conv' is a MutableConv2d with the choice width, which is not supported"),
-        (Cells(), r"module 'cell' is a Cell \(c/.*\), which is not supported"),
-    ):
-        with pytest.raises(SpaceError, match=message) as raised:
-            ProxylessNAS().mutate_model(space)
-        assert "\n" not in str(raised.value)
 
 
 def test_a_search_whose_paths_are_all_pruned_ends_well() -> None:
