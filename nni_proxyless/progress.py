@@ -56,6 +56,13 @@ def work_begins() -> None:
             handler.print_held()
 
 
+def forget_messages() -> None:
+    """Say that the input has been refused, so that the messages that still wait are never printed."""
+    for handler in logging.getLogger(_LOG).handlers:
+        if isinstance(handler, HeldMessages):
+            handler.forget()
+
+
 @contextmanager
 def progress_bar(title: str, every_s: float = 10.0) -> Iterator[Callable[[str, int, int], None]]:
     """Show the progress of a task on standard error, and yield the function that updates it.

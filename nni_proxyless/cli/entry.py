@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..errors import InputError, ProxylessError, RunError, clipped, os_error_of
 from ..process_memory import is_out_of_memory
-from ..progress import HeldMessages, work_begins
+from ..progress import forget_messages, work_begins
 from ..signals import ENDED_BY, INTERRUPTED, Stopped, stopped_by_signals
 from ..training.ranks import is_main_process
 from ..values import MOST_FINALISTS
@@ -195,11 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else list(arguments)
     with guarded_streams(work_begins):
         options = parse(words)
-        with log_of_a_command() as log, stopped_by_signals():
-            sys.exit(_exit_code(options, words, log))
+        with log_of_a_command(), stopped_by_signals():
+            sys.exit(_exit_code(options, words))
 
 
-def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessages) -> int:
+def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run a command, and say in one line why it failed."""
     command = " ".join(filter(None, (options.command, getattr(options, "subcommand", None))))
     try:
@@ -210,9 +210,9 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessa
     except ProxylessError as error:
         if options.debug:
             raise
-        return _refused_or_failed(command, error, log)
+        return _refused_or_failed(command, error)
     except KeyboardInterrupt as stop:
-        log.print_held()
+        work_begins()
         number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
         if is_main_process():
             ended = f"{ENDED_BY}{stop}" if isinstance(stop, Stopped) else INTERRUPTED
@@ -225,15 +225,15 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessa
     except OutputError as error:
         if error.errno == errno.EPIPE:
             return CLOSED_PIPE
-        log.print_held()
+        work_begins()
         _one_line(command, f"cannot write to the standard output: {error.strerror}")
         return 1
     except Exception as error:
         if options.debug:
             raise
         if (told := os_error_of(error)) is not None:
-            return _refused_or_failed(command, told, log)
-        log.print_held()
+            return _refused_or_failed(command, told)
+        work_begins()
         if is_out_of_memory(error):
             less = "; a smaller batch_size needs less" if options.command in _RESUMED else ""
             _one_line(command, f"out of memory ({clipped(str(error)) or type(error).__name__}){less}")
@@ -244,13 +244,13 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str], log: HeldMessa
         return 1
 
 
-def _refused_or_failed(command: str, error: ProxylessError, log: HeldMessages) -> int:
+def _refused_or_failed(command: str, error: ProxylessError) -> int:
     """Say in one line why a command ends. Of input that was refused, nothing else is said."""
     refused = isinstance(error, InputError)
     if refused:
-        log.forget()
+        forget_messages()
     else:
-        log.print_held()
+        work_begins()
     _one_line(command, error)
     return 2 if refused else 1
 

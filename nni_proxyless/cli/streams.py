@@ -116,7 +116,7 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def log_of_a_command() -> Iterator[HeldMessages]:
+def log_of_a_command() -> Iterator[None]:
     """Print our log to standard error, and silence messages of other packages that a user cannot act on.
 
     Messages wait until the input has been accepted. Afterwards our logger is as before, for programs that call `main`
@@ -137,7 +137,7 @@ def log_of_a_command() -> Iterator[HeldMessages]:
     for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
         warnings.filterwarnings("ignore", message=message)
     try:
-        yield handler
+        yield
     finally:
         handler.print_held()
         _log.handlers, _log.propagate = before[:2]

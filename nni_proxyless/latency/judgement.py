@@ -67,9 +67,6 @@ def findings(table: LatencyTable) -> list[Finding]:
     Tables that were imported, and tables of counts, give no reason. A table that was fitted to whole networks is
     doubtful at most, because cross-validation has found its error.
     """
-    if table.backend not in BACKEND_NAMES:
-        text = f"this version knows no backend '{clipped(table.backend)}', so nothing else about it is judged"
-        return [Finding(Verdict.DOUBTFUL, text)]
     if table.unit != "ms" or table.backend == "published":
         return []
     if table.backend == "fit":
@@ -91,6 +88,13 @@ def warnings_of(table: LatencyTable) -> tuple[str, ...]:
     what = "doubtful" if verdict(table) is Verdict.DOUBTFUL else "bad"
     reasons = "; ".join(finding.text for finding in found)
     return (f"the latency table of {table.device.name} ({table.backend}) is {what}: {reasons}",)
+
+
+def unknown_backend(table: LatencyTable) -> tuple[str, ...]:
+    """Return a warning about a table of a backend that this version does not have, or nothing."""
+    if table.backend in BACKEND_NAMES:
+        return ()
+    return (f"this version has no backend '{clipped(table.backend)}', so the table predicts, but cannot be compared",)
 
 
 def with_verdict(table: LatencyTable) -> LatencyTable:
@@ -120,7 +124,7 @@ def load_judged(path: str | os.PathLike[str]) -> LatencyTable:
         LatencyTableError: The file cannot be read, has another schema, or contains invalid values.
     """
     table = LatencyTable.load(path)
-    for text in warnings_of(table):
+    for text in (*warnings_of(table), *unknown_backend(table)):
         _log.warning("%s: %s", path, text)
     return table
 

@@ -20,7 +20,7 @@ from ..latency.backends.base import Backend
 from ..latency.backends.by_name import make_backend
 from ..latency.device import this_device
 from ..latency.isolated import MOST_TABLE_PROCESSES, TABLE_PROCESSES, measure_isolated, measure_table_isolated
-from ..latency.judgement import Verdict, advice, verdict, warnings_of, why_worse
+from ..latency.judgement import Verdict, advice, unknown_backend, verdict, warnings_of, why_worse
 from ..latency.sampling import Progress
 from ..latency.table import LatencyTable
 from ..latency.validate import comparable_level
@@ -126,6 +126,8 @@ class Target:
             )
         if not accept and not (table.quality and table.quality.accepted):
             self._refuse_bad(table, LatencyTableError)
+        for text in unknown_backend(table):
+            _log.warning("target %s: table %s: %s", self.name, self.table, text)
         return table
 
     def latency_table(

@@ -26,8 +26,8 @@ def test_the_list_of_kept_tables_names_what_cannot_be_read(
 ) -> None:
     monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(tmp_path))
     place = tmp_path / "tables"
-    odd = Device("phone \u2028 $x^{$", "none", 1)
-    replace(tiny_table, device=odd, space="../\x1b[2J", date="yesterday").save(place / "good.yml")
+    odd = Device("phone \u2028 $x^{$ ../\x1b[2J", "none", 1)
+    replace(tiny_table, device=odd).save(place / "good.yml")
     (place / "folder.yml").mkdir()
     (place / "half.yml").write_bytes((place / "good.yml").read_bytes()[:400])
     (place / "bytes.yml").write_bytes(b"\x00\xff" * 50)
