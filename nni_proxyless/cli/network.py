@@ -9,11 +9,12 @@ from typing import Any
 
 from ..errors import InputError, clipped
 from ..files import results_folder
-from ..files.claims import claimed
-from ..files.reading import user_path
+from . import choices, completion
 from .outputs import output_folder
 from .parser import whole
+from .plan_options import add_plan
 from .settings import parse_settings
+from .terminal import write_lines, write_table
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
 
@@ -33,7 +34,10 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     retrain.add_argument("architecture", help=_ARCHITECTURE)
-    retrain.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)")
+    settings = retrain.add_argument(
+        "settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)"
+    )
+    settings.completer = completion.retrain_settings
     retrain.add_argument("--recipe", type=Path, help="recipe of the retraining (data of the search's recipe.yml)")
     retrain.add_argument(
         "--inherit", nargs="?", const="", metavar="WEIGHTS", help="begin with these weights (weights.pt beside it)"
@@ -42,6 +46,7 @@ def add_commands(commands: Any, command: Any) -> None:
         "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
     )
     retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
+    add_plan(retrain, "say what would be trained and written, and how long it takes; write nothing")
 
     export = command(
         "export",
@@ -52,10 +57,11 @@ def add_commands(commands: Any, command: Any) -> None:
     )
     export.add_argument("architecture", help="folder of a search's or retraining's results, or an architecture file")
     export.add_argument("--weights", type=Path, help="its weights (weights.pt beside it)")
-    export.add_argument(
-        "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
-        help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
+    formats = export.add_argument(
+        "--format", nargs="+", default=["onnx", "state_dict"], metavar=f"{{{','.join(choices.FORMATS)}}}",
+        help="formats of the files (onnx state_dict)",
     )  # fmt: skip
+    formats.completer = completion.one_of(choices.FORMATS)
     export.add_argument("--out", type=output_folder, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
@@ -63,6 +69,7 @@ def add_commands(commands: Any, command: Any) -> None:
         "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
     )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
+    export.add_argument("--dry-run", action="store_true", help="say what would be checked and written; write nothing")
 
     show = command(
         "show",
@@ -99,13 +106,30 @@ def _retrain(options: argparse.Namespace) -> int:
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
     from ..search.earlier import check_same_recipe
+    from ..search.early_checks import check_inputs
     from ..training.ranks import own_processes
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
+    if options.show_recipe:
+        from .show_recipe import show_retraining
+
+        show_retraining(recipe, options.architecture, settings, options.recipe, output)
+        if not options.dry_run:
+            return 0
+    check_inputs(recipe)  # before torch is imported
     recipe.check_output(output)
     if options.output is None and not options.overwrite:
         check_same_recipe(output, [recipe], "choose another folder with --output, or replace them with --overwrite")
+    if options.dry_run:
+        from . import dry_run
+
+        dry_run.begin()
+        dry_run.dry_run_retraining(recipe, output)
+        return 0
+
+    from ..files.claims import claimed
+
     with own_processes(), claimed(output):
         from ..deploy.retrain import prepare_retraining, run_retraining
 
@@ -138,6 +162,15 @@ def _export(options: argparse.Namespace) -> int:
         raise InputError(f"cannot read recipe {options.recipe}: there is no such file")
     images = load_images(architecture, options.recipe or file.parent / results_folder.RECIPE, options.images)
     out = options.out or file.parent / "exported"
+    if options.dry_run:
+        from ..deploy.formats import FILES
+        from . import dry_run
+
+        dry_run.begin()
+        files = [*(FILES[name] for name in formats), results_folder.EXPORT]
+        shown = f"{len(images.check)} {images.source}"
+        dry_run.dry_run_export(out, files, tables, shown, measure=not options.no_measure)
+        return 0
     weights = options.weights or file.parent / results_folder.WEIGHTS
     done = export(architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure)
     lines = [f"compared with PyTorch on {len(images.check)} {images.source}"]
@@ -155,22 +188,23 @@ def _export(options: argparse.Namespace) -> int:
         warning = difference_warning(one.predicted_latency_ms, one.measured_latency_ms)
         if warning is not None:
             lines.append(f"warning: {one.file}: {warning}")
-    sys.stdout.write("\n".join(lines) + f"\nresults: {out.resolve()}\n")
+    write_lines(*lines, f"results: {out.resolve()}")
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from ..deploy.describe import describe, differences
+    from ..deploy.describe import block_rows, differences
     from ..latency.judgement import load_judged
 
     architecture = _architecture(options.architecture)
     file = _architecture_file(options.architecture)
     path = options.table or (file.parent / results_folder.LATENCY_TABLE if file is not None else None)
     table = load_judged(path) if path is not None and (options.table or path.is_file()) else None
-    lines = describe(architecture, table)
-    if options.against:
-        lines += ["", *differences(architecture, _architecture(options.against, architecture.spec))]
-    sys.stdout.write("\n".join(lines) + "\n")
+    against = _architecture(options.against, architecture.spec) if options.against else None
+    differing = [] if against is None else ["", *differences(architecture, against)]
+    rows, sums = block_rows(architecture, table)
+    write_table(rows)
+    write_lines(*sums, *differing)
     return 0
 
 
@@ -187,6 +221,8 @@ def _report(options: argparse.Namespace) -> int:
 
 def _architecture_file(text: str) -> Path | None:
     """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
+    from ..files.reading import user_path
+
     if not text.strip():
         raise InputError(f"{text!r} names no architecture; give {_ARCHITECTURE}")
     path = user_path(text, "architecture", InputError)

@@ -20,6 +20,11 @@ class OutputError(OSError):
     """The standard output cannot be written to: nobody reads the pipe any more, or the disk is full."""
 
 
+def cleaned(text: str) -> str:
+    """Return a text without colours, and with `?` in place of characters that act on a terminal."""
+    return _COLOURS.sub("", text).translate(_CONTROLS)
+
+
 class _Output:
     """The standard output, whose errors can be told from those of files."""
 
@@ -28,7 +33,12 @@ class _Output:
 
     def write(self, text: str) -> int:
         with _named_errors():
-            return self._stream.write(_COLOURS.sub("", text).translate(_CONTROLS))
+            return self._stream.write(cleaned(text))
+
+    def write_styled(self, text: str) -> int:
+        """Write a text whose codes come from `cli/terminal.py`, which has removed all others."""
+        with _named_errors():
+            return self._stream.write(text)
 
     def flush(self) -> None:
         with _named_errors():

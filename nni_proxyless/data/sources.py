@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from ..errors import DataError
+from .folders import arrays_file, existing_folder, training_folder
 from .image_arrays import load_arrays
 
 ImageDataset = Dataset[tuple[Tensor, Any]]
@@ -62,7 +63,7 @@ def _cifar(class_name: str) -> Callable[[tuple[int, int, int], Path | None, bool
         from torchvision import datasets
         from torchvision.transforms import v2
 
-        folder = _existing(data_dir, class_name.lower(), may_be_made=download)
+        folder = existing_folder(data_dir, class_name.lower(), may_be_made=download)
         _need_colour(input_shape, class_name.lower())
         size = input_shape[1:]
         finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_CIFAR_STATISTICS)]
@@ -88,10 +89,8 @@ def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _down
     from torchvision import datasets
     from torchvision.transforms import v2
 
-    folder = _existing(data_dir, "imagefolder")
+    folder = training_folder(data_dir).parent
     _need_colour(input_shape, "imagefolder")
-    if not (folder / "train").is_dir():
-        raise DataError(f"data_dir {folder} has no folder 'train' with one folder of images for each class")
     size = input_shape[1]
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_IMAGENET_STATISTICS)]
     if size > 64:
@@ -117,11 +116,7 @@ def _imagefolder(input_shape: tuple[int, int, int], data_dir: Path | None, _down
 
 def _arrays(input_shape: tuple[int, int, int], data_dir: Path | None, _download: bool) -> DataSource:
     """Images in memory. `data_dir` is the path of an `.npz` file; see `image_arrays`."""
-    if data_dir is None:
-        raise DataError("data set arrays needs data_dir, the .npz file of its images and labels")
-    if not data_dir.is_file():
-        raise DataError(f"data_dir {data_dir} is no file; arrays needs the .npz file of its images and labels")
-    train, plain, test = load_arrays(data_dir)
+    train, plain, test = load_arrays(arrays_file(data_dir))
     found = tuple(train.images.shape[1:])
     if found != tuple(input_shape):
         raise DataError(
@@ -132,18 +127,6 @@ def _arrays(input_shape: tuple[int, int, int], data_dir: Path | None, _download:
     return DataSource(
         cast(ImageDataset, train), cast(ImageDataset, plain), labels, max(labels) + 1, cast(ImageDataset, test)
     )
-
-
-def _existing(data_dir: Path | None, name: str, may_be_made: bool = False) -> Path:
-    if data_dir is None:
-        raise DataError(f"data set {name} needs data_dir, the folder of its files")
-    if may_be_made:
-        return data_dir
-    if not data_dir.is_dir():
-        raise DataError(f"data_dir {data_dir} does not exist; {name} needs the folder of its files")
-    if not any(data_dir.iterdir()):
-        raise DataError(f"data_dir {data_dir} is empty; {name} needs the folder of its files")
-    return data_dir
 
 
 def _need_colour(input_shape: tuple[int, int, int], name: str) -> None:

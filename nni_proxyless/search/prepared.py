@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.splits import DataSplits, load_splits
 from ..errors import DataError
 from ..latency import LatencyTable
+from ..latency.sampling import Progress
 from ..network.space_spec import SpaceSpec
 from .recipe import Recipe
 from .targets import Target
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,13 @@ class Prepared:
     splits: DataSplits
 
 
-def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
+def prepare(recipe: Recipe, *, remeasure: bool = False, progress: Progress | None = None) -> Prepared:
     """Load and check everything a search needs. Only a newly measured latency table is written.
 
     Args:
         recipe: Recipe of the search.
         remeasure: Whether the latency table is measured anew even if a kept one is good.
+        progress: Progress callback of the measurement of the latency table.
 
     Raises:
         InputError: The space, the data, the target or its latency table is missing or invalid.
@@ -45,7 +50,12 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
-    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+    _log.debug(
+        "space %s with %d searched layers; %d images train the weights, %d the architecture, %d are held out",
+        spec.name, len(spec.layers), len(splits.weights), len(splits.architecture), len(splits.held_out),
+    )  # fmt: skip
+    table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables, progress=progress)
+    _log.debug("target %s: latency table of %s, %s, %s", target.name, table.device.name, table.backend, table.date)
     table.costs(spec)
     return Prepared(recipe, target, spec, table, splits)
 

@@ -100,13 +100,13 @@ def _train(
 ) -> tuple[Architecture, nn.Module, Record | None]:
     """Run the search, and return its architecture, the network with the supernet's weights, and the last record."""
     recipe, spec = prepared.recipe, prepared.spec
-    steps_per_epoch = _steps_per_epoch(recipe, prepared.splits)
-    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch)
+    steps = steps_per_epoch(recipe, prepared.splits)
+    strategy = make_strategy(recipe, prepared.table, spec, steps)
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
-        make_strategy(recipe, prepared.table, spec, steps_per_epoch).apply_table(MobileNetV2Space(spec))
+        make_strategy(recipe, prepared.table, spec, steps).apply_table(MobileNetV2Space(spec))
     keep_freed_memory()
     pl.seed_everything(recipe.seed)
-    loaders = _loaders(recipe, prepared.splits)
+    loaders = make_loaders(recipe, prepared.splits)
     strategy.compare_on(
         finalists_loader(recipe, prepared.splits), statistics_loader(recipe, prepared.splits), recipe.bn_batches
     )
@@ -115,21 +115,13 @@ def _train(
         write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
         prepared.table.save(output / results_folder.LATENCY_TABLE)
 
-    module = ImageClassification(
-        learning_rate=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        decay_norm_bias=recipe.decay_norm_bias,
-        label_smoothing=recipe.label_smoothing,
-        total_steps=steps_per_epoch * recipe.epochs,
-        channels_last=uses_channels_last(recipe),
-    )
+    module = make_module(recipe, steps * recipe.epochs)
     with contextlib.ExitStack() as stack:
         anew = not interrupted and is_main_process()
         replaced = stack.enter_context(replacing(output, begin)) if anew else lambda _: None
         callback = EpochCallback(prepared, strategy, output, report, replaced)
         several = PathParallelStrategy() if recipe.devices > 1 else "auto"
-        trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
+        trainer = make_trainer(recipe, output, steps, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
             _log.info("going on where the search in %s was interrupted", output)
@@ -191,7 +183,25 @@ def _finish(
     return architecture
 
 
-def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
+def make_module(recipe: Recipe, total_steps: int) -> ImageClassification:
+    """Create the Lightning module that trains the supernet's weights.
+
+    Args:
+        recipe: Recipe of the search.
+        total_steps: Number of steps in which the learning rate falls to 0.
+    """
+    return ImageClassification(
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        decay_norm_bias=recipe.decay_norm_bias,
+        label_smoothing=recipe.label_smoothing,
+        total_steps=total_steps,
+        channels_last=uses_channels_last(recipe),
+    )
+
+
+def steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
     """Number of steps of the learning rate's schedule in an epoch.
 
     An epoch ends with the longer of the two parts of the data. The shorter part is repeated.
@@ -224,7 +234,8 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
+def make_loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
+    """Create the loaders of the images that train the weights and of those that train the architecture."""
     common = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
         "weights": DataLoader(splits.weights, batch_size=recipe.batch_size, **common),
