@@ -46,12 +46,15 @@ def write_above_bars(text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it, with two digits: `45 s`, `12 min`, `1 h 20 min`, `3 days 4 h`."""
+    """Return a duration as people say it: `45 s`, `2 min 10 s`, `45 min`, `1 h 20 min`, `3 days 4 h`."""
     rounded = float(f"{max(seconds, 0.0):.2g}")
     if rounded < 1:
         return "less than 1 s"
     if rounded < 100:
         return f"{rounded:.0f} s"
+    if round(seconds, -1) < 600:
+        minutes, rest = divmod(round(seconds, -1), 60)
+        return f"{minutes:.0f} min" + (f" {rest:.0f} s" if rest else "")
     minutes = round(seconds / 60)
     if minutes < 60:
         return f"{minutes} min"
@@ -81,7 +84,8 @@ def progress_bar(title: str, every_s: float = EVERY_S) -> Iterator[Callable[[str
 
         def show(text: str, done: int, total: int) -> None:
             if not bars:
-                bars.append(tqdm(desc=title, leave=False, file=sys.stderr))
+                bars.append(tqdm(desc=title, total=total, leave=False, file=sys.stderr))
+                bars[0].set_postfix_str(text)
             bars[0].total = total
             bars[0].set_postfix_str(text, refresh=False)
             bars[0].update(done - bars[0].n)
@@ -130,7 +134,8 @@ class EpochProgress:
             epoch: Number of the epoch, counted from 0.
             steps: Number of its steps.
         """
-        self._epoch, self._steps, self._epoch_started = epoch, steps, self._clock()
+        self._epoch, self._steps = epoch, steps
+        self._epoch_started = self._told = self._clock()
         if not self._quiet and is_terminal(sys.stderr):
             from tqdm import tqdm
 

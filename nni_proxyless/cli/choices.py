@@ -38,3 +38,8 @@ def experiments(file: str) -> list[str]:
 def listed(names: tuple[str, ...] | list[str]) -> str:
     """Return names for a sentence: `a, b or c`."""
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def braces(names: tuple[str, ...]) -> str:
+    """Show closed choices as argparse does. What uses them checks them, with its own message."""
+    return f"{{{','.join(names)}}}"

@@ -62,7 +62,7 @@ def dry_run_search(recipe: Recipe, path: Path, output: Path, *, remeasure: bool)
     table = plan_table(target, spec, remeasure=remeasure, accept=recipe.accept_tables)
     _say("target", f"{target.name}: {table.text}")
     if table.measurement:
-        _say("", f"the measurement takes {table.measurement}")
+        _say("", f"time of the measurement: {table.measurement}")
     if table.table is not None:
         from ..nni_bridge.preflight import check_budget
 
@@ -131,7 +131,7 @@ def dry_run_experiment(plan: Plan, results: Path, port: int | None) -> None:
 
     _say("experiment", f"{plan.config}, web UI on {f'port {port}' if port else 'the first free port from 8080'}")
     more = "" if plan.ends else "; it ends only when it is interrupted"
-    varied = ", ".join(sorted(plan.varied))
+    varied = ", ".join(sorted(plan.varied)) if plan.trials > 1 else ""
     _say("trials", f"{plan.trials}{f', which differ in {varied}' if varied else ''}{more}")
     targets: dict[Any, None] = {}
     for recipe in plan.recipes:
@@ -145,7 +145,7 @@ def dry_run_experiment(plan: Plan, results: Path, port: int | None) -> None:
                 table = plan_table(recipe.chosen_target(), spec, remeasure=True, accept=recipe.accept_tables)
                 _say("target", f"{recipe.target}: {table.text}")
                 if table.measurement:
-                    _say("", f"the measurement takes {table.measurement}")
+                    _say("", f"time of the measurement: {table.measurement}")
     existing = f"{'replaces results in' if any(results.glob('**/recipe.yml')) else 'new folder'}"
     _say("writes", f"{results.resolve()} ({existing}), with a folder for each trial, and summary.csv")
     found = forecast_experiment(plan.recipes, plan.trials)

@@ -165,7 +165,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     )
     importing.add_argument("file", type=Path, help="published table (YAML)")
     form = importing.add_argument(
-        "--format", required=True, metavar=_braces(choices.PUBLISHED), help="format of the file"
+        "--format", required=True, metavar=choices.braces(choices.PUBLISHED), help="format of the file"
     )
     form.completer = completion.one_of(choices.PUBLISHED)
     importing.add_argument("--device", help="name of the measured device, for the table (the file name)")
@@ -188,7 +188,7 @@ def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
     backend: Any = parser.add_argument(
         "--backend",
         required=required,
-        metavar=_braces(choices.BACKENDS),
+        metavar=choices.braces(choices.BACKENDS),
         help=f"what measures{which}; command runs a program of yours, flops and params count",
     )
     backend.completer = completion.one_of(choices.BACKENDS)
@@ -211,12 +211,7 @@ def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
         names = closed.get(name)
         made: Any = parser.add_argument(
             f"--{name}", type=kind, dest=f"backend_{name.replace('-', '_')}", help=text,
-            metavar=_braces(names) if names else name.upper(),
+            metavar=choices.braces(names) if names else name.upper(),
         )  # fmt: skip
         if names:
             made.completer = completion.one_of(names)
-
-
-def _braces(names: tuple[str, ...]) -> str:
-    """Show closed choices as argparse does. What uses them checks them, with its own message."""
-    return f"{{{','.join(names)}}}"

@@ -58,7 +58,7 @@ def add_commands(commands: Any, command: Any) -> None:
     export.add_argument("architecture", help="folder of a search's or retraining's results, or an architecture file")
     export.add_argument("--weights", type=Path, help="its weights (weights.pt beside it)")
     formats = export.add_argument(
-        "--format", nargs="+", default=["onnx", "state_dict"], metavar=f"{{{','.join(choices.FORMATS)}}}",
+        "--format", nargs="+", default=["onnx", "state_dict"], metavar=choices.braces(choices.FORMATS),
         help="formats of the files (onnx state_dict)",
     )  # fmt: skip
     formats.completer = completion.one_of(choices.FORMATS)

@@ -23,8 +23,8 @@ def show_search(recipe: Recipe, path: Path, settings: Mapping[str, Any], output:
     from ..errors import RecipeError
     from ..search.recipe_notes import search_notes
 
-    layers = [Layer(f"recipe {path}", read_mapping(path, "recipe", RecipeError)), Layer("command line", settings)]
-    head = [f"search; results: {output.resolve()}"]
+    layers = [Layer("recipe file", read_mapping(path, "recipe", RecipeError)), Layer("command line", settings)]
+    head = [f"recipe file: {path}", f"results of the search: {output.resolve()}"]
     sys.stdout.write(annotated(recipe, layers, search_notes(recipe), head))
 
 
@@ -32,8 +32,9 @@ def show_retraining(
     recipe: RetrainRecipe, architecture: str, settings: Mapping[str, Any], file: Path | None, output: Path
 ) -> None:
     """Print the recipe of a retraining."""
-    layers, _, _ = type(recipe).layers_of(architecture, settings, file)
-    head = [f"retraining; results: {output.resolve()}"]
+    layers, source, _ = type(recipe).layers_of(architecture, settings, file)
+    head = [source] if len(layers) > 1 else []
+    head.append(f"results of the retraining: {output.resolve()}")
     sys.stdout.write(annotated(recipe, layers, recipe.notes(), head))
 
 
@@ -49,8 +50,8 @@ def show_experiment(plan: Plan, results: Path) -> None:
     first = plan.recipes[0]
     varied = {key: value for key, value in first.to_dict().items() if key in plan.varied}
     layers = [
-        Layer(f"recipe {plan.recipe_path}", read_mapping(plan.recipe_path, "recipe", RecipeError)),
-        Layer(f"searchSpace of {plan.config}", varied),
+        Layer("recipe file", read_mapping(plan.recipe_path, "recipe", RecipeError)),
+        Layer("searchSpace", varied),
     ]
     notes = search_notes(first) if isinstance(first, Recipe) else first.notes()
     for key in varied:
@@ -61,7 +62,9 @@ def show_experiment(plan: Plan, results: Path) -> None:
     kind = "search" if isinstance(first, Recipe) else "retraining"
     several = f", the first of {len(plan.recipes)} different ones" if len(plan.recipes) > 1 else ""
     head = [
-        f"experiment {plan.config}; results: {results.resolve()}",
+        f"config: {plan.config}",
+        f"recipe file: {plan.recipe_path}",
+        f"results of the experiment: {results.resolve()}",
         f"trials: {plan.trials}{' at most' if plan.ends else ', or more'}; tuner: {named or 'not named'}; "
         f"trialConcurrency: {config.get('trialConcurrency', 1)}",
         f"recipe of a trial ({kind}){several}:",

@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import dataclass
 
-import pytorch_lightning as pl
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import Subset
 
@@ -14,7 +13,7 @@ from ..network.weights import load_into
 from ..training.accuracy import accuracies
 from ..training.cpu_kernels import accelerate
 from ..training.step_probe import StepProbe, Timing, probing
-from ..training.trainer import check_hardware, make_trainer, use_threads
+from ..training.trainer import check_hardware, make_trainer, seed_epoch, use_threads
 from .retrain import Retraining
 from .retrain_epochs import PreparedRetraining, ema_decay, make_loader
 
@@ -53,7 +52,7 @@ def forecast_retraining(prepared: PreparedRetraining) -> RetrainForecast | None:
     recipe = prepared.recipe
     check_hardware(recipe)
     use_threads(recipe.threads)
-    pl.seed_everything(recipe.seed)
+    seed_epoch(recipe.seed, 0)
     network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:
         load_into(network, prepared.inherited)

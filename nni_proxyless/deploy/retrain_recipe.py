@@ -163,9 +163,9 @@ class RetrainRecipe(Settings):
         beside = path.parent / results_folder.RECIPE
         if recipe is not None:
             content = read_mapping(recipe, "recipe", RecipeError)
-            return [Layer(f"recipe {recipe}", content), given], f"recipe {recipe}", Path(recipe).resolve().parent
+            return [Layer("recipe file", content), given], f"recipe {recipe}", Path(recipe).resolve().parent
         if path.is_file() and beside.is_file():
-            copied = Layer(f"recipe of the search, {beside}", of_search(beside))
+            copied = Layer("recipe of the search", of_search(beside))
             return [copied, given], f"recipe {beside}", beside.resolve().parent
         return [given], "recipe", None
 

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pytorch_lightning as pl
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -18,7 +17,7 @@ from ..latency.table import Calibration, LatencyTable, OperatorCost
 from ..network.space_spec import SpaceSpec
 from ..supernet.space import MobileNetV2Space
 from ..training.step_probe import NOTHING, StepProbe, Timing, probing
-from ..training.trainer import check_hardware, make_trainer, use_threads
+from ..training.trainer import check_hardware, make_trainer, seed_epoch, use_threads
 from .make_strategy import make_strategy
 from .prepared import Prepared
 from .recipe import Recipe
@@ -98,8 +97,6 @@ def _timed(prepared: Prepared, *, warmup: bool, cycle: int = 1) -> tuple[Timing 
     changes = {"epochs": 2, "warmup_epochs": int(warmup), "finalist_epochs": 0, "finalists": 1, "sharpen_epochs": 0}
     recipe = prepared.recipe.model_copy(update=changes)
     strategy = make_strategy(recipe, prepared.table, prepared.spec, steps_per_epoch(recipe, prepared.splits))
-    strategy.apply_table(MobileNetV2Space(prepared.spec))
-    strategy = make_strategy(recipe, prepared.table, prepared.spec, steps_per_epoch(recipe, prepared.splits))
     splits = prepared.splits
     if recipe.strategy == "enas":  # it trains on one part after the other, so an epoch has to be short
         short = 4 * max(recipe.batch_size, recipe.arch_batch_size or 0)
@@ -108,7 +105,7 @@ def _timed(prepared: Prepared, *, warmup: bool, cycle: int = 1) -> tuple[Timing 
             weights=Subset(splits.weights, range(min(short, len(splits.weights)))),
             architecture=Subset(splits.architecture, range(min(short, len(splits.architecture)))),
         )
-    pl.seed_everything(recipe.seed)
+    seed_epoch(recipe.seed, 0)
     evaluations = [NOTHING, NOTHING]
 
     def evaluate() -> None:

@@ -109,11 +109,13 @@ class StepProbe(pl.Callback):
 @contextlib.contextmanager
 def probing() -> Iterator[None]:
     """Context manager around a training that is only timed. Its log is left out, and its end is no error."""
-    log = logging.getLogger(_PACKAGE)
-    before = log.level
-    log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
+    logs = [logging.getLogger(name) for name in (_PACKAGE, "nni")]
+    before = [log.level for log in logs]
+    for log in logs:  # NNI logs the end as an error of the model
+        log.setLevel(logging.CRITICAL)
     try:
         with contextlib.suppress(EnoughStepsError):
             yield
     finally:
-        log.setLevel(before)
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
