@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,26 @@ def quiet_progress(quiet: bool = True) -> Iterator[None]:
 def shows_bars() -> bool:
     """Whether progress is shown as a bar: on a terminal, unless it is to be quiet."""
     return not _quiet.get() and is_terminal(sys.stderr)
+
+
+def new_bar(title: str, total: int | None, unit: str = "it", *, leave: bool = False) -> Any:
+    """Create a bar on the standard error output.
+
+    Args:
+        title: Text before the bar.
+        total: Number of steps; `None` if it is not known yet.
+        unit: What a step is, for the display.
+        leave: Whether the bar stays when it is closed.
+    """
+    from tqdm import tqdm
+
+    try:
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError):
+        columns = rows = 0
+    # The terminals of some programs, such as recorders, have no size. There tqdm by itself would show nothing.
+    size = {"ncols": columns or 80, "nrows": rows or 24}
+    return tqdm(desc=title, total=total, unit=unit, leave=leave, file=sys.stderr, **size)
 
 
 def write_above_bars(text: str) -> None:
@@ -78,13 +99,11 @@ def progress_bar(title: str, every_s: float = EVERY_S) -> Iterator[Callable[[str
     if _quiet.get():
         yield lambda text, done, total: None
     elif shows_bars():
-        from tqdm import tqdm
-
         bars: list[Any] = []  # none before the first step: there may be nothing to do
 
         def show(text: str, done: int, total: int) -> None:
             if not bars:
-                bars.append(tqdm(desc=title, total=total, leave=False, file=sys.stderr))
+                bars.append(new_bar(title, total))
                 bars[0].set_postfix_str(text)
             bars[0].total = total
             bars[0].set_postfix_str(text, refresh=False)
@@ -137,11 +156,8 @@ class EpochProgress:
         self._epoch, self._steps = epoch, steps
         self._epoch_started = self._told = self._clock()
         if not self._quiet and is_terminal(sys.stderr):
-            from tqdm import tqdm
-
             self.close()
-            title = f"epoch {epoch + 1}/{self._epochs}"
-            self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr)
+            self._bar = new_bar(f"epoch {epoch + 1}/{self._epochs}", steps, "step")
 
     def step(self, done: int) -> None:
         """Count a step of the epoch.

@@ -7,6 +7,7 @@ names here with the originals.
 from __future__ import annotations
 
 from ..data.folders import DATA_SETS
+from ..files.shipped import shipped_folder
 from ..latency.backend_names import BACKEND_SETTINGS, TOOL_NAMES
 
 BACKENDS = tuple(BACKEND_SETTINGS)
@@ -23,15 +24,11 @@ GRADIENTS = ("two_path", "full", "reinforce")
 
 def spaces() -> list[str]:
     """Return the names of the spaces of this package."""
-    from ..files.resources import shipped_folder
-
     return sorted(path.stem for path in shipped_folder("search_spaces").glob("*.yml"))
 
 
 def experiments(file: str) -> list[str]:
     """Return the names of the shipped experiments that have a file, `config.yml` or `recipe.yml`."""
-    from ..files.resources import shipped_folder
-
     return sorted(path.parent.name for path in shipped_folder("experiments").glob(f"*/{file}"))
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
-from ..progress import shows_bars
+from ..progress import new_bar, shows_bars
 from ..signals import ENDED_BY, INTERRUPTED
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
@@ -242,10 +242,8 @@ class _Follower:
     def __init__(self, plan: Plan) -> None:
         self._bar: Any = None
         if shows_bars():
-            from tqdm import tqdm
-
             epochs = sum(recipe.epochs for recipe in plan.recipes) / len(plan.recipes)
-            self._bar = tqdm(total=round(plan.trials * epochs), desc="searching", unit="epoch", file=sys.stderr)
+            self._bar = new_bar("searching", round(plan.trials * epochs), "epoch", leave=True)
 
     def __enter__(self) -> _Follower:
         return self

@@ -97,9 +97,11 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
     Raises:
         InputError: No network of the spaces is within the budget, or the images do not fit any space.
     """
-    networks = choose_networks(
-        candidate_spaces(found), budget_ms, lambda some: [s.median for s in measure_networks(some, backend)]
-    )
+
+    def measure(networks: Sequence[Architecture]) -> list[float]:
+        return [one.median for one in measure_networks(networks, backend, protocol=backend.calibration_protocol)]
+
+    networks = choose_networks(candidate_spaces(found), budget_ms, measure)
     spec = networks.spec
     architecture_images = round(ARCH_FRACTION * found.images)
     weight_images = found.images - architecture_images - round(HELD_OUT_FRACTION * found.images)
@@ -139,8 +141,8 @@ def candidate_spaces(found: FoundImages) -> Iterator[tuple[str, SpaceSpec]]:
         height, width = found.sizes[0]
         if height != width:
             raise InputError(
-                f"the images of {found.source} have {height} x {width} pixels, but a space takes square ones; make them "
-                "square"
+                f"the images of {found.source} have {height} x {width} pixels, but a space takes square ones; make "
+                "them square"
             )
         sizes: tuple[int, ...] = (height,)
         name = "mobilenetv2_cifar" if height <= _SMALL_SIDE else "mobilenetv2_imagenet"
@@ -152,8 +154,8 @@ def candidate_spaces(found: FoundImages) -> Iterator[tuple[str, SpaceSpec]]:
         name, sizes = "mobilenetv2_imagenet", tuple(s for s in (224, 192, 160, 128, 96) if s <= max(found.side, 96))
     base = SpaceSpec.from_yaml(name).with_changes(classes=len(found.training))
     for size in sizes:
-        for width in _WIDTHS:
-            yield name, base.with_changes(input_size=size, width_mult=width)
+        for width_mult in _WIDTHS:
+            yield name, base.with_changes(input_size=size, width_mult=width_mult)
 
 
 def choose_networks(spaces: Iterator[tuple[str, SpaceSpec]], budget_ms: float, measure: Measure) -> Networks:
@@ -184,7 +186,9 @@ def choose_networks(spaces: Iterator[tuple[str, SpaceSpec]], budget_ms: float, m
     while not measure_at(number).leaves_a_choice(budget_ms) and number < len(listed) - 1:
         number = _next_likely(listed, number, measured[number], budget_ms)
     # The estimate may have skipped a space that leaves more of a choice.
-    while number > 0 and measure_at(number).largest_ms <= budget_ms and measure_at(number - 1).leaves_a_choice(budget_ms):
+    while (
+        number > 0 and measure_at(number).largest_ms <= budget_ms and measure_at(number - 1).leaves_a_choice(budget_ms)
+    ):
         number -= 1
     found = measured[number]
     if budget_ms < found.smallest_ms:
@@ -212,22 +216,22 @@ def _next_likely(listed: Sequence[tuple[str, SpaceSpec]], number: int, known: Ne
 def batch_size(architecture_images: int) -> int:
     """Return the largest power of 2 within `BATCH` that leaves at least 4 batches of the architecture's images."""
     least, most = BATCH
-    return max(least, min(most, 2 ** int(math.log2(max(architecture_images // 4, 1)))))
+    return max(least, min(most, 1 << (max(architecture_images // 4, 1).bit_length() - 1)))
 
 
 def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: int) -> Iterator[str]:
     if found.images < FEW_IMAGES:
         yield (
-            f"{found.images} images are few: expect accuracies that differ by several percent between seeds, and retrain "
-            "what is found"
+            f"{found.images} images are few: expect accuracies that differ by several percent between seeds, and "
+            "retrain what is found"
         )
     if steps < LEAST_STEPS:
         yield f"the search has {steps} steps, and fewer than {LEAST_STEPS} hardly train it; add images or epochs"
     if found.imbalance >= 2:
         largest, smallest = (pick(found.training, key=found.training.__getitem__) for pick in (max, min))
         yield (
-            f"class {largest} has {found.imbalance:.1f} times as many images as {smallest}: the accuracy counts images, "
-            "not classes"
+            f"class {largest} has {found.imbalance:.1f} times as many images as {smallest}: the accuracy counts "
+            "images, not classes"
         )
     if not found.test:
         yield "there are no test images, so nothing tells how well the network does on new ones; add 'val'"

@@ -12,9 +12,9 @@ from nni_proxyless.cli.entry import main, make_parser
 from nni_proxyless.cli.parser import Parser
 from nni_proxyless.data.sources import SOURCES
 from nni_proxyless.deploy.formats import FILES
+from nni_proxyless.latency.backend_names import BACKEND_SETTINGS, TOOL_NAMES
 from nni_proxyless.latency.backends import command, onnx_runtime
 from nni_proxyless.latency.backends.by_name import BACKENDS
-from nni_proxyless.latency.backend_names import BACKEND_SETTINGS, TOOL_NAMES
 from nni_proxyless.latency.published import FORMATS
 from nni_proxyless.latency.tools.registry import TOOLS
 from nni_proxyless.network.space_spec import shipped_spaces
@@ -27,10 +27,10 @@ def test_names_in_the_help_are_those_of_the_registries() -> None:
     assert tuple(TOOLS) == TOOL_NAMES
     assert set(SOURCES) == set(choices.DATA)
     assert choices.STRATEGIES == STRATEGIES
-    assert choices.FORMATS == tuple(FILES)
+    assert tuple(FILES) == choices.FORMATS
     assert choices.PUBLISHED == FORMATS
-    assert choices.OBJECTIVES == get_args(ObjectiveName)
-    assert choices.GRADIENTS == get_args(ArchGradient)
+    assert get_args(ObjectiveName) == choices.OBJECTIVES
+    assert get_args(ArchGradient) == choices.GRADIENTS
     assert choices.UNITS == command._UNITS
     assert choices.DTYPES == onnx_runtime.DTYPES
     assert choices.spaces() == list(shipped_spaces())

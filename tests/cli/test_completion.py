@@ -43,7 +43,7 @@ def test_a_shell_gets_completions(tmp_path: Path) -> None:
 
 def test_values_of_keys() -> None:
     parsed = argparse.Namespace(recipe="quickstart")
-    assert completion.search_settings("", parsed) == [f"{key}=" for key in Recipe.keys()]
+    assert completion.search_settings("", parsed) == [f"{key}=" for key in Recipe().to_dict()]
     assert completion.search_settings("target=", parsed) == ["target=cpu_torch", "target=cpu_onnxruntime"]
     assert "strategy=gumbel_darts" in completion.search_settings("strategy=gum", parsed)
     assert completion.search_settings("arch_gradient=t", parsed) == [

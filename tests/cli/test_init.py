@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,15 @@ def test_the_recipe_of_a_folder_of_classes_runs(tmp_path: Path, capsys: Any, mon
 
     spec = SpaceSpec.from_yaml(recipe.space).with_changes(input_size=32, width_mult=0.1, classes=2)
     table_of(spec).save(tmp_path / "own" / "made_up.yml")
-    short = ["epochs=1", "width_mult=0.1", "finalists=1", "budget_ms=1e6", "targets={cpu_torch: {table: made_up.yml}}"]
+    short = [
+        "epochs=1",
+        "width_mult=0.1",
+        "finalists=1",
+        "budget_ms=1e6",
+        "batch_size=7",
+        "bn_batches=1",
+        "targets={cpu_torch: {table: made_up.yml}}",
+    ]
     told = run(["search", "own/recipe.yml", *short, "--output", "found"], capsys)
     assert told.startswith(("accuracy ", "warning: "))
     assert Architecture.load("found/architecture.json").spec == spec
@@ -162,6 +171,8 @@ def test_batches(images: int, batch: int) -> None:
 def test_written_recipes_are_plain_yaml(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "data" / "train", {"a: b # c": 6, "ä": 6}, (8, 8))
+    ends = [SimpleNamespace(median=1.0), SimpleNamespace(median=2e3)]
+    monkeypatch.setattr("nni_proxyless.search.first_recipe.measure_networks", lambda *_, **__: ends)
     run(["init", "--data", "data", "--budget-ms", "1e3", "--backend", "torch"], capsys)
     content = yaml.safe_load((tmp_path / "recipe.yml").read_text())
     assert (content["data_dir"], content["budget_ms"], content["input_size"]) == ("data", 1000.0, 32)

@@ -1,4 +1,4 @@
-"""`--show-recipe` prints a recipe that is the one that would be used, says where each value comes from, starts nothing."""
+"""`--show-recipe` prints the recipe that would be used, and where each value comes from. It starts nothing."""
 
 from __future__ import annotations
 
