@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DataError
 from ..files import results_folder
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from ..search.recipe import Recipe
     from ..training.step_probe import Timing
 
-Row = tuple[str, str]
+_R = TypeVar("_R", "Recipe", "RetrainRecipe")
+_DOWNLOAD = "to be downloaded; so neither the images are counted nor the time is forecast"
 _NOT_INCLUDED = "not included: the start, the latency table, and the measurement of the network that is found"
 _FILES = (
     results_folder.ARCHITECTURE, results_folder.WEIGHTS, results_folder.HISTORY, results_folder.LATENCY_TABLE,
@@ -99,7 +100,7 @@ def dry_run_retraining(recipe: RetrainRecipe, output: Path) -> None:
     from ..deploy.forecast import forecast_retraining
     from ..deploy.retrain import prepare_retraining
 
-    prepared = prepare_retraining(recipe)
+    prepared = prepare_retraining(_at_hand(recipe))
     architecture, splits = prepared.architecture, prepared.splits
     _say("network", f"{recipe.architecture}: {architecture.parameters:,} parameters")
     held = f"{len(splits.held_out)} are held out"
@@ -125,30 +126,30 @@ def dry_run_experiment(plan: Plan, results: Path, port: int | None) -> None:
     """
     from ..files.reading import read_mapping
     from ..nni_bridge.forecast import forecast_experiment
-    from ..search.prepared import load_recipe_data
-    from ..search.recipe import Recipe
+    from ..nni_bridge.preflight import check_recipes
     from ..search.table_plan import plan_table
 
     _say("experiment", f"{plan.config}, web UI on {f'port {port}' if port else 'the first free port from 8080'}")
     more = "" if plan.ends else "; it ends only when it is interrupted"
     varied = ", ".join(sorted(plan.varied)) if plan.trials > 1 else ""
     _say("trials", f"{plan.trials}{f', which differ in {varied}' if varied else ''}{more}")
-    targets: dict[Any, None] = {}
-    for recipe in plan.recipes:
-        if isinstance(recipe, Recipe):
-            if _data(recipe) is None:
-                return
-            spec, _ = load_recipe_data(recipe)
-            key = recipe.target, spec.content_hash
-            if key not in targets:
-                targets[key] = None
+    targets = set()
+    try:
+        for recipe, spec in check_recipes([_at_hand(recipe) for recipe in plan.recipes]):
+            if (recipe.target, spec.content_hash) not in targets:
+                targets.add((recipe.target, spec.content_hash))
                 table = plan_table(recipe.chosen_target(), spec, remeasure=True, accept=recipe.accept_tables)
                 _say("target", f"{recipe.target}: {table.text}")
                 if table.measurement:
                     _say("", f"time of the measurement: {table.measurement}")
+    except DataError:
+        if not any(recipe.download for recipe in plan.recipes):
+            raise
+        _say("data", _DOWNLOAD)
+        return
     existing = f"{'replaces results in' if any(results.glob('**/recipe.yml')) else 'new folder'}"
     _say("writes", f"{results.resolve()} ({existing}), with a folder for each trial, and summary.csv")
-    found = forecast_experiment(plan.recipes, plan.trials)
+    found = forecast_experiment([_at_hand(recipe) for recipe in plan.recipes], plan.trials)
     if found is None:
         _say("time", "not known: a trial trains on several devices, or its epochs have too few steps")
         return
@@ -177,12 +178,17 @@ def _data(recipe: Recipe) -> Any:
     from ..search.prepared import load_recipe_data
 
     try:
-        return load_recipe_data(recipe.model_copy(update={"download": False}))
+        return load_recipe_data(_at_hand(recipe))
     except DataError:
         if not recipe.download:
             raise
-    _say("data", f"{recipe.data} would be downloaded; so neither its images are counted nor the time is forecast")
+    _say("data", _DOWNLOAD)
     return None
+
+
+def _at_hand(recipe: _R) -> _R:
+    """Return a recipe that downloads nothing."""
+    return recipe.model_copy(update={"download": False})
 
 
 def _budget(recipe: Recipe) -> str:

@@ -205,8 +205,16 @@ def run_compare(options: argparse.Namespace) -> int:
         f"first:  {first.device.name}, {first.backend} ({first.unit}); {found.only_first} entries the second lacks",
         f"second: {second.device.name}, {second.backend} ({second.unit}); {found.only_second} entries the first lacks",
         "",
-        f"{'operators':24}  {'number':>6}  {'Spearman':>8}  second / first",
-        *(f"{k.kind:24}  {k.operators:6}  {k.spearman:8.3f}  {k.ratio:.4g}" for k in found.kinds),
+    )
+    heading = ["operators", "number", "Spearman", "second / first"]
+    write_table(
+        [heading, *([k.kind, str(k.operators), f"{k.spearman:.3f}", f"{k.ratio:.4g}"] for k in found.kinds)],
+        [
+            f"{heading[0]:24}  {heading[1]:>6}  {heading[2]:>8}  {heading[3]}",
+            *(f"{k.kind:24}  {k.operators:6}  {k.spearman:8.3f}  {k.ratio:.4g}" for k in found.kinds),
+        ],
+    )
+    write_lines(
         "",
         "they disagree most on (second / first, relative to the median ratio)",
         *(

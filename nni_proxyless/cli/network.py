@@ -125,7 +125,8 @@ def _retrain(options: argparse.Namespace) -> int:
         from . import dry_run
 
         dry_run.begin()
-        dry_run.dry_run_retraining(recipe, output)
+        with own_processes():
+            dry_run.dry_run_retraining(recipe, output)
         return 0
 
     from ..files.claims import claimed

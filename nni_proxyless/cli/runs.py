@@ -21,6 +21,7 @@ def run_experiment(options: argparse.Namespace) -> int:
     from ..files.resources import experiment_file
     from ..nni_bridge import plan as plans
     from ..search.early_checks import check_inputs
+    from ..training.ranks import own_processes
 
     plan = plans.check_config(experiment_file(options.config, "config.yml"))
     results = options.results or plan.results
@@ -48,7 +49,8 @@ def run_experiment(options: argparse.Namespace) -> int:
         dry_run.begin()
         plans.check_tuner(plan)
         run.load_config(plan)
-        dry_run.dry_run_experiment(plan, results, options.port)
+        with own_processes():
+            dry_run.dry_run_experiment(plan, results, options.port)
         return 0
     with stopped_by_signals():
         plans.check_tuner(plan)
@@ -133,7 +135,8 @@ def search(options: argparse.Namespace) -> int:
         from . import dry_run
 
         dry_run.begin()
-        dry_run.dry_run_search(recipe, path, output, remeasure=options.remeasure)
+        with own_processes():
+            dry_run.dry_run_search(recipe, path, output, remeasure=options.remeasure)
         return 0
 
     from ..files.claims import claimed

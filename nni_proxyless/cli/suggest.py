@@ -51,6 +51,8 @@ def _hint(parser: Parser, path: Sequence[str], words: Sequence[str]) -> str:
     if not value:
         following = words[1] if len(words) > 1 else ""
         value = following if following and not following.startswith("-") and "=" not in following else "…"
+    if not path and (command := closest(option.lstrip("-"), parser.commands())):
+        return f"; did you mean '{command}'? Commands are given without dashes"
     kind = _SETTINGS_OF.get(path[0] if path else "")
     keys = _keys(kind) if kind else ()
     name = option.lstrip("-").replace("-", "_")

@@ -54,14 +54,18 @@ def write_lines(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def write_table(rows: Sequence[Sequence[str]]) -> None:
-    """Write a table, the heading first, to the standard output. A pipe gets aligned columns without lines.
+def write_table(rows: Sequence[Sequence[str]], plain: Sequence[str] | None = None) -> None:
+    """Write a table to the standard output. A pipe gets lines of plain text.
 
     A table that is wider than the terminal is written as on a pipe, so that no value is cut or broken into lines.
+
+    Args:
+        rows: Rows of the table, the heading first.
+        plain: Lines for a pipe; by default the rows with aligned columns.
     """
     from ..files.writing import aligned
 
-    text = "".join(f"{line}\n" for line in aligned(rows))
+    text = "".join(f"{line}\n" for line in (aligned(rows) if plain is None else plain))
     if is_terminal(sys.stdout):
         drawn = _drawn([[cleaned(cell) for cell in row] for row in rows])
         if drawn is not None:
