@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from .messages import one_line
@@ -65,8 +66,6 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         names = [str(name) for name in action.choices or ()]
         if names and value not in names:
-            from .suggest import closest
-
             word = str(value)[:_SHOWN]
             others = self.elsewhere if isinstance(action, argparse._SubParsersAction) else {}
             close = closest(word.lower(), [*names, *others])
@@ -86,6 +85,11 @@ class _Once(argparse._StoreAction):
             raise argparse.ArgumentError(self, f"is given twice; give it once{several}")
         given.add(self.dest)
         super().__call__(parser, namespace, values, option)
+
+
+def closest(word: str, names: Iterable[str]) -> str | None:
+    """Return the name that is most similar to a word; `None` if none is similar."""
+    return next(iter(difflib.get_close_matches(word, list(names), n=1)), None)
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import takewhile
 
-from .parser import Parser
+from .parser import Parser, closest
 
 _SETTINGS_OF = {"search": "recipe", "retrain": "retrain", "run": "recipe"}  # commands whose recipes have keys
-
-
-def closest(word: str, names: Iterable[str]) -> str | None:
-    """Return the name that is most similar to a word; `None` if none is similar."""
-    return next(iter(difflib.get_close_matches(word, list(names), n=1)), None)
 
 
 def unknown_option(parser: Parser, words: Sequence[str]) -> tuple[Parser, str] | None:
