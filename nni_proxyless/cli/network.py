@@ -124,7 +124,6 @@ def _retrain(options: argparse.Namespace) -> int:
     if options.dry_run:
         from . import dry_run
 
-        dry_run.begin()
         with own_processes():
             dry_run.dry_run_retraining(recipe, output)
         return 0
@@ -167,7 +166,6 @@ def _export(options: argparse.Namespace) -> int:
         from ..deploy.formats import FILES
         from . import dry_run
 
-        dry_run.begin()
         files = [*(FILES[name] for name in formats), results_folder.EXPORT]
         shown = f"{len(images.check)} {images.source}"
         dry_run.dry_run_export(out, files, tables, shown, measure=not options.no_measure)

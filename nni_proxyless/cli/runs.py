@@ -46,7 +46,6 @@ def run_experiment(options: argparse.Namespace) -> int:
     if options.dry_run:
         from . import dry_run
 
-        dry_run.begin()
         plans.check_tuner(plan)
         run.load_config(plan)
         with own_processes():
@@ -134,7 +133,6 @@ def search(options: argparse.Namespace) -> int:
     if options.dry_run:
         from . import dry_run
 
-        dry_run.begin()
         with own_processes():
             dry_run.dry_run_search(recipe, path, output, remeasure=options.remeasure)
         return 0

@@ -37,6 +37,8 @@ def unknown_option(parser: Parser, words: Sequence[str]) -> tuple[Parser, str] |
             path.append(word)
             if word == "nnictl":  # what follows are options of nnictl
                 return None
+        elif here.commands():
+            return None  # argparse names the commands
     return None
 
 

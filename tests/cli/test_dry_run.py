@@ -60,7 +60,7 @@ def test_a_search(recipe_file: Path, tmp_path: Path, capsys: Any, monkeypatch: p
     assert "not included: the start, the latency table" in found["time"]
 
 
-def test_an_interrupted_search_goes_on(recipe_file: Path, tmp_path: Path, capsys: Any) -> None:
+def test_an_interrupted_search_goes_on(recipe_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
     recipe = Recipe.load(recipe_file)
@@ -73,12 +73,14 @@ def test_an_interrupted_search_goes_on(recipe_file: Path, tmp_path: Path, capsys
     for name in ("checkpoint.ckpt", "latency_table.yml"):
         (output / name).write_text("")
     (output / "history.csv").write_text("epoch\n1\n2\n3\n")
-    from nni_proxyless.cli.dry_run import _writes
+    from nni_proxyless.cli.dry_run import _Report, _writes
 
-    assert _writes(recipe, output, ["a"], ("checkpoint.ckpt", "latency_table.yml")) == 3
-    assert "(goes on after epoch 3)" in capsys.readouterr().out
-    assert _writes(Recipe.load(recipe_file, {"seed": 1}), output, ["a"], ("checkpoint.ckpt",)) == 0
-    assert "(replaces the results there)" in capsys.readouterr().out
+    report = _Report()
+
+    assert _writes(recipe, report, output, ["a"], ("checkpoint.ckpt", "latency_table.yml")) == 3
+    assert "(goes on after epoch 3)" in report._rows[0][1]
+    assert _writes(Recipe.load(recipe_file, {"seed": 1}), report, output, ["a"], ("checkpoint.ckpt",)) == 0
+    assert "(replaces the results there)" in report._rows[1][1]
 
 
 def test_a_retraining_and_an_export(
