@@ -25,6 +25,7 @@ from .run import make_loaders, make_module, steps_per_epoch
 from .shared_weights import SharedWeightEvaluator
 
 _EVALUATED_BATCHES = 3
+_ENAS_BATCHES = 6
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,15 @@ def _timed(prepared: Prepared, *, warmup: bool, cycle: int = 1) -> tuple[Timing 
     recipe = prepared.recipe.model_copy(update=changes)
     strategy = make_strategy(recipe, prepared.table, prepared.spec, steps_per_epoch(recipe, prepared.splits))
     splits = prepared.splits
-    if recipe.strategy == "enas":  # it trains on one part after the other, so an epoch has to be short
-        short = 4 * max(recipe.batch_size, recipe.arch_batch_size or 0)
+    if recipe.strategy == "enas":  # it trains on one part after the other, so a short epoch has both, in proportion
+        batches = (recipe.batch_size, recipe.arch_batch_size or recipe.batch_size)
+        weights, architecture = len(splits.weights) // batches[0], len(splits.architecture) // batches[1]
+        few = min(_ENAS_BATCHES, weights)
+        short = (few * batches[0], min(max(1, round(few * architecture / weights)), architecture) * batches[1])
         splits = replace(
             splits,
-            weights=Subset(splits.weights, range(min(short, len(splits.weights)))),
-            architecture=Subset(splits.architecture, range(min(short, len(splits.architecture)))),
+            weights=Subset(splits.weights, range(short[0])),
+            architecture=Subset(splits.architecture, range(short[1])),
         )
     seed_epoch(recipe.seed, 0)
     evaluations = [NOTHING, NOTHING]
