@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .terminal import write_lines
 
 if TYPE_CHECKING:
     from ..decoding.budgets import Limit
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..network.architecture import Architecture
 
 
-def decode_command(options: argparse.Namespace) -> int:
+def decode(options: argparse.Namespace) -> int:
     """Decode one architecture for each table, or with `--budget` one that is within all budgets."""
     from ..decoding.budgets import check_names, parse_expressions
     from ..decoding.checkpoint import SearchCheckpoint, checkpoint_file, write_fronts
@@ -56,7 +56,7 @@ def decode_command(options: argparse.Namespace) -> int:
         for name, architecture in decoded.items():
             architecture.save(options.out / f"{name}.json")
         lines.append(f"architectures: {options.out.resolve()}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    write_lines(*lines)
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..values import MOST_BATCH, MOST_SEED, MOST_SUGGESTED, MOST_THREADS
+from . import choices, completion
 from .latency_commands import run_compare, run_import, run_list, run_measure, run_show, run_validate
 from .latency_fit_commands import run_fit, run_predict, run_suggest
 from .outputs import output_file, output_folder
@@ -25,14 +26,18 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         tables: Argparse group of the subcommands.
         command: Function that adds one subcommand to the group.
     """
-    measure = command(
+    measure: Any = command(
         "measure",
         run_measure,
         "Measure the operators of a space, calibrate on whole networks and write a latency table.",
         "nni-proxyless latency measure --space mobilenetv2_imagenet --backend onnxruntime --out this_machine.yml",
         tables,
     )
-    measure.add_argument("--space", required=True, help="name of a shipped space, or path of a space file (YAML)")
+    shipped = choices.listed(choices.spaces())
+    space = measure.add_argument(
+        "--space", required=True, help=f"path of a space file (YAML), or a shipped space: {shipped}"
+    )
+    space.completer = completion.spaces
     _add_backend(measure, required=True)
     measure.add_argument("--out", type=output_file, required=True, help="file of the table")
     measure.add_argument(
@@ -151,7 +156,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         "--top", type=whole(1, MOST_ROWS), default=10, help="number of most expensive entries to show (10)"
     )
 
-    importing = command(
+    importing: Any = command(
         "import",
         run_import,
         "Import a table published with ProxylessNAS or once-for-all.",
@@ -159,7 +164,10 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         tables,
     )
     importing.add_argument("file", type=Path, help="published table (YAML)")
-    importing.add_argument("--format", required=True, help="format of the file: proxylessnas or once-for-all")
+    form = importing.add_argument(
+        "--format", required=True, metavar=choices.braces(choices.PUBLISHED), help="format of the file"
+    )
+    form.completer = completion.one_of(choices.PUBLISHED)
     importing.add_argument("--device", help="name of the measured device, for the table (the file name)")
     importing.add_argument("--out", type=output_file, required=True, help="file of the table")
 
@@ -177,22 +185,33 @@ def add_commands(tables: Any, command: AddCommand) -> None:
 
 def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
     which = "" if required else " (the backend of the table)"
-    parser.add_argument(
+    backend: Any = parser.add_argument(
         "--backend",
         required=required,
-        help=f"torch, onnxruntime, openvino, mnn, ncnn, command, flops or params{which}",
+        metavar=choices.braces(choices.BACKENDS),
+        help=f"what measures{which}; command runs a program of yours, flops and params count",
     )
+    backend.completer = completion.one_of(choices.BACKENDS)
+    closed: dict[str, tuple[str, ...]] = {
+        "dtype": choices.DTYPES, "tool": choices.TOOLS, "unit": choices.UNITS,
+    }  # fmt: skip
     for name, kind, text in (
         ("threads", whole(1, MOST_THREADS), "number of threads (1)"),
         ("batch", whole(1, MOST_BATCH), "number of images in a batch (1)"),
-        ("dtype", str, "onnxruntime, openvino: float32 or int8 (float32)"),
+        ("dtype", str, "onnxruntime, openvino: number format (float32)"),
         ("device", str, "torch: cpu or cuda (cpu); command: name of the device"),
         ("command", str, "command: shell command that prints the latency; {model} becomes the path of an ONNX file"),
-        ("tool", str, "command: device tool that it runs, such as trtexec or benchmark_model (docs/latency.md)"),
+        ("tool", str, "command: device tool that it runs (docs/latency.md)"),
         ("pattern", str, "command: regular expression whose only group is the latency (the only time in the output)"),
-        ("unit", str, "command: unit of a latency that is printed without one: ns, us, ms or s (ms)"),
+        ("unit", str, "command: unit of a latency that is printed without one (ms)"),
         ("timeout-s", positive("seconds"), "command: seconds after which a run counts as failed (60)"),
         ("retries", whole(0, 100), "command: number of times that a failed run is repeated (2)"),
     ):
         # The prefix avoids a clash with `command`, which the main parser uses for the chosen command.
-        parser.add_argument(f"--{name}", type=kind, dest=f"backend_{name.replace('-', '_')}", help=text)
+        names = closed.get(name)
+        made: Any = parser.add_argument(
+            f"--{name}", type=kind, dest=f"backend_{name.replace('-', '_')}", help=text,
+            metavar=choices.braces(names) if names else name.upper(),
+        )  # fmt: skip
+        if names:
+            made.completer = completion.one_of(names)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, LatencyTableError, RunError, shown
-from ..files.claims import claimed_file
+from .terminal import write_lines, write_table
 
 _log = logging.getLogger("nni_proxyless")
 AddCommand = Callable[..., argparse.ArgumentParser]
@@ -37,6 +36,9 @@ def run_measure(options: argparse.Namespace) -> int:
 
     spec = SpaceSpec.from_yaml(options.space)
     backend = _make_backend(options)
+
+    from ..files.claims import claimed_file
+
     with claimed_file(options.out):
         return _measure(options, spec, backend)
 
@@ -79,7 +81,7 @@ def _measure(options: argparse.Namespace, spec: Any, backend: Any) -> int:
             f"; {calibration.networks} measured ones fit within {100 * (calibration.mean_relative_error or 0.0):.1f} %"
         )
     )
-    _say(
+    write_lines(
         f"{len(table.operators)} operators with {backend.name} {backend.version}, {table.dtype}, "
         f"{backend.threads} thread(s), batch {backend.batch}, on {table.device.name}: {table.device.processor}",
         f"networks take {costs.smallest:.4g} to {costs.largest:.4g} {table.unit}{fits}",
@@ -92,7 +94,7 @@ def _measure(options: argparse.Namespace, spec: Any, backend: Any) -> int:
 def run_list(options: argparse.Namespace) -> int:
     from ..latency.judgement import warnings_of
     from ..progress import progress_bar
-    from ..search.kept_tables import kept_tables, listing, remeasure
+    from ..search.kept_tables import kept_tables, listing_rows, remeasure
 
     found = kept_tables()
     if options.remeasure:
@@ -100,14 +102,17 @@ def run_list(options: argparse.Namespace) -> int:
             if (reason := one.not_measurable) is None:
                 with progress_bar(f"measuring {one.path.name}") as step:
                     said = remeasure(one, progress=step)
-                _say(f"{one.path.name}: {said}")
+                write_lines(f"{one.path.name}: {said}")
             else:
-                _say(f"{one.path.name}: not measured, because {reason}")
+                write_lines(f"{one.path.name}: not measured, because {reason}")
         found = kept_tables()
-    _say(*listing(found))
+    rows, place = listing_rows(found)
+    if rows:
+        write_table(rows)
+    write_lines(place)
     for one in found:
         if one.table is not None:
-            _say(*(f"warning: {one.path.name}: {text}" for text in warnings_of(one.table)))
+            write_lines(*(f"warning: {one.path.name}: {text}" for text in warnings_of(one.table)))
     return 0
 
 
@@ -134,18 +139,18 @@ def run_validate(options: argparse.Namespace) -> int:
     rows = found.save_csv(folder / "validation.csv")
     picture = plot(found, f"{spec.name} on {where}", folder / "validation.png") if table.unit == "ms" else None
     if elsewhere:
-        _say(
+        write_lines(
             f"note: the table is of {table.device.name} ({table.device.processor}), the networks were measured on "
             f"{this_device().name if backend.clocked else backend.device.name} ({backend.device.processor}): scale and "
             "order may differ"
         )
     if found.machine is not None:
         clock = abs(found.predicted_ms / found.raw_ms - 1).mean()
-        _say(
+        write_lines(
             f"the reference network takes {100 * (found.machine - 1):+.1f} % longer than when the table was measured; "
             f"the results below are corrected for this (without the correction the mean error is {100 * clock:.2f} %)"
         )
-    _say(
+    write_lines(
         f"{options.networks} networks of {spec.name} with {backend.name} {backend.version}, "
         f"{found.measured_ms.min():.4g} to {found.measured_ms.max():.4g} {table.unit}",
         f"error: mean {100 * found.mean_error:.2f} %, worst {100 * found.worst_error:.2f} %, "
@@ -167,7 +172,7 @@ def run_show(options: argparse.Namespace) -> int:
     lines = describe(table)
     if spec is not None or table.fitted_to_layers:
         lines += ["", *layer_bars(costs_of(table, spec))]
-    _say(*lines, "", "most expensive entries", *most_expensive(table, options.top))
+    write_lines(*lines, "", "most expensive entries", *most_expensive(table, options.top))
     return 0
 
 
@@ -176,13 +181,15 @@ def run_import(options: argparse.Namespace) -> int:
 
     found = import_table(options.file, options.format, device=options.device)
     found.table.save(options.out)
-    _say(f"{found.known} of {len(found.table.operators)} entries match operators of this package")
+    write_lines(f"{found.known} of {len(found.table.operators)} entries match operators of this package")
     if found.by_name:
-        _say(f"kept by name only (other operators, squeeze-and-excite, h-swish): {len(found.by_name)}")
+        write_lines(f"kept by name only (other operators, squeeze-and-excite, h-swish): {len(found.by_name)}")
     for space, (count, lacking) in found.lacks.items():
         listed = "" if not lacking or len(lacking) == count else f", such as {lacking[0]}"
-        _say(f"space {space}: " + (f"lacks {len(lacking)} of {count} operators{listed}" if lacking else "complete"))
-    _say(
+        write_lines(
+            f"space {space}: " + (f"lacks {len(lacking)} of {count} operators{listed}" if lacking else "complete")
+        )
+    write_lines(
         "not in the file: processor, backend, number format, threads, date, calibration on whole networks",
         f"table: {options.out.resolve()}",
     )
@@ -195,12 +202,20 @@ def run_compare(options: argparse.Namespace) -> int:
 
     first, second = load_judged(options.first), load_judged(options.second)
     found = compare(first, second)
-    _say(
+    write_lines(
         f"first:  {first.device.name}, {first.backend} ({first.unit}); {found.only_first} entries the second lacks",
         f"second: {second.device.name}, {second.backend} ({second.unit}); {found.only_second} entries the first lacks",
         "",
-        f"{'operators':24}  {'number':>6}  {'Spearman':>8}  second / first",
-        *(f"{k.kind:24}  {k.operators:6}  {k.spearman:8.3f}  {k.ratio:.4g}" for k in found.kinds),
+    )
+    heading = ["operators", "number", "Spearman", "second / first"]
+    write_table(
+        [heading, *([k.kind, str(k.operators), f"{k.spearman:.3f}", f"{k.ratio:.4g}"] for k in found.kinds)],
+        [
+            f"{heading[0]:24}  {heading[1]:>6}  {heading[2]:>8}  {heading[3]}",
+            *(f"{k.kind:24}  {k.operators:6}  {k.spearman:8.3f}  {k.ratio:.4g}" for k in found.kinds),
+        ],
+    )
+    write_lines(
         "",
         "they disagree most on (second / first, relative to the median ratio)",
         *(
@@ -214,8 +229,3 @@ def run_compare(options: argparse.Namespace) -> int:
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from .terminal import write_lines
 
 if TYPE_CHECKING:
     from ..latency.architectures_file import ArchitectureFile
@@ -46,25 +46,25 @@ def run_fit(options: argparse.Namespace) -> int:
     candidates = fit.table.own_costs().candidates
     _check_number("--suggest", options.suggest, candidates)
     fit.table.save(options.out)
-    _say(
+    write_lines(
         f"cross-validation over {fit.networks} networks: mean error {100 * fit.mean_relative_error:.1f} %, "
         f"Spearman {fit.spearman:.3f}"
     )
     for what, parts in (("mixture", fit.mixture), ("counts", fit.counts)):
         shares = sorted(((share, name) for name, share in parts.items() if share >= 0.005), reverse=True)
         if shares:
-            _say(f"{what}: " + ", ".join(f"{100 * share:.0f} % {name}" for share, name in shares))
+            write_lines(f"{what}: " + ", ".join(f"{100 * share:.0f} % {name}" for share, name in shares))
     if fit.residual is not None:
-        _say(f"residual: {100 * fit.residual:.1f} % of the latency")
-    _say(how_many_more(learning_curve(measurements, Encoding(candidates), costs, counts=counts)))
+        write_lines(f"residual: {100 * fit.residual:.1f} % of the latency")
+    write_lines(how_many_more(learning_curve(measurements, Encoding(candidates), costs, counts=counts)))
     for warning in fit.warnings:
-        _say(f"warning: {warning}")
-    _say(f"table: {options.out.resolve()}")
+        write_lines(f"warning: {warning}")
+    write_lines(f"table: {options.out.resolve()}")
     if options.suggest:
         proposed = suggest(candidates, options.suggest, measurements, basis=costs, counts=counts)
         path = options.suggestions or options.out.with_suffix(".suggestions.csv")
         write_csv(path, list(proposed[0]), proposed)
-        _say(f"networks to measure next: {path.resolve()}")
+        write_lines(f"networks to measure next: {path.resolve()}")
     return 0
 
 
@@ -94,7 +94,7 @@ def run_suggest(options: argparse.Namespace) -> int:
             check_layers(layers, candidates, known[0][0])
     found = suggest(candidates, options.networks, measured, options.seed, basis=costs, counts=counts, pool=pool)
     write_csv(options.out, list(found[0]), found)
-    _say(
+    write_lines(
         f"time these {len(found)} networks and add their latencies as column latency_ms: {options.out.resolve()}",
         "then fit the table: nni-proxyless latency fit --measurements <that file>",
     )
@@ -153,13 +153,13 @@ def run_predict(options: argparse.Namespace) -> int:
     std = predict_std(table, architectures, predicted) if options.std or options.budget_ms is not None else None
     if options.out:
         write_predictions(options.out, architectures, predicted, table, std)
-        _say(
+        write_lines(
             f"{len(predicted)} predicted, {predicted.min():.4g} to {predicted.max():.4g} {table.unit}",
             f"predictions: {options.out.resolve()}",
         )
     else:
         doubts = [""] * len(predicted) if std is None else [f" +- {value:.3g}" for value in std]
-        _say(*(f"{value:.6g}{doubt} {table.unit}" for value, doubt in zip(predicted, doubts, strict=True)))
+        write_lines(*(f"{value:.6g}{doubt} {table.unit}" for value, doubt in zip(predicted, doubts, strict=True)))
     if options.budget_ms is not None and std is not None:
         _name_doubtful(options.budget_ms, predicted, std, table)
     return 0
@@ -173,13 +173,8 @@ def _name_doubtful(budget_ms: float, predicted: FloatArray, std: FloatArray, tab
         for i, (p, s) in enumerate(zip(predicted.tolist(), std.tolist(), strict=True), start=1)
         if (doubt := Doubt(p, s, probability_above(budget_ms, p, s))).doubtful
     ]
-    _say(
+    write_lines(
         f"{len(found)} of {len(predicted)} networks may be on either side of {budget_ms:g} {table.unit}"
         + (": time them" if found else ""),
         *(f"network {i}: above the budget with a probability of {100 * doubt.above:.0f} %" for i, doubt in found),
     )
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()

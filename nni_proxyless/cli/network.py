@@ -10,12 +10,14 @@ from typing import Any
 
 from ..errors import InputError, clipped
 from ..files import results_folder
-from ..files.claims import claimed
 from ..files.reading import user_path
 from ..values import MOST_BATCH
+from . import choices, completion
 from .outputs import output_folder
 from .parser import whole, whole_or_dynamic
+from .plan_options import add_plan
 from .settings import parse_settings
+from .terminal import write_lines, write_table
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
 
@@ -35,7 +37,10 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     retrain.add_argument("architecture", help=_ARCHITECTURE)
-    retrain.add_argument("settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)")
+    settings = retrain.add_argument(
+        "settings", nargs="*", metavar="key=value", help="override the recipe (docs/retrain.md)"
+    )
+    settings.completer = completion.retrain_settings
     retrain.add_argument("--recipe", type=Path, help="recipe of the retraining (data of the search's recipe.yml)")
     retrain.add_argument(
         "--inherit",
@@ -48,6 +53,7 @@ def add_commands(commands: Any, command: Any) -> None:
         "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
     )
     retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
+    add_plan(retrain, "say what would be trained and written, and how long it takes; write nothing")
 
     export = command(
         "export",
@@ -58,10 +64,11 @@ def add_commands(commands: Any, command: Any) -> None:
     )
     export.add_argument("architecture", help="folder of a search's or retraining's results, or an architecture file")
     export.add_argument("--weights", type=Path, help="its weights (weights.pt beside it)")
-    export.add_argument(
-        "--format", nargs="+", default=["onnx", "state_dict"], metavar="FORMAT",
-        help="onnx, int8, torchscript, torch_export, state_dict (onnx state_dict)",
+    formats = export.add_argument(
+        "--format", nargs="+", default=["onnx", "state_dict"], metavar=choices.braces(choices.FORMATS),
+        help="formats of the files (onnx state_dict)",
     )  # fmt: skip
+    formats.completer = completion.one_of(choices.FORMATS)
     export.add_argument("--out", type=output_folder, help="folder of the files (exported, beside the architecture)")
     export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
     export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
@@ -79,6 +86,7 @@ def add_commands(commands: Any, command: Any) -> None:
         help="write int8 also if it agrees with float32 on less than 95 %% of images",
     )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
+    export.add_argument("--dry-run", action="store_true", help="say what would be checked and written; write nothing")
 
     show = command(
         "show",
@@ -115,17 +123,33 @@ def _retrain(options: argparse.Namespace) -> int:
     recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
 
     from ..search.earlier import check_earlier
+    from ..search.early_checks import check_inputs
     from ..training.ranks import is_main_process, own_processes
 
     beside = Path("results") / "retrained" / options.architecture if file is None else file.parent / "retrained"
     output = options.output or beside
+    if options.show_recipe:
+        from .show_recipe import show_retraining
+
+        show_retraining(recipe, options.architecture, settings, options.recipe, output)
+        if not options.dry_run:
+            return 0
+    check_inputs(recipe)  # before torch is imported
     recipe.check_output(output)
     check_earlier(output, recipe, results_folder.NEEDED_BY_RETRAINING, overwrite=options.overwrite)
+    if options.dry_run:
+        from . import dry_run
+
+        with own_processes():
+            dry_run.dry_run_retraining(recipe, output)
+        return 0
+
+    from ..files.claims import claimed
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_processes(recipe.devices, recipe.num_nodes))
         if is_main_process():
             stack.enter_context(claimed(output))
-        recipe.check_files()
 
         from ..deploy.retrain import prepare_retraining, run_retraining
 
@@ -157,7 +181,7 @@ def _export(options: argparse.Namespace) -> int:
         raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")
     architecture = Architecture.load(file)
 
-    from ..deploy.export_checks import check_formats, check_out, find_tables
+    from ..deploy.export_checks import check_formats, check_out, find_tables, written_files
     from ..deploy.retrain_recipe import check_names_no_function, of_search
     from ..network.weights import check_file
 
@@ -179,6 +203,12 @@ def _export(options: argparse.Namespace) -> int:
     from ..latency.difference import difference_warning, relative_error
 
     images = load_images(architecture, recipe, options.images)
+    if options.dry_run:
+        from . import dry_run
+
+        shown = f"{len(images.check)} {images.source}"
+        dry_run.dry_run_export(out, written_files(formats), tables, shown, measure=not options.no_measure)
+        return 0
     done = export(
         architecture, weights, out, formats, images, tables=tables, measure=not options.no_measure,
         batch=options.batch, opset=options.opset, accept_loss=options.accept_loss,
@@ -197,22 +227,23 @@ def _export(options: argparse.Namespace) -> int:
         warning = difference_warning(one.predicted_latency_ms, one.measured_latency_ms)
         if warning is not None:
             lines.append(f"warning: {one.file}: {warning}")
-    sys.stdout.write("\n".join(lines) + f"\nresults: {out.resolve()}\n")
+    write_lines(*lines, f"results: {out.resolve()}")
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
-    from ..deploy.describe import describe, differences
+    from ..deploy.describe import block_rows, differences
     from ..latency.judgement import load_judged
 
     architecture = _architecture(options.architecture)
     file = _architecture_file(options.architecture)
     path = options.table or (file.parent / results_folder.LATENCY_TABLE if file is not None else None)
     table = load_judged(path) if path is not None and (options.table or path.is_file()) else None
-    lines = describe(architecture, table)
-    if options.against:
-        lines += ["", *differences(architecture, _architecture(options.against, architecture.spec))]
-    sys.stdout.write("\n".join(lines) + "\n")
+    against = _architecture(options.against, architecture.spec) if options.against else None
+    differing = [] if against is None else ["", *differences(architecture, against)]
+    rows, sums = block_rows(architecture, table)
+    write_table(rows)
+    write_lines(*sums, *differing)
     return 0
 
 

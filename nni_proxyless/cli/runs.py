@@ -7,31 +7,49 @@ import contextlib
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError, RunError
 from ..files import results_folder
-from ..files.claims import claimed
 from .outputs import check_folder
 from .settings import parse_settings
+from .terminal import write_lines, write_table
 
 
 def run_experiment(options: argparse.Namespace) -> int:
     """Start an experiment through NNI's manager, follow it, and collect and print its results."""
     from ..files.resources import experiment_file
-    from ..nni_bridge import collect, manager, run, shield
     from ..nni_bridge import plan as plans
+    from ..training.ranks import own_processes
+
+    plan = plans.check_config(experiment_file(options.config, "config.yml"))
+    results = options.results or plan.results
+    if options.show_recipe:
+        from .show_recipe import show_experiment
+
+        show_experiment(plan, results)
+        if not options.dry_run:
+            return 0
+    plans.check_files(plan)  # before torch is imported
+
+    from ..nni_bridge import collect, manager, run, shield
     from ..progress import progress_bar
     from ..signals import stopped_by_signals
 
-    plan = plans.check_config(experiment_file(options.config, "config.yml"))
     manager.check_port(options.port)
     host = shield.check_host(options.host)
-    results = options.results or plan.results
     check_folder(results, "choose another folder with --results")
     if not options.overwrite:
         plans.check_results(plan, results)
-    plans.check_files(plan)
+    if options.dry_run:
+        from . import dry_run
+
+        plans.check_tuner(plan)
+        run.load_config(plan)
+        with own_processes():
+            dry_run.dry_run_experiment(plan, results, options.port)
+        return 0
     with stopped_by_signals():
         plans.check_tuner(plan)
         run.load_config(plan)
@@ -40,22 +58,27 @@ def run_experiment(options: argparse.Namespace) -> int:
     rows = collect.summary_rows(outcomes)
     if rows:
         collect.write_summary(rows, results / "summary.csv")
-        sys.stdout.write(f"\n{collect.format_table(rows)}\n")
+        _table(collect.table_rows(rows))
         compared = collect.summary_rows(collect.at_equal_latency(outcomes))
         if len(compared) < len(rows):
             collect.write_summary(compared, results / "comparison.csv")
-            sys.stdout.write(f"\nat equal latency\n{collect.format_table(compared)}\n")
+            sys.stdout.write("\nat equal latency")
+            _table(collect.table_rows(compared))
         for text in collect.warnings_of(outcomes):
-            sys.stdout.write(f"\nwarning: {text}\n")
+            write_lines("", f"warning: {text}")
         sys.stdout.write(f"\nresults: {results.resolve()}\n")
         sys.stdout.flush()
     failed, others = collect.failures(outcomes)
     for text in others:
-        sys.stdout.write(f"\nwarning: {text}\n")
-    sys.stdout.flush()
+        write_lines("", f"warning: {text}")
     if failed or not outcomes:
         raise RunError("; ".join(failed) or "no trial was run")
     return 0
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    sys.stdout.write("\n")
+    write_table(rows)
 
 
 def nnictl(options: argparse.Namespace) -> int:
@@ -88,6 +111,7 @@ def search(options: argparse.Namespace) -> int:
     """Run one search, and print its result."""
     from ..files.resources import experiment_file
     from ..search.earlier import check_earlier
+    from ..search.early_checks import check_inputs
     from ..search.recipe import Recipe
     from ..training.ranks import is_main_process, own_processes
 
@@ -95,16 +119,34 @@ def search(options: argparse.Namespace) -> int:
     path = experiment_file(options.recipe, "recipe.yml")
     recipe = Recipe.load(path, settings)
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target
+    if options.show_recipe:
+        from .show_recipe import show_search
+
+        show_search(recipe, path, settings, output)
+        if not options.dry_run:
+            return 0
+    check_inputs(recipe)  # before torch is imported
     check_earlier(output, recipe, results_folder.NEEDED_BY_SEARCH, overwrite=options.overwrite)
+
+    if options.dry_run:
+        from . import dry_run
+
+        with own_processes():
+            dry_run.dry_run_search(recipe, path, output, remeasure=options.remeasure)
+        return 0
+
+    from ..files.claims import claimed
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(own_processes(recipe.devices, recipe.num_nodes))
         if is_main_process():
             stack.enter_context(claimed(output))
 
+        from ..progress import progress_bar
         from ..search.prepared import prepare
 
-        prepared = prepare(recipe, remeasure=options.remeasure)
+        with progress_bar(f"measuring target {recipe.target}") as step:
+            prepared = prepare(recipe, remeasure=options.remeasure, progress=step)
 
         from ..search.run import run_search
 
@@ -112,8 +154,7 @@ def search(options: argparse.Namespace) -> int:
         if not is_main_process():
             return 0
     measured = architecture.measured_latency_ms
-    for text in architecture.warnings:
-        sys.stdout.write(f"warning: {text}\n")
+    write_lines(*(f"warning: {text}" for text in architecture.warnings))
     sys.stdout.write(
         f"accuracy {architecture.metrics['default']:.4f}, "
         f"predicted {architecture.predicted_latency_ms:.4g} ms, "

@@ -11,11 +11,8 @@ import logging
 import os
 import re
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
-
-from ..progress import HeldMessages
 
 _log = logging.getLogger("nni_proxyless")
 # Characters that act on a terminal. They may come from a name in somebody's file.
@@ -26,6 +23,11 @@ CLOSED_PIPE = 141  # as a shell tells of a program that SIGPIPE has ended
 
 class OutputError(OSError):
     """The standard output cannot be written to: nobody reads the pipe any more, or the disk is full."""
+
+
+def cleaned(text: str) -> str:
+    """Return a text without colours, and with `?` in place of characters that act on a terminal."""
+    return _COLOURS.sub("", text).translate(_CONTROLS)
 
 
 class _Output:
@@ -45,7 +47,12 @@ class _Output:
             before, self._before = self._before, None
             before()
         with _named_errors():
-            return self._stream.write(_COLOURS.sub("", text).translate(_CONTROLS))
+            return self._stream.write(cleaned(text))
+
+    def write_styled(self, text: str) -> int:
+        """Write a text whose codes come from `cli/terminal.py`, which has removed all others."""
+        with _named_errors():
+            return self._stream.write(text)
 
     def flush(self) -> None:
         with _named_errors():
@@ -113,32 +120,3 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(text)
         sys.stderr.flush()
-
-
-@contextlib.contextmanager
-def log_of_a_command() -> Iterator[None]:
-    """Print our log to standard error, and silence messages of other packages that a user cannot act on.
-
-    Messages wait until the input has been accepted. Afterwards our logger is as before, for programs that call `main`
-    themselves.
-    """
-    before = _log.handlers, _log.propagate, _log.level
-    # The handler is added to our own logger instead of the root logger: NNI's handler would print every line again.
-    handler = HeldMessages(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    _log.handlers, _log.propagate = [handler], False
-    _log.setLevel(logging.INFO)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    with contextlib.suppress(ImportError):
-        # gym, which NNI's ENAS needs, prints at import that it is unmaintained and should be replaced.
-        from gym_notices import notices
-
-        notices.notices.clear()
-    for message in (".*pkg_resources.*", ".*is found to be not a nn.Module.*"):
-        warnings.filterwarnings("ignore", message=message)
-    try:
-        yield
-    finally:
-        handler.print_held()
-        _log.handlers, _log.propagate = before[:2]
-        _log.setLevel(before[2])

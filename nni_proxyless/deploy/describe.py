@@ -65,7 +65,13 @@ def _latency(table: LatencyTable, block: Block, architecture: Architecture) -> f
 
 
 def describe(architecture: Architecture, table: LatencyTable | None = None) -> list[str]:
-    """Describe a network as lines of a text table, with a row for each block and the sums at the end.
+    """Describe a network as lines of a text table; see `block_rows`."""
+    rows, sums = block_rows(architecture, table)
+    return [*aligned(rows), *sums]
+
+
+def block_rows(architecture: Architecture, table: LatencyTable | None = None) -> tuple[list[list[str]], list[str]]:
+    """Describe a network as a table with a row for each block, the heading first, and as lines with the sums.
 
     Args:
         architecture: Architecture of a space with a description (`Architecture.spec`).
@@ -94,8 +100,7 @@ def describe(architecture: Architecture, table: LatencyTable | None = None) -> l
             known = block.latency_ms
             row += ["", ""] if known is None else [f"{known:.4g}", f"{100 * known / total:.1f} %"]
         rows.append(row)
-    lines = aligned(rows)
-    lines.append(f"{architecture.parameters:,} parameters, {architecture.multiply_adds:,} multiply-adds")
+    lines = [f"{architecture.parameters:,} parameters, {architecture.multiply_adds:,} multiply-adds"]
     if total is not None and table is not None:
         lines[-1] += f", {total:.4g} {unit} on {table.device.name} ({table.backend})"
         offset = table.calibration.offset_ms
@@ -103,7 +108,7 @@ def describe(architecture: Architecture, table: LatencyTable | None = None) -> l
             lines.append(
                 f"{offset:+.4g} ms of that belong to no block: the table's calibration adds them to each network"
             )
-    return lines
+    return rows, lines
 
 
 def differences(first: Architecture, second: Architecture) -> list[str]:

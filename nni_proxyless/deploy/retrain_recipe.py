@@ -14,6 +14,7 @@ from ..data.names import names_a_function
 from ..data.place import check_place
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..files import results_folder
+from ..files.provenance import Layer, merged
 from ..files.reading import read_mapping, user_path
 from ..files.settings import (
     Channels,
@@ -189,6 +190,18 @@ class RetrainRecipe(Settings, ImageSettings):
         Raises:
             RecipeError: A key is unknown, a value has the wrong type or is out of range, or a file cannot be read.
         """
+        layers, source, folder = cls.layers_of(architecture, settings, recipe)
+        return cls.from_dict(merged(layers), folder, source)
+
+    @classmethod
+    def layers_of(
+        cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None
+    ) -> tuple[list[Layer], str, Path | None]:
+        """Return where the settings for an architecture come from; see `for_architecture`.
+
+        Returns:
+            The sources, the name of the main one for messages, and the folder that relative paths start from.
+        """
         path = user_path(architecture, "architecture", RecipeError)
         path = path / results_folder.ARCHITECTURE if path.is_dir() else path
         if "architecture" in settings:
@@ -196,17 +209,30 @@ class RetrainRecipe(Settings, ImageSettings):
                 f"the architecture is given twice, as {clipped(architecture)} and as {shown(settings['architecture'])}"
             )
         named = {**settings, "architecture": str(path.resolve()) if path.exists() else architecture}
-        if recipe is not None:
-            return cls.load(recipe, named)
+        given = Layer("command line", named)
         beside = path.parent / results_folder.RECIPE
+        if recipe is not None:
+            content = read_mapping(recipe, "recipe", RecipeError)
+            return [Layer("recipe file", content), given], f"recipe {recipe}", Path(recipe).resolve().parent
         if path.is_file() and beside.is_file():
             if "data" not in settings:
                 check_names_no_function(beside, "data={data} runs it")
             same = not {"data", "data_dir"} & settings.keys()
-            return cls.from_dict(
-                {**of_search(beside, recorded=same), **named}, beside.resolve().parent, f"recipe {beside}"
-            )
-        return cls.from_dict(named)
+            copied = Layer("recipe of the search", of_search(beside, recorded=same))
+            return [copied, given], f"recipe {beside}", beside.resolve().parent
+        return [given], "recipe", None
+
+    def notes(self) -> dict[str, str]:
+        """Explain the settings that are `null`: the value that is used, or what it is derived from."""
+        notes = {
+            "space": "that of the architecture file, or the one for ImageNet",
+            "inherit": "trained from scratch",
+            "ema_decay": "derived from the number of steps",
+            "gradient_clip_val": "gradients are not clipped",
+            "threads": "torch's own choice",
+            "channels_last": "on the CPU only",
+        }
+        return {key: text for key, text in notes.items() if getattr(self, key) is None}
 
     @model_validator(mode="before")
     @classmethod

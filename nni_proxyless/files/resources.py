@@ -7,13 +7,7 @@ from pathlib import Path
 
 from ..errors import InputError, clipped, unknown_name
 from .reading import user_path
-
-
-def shipped_folder(name: str) -> Path:
-    """Return this installation's folder `search_spaces` or `experiments`."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
+from .shipped import shipped_folder as shipped_folder
 
 
 def cache_folder() -> Path:

@@ -240,6 +240,14 @@ def markdown_table(settings: type[CheckedSettings]) -> str:
     return "\n".join(rows)
 
 
+def closed_choices(settings: type[CheckedSettings], key: str) -> tuple[str, ...]:
+    """Return the values that a key of settings allows, if it allows only some; empty for other keys."""
+    if key not in settings.model_fields:
+        return ()
+    annotation = settings.model_fields[key].annotation
+    return ("true", "false") if annotation is bool else _literals(annotation)
+
+
 def _literals(annotation: Any) -> tuple[str, ...]:
     """Return the allowed values of a `Literal`, which may be optional; empty for other types."""
     if get_origin(annotation) is Literal:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SpaceError, misfit, shown, unknown_name
-from ..files.reading import read_mapping, user_path
-from ..files.resources import shipped_folder
+from ..files.reading import read_mapping
 from ..files.writing import check_name
 from ..image_size import ImageSize, allowed_sizes, height_width, image_size, written
 from ..values import MOST_WIDTH_MULT
@@ -30,6 +29,8 @@ from .layers import conv, mbconv, strided
 from .norm_settings import NormSettings
 from .operators import Operator
 from .size_limits import check_size
+from .space_files import shipped_spaces as shipped_spaces
+from .space_files import space_file
 
 SPACE_SCHEMA = "nni-proxyless/space@1"
 SKIP = "skip"
@@ -300,23 +301,11 @@ class SpaceSpec:
         Raises:
             SpaceError: There is no such space (the message lists the shipped ones), or its file is malformed.
         """
-        text = os.fspath(name_or_path)
-        shipped = shipped_spaces()
-        if text in shipped:
-            path = shipped[text]
-        elif Path(text).suffix in {".yml", ".yaml"} or os.sep in text:
-            path = (folder or Path()) / user_path(text, "space", SpaceError)
-        else:
-            raise SpaceError(unknown_name("space", text, shipped) + ", or the path of a .yml file")
+        path = space_file(name_or_path, folder)
         return cls.from_dict(read_mapping(path, "space", SpaceError), f"space {path}")
 
     def _width(self, width: int) -> int:
         return make_divisible(width * self.width_mult)
-
-
-def shipped_spaces() -> dict[str, Path]:
-    """Mapping from the name of each space in `search_spaces/` to its file."""
-    return {path.stem: path for path in sorted(shipped_folder("search_spaces").glob("*.yml"))}
 
 
 def make_divisible(width: float, divisor: int = 8) -> int:

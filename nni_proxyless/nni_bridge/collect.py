@@ -266,7 +266,12 @@ def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
     return write_csv(path, COLUMNS, rows)
 
 
-def format_table(rows: list[dict[str, str]]) -> str:
-    """Format the summary as aligned text, without the columns that are empty in all rows."""
+def table_rows(rows: list[dict[str, str]]) -> list[list[str]]:
+    """Return the rows of the summary as a table, the heading first, without the columns that are empty in all rows."""
     shown = [column for column in COLUMNS if any(row[column] for row in rows)]
-    return "\n".join(aligned([shown, *([row[column] for column in shown] for row in rows)]))
+    return [shown, *([row[column] for column in shown] for row in rows)]
+
+
+def format_table(rows: list[dict[str, str]]) -> str:
+    """Format the summary as aligned text; see `table_rows`."""
+    return "\n".join(aligned(table_rows(rows)))

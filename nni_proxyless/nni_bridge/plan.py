@@ -26,7 +26,7 @@ from .search_space import parse_dimensions
 from .trial import TASKS
 
 MAX_COMBINATIONS_CHECKED = 1000
-_OF_TRIAL = ("--recipe", "--task", "--debug")
+_OF_TRIAL = ("--recipe", "--task", "--debug", "--verbose", "--quiet")
 _COMMANDS = ("nni-proxyless", "nni_proxyless")  # the console script, and the package after `python -m`
 # Keys of recipes that decide which files a trial needs.
 _OF_FILES = (
@@ -80,7 +80,7 @@ def check_config(path: Path) -> Plan:
     source = f"config {path}"
     content = read_mapping(path, "config", InputError)
     recipe_path, task = _trial_command(path, content)
-    dimensions = parse_dimensions(_search_space(path, content), source)
+    dimensions = parse_dimensions(search_space(path, content), source)
     values = {key: dimension.values for key, dimension in dimensions.items()}
     check_values(source, path.resolve().parent, content)
     most = content.get("maxTrialNumber")
@@ -121,7 +121,7 @@ def check_tuner(plan: Plan) -> None:
         InputError: One of them does not; the message says why.
     """
     content = read_mapping(plan.config, "config", InputError)
-    space = _search_space(plan.config, content)
+    space = search_space(plan.config, content)
     keys = type(plan.recipes[0]).keys()
     check_algorithms(f"config {plan.config}", content, plan.config.resolve().parent, space, keys)
 
@@ -177,7 +177,7 @@ def _own_arguments(words: list[str]) -> list[str] | None:
     return segment[called + 1 :]
 
 
-def _search_space(path: Path, content: Mapping[str, Any]) -> Any:
+def search_space(path: Path, content: Mapping[str, Any]) -> Any:
     """Return the search space of a config, which may be in a file of its own."""
     file = content.get("searchSpaceFile")
     if file is None:
@@ -190,7 +190,7 @@ def _search_space(path: Path, content: Mapping[str, Any]) -> Any:
 def _recipe(task: str, path: Path, content: Mapping[str, Any]) -> Recipe | RetrainRecipe:
     recipe = TASKS[task].from_dict(content, path.resolve().parent, f"recipe {path}")
     if isinstance(recipe, Recipe):
-        recipe.chosen_target()
+        recipe.described_target()
     return recipe
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
-from ..progress import work_begins
+from ..progress import new_bar, shows_bars, work_begins
 from ..signals import ENDED_BY, INTERRUPTED
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
@@ -245,11 +245,9 @@ class _Follower:
 
     def __init__(self, plan: Plan) -> None:
         self._bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
+        if shows_bars():
             epochs = sum(recipe.epochs for recipe in plan.recipes) / len(plan.recipes)
-            self._bar = tqdm(total=round(plan.trials * epochs), desc="searching", unit="epoch")
+            self._bar = new_bar("searching", round(plan.trials * epochs), "epoch", leave=True)
 
     def __enter__(self) -> _Follower:
         return self
@@ -259,11 +257,8 @@ class _Follower:
             self._bar.close()
 
     def line(self, text: str) -> None:
-        """Print a line; on a terminal, above the bar."""
-        if self._bar is None:
-            _log.info(text)
-        else:
-            self._bar.write(text, file=sys.stderr)
+        """Print a line; on a terminal, the log puts it above the bar."""
+        _log.info(text)
 
     def epoch(self, text: str) -> None:
         """Count one epoch of any trial, and show its result."""

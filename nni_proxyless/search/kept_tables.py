@@ -66,11 +66,17 @@ def kept_tables() -> list[KeptTable]:
 
 def listing(tables: list[KeptTable]) -> list[str]:
     """Describe tables as the lines of a text table, or say that there are none."""
+    rows, place = listing_rows(tables)
+    return [*(aligned(rows) if rows else []), place]
+
+
+def listing_rows(tables: list[KeptTable]) -> tuple[list[list[str]], str]:
+    """Describe tables as rows, the heading first, and say in a line where they are, or that there are none."""
     if not tables:
-        return [f"no tables in {cache_folder() / 'tables'}"]
+        return [], f"no tables in {cache_folder() / 'tables'}"
     rows = [["space", "backend", "format", "threads", "quality", "error", "age", "file"]]
     rows += [_row(one) for one in tables]
-    return [*aligned(rows), f"folder: {tables[0].path.parent}"]
+    return rows, f"folder: {tables[0].path.parent}"
 
 
 def _row(one: KeptTable) -> list[str]:

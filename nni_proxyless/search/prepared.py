@@ -5,6 +5,7 @@ What can be wrong without torch and NNI is checked before they are imported, whi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..decoding.budget import BudgetRequest
 from ..decoding.budgets import constraints_of
 from ..errors import DataError
 from ..latency.costs import SpaceCosts
+from ..latency.sampling import Progress
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
 from .recipe import STRATEGIES, Recipe
@@ -23,6 +25,8 @@ from .targets import Target
 
 if TYPE_CHECKING:
     from ..data.splits import DataSplits
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,13 @@ class Prepared:
     other_tables: Mapping[str, LatencyTable] = field(default_factory=dict)
 
 
-def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
+def prepare(recipe: Recipe, *, remeasure: bool = False, progress: Progress | None = None) -> Prepared:
     """Load and check everything a search needs. Only a newly measured latency table is written.
 
     Args:
         recipe: Recipe of the search.
         remeasure: Whether the latency table is measured anew even if a kept one is good.
+        progress: Progress callback of the measurement of the latency table.
 
     Raises:
         InputError: The space, the data, the strategy, the hardware, the target or its latency table is missing or
@@ -63,6 +68,10 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     target = recipe.chosen_target()
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
+    _log.debug(
+        "space %s with %d searched layers; %d images train the weights, %d the architecture, %d are held out",
+        spec.name, len(spec.layers), len(splits.weights), len(splits.architecture), len(splits.held_out),
+    )  # fmt: skip
 
     from ..training.trainer import check_hardware
     from .make_strategy import load_strategy
@@ -71,7 +80,8 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
     if recipe.strategy not in STRATEGIES:
         load_strategy(recipe.strategy)
     if table is None:  # the measurement takes minutes
-        table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+        table = target.latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables, progress=progress)
+    _log.debug("target %s: latency table of %s, %s, %s", target.name, table.device.name, table.backend, table.date)
     table.costs(spec)
     targets, others = recipe.parse_targets(), {}
     for name in recipe.other_targets:

@@ -34,7 +34,7 @@ from ..files.settings import (
     Workers,
 )
 from ..strategies.arch_settings import ArchSettings
-from .default_targets import DEFAULT_TARGETS
+from .target_description import DEFAULT_TARGETS, TargetDescription
 
 if TYPE_CHECKING:
     from .targets import Target
@@ -260,8 +260,7 @@ class Recipe(Settings, ArchSettings, ImageSettings):
         """
         from .targets import Target
 
-        described = self.targets or DEFAULT_TARGETS
-        return {name: Target.parse(str(name), value, self.folder) for name, value in described.items()}
+        return {name: Target(**vars(found)) for name, found in self.described_targets().items()}
 
     def chosen_target(self) -> Target:
         """Return the hardware target of this search.
@@ -269,7 +268,26 @@ class Recipe(Settings, ArchSettings, ImageSettings):
         Raises:
             RecipeError: There is no target with this name. The message lists all targets.
         """
-        targets = self.parse_targets()
+        from .targets import Target
+
+        return Target(**vars(self.described_target()))
+
+    def described_targets(self) -> dict[str, TargetDescription]:
+        """Return the descriptions of the targets by name, without importing what measures them.
+
+        Raises:
+            RecipeError: The description of a target is invalid.
+        """
+        described = self.targets or DEFAULT_TARGETS
+        return {name: TargetDescription.parse(str(name), value, self.folder) for name, value in described.items()}
+
+    def described_target(self) -> TargetDescription:
+        """Return the description of the target of this search.
+
+        Raises:
+            RecipeError: There is no target with this name. The message lists all targets.
+        """
+        targets = self.described_targets()
         if self.target not in targets:
             raise RecipeError(unknown_name("target", self.target, targets))
         return targets[self.target]

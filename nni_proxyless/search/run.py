@@ -119,16 +119,16 @@ def _train(
 ) -> tuple[Architecture, nn.Module, Record | None]:
     """Run the search, and return its architecture, the network with the supernet's weights, and the last record."""
     recipe, spec, splits = prepared.recipe, prepared.spec, prepared.splits
-    steps_per_epoch = _steps_per_epoch(recipe, splits)
-    strategy = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
+    steps = steps_per_epoch(recipe, splits)
+    strategy = make_strategy(recipe, prepared.table, spec, steps, prepared.other_tables)
     if not interrupted:  # a second one is asked whether it accepts table and budget, before anything slow begins
-        second = make_strategy(recipe, prepared.table, spec, steps_per_epoch, prepared.other_tables)
+        second = make_strategy(recipe, prepared.table, spec, steps, prepared.other_tables)
         second.apply_table(MobileNetV2Space(spec))
     work_begins()
     keep_freed_memory()
     quiet_lightning()
     pl.seed_everything(recipe.seed)
-    loaders = _loaders(recipe, prepared.splits)
+    loaders = make_loaders(recipe, prepared.splits)
     strategy.compare_on(
         finalists_loader(recipe, prepared.splits), statistics_loader(recipe, prepared.splits), recipe.bn_batches
     )
@@ -139,16 +139,8 @@ def _train(
         save_tables(output / results_folder.OTHER_TABLES, prepared.other_tables)
         write_preprocessing(output, splits.preprocessing, splits.class_names)
 
-    module = ImageClassification(
-        learning_rate=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        decay_norm_bias=recipe.decay_norm_bias,
-        label_smoothing=recipe.label_smoothing,
-        total_steps=steps_per_epoch * recipe.epochs,
-        channels_last=uses_channels_last(recipe),
-        class_weights=class_weights(recipe.class_weights, splits.weights_labels, splits.class_names),
-    )
+    weights = class_weights(recipe.class_weights, splits.weights_labels, splits.class_names)
+    module = make_module(recipe, steps * recipe.epochs, weights)
     with contextlib.ExitStack() as stack:
         anew = not interrupted and is_main_process()
         replaced = stack.enter_context(replacing(output, begin)) if anew else lambda _: None
@@ -157,7 +149,7 @@ def _train(
         for text in callback.notes if is_main_process() else ():
             _log.warning("%s", text)
         several = PathParallelStrategy() if recipe.ranks > 1 else "auto"
-        trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
+        trainer = make_trainer(recipe, output, steps, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
             finished = (output / results_folder.ARCHITECTURE).is_file()
@@ -229,7 +221,27 @@ def _finish(
     return architecture
 
 
-def _steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
+def make_module(recipe: Recipe, total_steps: int, weights: Any = None) -> ImageClassification:
+    """Create the Lightning module that trains the supernet's weights.
+
+    Args:
+        recipe: Recipe of the search.
+        total_steps: Number of steps in which the learning rate falls to 0.
+        weights: Weights of the classes in the loss; `None` for equal ones.
+    """
+    return ImageClassification(
+        learning_rate=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        decay_norm_bias=recipe.decay_norm_bias,
+        label_smoothing=recipe.label_smoothing,
+        total_steps=total_steps,
+        channels_last=uses_channels_last(recipe),
+        class_weights=weights,
+    )
+
+
+def steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
     """Number of steps of the learning rate's schedule in an epoch.
 
     An epoch ends with the longer of the two parts of the data. The shorter part is repeated.
@@ -283,7 +295,8 @@ def _software() -> dict[str, Any]:
     }
 
 
-def _loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
+def make_loaders(recipe: Recipe, splits: DataSplits) -> dict[str, Any]:
+    """Create the loaders of the images that train the weights and of those that train the architecture."""
     common: dict[str, Any] = {"shuffle": True, "drop_last": True, "num_workers": recipe.num_workers}
     return {
         "weights": LateLoader(splits.weights, batch_size=recipe.batch_size, **common),

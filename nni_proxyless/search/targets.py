@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 
-from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError, shown, unknown_name
-from ..files.reading import user_path
+from ..errors import LatencyTableError, ProxylessError, RecipeError, RunError
 from ..files.resources import cache_folder
-from ..files.writing import check_name, write_json
+from ..files.writing import write_json
 from ..latency.backends.base import Backend
 from ..latency.backends.by_name import make_backend
 from ..latency.device import this_device
@@ -26,69 +24,15 @@ from ..latency.table import LatencyTable
 from ..latency.validate import comparable_level
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
-from .default_targets import DEFAULT_TARGETS as DEFAULT_TARGETS
+from .target_description import DEFAULT_TARGETS as DEFAULT_TARGETS
+from .target_description import TargetDescription
 
 _log = logging.getLogger(__name__)
-_BACKEND_KEYS = (
-    "backend", "threads", "batch", "dtype", "device", "command", "tool", "pattern", "unit", "timeout_s", "retries",
-)  # fmt: skip
-_KEYS = ("table", *_BACKEND_KEYS)
 
 
 @dataclass(frozen=True)
-class Target:
-    """Device for which a search optimises the latency.
-
-    Attributes:
-        name: Name of the target in recipes and results.
-        table: File of the latency table that predicts latencies; `None` if the backend measures the table.
-        backend: Name of the backend that measures; `None` if nothing is measured. With a table, it measures only the
-            networks that the search finds.
-        settings: Settings of the backend, as `make_backend` takes them.
-    """
-
-    name: str
-    table: Path | None = None
-    backend: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    @classmethod
-    def parse(cls, name: str, content: object, folder: Path) -> Target:
-        """Check the description of a target in a recipe, and create the target.
-
-        Args:
-            name: Name of the target.
-            content: Mapping with `table`, or with `backend` and its settings, such as `threads` and `command`.
-            folder: Folder that a relative path starts from.
-
-        Raises:
-            RecipeError: The name could lead out of a folder, the description is no mapping, a key is unknown, a path is
-                not a string, neither table nor backend is given, or a setting of the backend is given without it.
-        """
-        check_name(name, "the name of a target", RecipeError)
-        if not isinstance(content, Mapping):
-            raise RecipeError(f"target '{name}' must be a mapping with {', '.join(_KEYS)}, got {shown(content)}")
-        for key in content:
-            if key not in _KEYS:
-                raise RecipeError(f"target '{name}': " + unknown_name("key", key, _KEYS))
-        table, backend = content.get("table"), content.get("backend")
-        if table is None and backend is None:
-            raise RecipeError(
-                f"target '{name}' needs 'table', a file that predicts latencies, or 'backend', which measures, or both"
-            )
-        if table is not None and not (isinstance(table, str) and table):
-            raise RecipeError(f"target '{name}': table must be a path, got {shown(table)}")
-        if backend is not None and not isinstance(backend, str):
-            raise RecipeError(f"target '{name}': backend must be the name of a backend, got {shown(backend)}")
-        settings = {k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]}
-        if backend is None and settings:
-            raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")
-        return cls(
-            name,
-            table=None if table is None else folder / user_path(table, "latency table", RecipeError),
-            backend=backend,
-            settings=settings,
-        )
+class Target(TargetDescription):
+    """Device for which a search optimises the latency, with its table and its measurements."""
 
     def make_backend(self) -> Backend | None:
         """Create the backend that measures; `None` if the target has only a table.
@@ -162,7 +106,9 @@ class Target:
                 _log.info("target %s: table of %s from %s", self.name, kept.date, path)
                 return kept
             most = TABLE_PROCESSES if accept else MOST_TABLE_PROCESSES
+            started = time.monotonic()
             table = measure_table_isolated(spec, backend, most_processes=most, progress=progress)
+            seconds = time.monotonic() - started
             if kept is not None and (reason := why_worse(table, kept)):
                 _log.warning("target %s: %s", self.name, reason)
                 _log.warning("target %s: the better table of %s is used instead: %s", self.name, kept.date, path)
@@ -171,7 +117,8 @@ class Target:
                 self._refuse_bad(table, RunError)
             if table is not kept:
                 table.save(path)
-                write_json(described_by(path), {"space": spec.to_dict(), "backend": backend.settings})
+                described = {"space": spec.to_dict(), "backend": backend.settings}
+                write_json(described_by(path), {**described, "seconds": round(seconds, 1)})
         error = table.calibration.mean_relative_error or 0.0
         _log.info(
             "target %s: %d operators measured with %s on %d thread(s); networks fit within %.1f %%",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +19,11 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from ..errors import InputError
 from ..files import results_folder
+from .progress_callback import ProgressCallback
 from .ranks import is_main_process, started_by_torchrun
 from .resume import SafeCheckpoints
 
+_log = logging.getLogger(__name__)
 _BYTES_OF_A_TENSOR = 1024  # in a file, besides its content
 
 
@@ -77,17 +78,19 @@ def uses_channels_last(recipe: Hardware) -> bool:
     return recipe.accelerator == "cpu" or not torch.cuda.is_available()
 
 
-def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any, **settings: Any) -> Any:
+def make_trainer(recipe: Any, output: Path | None, steps_per_epoch: int, callback: Any, **settings: Any) -> Any:
     """Create a Lightning trainer that logs to TensorBoard and leaves checkpoints to the callback.
 
     Args:
         recipe: Recipe that sets the number of epochs and the hardware.
-        output: Folder of the results, in which `tensorboard/` is created.
+        output: Folder of the results, in which `tensorboard/` is created; `None` for a trainer that writes nothing
+            and shows no progress.
         steps_per_epoch: Number of steps of an epoch.
         callback: Callback that writes the checkpoints.
         **settings: Further arguments of the trainer.
     """
     quiet_lightning()
+    shown = [ProgressCallback(recipe.epochs)] if output is not None and is_main_process() else []
     rank_zero_only.rank = 0 if is_main_process() else rank_zero_only.rank  # Lightning took it from the environment
     return Trainer(
         max_epochs=recipe.epochs,
@@ -95,12 +98,12 @@ def make_trainer(recipe: Any, output: Path, steps_per_epoch: int, callback: Any,
         devices=recipe.devices,
         num_nodes=recipe.num_nodes,
         precision=recipe.precision,
-        logger=TensorBoardLogger(str(output), name=results_folder.TENSORBOARD, version=""),
-        callbacks=[callback],
+        logger=output is not None and TensorBoardLogger(str(output), name=results_folder.TENSORBOARD, version=""),
+        callbacks=[callback, *shown],
         enable_checkpointing=False,
         plugins=[SafeCheckpoints(), TorchElasticEnvironment() if started_by_torchrun() else LightningEnvironment()],
         enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
+        enable_progress_bar=False,
         num_sanity_val_steps=0,
         log_every_n_steps=min(50, steps_per_epoch),
         **settings,
@@ -139,7 +142,8 @@ def quiet_lightning() -> None:
 
     This must be called after Lightning is imported, because the import resets the level of Lightning's logger.
     """
-    for name in ("lightning_fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("nni.nas.evaluator.pytorch.lightning").setLevel(logging.ERROR)
+    if not _log.isEnabledFor(logging.DEBUG):  # as with `--verbose`
+        for name in ("lightning_fabric", "pytorch_lightning"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("nni.nas.evaluator.pytorch.lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning")

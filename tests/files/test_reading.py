@@ -248,6 +248,7 @@ READERS = {
     "files/parsing.py": "the parsers",
     "files/writing.py": "bringing what was written to the disk",
     "data/npz_file.py": "the reader of arrays",
+    "data/found_images.py": "the headers of images, which Pillow reads from a file that `open_regular` has opened",
     "network/torch_file.py": "the reader of tensors",
     "latency/device.py": "/proc/cpuinfo",
     "latency/worker_job.py": "messages between our own processes",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
-from ...errors import InputError, unknown_name
+from ..backend_names import check_backend_names
 from .analytic import FlopsBackend, ParamsBackend
 from .base import Backend
 from .command import CommandBackend
@@ -43,10 +42,5 @@ def make_backend(name: str, **settings: Any) -> Backend:
         InputError: The name or a setting is unknown (the message lists the allowed ones), or a value is invalid.
         MissingDependencyError: The backend needs a package that is not installed.
     """
-    if name not in BACKENDS:
-        raise InputError(unknown_name("latency backend", name, BACKENDS))
-    allowed = list(inspect.signature(BACKENDS[name]).parameters)
-    for key in settings:
-        if key not in allowed:
-            raise InputError(f"backend {name}: " + unknown_name("setting", key, allowed))
+    check_backend_names(name, settings)
     return BACKENDS[name](**settings)
