@@ -73,7 +73,7 @@ def few_images_warnings(
         less = f"batch_size={smaller} gives {images // smaller * epochs}, and " if smaller < batch_size else ""
         found.append(
             f"{images} training images make only {steps} training steps, which is too few to learn much; {less}"
-            f"epochs={needed} gives {FEW_STEPS}; augmentation=strong suits few images"
+            f"epochs={needed} gives {FEW_STEPS}; augmentation=strong may help"
         )
     if held_out < FEW_HELD_OUT:
         points = 100 * 0.5 / held_out**0.5

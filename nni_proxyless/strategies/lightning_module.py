@@ -50,7 +50,7 @@ class ProxylessLightningModule(EvaluatorModule):
             the weight of the latency.
         export: Function that returns the architecture that the search has found so far.
         finalists: Function that returns the finalists, the networks that are compared at the end of the search.
-        constraints: Constraints of the space, which all sampled networks keep.
+        constraints: Constraints of the space.
         sampling_seed: Seed of the path sampler, which has a separate random number generator.
         gradient_clip_val: Largest norm of the weights' gradients, to which they are clipped; `None` for no clipping.
         log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
@@ -99,7 +99,6 @@ class ProxylessLightningModule(EvaluatorModule):
             self._gates, objective.costs, objective.reference_ms, arch.reinforce_samples, constraints,
             objective.constraints,
         )  # fmt: skip
-        self._constraints = constraints
         self._score = BatchScore(training_module)
         self._export = export
         self._freezer: WeightFreezer | None = None
@@ -259,11 +258,11 @@ class ProxylessLightningModule(EvaluatorModule):
 
     def _gate_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Compute the gradients of the gates (eq. 4) for all paths or a pair of paths, as the mean over all draws."""
-        draws, draw = self.arch.arch_samples, self._paths.draw_for_gradient
+        draws = self.arch.arch_samples
         total = torch.zeros((), device=self.device)
         compared: list[list[int]] = [[] for _ in self._gates]
         for _ in range(draws):
-            self._constraints.draw(self._gates, draw)
+            self._paths.draw_for_gradient(self.arch.arch_gradient)
             for gate, paths in zip(self._gates.values(), compared, strict=True):
                 paths += gate.sample.paths
             loss = loss_of(self.training_module.training_step(batch, batch_idx))

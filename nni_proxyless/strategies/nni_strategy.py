@@ -7,9 +7,9 @@ from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 from nni.mutable import CategoricalMultiple
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import Cell, ModelSpace
 
-from ..errors import InputError, SpaceError
+from ..errors import InputError, SpaceError, UnsupportedSpaceError
 from ..latency.table import LatencyTable
 from ..supernet.unsupported import check_all_are_used
 from ..training.cpu_kernels import accelerate
@@ -77,6 +77,7 @@ class NniStrategy(LatencyAwareStrategy):
             SpaceError: NNI's strategy cannot search a choice of the space.
         """
         self._check_inputs(model.simplify())
+        check_cells(model, type(self).__name__)
         self.apply_table(model)
         supernet = super().mutate_model(model)
         check_all_are_used(supernet, self._candidates)
@@ -94,6 +95,28 @@ class NniStrategy(LatencyAwareStrategy):
     def progress(self) -> dict[str, float]:
         """Return further columns of the search's history."""
         return {**super().progress(), "latency_weight": self.latency_weight}
+
+
+def check_cells(model: ModelSpace, strategy: str) -> None:
+    """Check that NNI's supernet computes what the networks of each Cell do.
+
+    NNI's supernet returns all nodes of a Cell, and makes the operators of a factory as if each was the first of its
+    node, whatever the networks do.
+
+    Args:
+        model: Model space that is not mutated yet.
+        strategy: Name of the strategy in the message.
+
+    Raises:
+        UnsupportedSpaceError: It does not. The message names the cell.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Cell) and (module.merge_op == "loose_end" or module.op_candidates_factory is not None):
+            what = "merge_op='loose_end'" if module.merge_op == "loose_end" else "a factory of operators"
+            raise UnsupportedSpaceError(
+                f"module '{name}' is a Cell with {what}, of which {strategy} trains other networks than it exports; "
+                "use ProxylessNAS"
+            )
 
 
 def check_number_of_inputs(mutables: Mapping[str, Any], strategy: str, several: bool = False) -> None:

@@ -80,7 +80,7 @@ class RandomSearch(NniStrategy, RandomOneShot):
 
     def _accepts(self, sample: Mapping[str, Any]) -> bool:
         accepts = self.filter is None or bool(self.filter(dict(sample)))
-        return accepts
+        return accepts and self._constraints.allow(sample)
 
     def configure_oneshot_module(self, training_module: Any) -> Any:
         module = super().configure_oneshot_module(training_module)

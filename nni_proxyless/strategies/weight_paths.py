@@ -68,10 +68,6 @@ class WeightPaths:
         last = self._arch.finalist_epochs
         return last > 0 and epochs is not None and 0 < epochs <= epoch + last
 
-    def draw_for_gradient(self, gate: Gate) -> None:
-        """Draw the paths of a gate for an architecture step."""
-        gate.draw_for_gradient(self._arch.arch_gradient, self.generator)
-
     def draw(self, step: int, epoch: int, epochs: int | None) -> None:
         """Choose the path of every gate for a weight step.
 
@@ -88,6 +84,10 @@ class WeightPaths:
                 gate.draw_in_turn(step, self._seed + number)
         else:
             self._constraints.draw(self._gates, lambda gate: gate.draw_path(self.generator))
+
+    def draw_for_gradient(self, mode: str) -> None:
+        """Draw the paths of every gate for an architecture step; see `Gate.draw_for_gradient`."""
+        self._constraints.draw(self._gates, lambda gate: gate.draw_for_gradient(mode, self.generator))
 
     def _draw_finalist(self, step: int) -> None:
         """Give every gate the path of the finalist whose turn it is. Each round has its own random order.

@@ -104,7 +104,7 @@ def test_a_training_with_few_images_says_so() -> None:
     (text,) = few_images_warnings([0, 1] * 144, 200, 64, 200, 50)
     assert text == (
         "288 training images make only 200 training steps, which is too few to learn much; batch_size=16 gives 900, "
-        "and epochs=125 gives 500; augmentation=strong suits few images"
+        "and epochs=125 gives 500; augmentation=strong may help"
     )
     assert few_images_warnings([0, 1] * 144, 200, 64, 500, 125) == ()
     assert few_images_warnings([0, 1] * 500, 200, 64, 15, 1) == ()

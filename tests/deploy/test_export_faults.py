@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -81,7 +82,7 @@ def test_places_that_cannot_be_written(network: Architecture, tmp_path: Path) ->
     weights = tmp_path / "weights.pt"
     before = sorted(tmp_path.rglob("*"))
     for out, message in {
-        tmp_path / "file": r"cannot export into .*/file: .*/file is a file; choose another folder with --out",
+        tmp_path / "file": r"cannot export into .*/file: .*/file is no folder; choose another folder with --out",
         tmp_path / "file" / "deep" / "er": r"cannot export into .*: .*/file is a file",
         tmp_path / "taken": r"cannot write .*/taken/model.onnx, which is a folder",
         tmp_path / "taken_too": r"cannot write .*/taken_too/export.json, which is a folder",
@@ -98,8 +99,12 @@ def test_a_folder_without_permission_to_write(
 ) -> None:
     (tmp_path / "out").mkdir(mode=0o555)
     if os.geteuid() == 0:  # root may write everywhere
-        monkeypatch.setattr(exporting.os, "access", lambda path, _mode: Path(path) != tmp_path / "out")
-    with pytest.raises(InputError, match=r"cannot export into .*/out/deeper: .*/out is not writable"):
+
+        def refuse(**_: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(InputError, match=r"/out/deeper: nothing can be written into .*/out: Permission denied"):
         export(network, tmp_path / "weights.pt", tmp_path / "out" / "deeper", ("onnx",), images(network))
 
 

@@ -148,15 +148,14 @@ def test_two_machines_train_as_one_and_go_on(found: Path, recipe_file: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
-def test_two_devices_on_one_machine(launcher: str, found: Path, tmp_path: Path) -> None:
+def test_two_devices_of_torchrun(found: Path, tmp_path: Path) -> None:
     words = [
-        "-m", "nni_proxyless", "retrain", "found", "data=digits", "devices=2", "accelerator=cpu", "epochs=1",
-        "warmup_epochs=0", "threads=1", "--output", "out",
+        "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(), "-m", "nni_proxyless",
+        "retrain", "found", "data=digits", "devices=2", "accelerator=cpu", "epochs=1", "warmup_epochs=0", "threads=1",
+        "--output", "out",
     ]  # fmt: skip
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port(), *words]
     done = subprocess.run(
-        [sys.executable, *(torchrun if launcher == "torchrun" else words)],
+        [sys.executable, *words],
         capture_output=True, text=True, check=False, cwd=tmp_path, env=environment(), timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

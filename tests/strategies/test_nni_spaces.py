@@ -296,6 +296,29 @@ def test_cells_are_refused_where_they_would_not_be_decoded() -> None:
         LatencyDARTS().mutate_model(Cells())
 
 
+@pytest.mark.parametrize("kind", [LatencyENAS, RandomSearch])
+def test_cells_whose_supernet_in_nni_is_another_network_are_refused(kind: Any) -> None:
+    class Cells(ModelSpace):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__()
+            self.cell = Cell(num_nodes=2, label="c", **settings)
+
+    operators = {"id": nn.Identity(), "tanh": nn.Tanh()}
+    for settings, message in (
+        (
+            {"op_candidates": operators, "merge_op": "loose_end"},
+            "module 'cell' is a Cell with merge_op='loose_end', of wh",
+        ),
+        (
+            {"op_candidates": {"id": lambda *_: nn.Identity(), "tanh": lambda *_: nn.Tanh()}},
+            "Cell with a factory of oper",
+        ),
+    ):
+        with pytest.raises(SpaceError, match=message):
+            kind().mutate_model(Cells(**settings))
+    kind().mutate_model(Cells(op_candidates=operators))
+
+
 def test_random_search_keeps_its_filter() -> None:
     strategy = searched(RandomSearch(best_of=4, filter=lambda sample: sample["inputs"] != [0]), Inputs(1))
     assert strategy.compared
