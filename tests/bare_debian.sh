@@ -43,7 +43,7 @@ fi
 # A fresh copy of what git knows; the environment of earlier commands stays.
 mkdir -p "$folder/work"
 find "$folder/work" -mindepth 1 -maxdepth 1 ! -name .venv ! -name results -exec rm -rf {} +
-(cd "$here" && git ls-files -z --cached --others --exclude-standard | tar --null --ignore-failed-read -cf - -T -) |
+(cd "$here" && git ls-files -z --cached --others --exclude-standard | grep -zvxF .venv | tar --null --ignore-failed-read -cf - -T -) |
   tar -xf - -C "$folder/work"
 
 # pip's settings, as variables, and the folders and files that they name.

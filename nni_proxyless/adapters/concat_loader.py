@@ -31,7 +31,7 @@ class ConcatLoader(CombinedLoader):
         super().__init__(iterables, "max_size_cycle")
         self._batches: Iterator[Any] = iter(())
 
-    def __iter__(self) -> ConcatLoader:  # type: ignore[override]
+    def __iter__(self) -> ConcatLoader:
         self._batches = self._in_turn()
         return self
 

@@ -19,6 +19,7 @@ from ..latency.costs import SpaceCosts
 from ..latency.sampling import Progress
 from ..latency.table import LatencyTable
 from ..network.space_spec import SpaceSpec
+from ..strategies.compatibility import check_enas
 from .recipe import STRATEGIES, Recipe
 from .strategy_name import check_strategy
 from .targets import Target
@@ -101,6 +102,8 @@ def check_files(recipe: Recipe) -> LatencyTable | None:
     """
     table = recipe.chosen_target().given_table(accept=recipe.accept_tables)
     check_strategy(recipe.strategy)
+    if recipe.strategy == "enas":
+        check_enas()
     spec = _space(recipe)
     check_place(recipe.data, spec.input_shape, _data_dir(recipe), recipe.download)
     if table is not None and recipe.data == "digits":

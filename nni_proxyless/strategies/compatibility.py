@@ -28,3 +28,16 @@ def check_lightning() -> None:
         raise MissingDependencyError(
             f"pytorch-lightning {found} does not work with NNI 3.0's one-shot strategies: {wanted}"
         )
+
+
+def check_enas() -> None:
+    """Check that the packages which NNI's ENAS needs are installed.
+
+    Raises:
+        MissingDependencyError: One of them is not. The message says what to install.
+    """
+    lacks = [package for package in ("tianshou", "gym") if installed(package) is None]
+    if lacks:
+        raise MissingDependencyError(
+            f"strategy enas needs tianshou and gym; {' and '.join(lacks)} is missing: pip install 'nni-proxyless[enas]'"
+        )

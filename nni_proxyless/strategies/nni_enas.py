@@ -14,8 +14,9 @@ from nni.nas.strategy import ENAS
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
-from ..errors import MissingDependencyError, RunError
+from ..errors import RunError
 from ..latency.costs import SpaceCosts
+from .compatibility import check_enas
 from .evaluator_metric import BatchScore
 from .nni_strategy import NniStrategy, check_number_of_inputs
 from .reinforce import reward
@@ -57,11 +58,15 @@ class LatencyENAS(NniStrategy, ENAS):
         arc_learning_rate: Learning rate of the controller's Adam.
         **kwargs: Arguments of `NniStrategy` and of ENAS. Unless `reward_metric_name` names one of the logged metrics,
             the reward is the evaluator's metric for which higher values are better, or its loss with the sign reversed.
+
+    Raises:
+        MissingDependencyError: Tianshou or gym is not installed.
     """
 
     strategy_name: ClassVar[str] = "enas"
 
     def __init__(self, *, arc_learning_rate: float = 1e-3, **kwargs: Any) -> None:
+        check_enas()
         kwargs.setdefault("policy_fn", partial(_policy, learning_rate=arc_learning_rate))
         self._own_metric = "reward_metric_name" not in kwargs
         kwargs.setdefault("reward_metric_name", REWARD)
@@ -137,16 +142,9 @@ def _policy(environment: Any, learning_rate: float) -> Any:
 
     NNI's own optimizer gets the parameters as a set. The order of a set differs between processes, and torch warns
     about it.
-
-    Raises:
-        MissingDependencyError: Tianshou or gym is not installed.
     """
-    try:
-        from nni.nas.strategy._rl_impl import default_policy_fn
-    except ImportError as reason:
-        raise MissingDependencyError(
-            "strategy enas needs tianshou and gym: pip install 'nni-proxyless[enas]'"
-        ) from reason
+    from nni.nas.strategy._rl_impl import default_policy_fn
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         policy = default_policy_fn(environment)

@@ -17,7 +17,10 @@ from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 from nni_proxyless.errors import MissingDependencyError
 from nni_proxyless.nni_bridge import doctor, registration
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
+from nni_proxyless.search import prepared
+from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.strategies import compatibility
+from nni_proxyless.strategies.nni_strategies import LatencyENAS
 from tests.warm import run_warm
 
 
@@ -172,6 +175,20 @@ def test_lightning_that_does_not_is_refused_with_the_reason(version: str, monkey
         compatibility.check_lightning()
     assert f"pytorch-lightning {version} does not work" in str(caught.value)
     assert "pip install 'pytorch-lightning>=2.0.9,<3'" in str(caught.value)
+
+
+@pytest.mark.parametrize("lacks", [["tianshou"], ["gym"], ["tianshou", "gym"]])
+def test_enas_without_its_packages_is_refused_before_anything_slow(
+    lacks: list[str], recipe_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = compatibility.installed
+    monkeypatch.setattr(compatibility, "installed", lambda name: None if name in lacks else real(name))
+    monkeypatch.setattr(prepared, "load_recipe_data", lambda recipe: pytest.fail("the data were loaded first"))
+    says = f"{' and '.join(lacks)} is missing: pip install 'nni-proxyless\\[enas\\]'"
+    with pytest.raises(MissingDependencyError, match=says):
+        prepared.prepare(Recipe.load(recipe_file, {"strategy": "enas"}))
+    with pytest.raises(MissingDependencyError, match=says):
+        LatencyENAS(latency=None, budget_ms=None)
 
 
 def test_importing_a_strategy_refuses_another_lightning(tmp_path: Path) -> None:
