@@ -9,7 +9,7 @@ EVERYTHING := -e ".[onnx,openvino,mnn,ncnn,enas,plot,dev]"
 COMPILED := torch, torchvision, torchmetrics, pytorch_lightning, nni.nas.strategy, onnxruntime, onnx, pandas, sklearn, \
 	scipy.stats, matplotlib.pyplot, tensorboard.summary
 
-.PHONY: quickstart test test-fast test-lightning-2.0 test-second-python lint bench ground-truth search-quality docs-check docs-run package-check clean
+.PHONY: quickstart test test-fast test-oldest-lightning test-second-python lint bench ground-truth search-quality docs-check docs-run package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,10 +35,10 @@ test-fast: $(READY)
 
 # `.venv` has the current release of Lightning. These tests depend on its version: NNI's strategies and ours, resuming,
 # results of version 0.1, retraining, and the adapters. Here they run with the oldest one that is supported.
-LIGHTNING_2_0 := build/lightning-2.0
-test-lightning-2.0: $(READY)
-	@test -d $(LIGHTNING_2_0)/pytorch_lightning || $(BIN)/python -m pip install --quiet --no-deps --target $(LIGHTNING_2_0) pytorch-lightning==2.0.9.post0
-	PYTHONPATH=$(LIGHTNING_2_0) $(PARALLEL) -m "not slow" tests/adapters tests/strategies/test_nni_conformance.py \
+OLDEST_LIGHTNING := build/lightning-2.0
+test-oldest-lightning: $(READY)
+	@test -d $(OLDEST_LIGHTNING)/pytorch_lightning || $(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST_LIGHTNING) pytorch-lightning==2.0.9.post0
+	PYTHONPATH=$(CURDIR)/$(OLDEST_LIGHTNING) $(PARALLEL) -m "not slow" tests/adapters tests/strategies/test_nni_conformance.py \
 		tests/strategies/test_nni_strategies.py tests/search/test_version_0_1.py tests/training/test_late_loader.py \
 		tests/training/test_resume.py tests/deploy/test_retrain.py
 

@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from ..data.image_settings import ImageSettings
 from ..data.place import check_place
-from ..errors import InputError, RecipeError, clipped, shown
+from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..files import results_folder
 from ..files.provenance import Layer, merged
 from ..files.reading import read_mapping, user_path
@@ -37,10 +37,14 @@ from ..network.architecture import Architecture
 from ..network.weights import check_file
 from .retrain_sources import check_names_no_function as check_names_no_function
 from .retrain_sources import load_architecture as load_architecture
-from .retrain_sources import of_search as of_search
 
 # Defaults of a retraining that only adapts its weights.
 FINE_TUNING = {"epochs": 10, "warmup_epochs": 0, "learning_rate": 0.005}
+
+# Keys that a retraining copies from the recipe of the search, so that it uses the same data with the same split.
+_OF_THE_SEARCH = (
+    "space", "data", "data_dir", "download", "arch_fraction", "held_out_fraction", *ImageSettings.model_fields,
+)  # fmt: skip
 
 
 class RetrainRecipe(Settings, ImageSettings):
@@ -297,3 +301,33 @@ class RetrainRecipe(Settings, ImageSettings):
         """Path of the architecture file; `None` if `architecture` is the name of a network."""
         path = self.resolve(self.architecture)
         return path if path.suffix == ".json" or os.path.exists(path) else None
+
+
+def of_search(path: Path, recorded: bool = True) -> dict[str, Any]:
+    """Read the settings that a retraining copies from the `recipe.yml` of a search or of an earlier retraining.
+
+    Args:
+        path: Path of the recipe.
+        recorded: Whether mean and standard deviation of the images are those that were recorded beside the recipe, if
+            they were.
+
+    Raises:
+        RecipeError: The file cannot be read, or is no recipe.
+        DataError: What was recorded cannot be read.
+    """
+    from ..search.recipe import Recipe
+
+    content = read_mapping(path, "recipe", RecipeError)
+    keys = {*Recipe.keys(), *RetrainRecipe.keys()}
+    for key in content:
+        if key not in keys:
+            raise RecipeError(f"recipe {path}: {unknown_name('key', key, keys)}")
+    found = {key: content[key] for key in _OF_THE_SEARCH if key in content}
+    if recorded and (path.parent / results_folder.PREPROCESSING).is_file():
+        from ..data.preprocessing_file import read_preprocessing
+
+        known = read_preprocessing(path.parent)
+        if known is not None and known[0].known:
+            found |= {"mean": list(known[0].mean), "std": list(known[0].std)}
+    seed = content.get("split_seed", content.get("seed"))
+    return found if seed is None else {**found, "split_seed": seed}
