@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs-check package-check clean
+.PHONY: quickstart test test-fast lint bench ground-truth search-quality docs docs-check package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (once, a few minutes) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[onnx,openvino,mnn,ncnn,enas,plot,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[onnx,openvino,mnn,ncnn,enas,plot,docs,dev]"
 	@touch $@
 
 # The main job: a search per hardware target through NNI's manager, on embedded real data.
@@ -50,9 +50,16 @@ ground-truth: $(READY)
 search-quality: $(READY)
 	$(BIN)/python -m benchmarks.search_quality.search_quality --data $(DATA)
 
-# What the documentation says of names, commands and files is true, and its command and Python blocks run.
-docs-check: $(READY)
-	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py tests/benchmarks/test_pages.py
+# The documentation as static pages in build/site, which open without a network. The build executes the tutorial, and
+# every warning is an error.
+docs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m sphinx -W --keep-going -q -b html -c docs/site -d build/doctrees . build/site
+	@echo "documentation: $(CURDIR)/build/site/index.html"
+
+# What the documentation says of names, commands and files is true, its command and Python blocks run, and the site is
+# complete.
+docs-check: docs
+	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py tests/system/test_site.py tests/benchmarks/test_pages.py
 
 # The wheel runs a search in an empty environment.
 package-check: $(READY)

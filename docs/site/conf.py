@@ -6,12 +6,14 @@ in the repository and on the site.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(REPOSITORY)]
+os.environ["PYTHONPATH"] = str(REPOSITORY)  # of the notebook's process
 
 import nni_proxyless  # noqa: E402
 
@@ -62,6 +64,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"

@@ -1,7 +1,7 @@
 """Links of pages to files of the repository.
 
-A link to a function in a file, such as `../nni_proxyless/supernet/gates.py#gated_sum`, becomes a link to its place in the
-API reference. Links to folders and to other files of the code become plain text, because the site has no such pages.
+A link to a function in a file, such as `../nni_proxyless/supernet/gates.py#gated_sum`, becomes a link to its place in
+the API reference. Links to folders and to other files of the code become plain text: the site has no such pages.
 """
 
 from __future__ import annotations
