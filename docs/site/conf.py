@@ -13,7 +13,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(REPOSITORY)]
-os.environ["PYTHONPATH"] = str(REPOSITORY)  # of the notebook's process
+# The notebook's process uses this code, and NNI keeps its experiment in the build folder.
+os.environ["PYTHONPATH"] = str(REPOSITORY)
+os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+(REPOSITORY / "build" / "home").mkdir(parents=True, exist_ok=True)
+os.environ["HOME"] = str(REPOSITORY / "build" / "home")
 
 import nni_proxyless  # noqa: E402
 

@@ -28,6 +28,15 @@ class ArchitectureDistribution:
         probs: Mapping from labels to path probabilities, shape (num_candidates,), in the order of `candidates`. The
             probability of a pruned path is 0.
         costs: Latency table applied to the space, or `None`.
+
+    Examples:
+        >>> candidates = {"a": ("small", "large"), "b": ("small", "large")}
+        >>> probs = {"a": torch.tensor([0.4, 0.6]), "b": torch.tensor([0.3, 0.7])}
+        >>> found = ArchitectureDistribution(candidates, probs)
+        >>> found.most_likely()
+        {'a': 'large', 'b': 'large'}
+        >>> [list(choices.values()) for choices in found.k_most_likely(3)]
+        [['large', 'large'], ['small', 'large'], ['large', 'small']]
     """
 
     candidates: Mapping[str, Sequence[Any]]

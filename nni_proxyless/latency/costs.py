@@ -82,6 +82,14 @@ class SpaceCosts:
     def expected(self, probs: Mapping[str, Tensor]) -> Tensor:
         """Compute E[cost] = fixed + Σ_layers Σ_i p_i F(o_i), differentiable in the probabilities (paper eq. 5 and 6).
 
+        Examples:
+            >>> costs = SpaceCosts(1.0, {"a": ("small", "large")}, {"a": (1.0, 3.0)})
+            >>> probs = torch.tensor([0.75, 0.25], requires_grad=True)
+            >>> expected = costs.expected({"a": probs})
+            >>> expected.backward()
+            >>> float(expected), probs.grad.tolist()
+            (2.5, [1.0, 3.0])
+
         Args:
             probs: Path probabilities of each layer, shape (num_candidates,), by layer label.
         """

@@ -50,6 +50,17 @@ class ProxylessNAS(LatencyAwareStrategy):
         arch_betas: Pair of `arch_beta1` and `arch_beta2`.
         **settings: Settings of the architecture's training, the fields of `ArchSettings`, which follow.
 
+    Examples:
+        The model space `space`, the Lightning evaluator `evaluator` and the latency table `table` are given:
+
+        >>> from nni.nas.experiment import NasExperiment
+        >>> strategy = ProxylessNAS(latency=table, budget_ms=4.0)
+        >>> NasExperiment(space, evaluator, strategy).run()
+        True
+        >>> architecture = strategy.export_architecture(target="phone")
+        >>> architecture.predicted_latency_ms <= 4.0
+        True
+
     Raises:
         InputError: An argument is unknown or out of range. The message says what is allowed.
         MissingOperatorError: The table lacks operators of the space. This is raised when the experiment starts.
