@@ -163,7 +163,7 @@ def _train(
     with contextlib.ExitStack() as stack:
         replaced = (lambda _: None) if interrupted else stack.enter_context(replacing(output, begin))
         if interrupted:
-            _log.info("going on where the retraining in %s was interrupted", output)
+            _log.info("resuming where the retraining in %s was interrupted", output)
         epochs = RetrainEpochs(prepared, output, len(loader), report, replaced)
         trainer = make_trainer(recipe, output, len(loader), epochs, gradient_clip_val=recipe.gradient_clip_val)
         start = checkpoint if interrupted else None

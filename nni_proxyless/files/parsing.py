@@ -40,7 +40,7 @@ def parse_yaml(text: str, named: str, error: type[InputError]) -> Any:
 
     Raises:
         InputError: The document cannot be parsed, is nested too deeply, has an alias within what it names, repeats too
-            much by aliases, has a key twice or one that is no text, or a value of another kind, such as a timestamp.
+            much by aliases, has a key twice or one that is not a text, or a value of another kind, such as a timestamp.
             The error is of class `error`.
     """
     return _parsed(lambda: _load(text), text, named, error)

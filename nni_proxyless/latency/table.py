@@ -261,7 +261,7 @@ class LatencyTable:
         return table
 
     def _check_sum(self, source: str) -> None:
-        """Check that the offset leaves some network a latency above 0, as far as the entries alone can tell."""
+        """Check that the offset leaves some network a latency above 0, as far as the entries alone show."""
         if self.fitted_to_layers:
             self.own_costs(source)
             return

@@ -94,7 +94,7 @@ def check_own(source: str, tuner: Mapping[str, Any], space: Mapping[str, Any]) -
 
 
 def check_size(source: str, tuner: object, points: int, *, limited: bool) -> None:
-    """Check that an experiment has not more trials than a tuner or a user can wait for.
+    """Check that an experiment has no more trials than a tuner or a user can wait for.
 
     Args:
         source: Name of the config, for error messages.

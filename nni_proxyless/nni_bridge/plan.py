@@ -40,7 +40,7 @@ class Plan:
         recipes: Recipes with the parameters of the search space, one for each combination. If there are more than
             `MAX_COMBINATIONS_CHECKED` combinations, only as many as are needed to include each value.
         trials: Expected number of trials: the number of combinations, limited by the config's `maxTrialNumber`.
-        survives: Whether the tuner goes on with the remaining trials after `nnictl resume`.
+        survives: Whether the tuner continues with the remaining trials after `nnictl resume`.
         limits: Limits of time that the config sets: `maxExperimentDuration` and `maxTrialDuration`, by name.
         varied: Keys of the search space.
         ends: Whether the experiment ends by itself.
@@ -189,7 +189,7 @@ def _recipe(task: str, path: Path, content: Mapping[str, Any]) -> Recipe | Retra
 
 
 def _survives(tuner: object) -> bool:
-    """Whether a tuner goes on with the remaining trials after `nnictl resume`. NNI's own ones start over."""
+    """Whether a tuner continues with the remaining trials after `nnictl resume`. NNI's own ones start over."""
     return is_own(tuner)
 
 

@@ -37,7 +37,7 @@ def prepare(recipe: Recipe, *, remeasure: bool = False) -> Prepared:
 
     Args:
         recipe: Recipe of the search.
-        remeasure: Whether the latency table is measured anew even if a kept one is good.
+        remeasure: Whether the latency table is measured again even if a kept one is good.
 
     Raises:
         InputError: The space, the data, the target or its latency table is missing or invalid.

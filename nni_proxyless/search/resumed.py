@@ -40,7 +40,7 @@ def resumed(prepared: Prepared, output: Path) -> Prepared | None:
         return replace(prepared, table=LatencyTable.load(table))
     except LatencyTableError as reason:
         aside = set_aside(checkpoint)
-        _log.warning("%s; the checkpoint is kept as %s, and the search begins anew", reason, aside.name)
+        _log.warning("%s; the checkpoint is kept as %s, and the search starts over", reason, aside.name)
         return None
 
 

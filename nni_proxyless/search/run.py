@@ -62,7 +62,7 @@ def run_search(
 
     If the folder holds the checkpoint of a search with the same recipe, that search was interrupted. It is resumed at
     the interrupted epoch, with its own latency table. Results of another search in the folder remain until the first
-    epoch is finished. If its checkpoint cannot be used, the checkpoint is renamed, and the search begins anew.
+    epoch is finished. If its checkpoint cannot be used, the checkpoint is renamed, and the search starts over.
 
     Args:
         prepared: Inputs of the search, loaded by `prepare`.
@@ -132,7 +132,7 @@ def _train(
         trainer = make_trainer(recipe, output, steps_per_epoch, callback, strategy=several)
         start = output / results_folder.CHECKPOINT if interrupted else None
         if interrupted:
-            _log.info("going on where the search in %s was interrupted", output)
+            _log.info("resuming where the search in %s was interrupted", output)
         elif recipe.strategy == "proxyless" and recipe.share_warmup and recipe.warmup_epochs > 0:
             check = partial(check_checkpoint, spec=spec) if is_main_process() else None
             warmup = stack.enter_context(

@@ -68,7 +68,7 @@ def read_checkpoint(path: Path, callback: str) -> dict[str, Any]:
     content = read_torch_file(path)
     lacks = [part for part in _PARTS if part not in content] if isinstance(content, Mapping) else list(_PARTS)
     if lacks:
-        raise DamagedFileError(f"{path} is no checkpoint of a training: it lacks '{lacks[0]}'")
+        raise DamagedFileError(f"{path} is not a checkpoint of a training: it lacks '{lacks[0]}'")
     state = content["callbacks"].get(callback) if isinstance(content["callbacks"], Mapping) else None
     rows = state.get("rows") if isinstance(state, Mapping) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
@@ -82,7 +82,7 @@ def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
     Args:
         path: Path of the checkpoint.
         check: Function that raises a `DamagedFileError` if the checkpoint cannot be used.
-        what: What begins anew then, for the log.
+        what: What starts over then, for the log.
 
     Returns:
         Whether the checkpoint can be used.
@@ -91,7 +91,7 @@ def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
         check(path)
         return True
     except DamagedFileError as reason:
-        _log.warning("%s; it is kept as %s, and %s begins anew", reason, set_aside(path).name, what)
+        _log.warning("%s; it is kept as %s, and %s starts over", reason, set_aside(path).name, what)
         return False
 
 
@@ -104,7 +104,7 @@ def restoring(path: Path | None, begun: Callable[[], bool]) -> Iterator[None]:
         begun: Function that returns whether the training has begun, so that errors are no longer the checkpoint's.
 
     Raises:
-        RunError: The state cannot be restored. The message says that the same command begins anew.
+        RunError: The state cannot be restored. The message says that the same command starts over.
     """
     try:
         yield
@@ -114,7 +114,7 @@ def restoring(path: Path | None, begun: Callable[[], bool]) -> Iterator[None]:
         why = " ".join(str(reason).split())[:150]
         raise RunError(
             f"{path} does not fit this run ({type(reason).__name__}: {why}); it is kept as {set_aside(path).name}, and "
-            "the same command begins anew"
+            "the same command starts over"
         ) from reason
 
 
