@@ -80,5 +80,5 @@ python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 suppress_warnings = [
-    "myst.header",  # README files of experiments begin with a heading of the first level, as they should
+    "toc.empty_glob",
 ]
