@@ -79,6 +79,3 @@ autodoc_class_signature = "mixed"
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
-suppress_warnings = [
-    "toc.empty_glob",
-]

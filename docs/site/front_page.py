@@ -1,7 +1,8 @@
-"""`index.html` at the top of the site, which leads to the start page in `docs/`."""
+"""The start of the site: `index.html` leads to the start page, whose navigation lists the pages that exist."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,25 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
+def _drop_empty_patterns(app: Any, document: str, content: list[str]) -> None:
+    """Remove patterns such as `your_images*` that match no page from the navigation; Sphinx would warn of them."""
+    if document == app.config.root_doc:
+        folder = Path(app.env.doc2path(document)).parent
+        content[0] = re.sub(
+            r"^([\w/]+\*)\n",
+            lambda match: match[0] if any(folder.glob(match[1])) else "",
+            content[0],
+            flags=re.MULTILINE,
+        )
+
+
 def _write(app: Any, error: Exception | None) -> None:
     if error is None and app.builder.format == "html":
         (Path(app.outdir) / "index.html").write_text(_PAGE, encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Write the page when everything else is built."""
+    """Check the navigation when the start page is read, and write the page when everything else is built."""
+    app.connect("source-read", _drop_empty_patterns)
     app.connect("build-finished", _write)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

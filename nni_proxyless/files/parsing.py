@@ -60,7 +60,7 @@ def checked_text(text: str) -> str:
     """Return the text of a file, which may have neither NUL nor byte order marks nor halves of surrogate pairs.
 
     Raises:
-        ValueError: It has; the message names the character and its place.
+        ValueError: The text has such a character. The message names the character and its place.
     """
     if _MARK in text:
         raise Refused(f"a byte order mark at character {text.index(_MARK) + 1}")

@@ -124,7 +124,7 @@ class SpaceCosts:
                 below 0, which is a finding about the table (`judgement.py`), but the mean network must be above 0.
 
         Raises:
-            LatencyTableError: It costs 0 or less.
+            LatencyTableError: The cheapest network costs 0 or less.
         """
         what, cost = ("mean", self.mean) if fitted else ("fastest", self.smallest)
         if not cost > 0:

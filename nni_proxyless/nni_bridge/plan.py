@@ -219,10 +219,10 @@ def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def check_results(plan: Plan) -> None:
-    """Check that the default folder of the results holds none of another recipe, which would be replaced.
+    """Check that the default results folder does not hold the results of another recipe, which would be replaced.
 
     Raises:
-        InputError: It does. The message names the keys that differ.
+        InputError: The folder holds such results. The message names the keys that differ.
     """
     varied = {*plan.varied, Rules().weight_key}
     for path in sorted(plan.results.glob(f"**/{results_folder.RECIPE}")):

@@ -34,7 +34,7 @@ def check_host(host: str | None) -> str:
         The address.
 
     Raises:
-        InputError: It is not an IP address, or none of this machine.
+        InputError: The text is not an IP address of this machine.
     """
     received = os.environ.get(HOST) or LOOPBACK if host is None else host
     source = HOST if host is None else "--host"

@@ -48,8 +48,8 @@ def check_checkpoint(path: Path, spec: SpaceSpec) -> None:
     """Check that a file is the checkpoint of a search in a space.
 
     Raises:
-        DamagedFileError: It is damaged, or the checkpoint of something else.
-        InputError: It cannot be read.
+        DamagedFileError: The file is damaged, or is the checkpoint of something else.
+        InputError: The file cannot be read.
     """
     state = read_checkpoint(path, STATE_KEY).get(CHECKPOINT_KEY)
     try:

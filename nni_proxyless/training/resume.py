@@ -30,7 +30,7 @@ class SafeCheckpoints(TorchCheckpointIO):
         """Read a checkpoint to the CPU.
 
         Raises:
-            DamagedFileError: It is damaged, or no checkpoint.
+            DamagedFileError: The file is damaged, or is not a checkpoint.
         """
         content: dict[str, Any] = read_torch_file(path)
         return content
@@ -62,8 +62,8 @@ def read_checkpoint(path: Path, callback: str) -> dict[str, Any]:
         callback: Key of the callback's state, which has the history in `rows`.
 
     Raises:
-        DamagedFileError: It is damaged, or a checkpoint of something else.
-        InputError: It cannot be read.
+        DamagedFileError: The file is damaged, or is a checkpoint of something else.
+        InputError: The file cannot be read.
     """
     content = read_torch_file(path)
     lacks = [part for part in _PARTS if part not in content] if isinstance(content, Mapping) else list(_PARTS)

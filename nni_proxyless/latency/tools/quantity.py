@@ -31,7 +31,7 @@ def milliseconds_per(unit: str) -> float:
     """Return the length of a time unit in milliseconds, such as 0.001 for `us`, `µs` or `microseconds`.
 
     Raises:
-        KeyError: This is no time unit.
+        KeyError: The text is not a time unit.
     """
     name = re.sub(f"[{_MICRO}]", "u", unit)
     return _MILLISECONDS[name if len(name) == 1 else name.lower()]
@@ -45,7 +45,7 @@ def to_number(text: str) -> float:
 
     Raises:
         AmbiguousNumberError: The number has one comma and then three digits: 1.234 or 1234.
-        ValueError: This is not a number, but for example a version.
+        ValueError: The text is not a number, but for example a version.
     """
     parts = _PARTS.fullmatch(text)
     if parts is None:
