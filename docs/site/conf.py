@@ -26,6 +26,7 @@ author = "The nni-proxyless developers"
 copyright = author
 version = release = nni_proxyless.__version__
 language = "en"
+smartquotes = False  # it would join the dashes of options
 
 extensions = [
     "myst_nb",  # Markdown pages, and the notebook, which the build executes

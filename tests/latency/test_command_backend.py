@@ -74,7 +74,7 @@ def test_tools_units_patterns_and_both_streams(
     ("said", "settings", "message"),
     [
         ("echo 12.5 ms", {"tool": "trtexec"}, "no line 'GPU Compute Time' with a median; the last line was: 12.5 ms"),
-        ("echo 'm  min = 0.00  max = 0.00  avg = 0.00'", {"tool": "benchncnn"}, "'0.00 ms', which is not a positive lat"),
+        ("echo 'm  min = 0.00  max = 0.00  avg = 0.00'", {"tool": "benchncnn"}, "'0.00 ms', which is not a positive"),
         ("echo 'a 3 us'", {"pattern": r"a (\d+)", "unit": "ms"}, "'3' with the unit us beside it, but unit is ms"),
         ("echo 'a x'", {"pattern": r"a (\w+)"}, "'x', which is not a number; the line was: a x"),
         ("echo b", {"pattern": r"a (\d+)"}, "nothing that matches pattern"),
