@@ -104,7 +104,7 @@ def test_a_failure_names_the_operator(tiny_spec: SpaceSpec, tmp_path: Path) -> N
     with pytest.raises(RunError) as error:
         measure_table(tiny_spec, backend, calibration_networks=0, protocol=ONCE)
     assert any(f"failed in one try for {operator}: " in str(error.value) for operator in tiny_spec.distinct_operators())
-    assert "no positive latency: the resolution of the tool may be too coarse" in str(error.value)
+    assert "not a positive latency: the resolution of the tool may be too coarse" in str(error.value)
 
 
 def test_threads_without_a_placeholder_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
