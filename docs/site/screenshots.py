@@ -2,8 +2,8 @@
 
     python docs/site/screenshots.py
 
-It runs the quickstart through NNI's manager in a temporary home folder, and writes the report of a folder of results, by
-default of the recorded quickstart in `tests/recorded`. Then it opens the pages in Debian's Chromium (packages chromium
+It runs the quickstart through NNI's manager in a temporary home folder, and writes the report of a folder of results,
+by default the recorded quickstart in `tests/recorded`. Then it opens the pages in Debian's Chromium (packages chromium
 and chromium-driver) without a network.
 """
 

@@ -238,7 +238,7 @@ _TARGETS = [
         ({"phone": {"backend": "command", "command": ["bench", "{model}"]}}, "['bench'", "{model}"),
         ({"phone": {"backend": "command", "command": "x '{model}'"}}, "{model}", "quotes"),
         ({"phone": {"backend": "command", "command": 'x "{model}"'}}, "{model}", "quotes"),
-        ({"phone": {"backend": "command", "command": "x {model}", "pattern": "(["}}, "'(['", "not a regular expression"),
+        ({"phone": {"backend": "command", "command": "x {model}", "pattern": "(["}}, "'(['", "a regular expression"),
         ({"phone": {"backend": "command", "command": "x {model}", "pattern": "ms"}}, "'ms'", "one group"),
         ({"phone": {"backend": "command", "command": "x {model}", "pattern": "(a)(b)"}}, "'(a)(b)'", "one group"),
         ({"phone": {"backend": "command", "command": "x {model}", "pattern": 5}}, "5", "pattern"),
