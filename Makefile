@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EVERYTHING := -e ".[onnx,openvino,mnn,ncnn,enas,plot,dev]"
+EVERYTHING := -e ".[onnx,openvino,mnn,ncnn,enas,plot,docs,dev]"
 # Pip would compile all modules of all packages, most of which nobody imports. These are compiled once, before several
 # processes import them at the same time.
 COMPILED := torch, torchvision, torchmetrics, pytorch_lightning, nni.nas.strategy, onnxruntime, onnx, pandas, sklearn, \
 	scipy.stats, matplotlib.pyplot, tensorboard.summary
 
-.PHONY: quickstart test test-fast test-oldest-lightning test-second-python lint bench ground-truth search-quality docs-check docs-run package-check clean
+.PHONY: quickstart test test-fast test-oldest-lightning test-second-python lint bench ground-truth search-quality docs docs-check docs-run package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -69,13 +69,20 @@ ground-truth: $(READY)
 search-quality: $(READY)
 	$(BIN)/python -m benchmarks.search_quality.search_quality --data $(DATA)
 
-# What the documentation says of names, commands and files is true, and its command and Python blocks run.
-docs-check: $(READY)
-	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py tests/benchmarks/test_pages.py
+# The documentation as static pages in build/site, which open without a network. The build executes the tutorial, and
+# every warning is an error.
+docs: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m sphinx -W --keep-going -q -b html -c docs/site -d build/doctrees . build/site
+	@echo "documentation: $(CURDIR)/build/site/index.html"
 
-# Only what `make test` leaves out of it, such as the blocks.
-docs-run: $(READY)
-	$(PARALLEL) -m documentation tests/system/test_docs_run.py tests/benchmarks/test_pages.py
+# What the documentation says of names, commands and files is true, its command and Python blocks run, and the site is
+# complete.
+docs-check: docs
+	$(PARALLEL) tests/system/test_docs.py tests/system/test_docs_run.py tests/system/test_site.py tests/benchmarks/test_pages.py
+
+# Only what `make test` leaves out of it, such as the blocks and the site.
+docs-run: docs
+	$(PARALLEL) -m documentation tests/system/test_docs_run.py tests/system/test_site.py tests/benchmarks/test_pages.py
 
 # The wheel and the source distribution are in order, and the wheel runs searches in an empty environment.
 package-check: $(READY)

@@ -106,7 +106,7 @@ def os_error_of(error: BaseException) -> ProxylessError | None:
 
     Returns:
         A `RunError` if the machine is the reason, an `InputError` if another path or other permissions help, and `None`
-        if the error is none of the operating system.
+        if the error does not come from the operating system.
     """
     if isinstance(error, RuntimeError) and getattr(error.__context__, "errno", None) == errno.ELOOP:
         error = error.__context__ or error  # `Path.resolve` raises this for a loop of symbolic links

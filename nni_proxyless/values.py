@@ -35,7 +35,7 @@ MOST_BATCH = 100_000
 
 
 def is_number(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int | float]:
-    """Whether a value is a finite number within bounds. A truth value is no number."""
+    """Whether a value is a finite number within bounds. A truth value is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     small = abs(value) <= MOST_WHOLE if isinstance(value, int) else math.isfinite(value)
@@ -54,5 +54,5 @@ def not_finite_warning(numbers: Mapping[str, float]) -> str | None:
 
 
 def is_whole(value: object, least: int = 0, most: int = MOST_WHOLE) -> TypeGuard[int]:
-    """Whether a value is an integer within bounds. A truth value is no integer."""
+    """Whether a value is an integer within bounds. A truth value is not an integer."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

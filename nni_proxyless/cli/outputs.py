@@ -55,7 +55,7 @@ def check_apart(options: argparse.Namespace) -> None:
     """Check that a command is not asked to write a file that it reads, or to write two things into one file.
 
     Raises:
-        InputError: It is.
+        InputError: An output is also an input, or two outputs are the same file.
     """
     inputs = list(_named(options, _INPUTS))
     outputs = [(name, path) for name, path in _named(options, _OUTPUTS) if not path.is_dir()]

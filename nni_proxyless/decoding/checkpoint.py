@@ -43,7 +43,7 @@ class SearchCheckpoint:
         """Read a `checkpoint.ckpt`, or the one in a folder of results. Nothing in the file is executed.
 
         Raises:
-            InputError: There is no such file, it is no checkpoint of a search, or the space of the search does not
+            InputError: There is no such file, it is not a checkpoint of a search, or the space of the search does not
                 describe its operators.
         """
         path = checkpoint_file(path)
@@ -53,7 +53,9 @@ class SearchCheckpoint:
             raise _no_checkpoint(path) from reason
         state = content.get(CHECKPOINT_KEY) if isinstance(content, Mapping) else None
         if not isinstance(state, Mapping) or state.get("schema") != CHECKPOINT_SCHEMA:
-            raise InputError(f"{path} is no checkpoint of a search: it lacks '{CHECKPOINT_KEY}' of {CHECKPOINT_SCHEMA}")
+            raise InputError(
+                f"{path} is not a checkpoint of a search: it lacks '{CHECKPOINT_KEY}' of {CHECKPOINT_SCHEMA}"
+            )
         if state.get("space") is None:
             raise InputError(
                 f"{path} is of a space that does not describe its operators; decode it in Python with "
@@ -157,7 +159,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
 
 
 def _no_checkpoint(path: Path) -> InputError:
-    return InputError(f"{path} is no checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search")
+    return InputError(f"{path} is not a checkpoint of a search, or it is damaged; give the checkpoint.ckpt of a search")
 
 
 def _mapping(value: object, what: str) -> Mapping[str, Any]:

@@ -34,6 +34,15 @@ class ArchitectureDistribution:
         constraints: Budgets that every decoded architecture is within.
         allowed: Function that tells whether an architecture keeps the constraints of the space; `None` if there are
             none.
+
+    Examples:
+        >>> candidates = {"a": ("small", "large"), "b": ("small", "large")}
+        >>> probs = {"a": torch.tensor([0.4, 0.6]), "b": torch.tensor([0.3, 0.7])}
+        >>> found = ArchitectureDistribution(candidates, probs)
+        >>> found.most_likely()
+        {'a': 'large', 'b': 'large'}
+        >>> [list(choices.values()) for choices in found.k_most_likely(3)]
+        [['large', 'large'], ['small', 'large'], ['large', 'small']]
     """
 
     candidates: Mapping[str, Sequence[Any]]

@@ -52,6 +52,15 @@ def most_likely_within(probs: Mapping[str, Tensor], costs: SpaceCosts, budget_ms
     Returns:
         Mapping from labels to names of candidates.
 
+    Examples:
+        >>> names = ("small", "large")
+        >>> costs = SpaceCosts(1.0, {"a": names, "b": names}, {"a": (1.0, 3.0), "b": (1.0, 2.0)})
+        >>> probs = {"a": torch.tensor([0.4, 0.6]), "b": torch.tensor([0.1, 0.9])}
+        >>> most_likely_within(probs, costs, budget_ms=6.0)
+        {'a': 'large', 'b': 'large'}
+        >>> most_likely_within(probs, costs, budget_ms=5.0)
+        {'a': 'small', 'b': 'large'}
+
     Raises:
         InputError: No architecture is within the budget. The message contains the smallest feasible budget.
     """
@@ -78,6 +87,13 @@ def likeliest_within(
         Different architectures as mappings from labels to names of candidates. There are fewer than `count` if not
         enough architectures are within the budget.
 
+    Examples:
+        >>> names = ("small", "large")
+        >>> costs = SpaceCosts(1.0, {"a": names, "b": names}, {"a": (1.0, 3.0), "b": (1.0, 2.0)})
+        >>> probs = {"a": torch.tensor([0.4, 0.6]), "b": torch.tensor([0.1, 0.9])}
+        >>> likeliest_within(probs, costs, budget_ms=5.0, count=2)
+        [{'a': 'small', 'b': 'large'}, {'a': 'large', 'b': 'small'}]
+
     Raises:
         InputError: No architecture is within the budget.
     """
@@ -97,6 +113,13 @@ def front(probs: Mapping[str, Tensor], costs: SpaceCosts, *, budget_ms: float | 
 
     Returns:
         Points of the front in order of rising latency and likelihood, starting at the fastest architecture.
+
+    Examples:
+        >>> names = ("small", "large")
+        >>> costs = SpaceCosts(1.0, {"a": names, "b": names}, {"a": (1.0, 3.0), "b": (1.0, 2.0)})
+        >>> probs = {"a": torch.tensor([0.4, 0.6]), "b": torch.tensor([0.1, 0.9])}
+        >>> [(point.latency_ms, *point.choices.values()) for point in front(probs, costs)]
+        [(3.0, 'small', 'small'), (4.0, 'small', 'large'), (6.0, 'large', 'large')]
 
     Raises:
         InputError: No architecture is within the budget.

@@ -40,7 +40,7 @@ def parse_yaml(text: str, named: str, error: type[InputError]) -> Any:
 
     Raises:
         InputError: The document cannot be parsed, is nested too deeply, has an alias within what it names, repeats too
-            much by aliases, has a key twice or one that is no text, or a value of another kind, such as a timestamp.
+            much by aliases, has a key twice or one that is not a text, or a value of another kind, such as a timestamp.
             The error is of class `error`.
     """
     return _parsed(lambda: _load(text), text, named, error)
@@ -60,7 +60,7 @@ def checked_text(text: str) -> str:
     """Return the text of a file, which may have neither NUL nor byte order marks nor halves of surrogate pairs.
 
     Raises:
-        ValueError: It has; the message names the character and its place.
+        ValueError: The text has such a character. The message names the character and its place.
     """
     if _MARK in text:
         raise Refused(f"a byte order mark at character {text.index(_MARK) + 1}")

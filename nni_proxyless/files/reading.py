@@ -62,7 +62,7 @@ def read_bytes(path: str | os.PathLike[str], what: str, error: type[InputError],
         most: Largest allowed size in bytes.
 
     Raises:
-        InputError: The file is missing, is no regular file, is too large or cannot be read. The error is of class
+        InputError: The file is missing, is not a regular file, is too large or cannot be read. The error is of class
             `error`.
     """
     named = f"{what} {clipped(os.fspath(path))}"
@@ -80,7 +80,7 @@ def open_regular(path: str | os.PathLike[str], what: str, error: type[InputError
     """Open a regular file to be read. Pipes and devices are refused, since they may never end.
 
     Raises:
-        InputError: The file is missing, is no regular file or cannot be opened. The error is of class `error`.
+        InputError: The file is missing, is not a regular file or cannot be opened. The error is of class `error`.
     """
     named = f"{what} {clipped(os.fspath(path))}"
     # Without O_NONBLOCK, opening a pipe would wait for its other end.
@@ -100,14 +100,14 @@ def read_text(path: str | os.PathLike[str], what: str, error: type[InputError], 
     """Read a text file in UTF-8, without a byte order mark at its beginning; see `read_bytes`.
 
     Raises:
-        InputError: The file cannot be read or is no text in UTF-8. The error is of class `error`.
+        InputError: The file cannot be read or is not text in UTF-8. The error is of class `error`.
     """
     content = read_bytes(path, what, error, most)
     try:
         return checked_text(content.decode("utf-8-sig"))
     except UnicodeDecodeError as reason:
         named = f"{what} {clipped(os.fspath(path))}"
-        raise error(f"cannot read {named}: it is no text in UTF-8 (byte {reason.start + 1})") from reason
+        raise error(f"cannot read {named}: it is not text in UTF-8 (byte {reason.start + 1})") from reason
     except Refused as reason:
         raise error(f"cannot read {what} {clipped(os.fspath(path))}: it has {reason}") from reason
 

@@ -58,7 +58,7 @@ class WorkFolder:
 
 @contextlib.contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Context manager in which this process makes its temporary files in a folder, those of libraries included."""
+    """Context manager in which this process makes its temporary files in a folder, including those of libraries."""
     before = tempfile.tempdir
     tempfile.tempdir = str(folder)
     try:

@@ -144,7 +144,7 @@ def writing(target: Path, *, atomically: bool = False) -> Iterator[None]:
         atomically: Whether an earlier file remains if it cannot be replaced, so that the message may say so.
 
     Raises:
-        WriteError: It cannot be written.
+        WriteError: The file or folder cannot be written.
         UnwritablePathError: Nothing can be written to this path.
     """
     try:
@@ -205,7 +205,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     """Write a JSON file that this package can read again.
 
     Raises:
-        WriteError: It cannot be written, or a number in it is not finite: readers refuse NaN and Infinity.
+        WriteError: The file cannot be written, or a number is not finite: readers refuse NaN and Infinity.
         UnwritablePathError: Nothing can be written to this path.
     """
     _check_finite(path, content)

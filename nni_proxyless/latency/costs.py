@@ -88,6 +88,14 @@ class SpaceCosts:
     def expected(self, probs: Mapping[str, Tensor]) -> Tensor:
         """Compute E[cost] = fixed + Σ_layers Σ_i p_i F(o_i), differentiable in the probabilities (paper eq. 5 and 6).
 
+        Examples:
+            >>> costs = SpaceCosts(1.0, {"a": ("small", "large")}, {"a": (1.0, 3.0)})
+            >>> probs = torch.tensor([0.75, 0.25], requires_grad=True)
+            >>> expected = costs.expected({"a": probs})
+            >>> expected.backward()
+            >>> float(expected), probs.grad.tolist()
+            (2.5, [1.0, 3.0])
+
         Args:
             probs: Path probabilities of each layer, shape (num_candidates,), by layer label.
         """
@@ -123,7 +131,7 @@ class SpaceCosts:
                 below 0, which is a finding about the table (`judgement.py`), but the mean network must be above 0.
 
         Raises:
-            LatencyTableError: It costs 0 or less.
+            LatencyTableError: The cheapest network costs 0 or less.
         """
         what, cost = ("mean", self.mean) if fitted else ("fastest", self.smallest)
         if not cost > 0:

@@ -27,7 +27,7 @@ class Journal:
         header: Description of the measurement and its settings. It is compared with the first line of an existing file.
 
     Raises:
-        InputError: There is a file of this name that is no journal.
+        InputError: There is a file of this name that is not a journal.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
@@ -65,15 +65,15 @@ class Journal:
 
 
 def _lines(path: Path) -> list[str]:
-    """Read the lines of a journal. A crash of the machine may have left bytes that are no text, but not in the first.
+    """Read the lines of a journal. A crash of the machine may have left bytes that are not text, but not in the first.
 
     Raises:
-        InputError: The file cannot be read, or its first line is no text.
+        InputError: The file cannot be read, or its first line is not text.
     """
     content = read_bytes(path, "journal of a measurement", InputError)
     lines = content.decode("utf-8", errors="replace").split("\n")
     if not (lines[0].isprintable() and "\ufffd" not in lines[0]):
-        raise InputError(f"{path} is no journal of a measurement; delete it, or choose another --out")
+        raise InputError(f"{path} is not a journal of a measurement; delete it, or choose another --out")
     return lines
 
 

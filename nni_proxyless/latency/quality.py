@@ -37,7 +37,7 @@ class Quality:
         cores: Number of logical cores of the measuring machine; `None` if unknown.
         accepted: Whether the user has accepted the table whatever its quality.
         verdict: Verdict on the table when it was written: `good`, `doubtful` or `bad`. It is for people who read the
-            file. `judgement.verdict` forms it anew.
+            file. `judgement.verdict` derives it again.
         warnings: Reasons of that verdict.
     """
 

@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 
 def session_processes(session: int) -> list[int]:
-    """List the processes of a session, those that have ended but are not waited for included."""
+    """List the processes of a session, including those that have ended but are not waited for."""
     found = []
     for process in _all_processes():
         with contextlib.suppress(OSError):  # it has ended, or it belongs to somebody else

@@ -67,6 +67,19 @@ class LatencyTable:
         quality: What was seen while the table was measured; `None` if nothing is known. `judgement.verdict` judges it.
         tool: Device tool whose output the command printed, if the user named one.
         uncertainty: Uncertainty of a fitted table's predictions; `None` if it is not known.
+
+    Examples:
+        A table that counts parameters instead of measuring latency:
+
+        >>> from nni_proxyless.latency import make_backend, measure_table
+        >>> from nni_proxyless.network.space_spec import SpaceSpec
+        >>> spec = SpaceSpec.from_yaml("mobilenetv2_digits")
+        >>> table = measure_table(spec, make_backend("params"))
+        >>> costs = table.costs(spec)
+        >>> int(costs.smallest), int(costs.largest)
+        (32762, 236906)
+        >>> int(costs.of({layer.label: layer.names[0] for layer in spec.layers}))
+        91322
     """
 
     device: Device
@@ -248,7 +261,7 @@ class LatencyTable:
         return table
 
     def _check_sum(self, source: str) -> None:
-        """Check that the offset leaves some network a latency above 0, as far as the entries alone can tell."""
+        """Check that the offset leaves some network a latency above 0, as far as the entries alone show."""
         if self.fitted_to_layers:
             self.own_costs(source)
             return

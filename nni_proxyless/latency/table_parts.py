@@ -125,7 +125,7 @@ def operators_from(rows: object, unit: Unit, source: str) -> dict[Entry, Operato
     """Create the costs of the entries from the value of the key `operators` of a table file.
 
     Raises:
-        LatencyTableError: There are none, one is there twice, or a value is missing or invalid.
+        LatencyTableError: There are no operators, an operator is listed twice, or a value is missing or invalid.
     """
     if not isinstance(rows, list) or not rows:
         raise LatencyTableError(f"{source}: 'operators' must be a non-empty list, got {shown(rows)}")
@@ -153,7 +153,7 @@ def device_from(content: object, source: str) -> Device:
     """Create the device from the value of the key `device` of a table file.
 
     Raises:
-        LatencyTableError: It is no mapping, a key is unknown, or a value has the wrong type.
+        LatencyTableError: The value is not a mapping, a key is unknown, or a value has the wrong type.
     """
     device = mapping(content, f"{source}: device", ("name", "processor", "cores"))
     return Device(
@@ -167,7 +167,7 @@ def shape_from(value: object, source: str) -> tuple[int, ...] | None:
     """Create the shape from the value of the key `input_shape` of a table file, or return `None` for `None`.
 
     Raises:
-        LatencyTableError: It is no list of whole numbers from 1.
+        LatencyTableError: The value is not a list of whole numbers from 1.
     """
     if value is None:
         return None

@@ -157,6 +157,11 @@ class Architecture:
         Args:
             name: `proxyless_cpu`, `proxyless_gpu`, `proxyless_mobile` or `proxyless_mobile_14`.
 
+        Examples:
+            >>> network = Architecture.published("proxyless_mobile")
+            >>> round(network.multiply_adds / 1e6)
+            320
+
         Raises:
             ArchitectureError: There is no published network of that name.
         """

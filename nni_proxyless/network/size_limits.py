@@ -21,7 +21,7 @@ def check_size(operators: Sequence[Operator], source: str) -> None:
         source: Name of the description in error messages.
 
     Raises:
-        SpaceError: They have more than `MOST_VALUES` parameters in all, or one has more values for an image.
+        SpaceError: The candidates have more than `MOST_VALUES` parameters in all, or one has more values for an image.
     """
     parameters = sum(operator.parameters for operator in operators)
     values = max(op.hidden_channels * op.input_shape[1] * op.input_shape[2] for op in operators)

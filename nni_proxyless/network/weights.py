@@ -46,7 +46,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise _no_weights(file) from reason
     named = isinstance(state, Mapping) and all(isinstance(key, str) for key in state)
     if not named or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ArchitectureError(f"{file} is no state dict of tensors; give the weights.pt of a search or retraining")
+        raise ArchitectureError(f"{file} is not a state dict of tensors; give the weights.pt of a search or retraining")
     for key, value in state.items():
         if (fault := fault_of(value)) is not None:
             raise ArchitectureError(f"{file}: the weights '{clipped(key)}' {fault}")

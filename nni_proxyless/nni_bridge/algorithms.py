@@ -85,7 +85,7 @@ def check_own(source: str, tuner: Mapping[str, Any], space: Mapping[str, Any]) -
     """Check the arguments of `LatencyBudget`, and that it accepts the search space.
 
     Raises:
-        InputError: It does not. The message says why.
+        InputError: An argument is invalid, or the tuner does not accept the search space.
     """
     try:
         parse_search_space(space, rules_of(tuner))
@@ -94,7 +94,7 @@ def check_own(source: str, tuner: Mapping[str, Any], space: Mapping[str, Any]) -
 
 
 def check_size(source: str, tuner: object, points: int, *, limited: bool) -> None:
-    """Check that an experiment has not more trials than a tuner or a user can wait for.
+    """Check that an experiment has no more trials than a tuner or a user can wait for.
 
     Args:
         source: Name of the config, for error messages.
@@ -103,7 +103,7 @@ def check_size(source: str, tuner: object, points: int, *, limited: bool) -> Non
         limited: Whether the config limits the number of trials or the duration.
 
     Raises:
-        InputError: There are too many.
+        InputError: The search space has too many combinations.
     """
     if points <= MAX_GRID_POINTS or (limited and not _tries_all(tuner)):
         return

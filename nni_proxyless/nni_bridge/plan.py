@@ -46,7 +46,7 @@ class Plan:
         recipes: Recipes with the parameters of the search space, one for each combination. If there are more than
             `MAX_COMBINATIONS_CHECKED` combinations, only as many as are needed to include each value.
         trials: Expected number of trials: the number of combinations, limited by the config's `maxTrialNumber`.
-        survives: Whether the tuner goes on with the remaining trials after `nnictl resume`.
+        survives: Whether the tuner continues with the remaining trials after `nnictl resume`.
         limits: Limits of time that the config sets: `maxExperimentDuration` and `maxTrialDuration`, by name.
         varied: Keys of the search space.
         ends: Whether the experiment ends by itself.
@@ -213,7 +213,7 @@ def check_files(plan: Plan) -> None:
 
 
 def _survives(tuner: object) -> bool:
-    """Whether a tuner goes on with the remaining trials after `nnictl resume`. NNI's own ones start over."""
+    """Whether a tuner continues with the remaining trials after `nnictl resume`. NNI's own ones start over."""
     return is_own(tuner)
 
 
@@ -243,14 +243,14 @@ def _combinations(values: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def check_results(plan: Plan, results: Path | None = None) -> None:
-    """Check that the folder of the results holds none of another recipe, which would be replaced.
+    """Check that the folder of the results does not hold those of another recipe, which would be replaced.
 
     Args:
         plan: Checked config.
         results: Folder in which results are collected; that of the plan by default.
 
     Raises:
-        InputError: It does. The message names the keys that differ.
+        InputError: The folder holds such results. The message names the keys that differ.
     """
     varied = {*plan.varied, Rules().weight_key}
     for path in sorted((results or plan.results).glob(f"**/{results_folder.RECIPE}")):

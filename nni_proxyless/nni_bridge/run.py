@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..search.targets import Target
 
 _log = logging.getLogger(__name__)
-TUNERS = f"only {TUNER} goes on where it was (docs/nni.md)"
+TUNERS = f"only {TUNER} continues where it was (docs/nni.md)"
 GRACE_S = 8.0  # waiting time for another trial when the tuner has reported that it has none left
 _DURATION = "maxExperimentDuration"
 _CANCELLED = {"USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
@@ -146,7 +146,7 @@ def run_experiment(
     except BaseException as reason:
         experiment.stop()
         if isinstance(reason, KeyboardInterrupt):
-            _log.info("stopped; go on with: nnictl resume %s --port %d", experiment.id, port)
+            _log.info("stopped; continue with: nnictl resume %s --port %d", experiment.id, port)
             _log.info(
                 "nnictl listens on all interfaces; on this machine only: nni-proxyless nnictl resume %s --port %d",
                 experiment.id,
@@ -175,7 +175,7 @@ def _put_commands_on_path() -> None:
 
 
 def _collect(job: Job, home: Path, results: Path, used: set[Path]) -> Outcome:
-    """Collect the results of a trial. If they cannot be read, those of the others are collected all the same."""
+    """Collect the results of a trial. If they cannot be read, those of the others are still collected."""
     try:
         return collect(job, home, results, used)
     except InputError as reason:
@@ -298,7 +298,7 @@ def _follow(experiment: Any, home: Path, follower: _Follower, plan: Plan) -> Non
         if not told and status == "NO_MORE_TRIAL" and len(statuses) < plan.trials and _DURATION in plan.limits:
             told = True
             limit = f"{_DURATION}: {plan.limits[_DURATION]}"
-            follower.line(f"{limit} has passed, so no further trial is started; the running ones go on to their end")
+            follower.line(f"{limit} has passed, so no further trial is started; the running ones continue to their end")
         if status == "ERROR":
             errors = experiment.get_experiment_profile().get("errors") or []
             named = "; ".join(str(error)[:200] for error in errors[-2:])

@@ -52,7 +52,7 @@ def parse_dimensions(space: object, source: str) -> dict[str, Dimension]:
         source: Name of its source, for error messages, such as `config FILE`.
 
     Raises:
-        InputError: It is no search space of NNI. The message says where, and what is allowed.
+        InputError: NNI does not accept the search space. The message says where it is wrong, and what is allowed.
     """
     if not isinstance(space, Mapping):
         raise InputError(f"{source}: 'searchSpace' must be a mapping, got {_shown(space)}")

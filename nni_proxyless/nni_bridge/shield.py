@@ -34,7 +34,7 @@ def check_host(host: str | None) -> str:
         The address.
 
     Raises:
-        InputError: It is no IP address, or none of this machine.
+        InputError: The text is not an IP address of this machine.
     """
     received = os.environ.get(HOST) or LOOPBACK if host is None else host
     source = HOST if host is None else "--host"
@@ -100,7 +100,7 @@ def _is_no_list_of_urls(record: logging.LogRecord) -> bool:
 
 
 def addresses(process: int) -> set[str]:
-    """Return the addresses on which a process of this user listens; empty where the system does not tell."""
+    """Return the addresses on which a process of this user listens; empty where the system does not say."""
     try:
         found = psutil.Process(process)
         listed = found.net_connections("inet") if hasattr(found, "net_connections") else found.connections("inet")

@@ -210,7 +210,7 @@ class LatencyBudget(Tuner):
                     for entry in known
                 ]
             except (LookupError, TypeError, ValueError) as reason:
-                raise InputError(f"{path / _JOURNAL} is no journal of LatencyBudget: {shown(known)}") from reason
+                raise InputError(f"{path / _JOURNAL} is not a journal of LatencyBudget: {shown(known)}") from reason
             self._before_resume = [t for point in self._points for t in point.trials if t.state == "running"]
         _log.info("LatencyBudget: resuming with %d grid points", len(self._points))
 

@@ -37,6 +37,13 @@ class LatencyProfiler(ExpressionProfiler):
     Attributes:
         expression: Cost of a sample in the table's unit, as an NNI expression.
 
+    Examples:
+        A space and a latency table that was fitted to its labels are given:
+
+        >>> profiler = LatencyProfiler(space, table)
+        >>> profiler.profile({"f0": "keep", "f1": "drop", "f2": "drop", "f3": "drop"})
+        4.3
+
     Raises:
         SpaceError: The table has entries for operators, and the space does not state its operators.
         LatencyTableError: A fitted table has other layers or candidates than the space.

@@ -60,6 +60,26 @@ def measure_model_space(
     Returns:
         Table for `LatencyProfiler(model_space, table)`.
 
+    Examples:
+        Multiply-adds of the modules of a small space, and of one of its networks:
+
+        >>> from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+        >>> from torch import nn
+        >>> from nni_proxyless import LatencyProfiler
+        >>> from nni_proxyless.latency import make_backend
+        >>> class Space(ModelSpace):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         small, large = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+        ...         self.conv = LayerChoice({"small": small, "large": large}, label="conv")
+        ...
+        ...     def forward(self, x):
+        ...         return self.conv(x)
+        >>> space = Space()
+        >>> table = measure_model_space(space, (3, 16, 16), make_backend("flops"))
+        >>> LatencyProfiler(space, table).profile({"conv": "large"})
+        55296.0
+
     Raises:
         InputError: The number of calibration networks is negative.
         SpaceError: NNI's shape inference fails on the space, or a unit has too many variants and no submodules.

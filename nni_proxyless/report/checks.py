@@ -113,7 +113,7 @@ def check_card(card: Mapping[str, Any]) -> None:
     """Check that a model card has an accuracy on held-out images.
 
     Raises:
-        InputError: It has none.
+        InputError: The card has no such accuracy.
     """
     found: object = card
     for key in ("results", "validation", "top1"):

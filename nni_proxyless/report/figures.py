@@ -142,7 +142,7 @@ def progress(results: Results) -> bytes:
     if units == {"budget"}:
         latency.axhline(1.0, color="0.4", linewidth=0.8)
     unit = "part of the budget" if units == {"budget"} else "ms" if units == {"ms"} else "ms, or part of the budget"
-    latency.set(xlabel="epoch", ylabel=f"expected latency [{unit}]; pale: decoded")
+    latency.set(xlabel="epoch", ylabel=f"expected latency [{unit}]\n(pale: decoded network)")
     entropy.set(xlabel="epoch", ylabel="mean entropy of layers [nats]", ylim=(0, None))
     accuracy.set(xlabel="epoch", ylabel="accuracy of the decoded network [%]")
     for axes in (latency, entropy, accuracy):

@@ -142,10 +142,10 @@ def replacing(folder: Path, write: Callable[[], None]) -> Iterator[Begin]:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Check that the disk has room for some bytes more.
+    """Check that the disk has space for a number of bytes.
 
     Raises:
-        WriteError: It has not.
+        WriteError: The disk has less space.
     """
     with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):

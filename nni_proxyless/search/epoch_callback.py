@@ -77,7 +77,7 @@ class Record:
 class EpochCallback(pl.Callback):
     """Decodes and validates a network after each epoch, and writes and reports the results.
 
-    The random number generators are seeded anew in each epoch. So a search that is resumed after an interruption, or
+    The random number generators are seeded again in each epoch. So a search that is resumed after an interruption, or
     starts from a shared warm-up, sees the same images in the same order as an uninterrupted search.
 
     Args:

@@ -35,7 +35,7 @@ class KeptTable:
 
     @property
     def not_measurable(self) -> str | None:
-        """Why the table cannot be measured anew; `None` if it can."""
+        """Why the table cannot be measured again; `None` if it can."""
         if self.table is None:
             return "its file cannot be read: delete it"
         if self.table.backend != "command" and self.table.device != this_device():
@@ -106,7 +106,7 @@ def _age(date: str) -> str:
 
 
 def remeasure(one: KeptTable, *, progress: Progress | None = None) -> str:
-    """Measure a table anew, and replace it unless the new one is bad, or worse.
+    """Measure a table again, and replace it unless the new one is bad, or worse.
 
     Args:
         one: Table that can be measured (`KeptTable.not_measurable`).

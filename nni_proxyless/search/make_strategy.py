@@ -135,7 +135,7 @@ def load_strategy(name: str) -> type[Any]:
     except (ImportError, AttributeError) as reason:
         raise RecipeError(f"strategy {name} cannot be loaded: {reason}") from reason
     if not (isinstance(found, type) and issubclass(found, OneShotStrategy)):
-        raise RecipeError(f"strategy {name} is no subclass of NNI's OneShotStrategy")
+        raise RecipeError(f"strategy {name} is not a subclass of NNI's OneShotStrategy")
     if issubclass(found, LatencyAwareStrategy):
         return found
     base = Differentiable if issubclass(found, DARTS) else Adopted

@@ -56,7 +56,7 @@ def prepare(recipe: Recipe, *, remeasure: bool = False, progress: Progress | Non
 
     Args:
         recipe: Recipe of the search.
-        remeasure: Whether the latency table is measured anew even if a kept one is good.
+        remeasure: Whether the latency table is measured again even if a kept one is good.
         progress: Progress callback of the measurement of the latency table.
 
     Raises:

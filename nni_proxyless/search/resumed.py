@@ -42,7 +42,7 @@ def resumed(prepared: Prepared, output: Path) -> Prepared | None:
         return replace(prepared, table=LatencyTable.load(table), other_tables=others)
     except LatencyTableError as reason:
         aside = set_aside(checkpoint)
-        _log.warning("%s; the checkpoint is kept as %s, and the search begins anew", reason, aside.name)
+        _log.warning("%s; the checkpoint is kept as %s, and the search starts over", reason, aside.name)
         return None
 
 
@@ -50,8 +50,8 @@ def check_checkpoint(path: Path, spec: SpaceSpec) -> None:
     """Check that a file is the checkpoint of a search in a space.
 
     Raises:
-        DamagedFileError: It is damaged, or the checkpoint of something else.
-        InputError: It cannot be read.
+        DamagedFileError: The file is damaged, or is the checkpoint of something else.
+        InputError: The file cannot be read.
     """
     state = read_checkpoint(path, STATE_KEY).get(CHECKPOINT_KEY)
     try:

@@ -75,7 +75,7 @@ def run_search(
 
     If the folder holds the checkpoint of a search with the same recipe, that search was interrupted. It is resumed at
     the interrupted epoch, with its own latency table. Results of another search in the folder remain until the first
-    epoch is finished. If its checkpoint cannot be used, the checkpoint is renamed, and the search begins anew.
+    epoch is finished. If its checkpoint cannot be used, the checkpoint is renamed, and the search starts over.
 
     Args:
         prepared: Inputs of the search, loaded by `prepare`.

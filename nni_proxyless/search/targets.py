@@ -164,7 +164,7 @@ def read_kept(path: Path) -> LatencyTable | None:
     try:
         return LatencyTable.load(path)
     except LatencyTableError as reason:
-        _log.warning("%s; the table is measured anew", reason)
+        _log.warning("%s; the table is measured again", reason)
         return None
 
 

@@ -72,7 +72,7 @@ def shared_warmup(
         wait: Whether to wait while another process trains the warm-up. The other processes of the same search must not
             wait, because their main process holds the lock.
         check: Function that raises a `DamagedFileError` if a checkpoint cannot be used. The checkpoint is then renamed,
-            and the warm-up is trained anew.
+            and the warm-up is trained again.
 
     Yields:
         Shared warm-up. If the search fails before the warm-up is saved, the next waiting search trains it.

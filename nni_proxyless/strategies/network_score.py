@@ -43,7 +43,7 @@ _SEED = 0
 class NetworkScore:
     """Scores networks of a supernet.
 
-    The batch-norm statistics are estimated anew for each network. Weights, buffers and random number generators are
+    The batch-norm statistics are estimated again for each network. Weights, buffers and random number generators are
     restored afterwards.
 
     Args:

@@ -128,7 +128,7 @@ def check_number_of_inputs(mutables: Mapping[str, Any], strategy: str, several: 
         several: Whether the supernet can choose several inputs, if their number is fixed.
 
     Raises:
-        SpaceError: It cannot. The message names the label.
+        SpaceError: An InputChoice chooses another number of inputs. The message names its label.
     """
     for label, mutable in mutables.items():
         if not isinstance(mutable, CategoricalMultiple) or mutable.n_chosen == 1:

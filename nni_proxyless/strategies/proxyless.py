@@ -64,7 +64,18 @@ class ProxylessNAS(LatencyAwareStrategy):
         seed: Seed of the path sampler. Default: the initial seed of torch's generator.
         mutation_hooks: Mutation hooks of NNI, which run before the built-in ones.
         arch_betas: Pair of `arch_beta1` and `arch_beta2`.
-        **settings: Settings of the architecture's training, the fields of `ArchSettings`:
+        **settings: Settings of the architecture's training, the fields of `ArchSettings`, which follow.
+
+    Examples:
+        The model space `space`, the Lightning evaluator `evaluator` and the latency table `table` are given:
+
+        >>> from nni.nas.experiment import NasExperiment
+        >>> strategy = ProxylessNAS(latency=table, budget_ms=4.0)
+        >>> NasExperiment(space, evaluator, strategy).run()
+        True
+        >>> architecture = strategy.export_architecture(target="phone")
+        >>> architecture.predicted_latency_ms <= 4.0
+        True
 
     Raises:
         InputError: An argument is unknown or out of range. The message says what is allowed.
@@ -258,10 +269,10 @@ def _show_settings() -> None:
     ]
     ProxylessNAS.__init__.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
     described = "\n".join(
-        f"            {key}: {' '.join((field.description or '').split())}"
+        f"        {key}: {' '.join((field.description or '').split())}"
         for key, field in ArchSettings.model_fields.items()
     )
-    marker = "the fields of `ArchSettings`:\n"
+    marker = "the fields of `ArchSettings`, which follow.\n"
     ProxylessNAS.__doc__ = (ProxylessNAS.__doc__ or "").replace(marker, f"{marker}{described}\n")
 
 

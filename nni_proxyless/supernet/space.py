@@ -27,6 +27,14 @@ class MobileNetV2Space(ModelSpace):
         entangled: Whether the candidates of a layer train the same weights (see `entangling.entangle_candidates`).
 
     Shape: (batch, channels, height, width) to (batch, classes).
+
+    Examples:
+        >>> space = MobileNetV2Space.from_yaml("mobilenetv2_digits", classes=3)
+        >>> f"{space.spec.num_networks:,}"
+        '3,630,312'
+        >>> network = space.freeze({layer.label: "k3_e3" for layer in space.spec.layers})
+        >>> network(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2, 3])
     """
 
     def __init__(self, spec: SpaceSpec | Mapping[str, Any], entangled: bool = True) -> None:

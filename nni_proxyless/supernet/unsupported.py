@@ -1,4 +1,4 @@
-"""Refusal of choices that a supernet would not search: they would always have their first value, without a word."""
+"""Refusal of choices that a supernet would not search: they would always have their first value, silently."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from ..process_memory import is_out_of_memory
 from .ranks import is_main_process
 
 _log = logging.getLogger(__name__)
-GOES_ON = "going on where the %s in %s was interrupted"
+GOES_ON = "resuming where the %s in %s was interrupted"
 HAS_FINISHED = "the %s in %s has already finished; only its last results are made again"
 _REPLACED = "the results in %s are replaced when the first epoch ends, because %s"
 _PARTS = ("callbacks", "epoch", "global_step", "loops", "lr_schedulers", "optimizer_states", "state_dict")
@@ -34,7 +34,7 @@ class SafeCheckpoints(TorchCheckpointIO):
         """Read a checkpoint to the CPU.
 
         Raises:
-            DamagedFileError: It is damaged, or no checkpoint.
+            DamagedFileError: The file is damaged, or is not a checkpoint.
         """
         content: dict[str, Any] = read_torch_file(path)
         return content
@@ -74,13 +74,13 @@ def read_checkpoint(path: Path, callback: str) -> dict[str, Any]:
         callback: Key of the callback's state, which has the history in `rows`.
 
     Raises:
-        DamagedFileError: It is damaged, or a checkpoint of something else.
-        InputError: It cannot be read.
+        DamagedFileError: The file is damaged, or is a checkpoint of something else.
+        InputError: The file cannot be read.
     """
     content = read_torch_file(path)
     lacks = [part for part in _PARTS if part not in content] if isinstance(content, Mapping) else list(_PARTS)
     if lacks:
-        raise DamagedFileError(f"{path} is no checkpoint of a training: it lacks '{lacks[0]}'")
+        raise DamagedFileError(f"{path} is not a checkpoint of a training: it lacks '{lacks[0]}'")
     state = content["callbacks"].get(callback) if isinstance(content["callbacks"], Mapping) else None
     rows = state.get("rows") if isinstance(state, Mapping) else None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, Mapping) for row in rows):
@@ -94,7 +94,7 @@ def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
     Args:
         path: Path of the checkpoint.
         check: Function that raises a `DamagedFileError` if the checkpoint cannot be used.
-        what: What begins anew then, for the log.
+        what: What starts over then, for the log.
 
     Returns:
         Whether the checkpoint can be used.
@@ -107,7 +107,7 @@ def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
             return False
         if not isinstance(reason, DamagedFileError):
             raise
-        _log.warning("%s; it is kept as %s, and %s begins anew", reason, set_aside(path).name, what)
+        _log.warning("%s; it is kept as %s, and %s starts over", reason, set_aside(path).name, what)
         return False
 
 
@@ -120,7 +120,7 @@ def restoring(path: Path | None, begun: Callable[[], bool]) -> Iterator[None]:
         begun: Function that returns whether the training has begun, so that errors are no longer the checkpoint's.
 
     Raises:
-        RunError: The state cannot be restored. The message says that the same command begins anew.
+        RunError: The state cannot be restored. The message says that the same command starts over.
     """
     try:
         yield
@@ -130,7 +130,7 @@ def restoring(path: Path | None, begun: Callable[[], bool]) -> Iterator[None]:
         why = " ".join(str(reason).split())[:150]
         raise RunError(
             f"{path} does not fit this run ({type(reason).__name__}: {why}); it is kept as {set_aside(path).name}, and "
-            "the same command begins anew"
+            "the same command starts over"
         ) from reason
 
 

@@ -211,10 +211,10 @@ def test_large_files_and_other_encodings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="it has more than 32 MiB, which is the limit"):
         read_mapping(path, "recipe", RecipeError)
     path.write_bytes("a: é".encode("latin-1"))
-    with pytest.raises(RecipeError, match=r"it is no text in UTF-8 \(byte 4\)"):
+    with pytest.raises(RecipeError, match=r"it is not text in UTF-8 \(byte 4\)"):
         read_mapping(path, "recipe", RecipeError)
     path.write_bytes("a: é".encode("utf-16"))
-    with pytest.raises(RecipeError, match="it is no text in UTF-8"):
+    with pytest.raises(RecipeError, match="it is not text in UTF-8"):
         read_mapping(path, "recipe", RecipeError)
 
 

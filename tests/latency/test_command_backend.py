@@ -74,9 +74,9 @@ def test_tools_units_patterns_and_both_streams(
     ("said", "settings", "message"),
     [
         ("echo 12.5 ms", {"tool": "trtexec"}, "no line 'GPU Compute Time' with a median; the last line was: 12.5 ms"),
-        ("echo 'm  min = 0.00  max = 0.00  avg = 0.00'", {"tool": "benchncnn"}, "'0.00 ms', which is no positive lat"),
+        ("echo 'm  min = 0.00  max = 0.00  avg = 0.00'", {"tool": "benchncnn"}, "'0.00 ms', which is not a positive"),
         ("echo 'a 3 us'", {"pattern": r"a (\d+)", "unit": "ms"}, "'3' with the unit us beside it, but unit is ms"),
-        ("echo 'a x'", {"pattern": r"a (\w+)"}, "'x', which is no number; the line was: a x"),
+        ("echo 'a x'", {"pattern": r"a (\w+)"}, "'x', which is not a number; the line was: a x"),
         ("echo b", {"pattern": r"a (\d+)"}, "nothing that matches pattern"),
         ("true", {"pattern": r"a (\d+)"}, "it printed nothing"),
         ("echo early >&2; echo late; exit 7", {"tool": "trtexec"}, "exit code 7; it said: early"),
@@ -104,7 +104,7 @@ def test_a_failure_names_the_operator(tiny_spec: SpaceSpec, tmp_path: Path) -> N
     with pytest.raises(RunError) as error:
         measure_table(tiny_spec, backend, calibration_networks=0, protocol=ONCE)
     assert any(f"failed in one try for {operator}: " in str(error.value) for operator in tiny_spec.distinct_operators())
-    assert "no positive latency: the resolution of the tool may be too coarse" in str(error.value)
+    assert "not a positive latency: the resolution of the tool may be too coarse" in str(error.value)
 
 
 def test_threads_without_a_placeholder_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -153,10 +153,10 @@ def test_pattern_and_unit(tmp_path: Path) -> None:
         ("echo no device >&2; exit 1", "exit code 1; it said: no device"),
         ("true", "it printed nothing; it must print the latency in milliseconds"),
         ("echo fast", "in its last line no number that may be the latency .*; the last line was: fast"),
-        ("echo -3", "'-3 ms', which is no positive latency: the resolution of the tool may be too coarse"),
-        ("echo 0.0", "'0.0 ms', which is no positive latency: the resolution of the tool may be too coarse"),
+        ("echo -3", "'-3 ms', which is not a positive latency: the resolution of the tool may be too coarse"),
+        ("echo 0.0", "'0.0 ms', which is not a positive latency: the resolution of the tool may be too coarse"),
         ("echo nan", "in its last line no number"),
-        ("echo 1e999", "'1e999 ms', which is no positive latency"),
+        ("echo 1e999", "'1e999 ms', which is not a positive latency"),
         ("echo v1.2.3", "in its last line no number"),
         ("echo 80 FPS", "in its last line no number"),
         ("echo '12 ms, then 13 ms'", r"2 numbers that may be the latency: '12 ms' in '12 ms, then 13 ms', '13 ms'.*"),
@@ -174,8 +174,8 @@ def test_what_goes_wrong_is_said(said: str, message: str, tmp_path: Path) -> Non
     [
         ("echo 12.5", "([0-9.]*)$", None),
         ("echo", "([0-9.]*)$", "it printed nothing"),
-        ("echo 80.0 FPS", "([0-9.]+) FPS", "what stands beside it is no unit of time"),
-        ("echo '9.75 (MB)'", "([0-9.]+)", "what stands beside it is no unit of time"),
+        ("echo 80.0 FPS", "([0-9.]+) FPS", "what stands beside it is not a unit of time"),
+        ("echo '9.75 (MB)'", "([0-9.]+)", "what stands beside it is not a unit of time"),
     ],
 )
 def test_patterns_that_find_nothing_or_no_time(said: str, pattern: str, message: str | None, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
         ({"command": "x {model}", "unit": "min"}, "unit must be one of ns, us, ms, s, got 'min'"),
         ({"command": "x {model}", "timeout_s": 0}, "timeout_s must be a positive number"),
         ({"command": "x {model}", "retries": -1}, "retries must be a whole number from 0"),
-        ({"command": "x {model}", "pattern": "("}, "is no regular expression"),
+        ({"command": "x {model}", "pattern": "("}, "is not a regular expression"),
         ({"command": "x {model}", "pattern": r"\d+"}, "must have one group"),
         ({"command": "x {model}", "colour": "red"}, "unknown setting 'colour'"),
         (

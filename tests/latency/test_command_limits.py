@@ -206,7 +206,7 @@ def test_a_session_is_found(tmp_path: Path) -> None:
         ({"timeout_s": float("nan")}, "timeout_s must be"),
         ({"retries": 10**400}, "retries must be a whole number from 0 to 100"),
         ({"pattern": "(" * 1001}, "at most 1000 characters"),
-        ({"pattern": "(" * 999}, "is no regular expression"),
+        ({"pattern": "(" * 999}, "is not a regular expression"),
         ({"pattern": 5}, "pattern must be a regular expression"),
         ({"device": ["a"]}, "device must be a name"),
     ],

@@ -36,7 +36,7 @@ def test_lines_that_are_no_samples_are_dropped(line: bytes, tmp_path: Path) -> N
 def test_a_file_that_is_no_journal_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     path.write_bytes(b"\x00\x01\xff\n" * 100)
-    with pytest.raises(InputError, match="is no journal of a measurement"):
+    with pytest.raises(InputError, match="is not a journal of a measurement"):
         Journal(path, HEADER)
     assert path.read_bytes() == b"\x00\x01\xff\n" * 100
     path.unlink()

@@ -193,7 +193,7 @@ def test_suggestions_that_would_exhaust_the_memory_are_refused() -> None:
 def test_a_journal_that_is_no_text_is_refused_and_left_as_it_is(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / ".t.yml.samples"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is no journal of a measurement; delete it, or choose another --out"):
+    with pytest.raises(InputError, match="is not a journal of a measurement; delete it, or choose another --out"):
         Journal(path, {"space": "tiny"})
     assert path.read_bytes() == content
 

@@ -218,7 +218,7 @@ def test_checkpoints_with_wrong_alpha(
         ({"candidates": dict.fromkeys(CHOICES, "k3_e1")}, "stage1_layer1: the candidates must be k3_e1, k5_e1"),
         ({"space": 3}, "space must be a mapping, got 3"),
         ({"space": {}}, "space: schema must be"),
-        ({"schema": 1}, "is no checkpoint of a search: it lacks 'nni_proxyless'"),
+        ({"schema": 1}, "is not a checkpoint of a search: it lacks 'nni_proxyless'"),
     ],
 )
 def test_checkpoints_with_wrong_parts(

@@ -49,7 +49,7 @@ def test_files_that_are_no_weights(found: Architecture, tmp_path: Path) -> None:
     with pytest.raises(ArchitectureError, match="holds no weights, or it is truncated"):
         found.build(pretrained=truncated)
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ArchitectureError, match="is no state dict of tensors"):
+    with pytest.raises(ArchitectureError, match="is not a state dict of tensors"):
         found.build(pretrained=tmp_path / "list.pt")
 
 

@@ -88,7 +88,7 @@ DAMAGE: list[tuple[str, Callable[[Path], None], str, bool]] = [
     ("history.csv", cell(2, "epoch", "1.5"), "row 2: &#39;epoch&#39; must be a number", True),
     ("history.csv", cell(2, "latency_ms", "1e308"), "row 2: &#39;latency_ms&#39; must be a number", True),
     ("history.csv", cell(0, "default", "other"), "row 1: &#39;default&#39; must be a number, got None (and", False),
-    ("history.csv", raw(b"epoch,default\n\xff\xfe\n"), "it is no text in UTF-8", False),
+    ("history.csv", raw(b"epoch,default\n\xff\xfe\n"), "it is not text in UTF-8", False),
     ("history.csv", cell(0, "default", "epoch"), "different column names", False),
     ("history.csv", folder_instead, "Is a directory", False),
     ("history.csv", pipe_instead, "it is a pipe", False),

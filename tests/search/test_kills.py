@@ -94,7 +94,7 @@ def test_random_kills_change_nothing(kind: str, recipe_file: Path) -> None:
         assert process.wait(600) in (0, -signal.SIGKILL), process.stderr
         killed += process.wait() != 0
         if process.wait() == 0:
-            # It has ended before the kill. The next one begins anew, and the kills so far have to be judged now.
+            # It has ended before the kill. The next one starts over, and the kills so far have to be judged now.
             judge(parts, whole)
             shutil.rmtree(parts)
             shutil.rmtree(folder / "other cache", ignore_errors=True)

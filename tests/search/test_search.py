@@ -562,9 +562,9 @@ def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixtu
         ((str(output), "--table", table, "--budget-ms", "0.01", "--finalists", "4"), "takes 0.01 ms or less"),
         ((str(output / "checkpoint.ckpt"), *within, "--finalists", "4"), "has no recipe.yml"),
         ((str(output), "--table", table, table), "two tables are called table"),
-        ((str(recipe_file),), "is no checkpoint of a search, or it is damaged"),
+        ((str(recipe_file),), "is not a checkpoint of a search, or it is damaged"),
         ((str(recipe_file.parent / "nowhere"),), "there is no checkpoint"),
-        ((str(output / "weights.pt"),), "is no checkpoint of a search: it lacks"),
+        ((str(output / "weights.pt"),), "is not a checkpoint of a search: it lacks"),
     ):
         capsys.readouterr()
         with pytest.raises(SystemExit) as refused:

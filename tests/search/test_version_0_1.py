@@ -40,7 +40,7 @@ def test_an_interrupted_search_goes_on_with_its_history(tmp_path: Path, caplog: 
     numbers: list[int | None] = []
     with caplog.at_level(logging.INFO, logger="nni_proxyless"):
         found = run_search(prepared, output, lambda _record, number: numbers.append(number))
-    assert "going on where the search" in caplog.text
+    assert "resuming where the search" in caplog.text
     assert numbers == [2, None]
     before, after = rows(INTERRUPTED / "history.csv"), rows(output / "history.csv")
     assert len(before) == 2

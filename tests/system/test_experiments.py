@@ -98,7 +98,7 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
     """The interrupted trial continues in its epoch, and the other trial starts. No finished epoch is repeated."""
     workplace.start_trials_warm()
     workplace.shrink(epochs=36, share_warmup=False, batch_size=256)
-    config = "experiments/quickstart/config.yml"  # as it is shipped, with the tuner that goes on where it was
+    config = "experiments/quickstart/config.yml"  # as it is shipped, with the tuner that continues where it was
     port = str(workplace.port)
     assert workplace.command("nnictl", "create", "--config", config, "--port", port).returncode == 0
     experiment = workplace.api("experiment")["id"]
@@ -118,7 +118,7 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
     assert job["trialJobId"] in {j["trialJobId"] for j in jobs}
     assert epochs(folder) == list(range(1, 37))
     log = (folder / "trial.stderr").read_text()
-    assert f"going on where the search in {folder} was interrupted" in log
+    assert f"resuming where the search in {folder} was interrupted" in log
     assert f"epoch {len(before) - 1}/36" not in log, "more than the epoch it was in was lost"
     assert {json.loads(j["hyperParameters"][0])["parameters"]["target"] for j in jobs} == {
         "cpu_torch",
@@ -177,7 +177,7 @@ def test_kills_at_random_moments(workplace: Workplace) -> None:
     for job in jobs:
         if job["status"] == "FAILED" and epochs(folders / job["trialJobId"]):
             (again,) = [name for name, seed in done.items() if seed == seed_of(folders / job["trialJobId"])]
-            assert "going on where the search" in (folders / again / "trial.stderr").read_text()
+            assert "resuming where the search" in (folders / again / "trial.stderr").read_text()
     workplace.command("nnictl", "stop", experiment)
     wait_until(lambda: not workplace.processes())
 
@@ -230,7 +230,7 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     assert not any("trial 0 result 36:" in line for line in lines)  # it was interrupted
     wait_until(lambda: not workplace.processes())
     assert not mark.exists()
-    assert any("go on with: nnictl resume" in line for line in lines)
+    assert any("continue with: nnictl resume" in line for line in lines)
     (told,) = [line for line in lines if "on this machine only: nni-proxyless nnictl resume " in line]
     words = told.split("on this machine only: ")[1].split()
     assert workplace.command(*words).returncode == 0

@@ -1,16 +1,14 @@
 """The quickstart in a short form: its files and metrics, NNI's web UI, the commands after it, and the report.
 
-The browser has no access to the internet. Its tests need Debian's packages chromium and chromium-driver. If
-`NNI_PROXYLESS_SCREENSHOTS` is set, they save pictures in that folder.
+The browser has no access to the internet. Its tests need Debian's packages chromium and chromium-driver.
+`docs/site/screenshots.py` takes pictures of the same pages.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,13 +63,6 @@ def browser() -> Iterator[Any]:
     found.implicitly_wait(15)
     yield found
     found.quit()
-
-
-def keep_picture(browser: Any, name: str) -> None:
-    folder = os.environ.get("NNI_PROXYLESS_SCREENSHOTS")
-    if folder:
-        time.sleep(1)  # until animations have ended
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
 def press(browser: Any, text: str) -> None:
@@ -188,7 +179,6 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
     wait_until(
         lambda: any(e.text.startswith("latency_ms") for e in browser.find_elements("css selector", ".ms-Dropdown"))
     )
-    keep_picture(browser, "web_ui_latency")
 
     # The column for latency shows the values that the trials have reported.
     press(browser, "Add/Remove columns")
@@ -208,7 +198,6 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
         assert job["trialJobId"] in row
         shown = [float(cell) for cell in row if cell.replace(".", "", 1).isdigit() and "." in cell]
         assert finals[job["trialJobId"]]["latency_ms"] in shown
-    keep_picture(browser, "web_ui_trials")
 
     press(browser, "Hyper-parameter")
     wait_until(
@@ -217,11 +206,9 @@ def test_the_web_ui_shows_latency_parameters_curves_and_log(finished: Workplace,
             <= {e.text for e in browser.find_elements("css selector", "svg text")}
         )
     )
-    keep_picture(browser, "web_ui_parameters")
     press(browser, "Intermediate result")
     (canvas,) = wait_until(lambda: browser.find_elements("css selector", "canvas"))
     assert canvas.size["width"] > 300
-    keep_picture(browser, "web_ui_curves")
 
     # The link in the UI opens the log of a trial.
     log = finished.api_text(f"trial-file/{jobs[0]['trialJobId']}/trial.stderr")
@@ -273,4 +260,3 @@ def test_from_the_search_to_the_device_and_the_report(finished: Workplace, brows
     headings = [e.text for e in browser.find_elements("tag name", "h2")]
     assert headings[0] == "Architectures"
     assert len(headings) == 6
-    keep_picture(browser, "report")

@@ -160,7 +160,7 @@ def test_a_shared_warm_up_that_is_hostile_or_damaged_is_trained_anew(
         caplog.clear()
         with caplog.at_level("INFO", logger="nni_proxyless"):
             run_search(prepare(recipe), tmp_path / f"again{number}")
-        assert "the warm-up begins anew" in caplog.text
+        assert "the warm-up starts over" in caplog.text
         assert [row["epoch"] for row in read_csv(tmp_path / f"again{number}" / "history.csv")] == ["1", "2"]
         read_torch_file(warmup)
     assert not mark.exists()
@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_run_begins_anew(
     (told,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told.startswith(f"{path} is ")
     assert told.endswith(
-        f"it is kept as checkpoint.ckpt.damaged, and the {'search' if kind == 'search' else 'retraining'} begins anew"
+        f"it is kept as checkpoint.ckpt.damaged, and the {'search' if kind == 'search' else 'retraining'} starts over"
     )
     assert path.with_name("checkpoint.ckpt.damaged").read_bytes() == damaged
     for name in ("weights.pt", "architecture.json"):
@@ -244,7 +244,7 @@ def test_a_state_that_cannot_be_restored_is_set_aside_and_the_same_command_begin
     with pytest.raises(RunError) as failed:
         go_on(begun, folder, "search")
     assert str(failed.value).startswith(f"{path} does not fit this run (")
-    assert str(failed.value).endswith("it is kept as checkpoint.ckpt.damaged, and the same command begins anew")
+    assert str(failed.value).endswith("it is kept as checkpoint.ckpt.damaged, and the same command starts over")
     assert len(str(failed.value)) < 500
     go_on(begun, folder, "search")
     assert (folder / "search" / "weights.pt").read_bytes() == (begun / "search" / "weights.pt").read_bytes()
@@ -275,7 +275,7 @@ def test_other_damaged_files_that_a_run_resumes_from_are_noticed(
     with caplog.at_level("WARNING", logger="nni_proxyless"):
         go_on(begun, folder, kind)
     assert name in caplog.text
-    assert "begins anew" in caplog.text
+    assert "starts over" in caplog.text
     assert (folder / kind / name).read_bytes() == (begun / kind / name).read_bytes()
 
 

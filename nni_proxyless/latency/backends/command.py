@@ -120,7 +120,7 @@ class CommandBackend(Backend):
             groups = None if pattern is None else re.compile(pattern).groups
         except (re.error, OverflowError, RecursionError) as reason:
             raise InputError(
-                f"backend command: pattern {pattern!r:.100} is no regular expression: {reason}"
+                f"backend command: pattern {pattern!r:.100} is not a regular expression: {reason}"
             ) from reason
         if groups is not None and groups != 1:
             raise InputError(f"backend command: pattern must have one group, the number; {pattern!r:.100} has {groups}")
@@ -247,7 +247,7 @@ class CommandBackend(Backend):
         read = self._read(done.output, done.errors)
         if not 0 < read.milliseconds < math.inf:
             raise RunError(
-                f"it printed '{read.printed}', which is no positive latency: the resolution of the tool may be too "
+                f"it printed '{read.printed}', which is not a positive latency: the resolution of the tool may be too "
                 "coarse for so fast an operator (let it print more digits or a smaller unit, or time many runs); the "
                 f"line was: {read.line}"
             )
@@ -300,8 +300,8 @@ class CommandBackend(Backend):
             )
         if beside is None and no_time_beside(text, end):
             raise RunError(
-                f"pattern found '{shown(number)}', but what stands beside it is no unit of time: change pattern; the "
-                f"line was: {shown(line)}"
+                f"pattern found '{shown(number)}', but what stands beside it is not a unit of time: change pattern; "
+                f"the line was: {shown(line)}"
             )
         return reading(number.strip(), unit, "found by pattern", line)
 

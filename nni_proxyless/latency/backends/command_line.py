@@ -20,7 +20,7 @@ def check_command(command: object) -> str:
     """Check a command of the user.
 
     Raises:
-        InputError: It is no text with `{model}` in it, it is too long, or `{model}` stands in quotes or after a
+        InputError: The command is not a text with `{model}`, is too long, or has `{model}` in quotes or after a
             character that gives it another meaning.
     """
     if not isinstance(command, str) or _MODEL not in command:

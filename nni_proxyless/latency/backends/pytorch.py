@@ -120,7 +120,9 @@ def load_model(path: Path) -> nn.Module:
             loaded: nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
             return loaded
     except (RuntimeError, ValueError, OSError) as reason:
-        raise InputError(f"{path} is no exported model, or it is truncated: {str(reason).splitlines()[0]}") from reason
+        raise InputError(
+            f"{path} is not an exported model, or it is truncated: {str(reason).splitlines()[0]}"
+        ) from reason
 
 
 class CudaWorkload(Workload):

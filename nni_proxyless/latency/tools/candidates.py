@@ -156,7 +156,7 @@ def candidates(line: str, default: str | None) -> list[Candidate]:
 
 
 def _value(number: str, unit: str | None, default: str | None, before: str, line: str) -> Reading | None:
-    """Convert a number; `None` if it is no number, but for example a version."""
+    """Convert a number; `None` if it is not a number, but for example a version."""
     try:
         to_number(number)
     except AmbiguousNumberError:

@@ -23,7 +23,8 @@ def executorch(output: str) -> Reading:
     * `avg_inference_latency(ms)` in the results of the Android benchmark app,
     * the row `Method::execute` of the Inspector's table: its column `p50 (ms)`, otherwise `avg (ms)`.
 
-    The times of day in the log are no latency. A runner that prints only `Model executed successfully.` tells no time.
+    The times of day in the log are not latencies. A runner that prints only `Model executed successfully.` gives no
+    time.
 
     Sources: `examples/portable/executor_runner/executor_runner.cpp` (ExecuTorch 0.2 to 1.3),
     `examples/qualcomm/executor_runner/qnn_executor_runner.cpp`, and `devtools/inspector/_inspector.py`.

@@ -14,7 +14,7 @@ _LISTED = 6
 
 
 def read_plain(output: str, errors: str = "", unit: str | None = None) -> Reading:
-    """Read the latency from the output of a program that is none of the known tools.
+    """Read the latency from the output of a program that is not one of the known tools.
 
     * A number with a time unit beside it (`12.5 ms`, `latency_us=12500`, `"ms": 12.5`) is converted. Several such times
       are an error, unless they are one time in different units.

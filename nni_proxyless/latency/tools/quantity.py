@@ -31,7 +31,7 @@ def milliseconds_per(unit: str) -> float:
     """Return the length of a time unit in milliseconds, such as 0.001 for `us`, `µs` or `microseconds`.
 
     Raises:
-        KeyError: This is no time unit.
+        KeyError: The text is not a time unit.
     """
     name = re.sub(f"[{_MICRO}]", "u", unit)
     return _MILLISECONDS[name if len(name) == 1 else name.lower()]
@@ -45,11 +45,11 @@ def to_number(text: str) -> float:
 
     Raises:
         AmbiguousNumberError: The number has one comma and then three digits: 1.234 or 1234.
-        ValueError: This is no number, but for example a version.
+        ValueError: The text is not a number, but for example a version.
     """
     parts = _PARTS.fullmatch(text)
     if parts is None:
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     sign, mantissa, exponent = parts.groups()
     marks = [mark for mark in mantissa if not mark.isdigit()]
     decimal = _decimal_mark(mantissa, marks)
@@ -57,7 +57,7 @@ def to_number(text: str) -> float:
     groups = re.split(f"[.,{_GROUPS}]", whole) if whole else ["0"]
     separators = {mark for mark in whole if not mark.isdigit()}
     if len(separators) > 1 or (separators and not _grouped(groups)) or not (fraction.isdigit() or not decimal):
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     return float(f"{sign}{''.join(groups)}.{fraction or 0}{exponent}")
 
 

@@ -51,14 +51,14 @@ def reading(number: str, unit: str, statistic: str, line: str) -> Reading:
     """Create a reading from a printed number and its unit.
 
     Raises:
-        RunError: The number is ambiguous, or is no number.
+        RunError: The number is ambiguous, or is not a number.
     """
     try:
         value = to_number(number)
     except AmbiguousNumberError as reason:
         raise RunError(f"it printed a latency that cannot be read: {reason}; the line was: {shown(line)}") from reason
     except ValueError as reason:
-        raise RunError(f"it printed '{shown(number)}', which is no number; the line was: {shown(line)}") from reason
+        raise RunError(f"it printed '{shown(number)}', which is not a number; the line was: {shown(line)}") from reason
     return Reading(value * milliseconds_per(unit), statistic, f"{shown(number)} {unit}", shown(line))
 
 

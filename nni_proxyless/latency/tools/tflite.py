@@ -15,7 +15,7 @@ def benchmark_model(output: str) -> Reading:
 
     The latency is the median of the timed runs, if the program prints one: in a line `count=… median=…`, in
     microseconds (since 2025), or as `Inference (median)`. Otherwise it is their mean: `Inference (avg)`, in
-    microseconds for TensorFlow Lite and in milliseconds for LiteRT. The lines about memory that follow are no latency.
+    microseconds for TensorFlow Lite and in milliseconds for LiteRT. The lines about memory are not latencies.
 
     Sources: `tensorflow/lite/tools/benchmark/benchmark_model.cc` (TensorFlow 1.14 to 2.20; `no stats` before 2019),
     `xla/tsl/util/stats_calculator.h`, and `litert/tools/benchmark_litert_model.h` (LiteRT 1.4 to 2.3).
