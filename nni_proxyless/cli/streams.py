@@ -43,14 +43,13 @@ class _Output:
         self._before: Callable[[], None] | None = before
 
     def write(self, text: str) -> int:
-        if self._before is not None and text.strip():
-            before, self._before = self._before, None
-            before()
-        with _named_errors():
-            return self._stream.write(cleaned(text))
+        return self.write_styled(cleaned(text))
 
     def write_styled(self, text: str) -> int:
         """Write a text whose codes come from `cli/terminal.py`, which has removed all others."""
+        if self._before is not None and text.strip():
+            before, self._before = self._before, None
+            before()
         with _named_errors():
             return self._stream.write(text)
 

@@ -32,6 +32,10 @@ def check_place(name: str, input_shape: tuple[int, int, int], data_dir: Path | N
         )
     if name == "digits":
         return
+    if name.startswith(TORCHVISION):  # whether there is such a data set, only torchvision knows
+        if data_dir is None:
+            raise DataError(f"data set {name} needs data_dir, the folder of its files")
+        return
     if name == "arrays":
         if data_dir is None:
             raise DataError("data set arrays needs data_dir, the .npz file of its images and labels")

@@ -45,6 +45,7 @@ from ..training.late_loader import LateLoader
 from ..training.ranks import WAITING, is_main_process, own_processes
 from ..training.resume import GOES_ON, HAS_FINISHED, is_interrupted, read_checkpoint, restoring, usable
 from ..training.trainer import check_hardware, helpers_ended, make_trainer, quiet_lightning, use_threads
+from . import retrain_sources as sources
 from .distillation import load_teacher
 from .model_card import model_card, of_accuracies
 from .retrain_epochs import STATE_KEY, PreparedRetraining, RetrainEpochs, RetrainReport, make_loader
@@ -52,7 +53,6 @@ from .retrain_epochs import RetrainRecord as RetrainRecord
 from .retrain_epochs import ema_decay as ema_decay
 from .retrain_module import Retraining as Retraining
 from .retrain_recipe import RetrainRecipe
-from .retrain_recipe import load_architecture as load_architecture
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +120,18 @@ def load_recipe_splits(recipe: RetrainRecipe, spec: SpaceSpec) -> DataSplits:
         settings=recipe,
         folder=recipe.folder,
     )
+
+
+def load_architecture(recipe: RetrainRecipe) -> Architecture:
+    """Load the architecture of a recipe: from a file, or by the name of a published network or baseline.
+
+    A named network takes the size and channels of the recipe, of the recipe's space, or of the data's images.
+
+    Raises:
+        ArchitectureError: There is no such file or name, or the file is not an architecture file.
+        SpaceError: The recipe's space does not exist.
+    """
+    return _for_the_data(sources.load_architecture(recipe), recipe)
 
 
 def _for_the_data(architecture: Architecture, recipe: RetrainRecipe) -> Architecture:

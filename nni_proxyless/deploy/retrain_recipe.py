@@ -34,7 +34,7 @@ from ..files.settings import (
     Workers,
 )
 from ..network.architecture import Architecture
-from ..network.weights import check_file
+from ..network.weights import check_file, weights_file
 from .retrain_sources import check_names_no_function as check_names_no_function
 from .retrain_sources import load_architecture as load_architecture
 
@@ -293,7 +293,7 @@ class RetrainRecipe(Settings, ImageSettings):
         data_dir = None if self.data_dir is None else self.resolve(self.data_dir)
         check_place(self.data, found.require_spec().input_shape, data_dir, self.download)
         if self.inherit is not None:
-            check_file(self.resolve(self.inherit))
+            check_file(weights_file(self.resolve(self.inherit)))
         return found
 
     @property

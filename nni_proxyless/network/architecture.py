@@ -150,16 +150,13 @@ class Architecture:
 
     @classmethod
     def published(cls, name: str) -> Architecture:
-        """Return a network published with ProxylessNAS, for images of 224 x 224 and 1,000 classes.
-
-        The trained weights are not included.
+        """Return a network published with ProxylessNAS, for ImageNet, without its trained weights.
 
         Args:
             name: `proxyless_cpu`, `proxyless_gpu`, `proxyless_mobile` or `proxyless_mobile_14`.
 
         Examples:
-            >>> network = Architecture.published("proxyless_mobile")
-            >>> round(network.multiply_adds / 1e6)
+            >>> round(Architecture.published("proxyless_mobile").multiply_adds / 1e6)
             320
 
         Raises:
@@ -175,8 +172,7 @@ class Architecture:
 
         Args:
             width_mult: Factor on all widths.
-            like: Space that provides image size, classes, stem, stages and head, for data other than ImageNet. By
-                default, these are MobileNetV2's own.
+            like: Space that provides image size, classes, stem, stages and head. Default: MobileNetV2's own ones.
 
         Raises:
             ArchitectureError: `width_mult` is not a positive number.
@@ -216,8 +212,8 @@ class Architecture:
         """
         if self.spec is None:
             raise ArchitectureError(
-                f"architecture of '{self.space_name}' cannot be built from its file alone: the space is a model "
-                "class of your own; freeze that class with the file's choices instead"
+                f"architecture of '{self.space_name}' cannot be built from its file alone, because the space is your own "
+                "model class; freeze that class with the file's choices instead"
             )
         return self.spec
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from ..errors import ArchitectureError, DamagedFileError, InputError, clipped
-from ..files import results_folder
 from .architecture import Architecture
 from .torch_file import fault_of, read_torch_file
 from .weights import load_into
+from .weights import weights_file as weights_file
 
 _WRAPPERS = ("state_dict", "model_state_dict")
 _FIRST = "stem.conv.weight"  # a key of every network; what stands before it in a file is a prefix
@@ -38,21 +38,6 @@ class Inherited:
 
     state: Mapping[str, Tensor]
     left_out: str | None = None
-
-
-def weights_file(path: Path) -> Path:
-    """Return the file that a path stands for: of a folder of results, its `weights.pt`, or else its checkpoint.
-
-    Raises:
-        ArchitectureError: The folder has neither.
-    """
-    if not path.is_dir():
-        return path
-    names = (results_folder.WEIGHTS, results_folder.CHECKPOINT)
-    found = next((path / name for name in names if (path / name).is_file()), None)
-    if found is None:
-        raise ArchitectureError(f"the folder {path} has neither {' nor '.join(names)} to inherit from")
-    return found
 
 
 def read_inherited(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchitectureError, DamagedFileError, clipped
+from ..files import results_folder
 from ..files.writing import write_atomically
 from .torch_file import check_kind, fault_of, read_torch_file
 
@@ -51,6 +52,21 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if (fault := fault_of(value)) is not None:
             raise ArchitectureError(f"{file}: the weights '{clipped(key)}' {fault}")
     return dict(state)
+
+
+def weights_file(path: Path) -> Path:
+    """Return the file that a path stands for: of a folder of results, its `weights.pt`, or else its checkpoint.
+
+    Raises:
+        ArchitectureError: The folder has neither.
+    """
+    if not path.is_dir():
+        return path
+    names = (results_folder.WEIGHTS, results_folder.CHECKPOINT)
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise ArchitectureError(f"the folder {path} has neither {' nor '.join(names)} to inherit from")
+    return found
 
 
 def check_file(file: Path) -> None:

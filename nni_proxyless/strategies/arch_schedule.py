@@ -193,6 +193,6 @@ class ArchSchedule:
             self.multiplier.load_state_dict(state["multiplier"])
         saved = state.get("further") or []  # version 0.1 had none
         if len(saved) == len(self.further):
-            self._starts = state["starts"]
+            self._starts = state.get("starts")
             for multiplier, values in zip(self.further, saved, strict=True):
                 multiplier.load_state_dict(values)

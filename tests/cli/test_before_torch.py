@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,8 @@ def test_wrong_targets_and_folders_are_told_before_torch_is_imported(tmp_path: P
         space = {"seed": {"_type": "choice", "_value": [0]}} if name == "target" else config["searchSpace"]
         (tmp_path / name / "config.yml").write_text(yaml.safe_dump({**config, "searchSpace": space}))
     (tmp_path / "flat" / "cat").mkdir(parents=True)
-    (tmp_path / "architecture.json").write_text("{}")
+    found = REPOSITORY / "tests" / "recorded" / "quickstart" / "cpu_torch" / "architecture.json"
+    shutil.copyfile(found, tmp_path / "architecture.json")
     space = "space=mobilenetv2_cifar"
     cases = [
         ("search quickstart target=cpu_tensorflow", "did you mean 'cpu_torch'?"),

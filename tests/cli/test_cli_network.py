@@ -47,7 +47,7 @@ def test_retrain_then_export(found: Path, capsys: Any) -> None:
     told = prints(["export", str(found / "retrained"), "--no-measure", "--images", "8"], capsys)
     assert "compared with PyTorch on 8 held-out images of digits" in told
     assert {p.name for p in (found / "retrained" / "exported").iterdir()} == {
-        "model.onnx", "weights.pt", "architecture.json", "export.json",
+        "model.onnx", "weights.pt", "architecture.json", "model_card.json", "README.md", "export.json",
     }  # fmt: skip
 
 

@@ -87,6 +87,7 @@ def test_a_retraining_and_an_export(
     recipe_file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nni_proxyless.network.architecture import Architecture
+    from nni_proxyless.network.weights import save_weights
 
     monkeypatch.setattr(step_probe, "MOST_S", 0.1)
     prepared = prepare(Recipe.load(recipe_file))
@@ -98,8 +99,11 @@ def test_a_retraining_and_an_export(
     assert found["epochs"] == "50 of 22 steps"
     assert "1438 images train, 359 are held out, no test images; 10 classes" in found["data"]
     assert f"{tmp_path / 'retrained'} (new folder)" in found["writes"]
+    save_weights(Architecture.load(tmp_path / "architecture.json").build(), tmp_path / "weights.pt")
+    before = snapshot(tmp_path)
     found = told(["export", str(tmp_path), "--format", "onnx", "state_dict", "--no-measure"], capsys)
-    assert found["writes"] == f"{tmp_path / 'exported'}: model.onnx, weights.pt, export.json"
+    described = "architecture.json, model_card.json, README.md, export.json"
+    assert found["writes"] == f"{tmp_path / 'exported'}: model.onnx, weights.pt, {described}"
     assert snapshot(tmp_path) == before
 
 

@@ -555,7 +555,7 @@ def test_decode_from_a_checkpoint(recipe_file: Path, capsys: pytest.CaptureFixtu
     assert decode(str(output)).returncode == 0
     for words, message in (
         ((str(output), "--table", table, "--budget-ms", "0.01"), "no network of this space takes 0.01 ms or less"),
-        ((str(output), "--budget-ms", "3"), "a budget of 3 ms needs a latency table"),
+        ((str(output), "--budget-ms", "3"), "--budget-ms needs --table: a budget needs a latency table"),
         ((str(output), "--front", "f.csv"), "--front needs --table"),
         ((str(output), "--finalists", "8"), "--finalists needs --table and --budget-ms"),
         ((str(output), *within, "--finalists", "1"), "--finalists must be a whole number from 2 to 10000, got 1"),
