@@ -109,7 +109,15 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
         from ..nni_bridge.preflight import check_budget
 
         costs = table.table.costs(spec)
-        check_budget(recipe, costs)
+        latencies = {target.name: costs}
+        for name in recipe.other_targets:
+            other = recipe.parse_targets()[name]
+            planned = plan_table(other, spec, remeasure=remeasure, accept=recipe.accept_tables)
+            report.say("target", f"{name}: {planned.text}")
+            if planned.table is not None:
+                latencies[name] = planned.table.costs(spec)
+        known = {target.name, *recipe.other_targets} == set(latencies)
+        check_budget(recipe, costs, spec if known else None, latencies)
         report.say("", f"networks of this space take {costs.smallest:.4g} to {costs.largest:.4g} ms")
     report.say("budget", _budget(recipe))
     done = _writes(recipe, report, output, _FILES, (results_folder.CHECKPOINT, results_folder.LATENCY_TABLE))
@@ -120,7 +128,7 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
     report.time()
     found = forecast_search(prepared, done)
     if found is None:
-        several = recipe.devices > 1
+        several = recipe.ranks > 1
         report.say("time", f"not known: {'it trains on several devices' if several else 'an epoch has too few steps'}")
         return
     report.say("epochs", f"{recipe.epochs} of {found.steps} steps{f', of which {done} are done' if done else ''}")
@@ -223,6 +231,8 @@ def _at_hand(recipe: _R) -> _R:
 
 
 def _budget(recipe: Recipe) -> str:
+    if recipe.budgets:
+        return ", ".join(map(str, recipe.limits()))
     if recipe.budget_ms is not None:
         return f"{recipe.budget_ms:g} ms"
     if recipe.budget_fraction is not None:

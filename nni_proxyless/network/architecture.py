@@ -212,7 +212,7 @@ class Architecture:
         """
         if self.spec is None:
             raise ArchitectureError(
-                f"architecture of '{self.space_name}' cannot be built from its file alone, because the space is your own "
+                f"architecture of '{self.space_name}' cannot be built from its file alone: the space is your own "
                 "model class; freeze that class with the file's choices instead"
             )
         return self.spec

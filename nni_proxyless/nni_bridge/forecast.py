@@ -19,7 +19,8 @@ MOST_KINDS = 6
 _VALUES_ONLY = {
     "target", "targets", "seed", "learning_rate", "momentum", "weight_decay", "decay_norm_bias", "label_smoothing",
     "gradient_clip_val", "latency_weight", "arch_learning_rate", "arch_beta1", "arch_beta2", "arch_weight_decay",
-    "arch_schedule", "accept_tables", "share_warmup", "budget_ms", "budget_fraction", "ema_decay", "split_seed",
+    "arch_schedule", "accept_tables", "share_warmup", "budget_ms", "budget_fraction", "budgets",
+    "ema_decay", "split_seed",
 }  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
     """
     recipe = prepared.recipe
     check_hardware(recipe)
-    if recipe.devices > 1:
+    if recipe.ranks > 1:
         return None
     use_threads(recipe.threads)
     weights_only = recipe.warmup_epochs + recipe.finalist_epochs
@@ -87,15 +87,23 @@ def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
     if warm is not None:
         others = max(0, recipe.epochs - done) - left
         training = training.plus(warm.times(steps * others))
-    has_budget = recipe.budget_ms is not None or recipe.budget_fraction is not None
-    finalists = recipe.num_finalists(has_budget) if recipe.strategy == "proxyless" else recipe.finalists or 1
+    finalists = recipe.num_finalists(recipe.has_budget) if recipe.strategy == "proxyless" else recipe.finalists or 1
     comparison = finalist.times(finalists) if finalists > 1 else NOTHING
     return Forecast(steps, warm, searching, evaluation, finalist, training, comparison)
 
 
 def _timed(prepared: Prepared, *, warmup: bool, cycle: int = 1) -> tuple[Timing | None, Timing, Timing]:
     """Time steps of a search, and the evaluation of one network after an epoch and as a finalist."""
-    changes = {"epochs": 2, "warmup_epochs": int(warmup), "finalist_epochs": 0, "finalists": 1, "sharpen_epochs": 0}
+    changes: dict[str, Any] = {
+        "epochs": 2,
+        "warmup_epochs": int(warmup),
+        "finalist_epochs": 0,
+        "finalists": 1,
+        "sharpen_epochs": 0,
+    }
+    changes |= {"share_search": False}
+    if prepared.recipe.budgets:  # their values do not change how long a step takes, but need further tables
+        changes |= {"budgets": {}, "budget_fraction": None if prepared.recipe.budget_ms else 1.0}
     recipe = prepared.recipe.model_copy(update=changes)
     strategy = make_strategy(recipe, prepared.table, prepared.spec, steps_per_epoch(recipe, prepared.splits))
     splits = prepared.splits
@@ -176,5 +184,5 @@ def stand_in_table(spec: SpaceSpec) -> LatencyTable:
 
 def without_budget_in_ms(recipe: Recipe) -> Recipe:
     """Return a recipe for `stand_in_table`: with a budget that every table can keep, if the recipe has one."""
-    has_budget = recipe.budget_ms is not None or recipe.budget_fraction is not None
-    return recipe.model_copy(update={"budget_ms": None, "budget_fraction": 1.0 if has_budget else None})
+    fraction = 1.0 if recipe.has_budget else None
+    return recipe.model_copy(update={"budget_ms": None, "budget_fraction": fraction, "budgets": {}})

@@ -33,7 +33,7 @@ def search_notes(recipe: Recipe) -> dict[str, str]:
         "gradient_clip_val": "gradients are not clipped",
         "prune_below": "no path is removed",
     }
-    if recipe.budget_ms is None and recipe.budget_fraction is None:
+    if not recipe.has_budget:
         notes["budget_ms"] = notes["budget_fraction"] = "no budget"
     if recipe.strategy == "proxyless":
         notes |= _of_proxyless(recipe)
@@ -44,8 +44,7 @@ def search_notes(recipe: Recipe) -> dict[str, str]:
 
 
 def _of_proxyless(recipe: Recipe) -> dict[str, str]:
-    has_budget = recipe.budget_ms is not None or recipe.budget_fraction is not None
-    objective = recipe.objective_name(has_budget)
+    objective = recipe.objective_name(recipe.has_budget)
     architecture_epochs = recipe.epochs - recipe.warmup_epochs - recipe.finalist_epochs
     return {
         "objective": objective,
@@ -53,5 +52,5 @@ def _of_proxyless(recipe: Recipe) -> dict[str, str]:
         "arch_weight_decay": f"{recipe.effective_arch_weight_decay:g}, with arch_gradient {recipe.arch_gradient}",
         "arch_update_every": f"{recipe.effective_arch_update_every}, with arch_gradient {recipe.arch_gradient}",
         "sharpen_epochs": f"{architecture_epochs / 4 if objective == 'budget' else 0:g}, with objective {objective}",
-        "finalists": f"{recipe.num_finalists(has_budget)}, with objective {objective}",
+        "finalists": f"{recipe.num_finalists(recipe.has_budget)}, with objective {objective}",
     }

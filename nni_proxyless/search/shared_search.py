@@ -40,7 +40,7 @@ OF_THE_DECODING = (
 )  # fmt: skip
 _COPIED = (
     results_folder.HISTORY, results_folder.PROBABILITIES, results_folder.PRUNED, results_folder.COST,
-    results_folder.CHECKPOINT,
+    results_folder.CHECKPOINT, results_folder.PREPROCESSING,
 )  # fmt: skip
 
 
