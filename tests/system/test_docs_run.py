@@ -18,10 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from filelock import FileLock
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from nni_proxyless import Architecture, LatencyTable
 from nni_proxyless.latency import random_architecture
@@ -168,6 +171,7 @@ def _provide_files(place: Workplace) -> None:
     shutil.copytree(REPOSITORY / "experiments" / "devices", place.folder / "experiments" / "devices")
     _write_programs(place)
     _write_tables(place)
+    _write_photos(place.folder / "photos")
 
 
 def _run_the_quickstart(place: Workplace) -> None:
@@ -262,6 +266,17 @@ def _write_tables(place: Workplace) -> None:
         "candidates": {"kernels": [3, 5], "expansions": [1], "skip": False}, "head": {"width": 16}, "classes": 3,
     }  # fmt: skip
     (place.folder / "tiny.yml").write_text(yaml.safe_dump(tiny))
+
+
+def _write_photos(folder: Path) -> None:
+    """Write handwritten digits of three classes as image files, in two parts."""
+    images, labels = load_digits(return_X_y=True)
+    for label in range(3):
+        for number, pixels in enumerate(images[labels == label][:120]):
+            path = folder / ("train" if number < 90 else "val") / f"digit_{label}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            grey = Image.fromarray((pixels.reshape(8, 8) * 15.9).astype(np.uint8))
+            grey.resize((32, 32)).convert("RGB").save(path)
 
 
 @pytest.mark.parametrize(
