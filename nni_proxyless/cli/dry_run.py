@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DataError
 from ..files import results_folder
-from ..progress import duration, shows_bars
+from ..progress import duration, shows_bars, write_above_bars
 from .streams import cleaned
 from .terminal import painted, write_styled
 
@@ -158,7 +158,8 @@ def _retraining(report: _Report, recipe: RetrainRecipe, output: Path) -> None:
     report.time()
     found = forecast_retraining(prepared)
     if found is None:
-        report.say("time", "not known: an epoch has too few steps")
+        several = recipe.ranks > 1
+        report.say("time", f"not known: {'it trains on several devices' if several else 'an epoch has too few steps'}")
         return
     report.say("epochs", f"{recipe.epochs} of {found.steps} steps{f', of which {done} are done' if done else ''}")
     left = found.total.times((recipe.epochs - done) / recipe.epochs)
@@ -276,7 +277,7 @@ class _Report:
     def time(self) -> None:
         """Say on a terminal that steps are being timed, since that takes some seconds."""
         if shows_bars():
-            _log.info("running some steps to time them")
+            write_above_bars("running some steps to time them")
 
     def print(self) -> None:
         """Write all lines to the standard output."""

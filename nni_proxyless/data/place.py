@@ -51,6 +51,8 @@ def check_place(name: str, input_shape: tuple[int, int, int], data_dir: Path | N
         )
     if name == "imagefolder" and data_dir is not None and not (data_dir / "train").is_dir():
         raise DataError(f"data_dir {_named(data_dir)} has no folder 'train' with one folder of images for each class")
+    if name == "imagefolder" and data_dir is not None and not any(p.is_dir() for p in (data_dir / "train").iterdir()):
+        raise DataError(f"data_dir {_named(data_dir)} holds no images: 'train' has no folder for a class")
 
 
 def _check_folder(data_dir: Path | None, name: str, may_be_made: bool) -> None:

@@ -44,20 +44,22 @@ def forecast_retraining(prepared: PreparedRetraining) -> RetrainForecast | None:
         prepared: Result of `prepare_retraining`.
 
     Returns:
-        The forecast; `None` if an epoch has too few steps to be timed.
+        The forecast; `None` for several devices, or if an epoch has too few steps to be timed.
 
     Raises:
         InputError: The accelerator is not available.
     """
     recipe = prepared.recipe
     check_hardware(recipe)
+    if recipe.ranks > 1:
+        return None
     use_threads(recipe.threads)
     seed_epoch(recipe.seed, 0)
     network = accelerate(prepared.architecture.build())
     if prepared.inherited is not None:
-        load_into(network, prepared.inherited)
+        load_into(network, {**network.state_dict(), **prepared.inherited})
     loader = make_loader(recipe, prepared.splits.training, shuffle=True, drop_last=True)
-    module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes)
+    module = Retraining(recipe, len(loader), prepared.architecture.require_spec().classes, None, prepared.teacher)
     module.set_model(network)
     held_out = prepared.splits.held_out
     few = Subset(held_out, range(min(_EVALUATED_BATCHES * recipe.batch_size, len(held_out))))

@@ -302,8 +302,9 @@ def _test(prepared: PreparedRetraining, weights: Path) -> dict[str, Any] | None:
 def data_warnings(prepared: PreparedRetraining) -> tuple[str, ...]:
     """Return what a user should know about a retraining with few images, or with small ones in a named network."""
     recipe, splits = prepared.recipe, prepared.splits
-    steps = len(splits.training) // recipe.batch_size * recipe.epochs
-    found = few_images_warnings(splits.training_labels, len(splits.held_out), recipe.batch_size, steps, recipe.epochs)
+    steps = len(splits.training) // recipe.ranks // recipe.batch_size * recipe.epochs
+    together = recipe.batch_size * recipe.ranks
+    found = few_images_warnings(splits.training_labels, len(splits.held_out), together, steps, recipe.epochs)
     _, height, width = prepared.architecture.require_spec().input_shape
     if recipe.architecture_file is None and min(prepared.architecture.operators()[-1].input_shape[1:]) == 1:
         found += (

@@ -230,6 +230,17 @@ class RetrainRecipe(Settings, ImageSettings):
             "gradient_clip_val": "gradients are not clipped",
             "threads": "torch's own choice",
             "channels_last": "on the CPU only",
+            "input_size": "that of the architecture, or of the data",
+            "input_channels": "those of the architecture, or of the data",
+            "data_dir": "none; the data set needs no files",
+            "resize": "stretch up to 64 pixels, cover above",
+            "crop": "0.875 with cover, 1 with stretch",
+            "mean": "those of the data set",
+            "std": "those of the data set",
+            "augmentation": "that of the data set",
+            "flip": "as suits the data set",
+            "class_weights": "all classes weigh the same",
+            "teacher": "none",
         }
         return {key: text for key, text in notes.items() if getattr(self, key) is None}
 
@@ -294,6 +305,10 @@ class RetrainRecipe(Settings, ImageSettings):
         check_place(self.data, found.require_spec().input_shape, data_dir, self.download)
         if self.inherit is not None:
             check_file(weights_file(self.resolve(self.inherit)))
+        if self.teacher is not None:
+            path = self.resolve(self.teacher)
+            whole = path.name == results_folder.CHECKPOINT
+            check_file(path if whole else weights_file(path if path.is_dir() else path.parent))
         return found
 
     @property

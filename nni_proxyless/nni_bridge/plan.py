@@ -31,7 +31,7 @@ _COMMANDS = ("nni-proxyless", "nni_proxyless")  # the console script, and the pa
 # Keys of recipes that decide which files a trial needs.
 _OF_FILES = (
     "target", "targets", "accept_tables", "strategy", "space", "width_mult", "input_size", "data", "data_dir",
-    "download", "architecture", "inherit",
+    "download", "architecture", "inherit", "budgets", "input_channels", "teacher",
 )  # fmt: skip
 _OPERATORS = ("&&", "||", ";", "|", "&")  # of a shell, after which another command begins
 

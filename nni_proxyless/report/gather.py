@@ -25,6 +25,7 @@ from .checks import (
     checked_probabilities,
     checked_recipe,
     clean,
+    number_of,
 )
 
 _MOST_PROBLEMS = 50
@@ -76,12 +77,14 @@ class Search:
 
     @property
     def accuracy(self) -> float:
-        """Accuracy of the network decoded in the last epoch, with the supernet's weights."""
-        return float(self.history[-1]["default"])
+        """Accuracy of the network that was found, or decoded in the last epoch, with the supernet's weights."""
+        found = None if self.architecture is None else number_of(self.architecture.metrics.get("default"))
+        return float(self.history[-1]["default"]) if found is None else found
 
     @property
     def latency_ms(self) -> float:
-        return float(self.history[-1]["latency_ms"])
+        found = None if self.architecture is None else self.architecture.predicted_latency_ms
+        return float(self.history[-1]["latency_ms"]) if found is None else found
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,9 @@ def prepare(recipe: Recipe, *, remeasure: bool = False, progress: Progress | Non
     table.costs(spec)
     targets, others = recipe.parse_targets(), {}
     for name in recipe.other_targets:
-        others[name] = targets[name].latency_table(spec, remeasure=remeasure, accept=recipe.accept_tables)
+        others[name] = targets[name].latency_table(
+            spec, remeasure=remeasure, accept=recipe.accept_tables, progress=progress
+        )
         others[name].costs(spec)
     return Prepared(recipe, target, spec, table, splits, others)
 
@@ -101,6 +103,9 @@ def check_files(recipe: Recipe) -> LatencyTable | None:
         InputError: One of them is missing or invalid.
     """
     table = recipe.chosen_target().given_table(accept=recipe.accept_tables)
+    targets = recipe.parse_targets()
+    for name in recipe.other_targets:
+        targets[name].given_table(accept=recipe.accept_tables)
     check_strategy(recipe.strategy)
     if recipe.strategy == "enas":
         check_enas()

@@ -32,6 +32,15 @@ def search_notes(recipe: Recipe) -> dict[str, str]:
         "channels_last": "on the CPU only",
         "gradient_clip_val": "gradients are not clipped",
         "prune_below": "no path is removed",
+        "input_channels": "the space's own",
+        "data_dir": "none; the data set needs no files",
+        "resize": "stretch up to 64 pixels, cover above",
+        "crop": "0.875 with cover, 1 with stretch",
+        "mean": "those of the data set",
+        "std": "those of the data set",
+        "augmentation": "that of the data set",
+        "flip": "as suits the data set",
+        "class_weights": "all classes weigh the same",
     }
     if not recipe.has_budget:
         notes["budget_ms"] = notes["budget_fraction"] = "no budget"

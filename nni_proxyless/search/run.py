@@ -154,12 +154,7 @@ def _train(
         if interrupted:
             finished = (output / results_folder.ARCHITECTURE).is_file()
             _log.info(HAS_FINISHED if finished else GOES_ON, "search", output)
-        elif (
-            recipe.strategy == "proxyless"
-            and recipe.share_warmup
-            and recipe.warmup_epochs > 0
-            and recipe.num_nodes == 1
-        ):
+        elif recipe.strategy == "proxyless" and _shares_warmup(recipe):
             check = partial(check_checkpoint, spec=spec) if is_main_process() else None
             warmup = stack.enter_context(
                 shared_warmup(_warmup_depends_on(prepared), wait=is_main_process(), check=check)
@@ -259,9 +254,9 @@ def steps_per_epoch(recipe: Recipe, splits: DataSplits) -> int:
 def data_warnings(prepared: Prepared) -> tuple[str, ...]:
     """Return what a user should know about a search with few images."""
     recipe, splits = prepared.recipe, prepared.splits
-    weight_steps = len(splits.weights) // recipe.devices // recipe.batch_size * recipe.epochs
+    weight_steps = len(splits.weights) // recipe.ranks // recipe.batch_size * recipe.epochs
     return few_images_warnings(
-        splits.weights_labels, len(splits.held_out), recipe.batch_size * recipe.devices, weight_steps, recipe.epochs
+        splits.weights_labels, len(splits.held_out), recipe.batch_size * recipe.ranks, weight_steps, recipe.epochs
     )
 
 
@@ -283,6 +278,8 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
         **{key: settings[key] for key in keys},
         "space": prepared.spec.to_dict(),
         "preprocessing": prepared.splits.preprocessing.to_dict(),
+        # These budgets remove candidates before the warm-up.
+        "excluded": {key: limit for key, limit in recipe.budgets.items() if key.startswith("peak_memory")},
         "images": [len(prepared.splits.weights), len(prepared.splits.architecture), len(prepared.splits.held_out)],
         **_software(),
     }

@@ -25,10 +25,15 @@ from ..files import results_folder
 from ..files.reading import read_rows
 from ..files.resources import cache_folder
 from ..files.writing import write_atomically, write_csv, write_yaml, writing
+from ..latency.judgement import warnings_of
 from ..network.architecture import Architecture
+from ..progress import work_begins
+from ..strategies.exported import installed_versions
+from ..strategies.finalists import with_doubts
+from .earlier import replacing
 from .epoch_callback import Record, finalist_rows
 from .other_tables import save_tables
-from .prepared import Prepared
+from .prepared import Prepared, check_budget
 from .recipe import Recipe
 from .shared_weights import SharedWeightComparison
 
@@ -73,7 +78,12 @@ def from_shared_search(
         InputError: No network is within the budgets.
         RunError: The training failed.
     """
-    common = without_device(prepared.recipe)
+    recipe = prepared.recipe
+    tables = {recipe.target: prepared.table, **prepared.other_tables}
+    latencies = {name: table.costs(prepared.spec) for name, table in tables.items()}
+    check_budget(recipe, latencies[recipe.target], prepared.spec, latencies)
+    work_begins()
+    common = without_device(recipe)
     folder = _folder_of(common, prepared, depends_on)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +97,10 @@ def from_shared_search(
         if (folder / results_folder.ARCHITECTURE).is_file():
             _log.info("the search is shared; it was trained before: %s", folder)
         else:
-            train(replace(prepared, recipe=common, other_tables={}), folder)
+            kept = folder / results_folder.RECIPE
+            if kept.is_file():  # interrupted; another target may have begun it
+                common = Recipe.load(kept)
+            train(replace(prepared, recipe=common, target=common.chosen_target(), other_tables={}), folder)
     finally:
         lock.release()
     return _decoded(prepared, folder, output)
@@ -95,7 +108,13 @@ def from_shared_search(
 
 def _folder_of(common: Recipe, prepared: Prepared, depends_on: Mapping[str, Any]) -> Path:
     settings = {key: value for key, value in common.to_dict(absolute=True).items() if key not in OF_THE_DECODING}
-    content = {"recipe": settings, "space": prepared.spec.to_dict(), **depends_on}
+    splits = prepared.splits
+    data = {
+        "preprocessing": splits.preprocessing.to_dict(),
+        "classes": list(splits.class_names),
+        "images": [len(splits.weights), len(splits.architecture), len(splits.held_out)],
+    }
+    content = {"recipe": settings, "space": prepared.spec.to_dict(), **data, **depends_on}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:24]
     return cache_folder() / "searches" / digest
 
@@ -110,6 +129,16 @@ def _decoded(prepared: Prepared, folder: Path, output: Path) -> tuple[Architectu
     others = [limit for limit in limits if limit is not own]
     distribution = comparison.found.for_table(prepared.table, others, tables)
     architecture, compared, network = comparison.compare(distribution, recipe.target, budget_ms)
+    compared = with_doubts(compared, prepared.table, budget_ms)
+    told = (
+        *warnings_of(prepared.table),
+        *(text for table in prepared.other_tables.values() for text in warnings_of(table)),
+    )
+    for text in told:
+        _log.warning("%s", text)
+    architecture = replace(architecture, versions=installed_versions(), warnings=told)
+    with replacing(output, lambda: None) as begin:
+        begin(0)
     for name in _COPIED:
         if (folder / name).is_file():
             write_atomically(output / name, partial(copyfile, folder / name))

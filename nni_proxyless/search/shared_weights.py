@@ -28,6 +28,7 @@ from ..latency import LatencyTable
 from ..network.architecture import Architecture
 from ..network.plain_network import Network
 from ..network.torch_file import read_torch_file
+from ..progress import work_begins
 from ..strategies.finalists import Finalist, best, compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
@@ -124,6 +125,7 @@ def decode_finalists(
     distributions = {target: comparison.found.for_table(table) for target, table in tables.items()}
     for distribution in distributions.values():
         distribution.most_likely(budget_ms)  # refuses a budget that no network is within
+    work_begins()
     return {
         target: comparison.compare(distribution, target, budget_ms)[0] for target, distribution in distributions.items()
     }
@@ -150,6 +152,7 @@ def decode_finalists_within(
     comparison = _comparison(folder, count)
     distribution = comparison.found.for_table(next(iter(tables.values()), None), limits, tables)
     distribution.most_likely()  # refuses budgets that no network is within
+    work_begins()
     return comparison.compare(distribution, next(iter(tables), None))[0]
 
 

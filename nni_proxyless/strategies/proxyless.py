@@ -155,6 +155,8 @@ class ProxylessNAS(LatencyAwareStrategy):
                 f"{type(model).__name__} has constraints, so not every candidate can take its turn; set "
                 "warmup_sampling and weight_sampling to random"
             )
+        if self._constraints and self.arch.prune_below is not None:
+            raise InputError(f"{type(model).__name__} has constraints, which pruning ignores; leave prune_below out")
         self._exclude_candidates()
         prepare_nds(model, self._gates)
         supernet = super().mutate_model(model)

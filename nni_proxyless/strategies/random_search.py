@@ -59,9 +59,14 @@ class RandomSearch(NniStrategy, RandomOneShot):
             generator,
             lambda choices: self._within_all(choices) and self._accepts(choices),
         )
-        self._drawn = [choices for choices in drawn if self._within_all(choices)]
-        if self.constraints and not self._drawn:  # hardly any network is within all budgets
+        self._drawn = [choices for choices in drawn if self._within_all(choices) and self._accepts(choices)]
+        if not self._drawn:  # hardly any network is within all budgets
             self._drawn = self._decoded_at_random(generator)
+        if not self._drawn:
+            raise InputError(
+                "no random network is within the budgets and accepted by filter= and the constraints of the space; "
+                "relax one of them"
+            )
 
     def _within_all(self, choices: Mapping[str, Any]) -> bool:
         return all(constraint.holds(constraint.of(choices)) for constraint in self.constraints)

@@ -17,6 +17,7 @@ from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedLayer
 from torch import Tensor, nn
 
 from ..errors import SpaceError
+from .gated_values import ValueModule
 
 
 def frozen_state(supernet: nn.Module, sample: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -32,6 +33,10 @@ def frozen_state(supernet: nn.Module, sample: Mapping[str, Any]) -> dict[str, Te
     Raises:
         SpaceError: A module of the supernet is not a LayerChoice, InputChoice or Repeat.
     """
+    if any(isinstance(part, ValueModule) for part in supernet.modules()):  # its `freeze` keeps the weights
+        space: Any = supernet
+        frozen: nn.Module = space.freeze(dict(sample))
+        return {key: value.detach().cpu().clone() for key, value in frozen.state_dict().items()}
     return {key: value.detach().cpu().clone() for key, value in _tensors(supernet, "", "", sample)}
 
 

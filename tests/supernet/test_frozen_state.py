@@ -7,13 +7,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs
+import nni
+import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
 import pytest
 import torch
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.hub.pytorch import ProxylessNAS as HubSpace
 from nni.nas.hub.pytorch.shufflenet import ShuffleNetSpace
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, Repeat
 from torch import Tensor, nn
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
@@ -110,3 +111,30 @@ def test_a_strategy_exports_its_own_architecture(monkeypatch: pytest.MonkeyPatch
     flat = {**strategy.decoded_choices(), "a": "flat"}
     assert set(strategy.export_state_dict(flat)) == set(Nested().freeze(flat).state_dict())
     assert not any(value.requires_grad for value in strategy.export_state_dict().values())
+
+
+class Widths(ModelSpace):
+    """Two convolutions, whose width between them is chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = nni.choice("width", [4, 8])
+        self.first = MutableConv2d(3, width, 3, padding=1)
+        self.second = MutableConv2d(width, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).relu())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_choices_of_values_export_their_slices(width: int) -> None:
+    torch.manual_seed(0)
+    space = Widths()
+    supernet = ProxylessNAS().mutate_model(copy.deepcopy(space))
+    state = frozen_state(supernet, {"width": width})
+    frozen = space.freeze({"width": width})
+    frozen.load_state_dict(state, strict=True)
+    images = torch.randn(2, 3, 5, 5)
+    assert state["first.weight"].shape == (width, 3, 3, 3)
+    with torch.no_grad(), single_path(supernet, {"width": width}):
+        torch.testing.assert_close(frozen(images), supernet(images))
