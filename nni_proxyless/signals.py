@@ -53,6 +53,25 @@ def stopped_by_signals() -> Iterator[None]:
         _received[:] = before
 
 
+@contextlib.contextmanager
+def interruptions_raised() -> Iterator[None]:
+    """Context manager in which an interruption of Lightning's trainer is raised as such.
+
+    Newer versions of Lightning ignore further SIGINTs from then on, and end the process with exit code 1.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    try:
+        yield
+    except SystemExit as reason:
+        if isinstance(reason.__context__, KeyboardInterrupt):
+            raise reason.__context__ from None
+        raise
+    finally:
+        if in_main_thread and before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
 def _stop(number: int, _frame: object) -> None:
     _received.append(number)
     raise Stopped(number)

@@ -48,8 +48,8 @@ class ArchitectureDistribution:
     candidates: Mapping[str, Sequence[Any]]
     probs: Mapping[str, Tensor]
     costs: SpaceCosts | None = None
-    constraints: tuple[Constraint, ...] = ()
     allowed: Callable[[Mapping[str, Any]], bool] | None = None
+    constraints: tuple[Constraint, ...] = ()
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
         """Return the same distribution with the costs of another device."""

@@ -10,11 +10,12 @@ import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RunError
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
 
 MOST_ARCHITECTURES = 500_000
 

@@ -38,7 +38,7 @@ from ..network.weights import load_into, save_weights
 from ..process_memory import keep_freed_memory
 from ..progress import work_begins
 from ..search.earlier import check_places, replacing
-from ..signals import stopped_by_signals
+from ..signals import interruptions_raised, stopped_by_signals
 from ..training.accuracy import evaluate
 from ..training.cpu_kernels import accelerate
 from ..training.late_loader import LateLoader
@@ -239,7 +239,7 @@ def _train(
             recipe, output, steps, epochs, strategy=several, gradient_clip_val=recipe.gradient_clip_val
         )
         start = checkpoint if interrupted else None
-        with restoring(start, lambda: epochs.begun), helpers_ended(trainer):
+        with restoring(start, lambda: epochs.begun), helpers_ended(trainer), interruptions_raised():
             trainer.fit(module, loader, ckpt_path=None if start is None else str(start))
         if trainer.interrupted:  # Lightning returns as if the training had finished
             raise KeyboardInterrupt

@@ -212,8 +212,8 @@ class Architecture:
         """
         if self.spec is None:
             raise ArchitectureError(
-                f"architecture of '{self.space_name}' cannot be built from its file alone: the space is your own "
-                "model class; freeze that class with the file's choices instead"
+                f"architecture of '{self.space_name}' cannot be built from its file: the space is a model class of your own; "
+                "freeze that class with the file's choices instead"
             )
         return self.spec
 

@@ -31,7 +31,7 @@ def check_strategy(name: str) -> None:
         found = getattr(sys.modules[module], attribute, None)
         bases = found.__mro__ if isinstance(found, type) else ()
         if not any(base.__module__.partition(".")[0] == "nni" for base in bases):
-            raise RecipeError(f"strategy {name} cannot be loaded: it is no subclass of NNI's OneShotStrategy")
+            raise RecipeError(f"strategy {name} cannot be loaded: it is not a subclass of NNI's OneShotStrategy")
 
 
 def _missing(module: str) -> str | None:

@@ -26,6 +26,7 @@ from ..latency.costs import SpaceCosts
 from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
+from ..signals import interruptions_raised
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.space import describe_space
@@ -126,7 +127,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def distribution(self) -> ArchitectureDistribution:
         """Return the current distribution over architectures, with the costs of the search's own table."""
         allowed = self._constraints.allow if self._constraints else None
-        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs, self.constraints, allowed)
+        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs, allowed, self.constraints)
 
     def apply_table(self, model: ModelSpace) -> None:
         """Look up the latencies of a space's candidates and check the budget. The model must not be mutated yet.
@@ -155,7 +156,9 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def _check_constraints(self) -> None:
         """Check that some network is within all budgets, and warn about those that change nothing."""
         uniform = {label: torch.full((len(of),), 1.0 / len(of)) for label, of in self._candidates.items()}
-        ArchitectureDistribution(self._candidates, uniform, self._costs, self.constraints).most_likely(self.limit_ms)
+        ArchitectureDistribution(self._candidates, uniform, self._costs, None, self.constraints).most_likely(
+            self.limit_ms
+        )
         for constraint in self.constraints:
             if constraint.holds(constraint.largest):
                 self._warn(
@@ -263,7 +266,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         for text in () if self.latency is None else warnings_of(self.latency):
             self._warn(text)
         try:
-            super()._run()
+            with interruptions_raised():
+                super()._run()
         except SIGTERMException as reason:  # its own exit code would be 0, as if the search had finished
             raise SystemExit(128 + signal.SIGTERM) from reason
         if not self._callback.has_state:

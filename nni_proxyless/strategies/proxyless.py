@@ -160,7 +160,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         self._exclude_candidates()
         prepare_nds(model, self._gates)
         supernet = super().mutate_model(model)
-        free_pruned(supernet)
+        if any(constraint.combine == "max" for constraint in self.constraints):
+            free_pruned(supernet)
         check_all_are_used(supernet, self._candidates)
         accelerate(supernet)
         place_regions(supernet)

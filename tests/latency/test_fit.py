@@ -232,7 +232,8 @@ def test_bad_measurements_and_bases_are_refused(tiny_table: LatencyTable, tiny_s
         fit_table(measure(device(0), 4, 1))
     (basis,) = tables(range(1, 2))
     with pytest.raises(
-        LatencyTableError, match=r"basis table of device 1 \(fit\) is of another space than the measurements: missing"
+        LatencyTableError,
+        match=r"basis table of device 1 \(fit\) is of another space than the measurements: layers missing",
     ):
         fit_table(measure(device(0, layers=9), 20, 1), [basis])
     wrong = measure(device(0), 20, 1)

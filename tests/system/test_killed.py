@@ -32,7 +32,8 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.weights import save_weights
 from nni_proxyless.report.page import PAGE
 from tests.helpers import REPOSITORY, table_of
-from tests.warm import MEASURE_ONCE, WarmProcess, run_warm
+from tests.warm import WarmProcess, run_warm
+from tests.warm_changes import MEASURE_ONCE
 
 MARK = "NNI_PROXYLESS_TEST_OF_KILLS"
 

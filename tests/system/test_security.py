@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nni_proxyless.errors import ArchitectureError, RecipeError, SpaceError
+from nni_proxyless.errors import RecipeError, SpaceError
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.collect import collect
 from nni_proxyless.report import find_results, make_report
@@ -62,6 +62,8 @@ def test_collected_results_stay_in_their_folder(target: str, tmp_path: Path) -> 
     content: dict[str, Any] = json.loads((RECORDED / "cpu_torch" / "architecture.json").read_text())
     (trial / "architecture.json").write_text(json.dumps({**content, "target": target}))
     job = SimpleNamespace(trialJobId="abc", status="SUCCEEDED", hyperParameters=[])
-    with pytest.raises(ArchitectureError, match="the target of an architecture must be a name"):
-        collect(job, tmp_path / "home", tmp_path / "results", set())
+    outcome = collect(job, tmp_path / "home", tmp_path / "results", set())
+    assert (outcome.folder, outcome.architecture) == (None, None)
+    assert "damaged results: " in outcome.reason
+    assert "'target'" in outcome.reason
     assert not (tmp_path / "results").exists()
