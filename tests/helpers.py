@@ -135,6 +135,20 @@ class Workplace:
     def api_text(self, path: str) -> str:
         return requests.get(f"http://localhost:{self.port}/api/v1/nni/{path}", timeout=20).text
 
+    def state(self) -> str:
+        """Return the trials as the manager sees them, its log and the processes, for the message of a failed test."""
+        found = []
+        with contextlib.suppress(requests.RequestException):
+            found += [self.api_text("check-status"), self.api_text("trial-jobs")]
+        for file in sorted((self.folder / "nni-experiments").glob("*/log/*.log")):
+            found += [str(file), *file.read_text(errors="replace").splitlines()[-25:]]
+        for file in sorted((self.folder / "nni-experiments").glob("**/trial.stderr")):
+            found += [str(file), *file.read_text(errors="replace").splitlines()[-15:]]
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                found.append(" ".join(process.cmdline())[:200])
+        return "\n".join(["", *found])
+
     def metrics(self, trial: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
         """Return a trial's intermediate results, in order of their numbers without gaps, and its final results."""
         rows = self.api(f"metric-data/{trial}")
@@ -155,7 +169,7 @@ class Workplace:
         return found
 
 
-def wait_until(condition: Any, seconds: float = 60, progress: Any = None) -> Any:
+def wait_until(condition: Any, seconds: float = 60, progress: Any = None, state: Any = None) -> Any:
     """Wait until a condition holds, and return its value.
 
     Args:
@@ -164,6 +178,7 @@ def wait_until(condition: Any, seconds: float = 60, progress: Any = None) -> Any
         seconds: Timeout in seconds.
         progress: Function whose value shows progress. The timeout restarts when the value changes, so a slow process
             may take any time, but a hanging one may not.
+        state: Function whose value is part of the error, so that a failure on another machine can be understood.
 
     Raises:
         AssertionError: The condition did not hold within the timeout.
@@ -182,7 +197,7 @@ def wait_until(condition: Any, seconds: float = 60, progress: Any = None) -> Any
                 return value
             last = None
         time.sleep(0.25)
-    raise AssertionError(f"did not come true within {seconds} s ({last})")
+    raise AssertionError(f"did not come true within {seconds} s ({last}){state() if state else ''}")
 
 
 def table_of(spec: SpaceSpec) -> LatencyTable:

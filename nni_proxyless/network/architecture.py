@@ -212,7 +212,7 @@ class Architecture:
         """
         if self.spec is None:
             raise ArchitectureError(
-                f"architecture of '{self.space_name}' cannot be built from its file: the space is a model class of your own; "
+                f"a network of '{self.space_name}' cannot be built from a file: it is of a model class of your own; "
                 "freeze that class with the file's choices instead"
             )
         return self.spec

@@ -40,6 +40,7 @@ from .network_score import STATISTICS_BATCHES
 from .search_warnings import (
     SearchWarnings,
     budget_without_effect,
+    constraints_without_effect,
     doubtful_latencies,
     equal_scores,
     unwatched_monitors,
@@ -57,8 +58,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         stated: Latency tables and budgets.
         finalists: Number of most likely architectures that are compared at the end of the search, each with the
             supernet's weights; the best one is exported. 1 compares none.
-        finalists_required: Whether an error of the comparison ends the search. If not, the most likely architecture is
-            exported, and a warning is logged.
+        finalists_required: Whether an error of the comparison ends the search, instead of a warning.
         **kwargs: Arguments of the NNI strategy that comes next in the method resolution order.
 
     Attributes:
@@ -159,12 +159,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         ArchitectureDistribution(self._candidates, uniform, self._costs, None, self.constraints).most_likely(
             self.limit_ms
         )
-        for constraint in self.constraints:
-            if constraint.holds(constraint.largest):
-                self._warn(
-                    f"the budget {constraint.name} <= {constraint.limit:g} changes nothing: the largest network has "
-                    f"{constraint.largest:g}"
-                )
+        for text in constraints_without_effect(self.constraints):
+            self._warn(text)
 
     def _warn(self, text: str | None) -> None:
         if text is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..latency.doubtful import is_doubtful
 
 if TYPE_CHECKING:
+    from ..decoding.constraint import Constraint
     from ..supernet.gated import Gate
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,16 @@ def budget_without_effect(budget_ms: float, largest_ms: float) -> str | None:
         f"the budget of {budget_ms:.4g} ms has no effect: the slowest network of the space takes {largest_ms:.4g} ms; "
         "give a lower budget, in milliseconds"
     )
+
+
+def constraints_without_effect(constraints: Iterable[Constraint]) -> list[str]:
+    """Return a warning for each constraint that every network of the space is within."""
+    return [
+        f"the budget {constraint.name} <= {constraint.limit:g} changes nothing: the largest network has "
+        f"{constraint.largest:g}"
+        for constraint in constraints
+        if constraint.holds(constraint.largest)
+    ]
 
 
 def silent_choices(gates_by_label: Mapping[str, Gate], when: str, *, asked: bool = False) -> str | None:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_proxyless import ProxylessNAS
+from nni_proxyless.errors import SpaceError
 
 
 class Layers(ModelSpace):
@@ -237,7 +238,7 @@ def test_widths_of_the_output_cannot_be_chosen(tmp_path: Path) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x)  # type: ignore[no-any-return]
 
-    with pytest.raises(TypeError, match=r"choice 'width': candidate '4' returns a tensor of shape \(\d+, 4, 4, 4\)"):
+    with pytest.raises(SpaceError, match=r"choice 'width': candidate '4' returns a tensor of shape \(\d+, 4, 4, 4\)"):
         searched(Widths(), evaluator(tmp_path))
 
 

@@ -42,7 +42,9 @@ def written(workplace: Workplace) -> dict[str, int]:
 
 
 def wait_for_the_end(workplace: Workplace, succeeded: int) -> None:
-    wait_until(lambda: ended(workplace, succeeded), seconds=120, progress=lambda: written(workplace))
+    wait_until(
+        lambda: ended(workplace, succeeded), seconds=120, progress=lambda: written(workplace), state=workplace.state
+    )
 
 
 def ended(workplace: Workplace, succeeded: int) -> bool:

@@ -329,9 +329,11 @@ def test_an_export_that_is_killed_leaves_nothing_half_written(network_file: Path
     done = run_warm(words, tmp_path)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in out.iterdir()) == [
+        "README.md",
         "architecture.json",
         "export.json",
         "model.onnx",
+        "model_card.json",
         "weights.pt",
     ]
     assert (out / "weights.pt").read_bytes() == (tmp_path / "weights.pt").read_bytes()

@@ -71,8 +71,13 @@ def test_the_remote_experiment_comes_back_in_its_metrics(worker: tuple[int, Path
         socket.create_connection(("127.0.0.3", workplace.port), timeout=20)
     experiment = workplace.api("experiment")["id"]
     left = Path.home() / "nni-experiments" / experiment
+
+    def state() -> str:
+        return workplace.state() + "".join(file.read_text() for file in left.rglob("*.log"))
+
     try:
-        wait_until(lambda: workplace.api("check-status")["status"] == "DONE", seconds=600)
+        finished = {"DONE", "ERROR"}
+        wait_until(lambda: workplace.api("check-status")["status"] in finished, seconds=600, state=state)
         (job,) = workplace.api("trial-jobs")
         assert job["status"] == "SUCCEEDED", [p.read_text() for p in left.rglob("trial.stderr")]
         _, (final,) = workplace.metrics(job["trialJobId"])
