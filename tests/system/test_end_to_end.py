@@ -127,8 +127,8 @@ def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: P
     with tarfile.open(source) as archive:
         top = {name.split("/")[1] for name in archive.getnames() if "/" in name}
     assert top == {
-        "nni_proxyless", "search_spaces", "experiments", "benchmarks", "tests", "README.md", "CHANGELOG.md", "LICENSE",
-        "pyproject.toml", "PKG-INFO", ".gitignore",
+        "nni_proxyless", "search_spaces", "experiments", "benchmarks", "tests", "docs", "README.md", "CHANGELOG.md",
+        "LICENSE", "CITATION.cff", "SECURITY.md", "pyproject.toml", "PKG-INFO", ".gitignore",
     }  # fmt: skip
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "env")], check=True)
     python = tmp_path / "env" / "bin" / "python"
