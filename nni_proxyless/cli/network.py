@@ -178,7 +178,9 @@ def _export(options: argparse.Namespace) -> int:
 
     file = _architecture_file(options.architecture)
     if file is None:
-        raise InputError(f"{options.architecture} is no architecture file nor a folder with an architecture.json")
+        raise InputError(
+            f"{options.architecture} is neither an architecture file nor a folder with an architecture.json"
+        )
     architecture = Architecture.load(file)
 
     from ..deploy.export_checks import check_formats, check_out, find_tables, written_files
@@ -261,7 +263,7 @@ def _report(options: argparse.Namespace) -> int:
 def _architecture_file(text: str) -> Path | None:
     """The architecture file that a path or its folder stands for; `None` if the text is the name of a network."""
     if not text.strip():
-        raise InputError(f"{text!r} names no architecture; give {_ARCHITECTURE}")
+        raise InputError(f"{text!r} does not name an architecture; give {_ARCHITECTURE}")
     path = user_path(text, "architecture", InputError)
     if path.is_dir():
         file = path / results_folder.ARCHITECTURE

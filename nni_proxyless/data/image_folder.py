@@ -109,8 +109,8 @@ def _images(folder: Path) -> list[str]:
             path = os.path.join(root, name)
             if Path(name).suffix.lower() not in suffixes():
                 raise DataError(
-                    f"{clipped(path)} is no image: its name ends with none of {', '.join(_usual())}; move it out of "
-                    "the folder of the class"
+                    f"{clipped(path)} is not an image: its name ends with none of {', '.join(_usual())}; move it out "
+                    "of the folder of the class"
                 )
             found.append(path)
     return found

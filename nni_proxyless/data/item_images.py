@@ -96,7 +96,7 @@ def labels_of(items: Any, name: str) -> list[int]:
     Otherwise each item is read.
 
     Raises:
-        DataError: The data set has no length or items, an item is no pair, or a class is no whole number from 0.
+        DataError: The data set has no length or items, an item is not a pair, or a class is not a whole number from 0.
     """
     try:
         count = len(items)

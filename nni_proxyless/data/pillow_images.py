@@ -86,7 +86,9 @@ def _opened(path: str | os.PathLike[str], use: Any) -> Any:
             "smaller"
         ) from reason
     except UnidentifiedImageError as reason:
-        raise DataError(f"{named} is no image that can be read, or it is damaged; remove it or replace it") from reason
+        raise DataError(
+            f"{named} is not an image that can be read, or it is damaged; remove it or replace it"
+        ) from reason
     except Exception as reason:  # damaged images raise errors of many kinds
         detail = clipped(" ".join(str(reason).split())) or type(reason).__name__
         raise DataError(f"{named} is damaged or truncated: {detail}; remove it or replace it") from reason

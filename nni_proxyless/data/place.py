@@ -41,7 +41,7 @@ def check_place(name: str, input_shape: tuple[int, int, int], data_dir: Path | N
             raise DataError("data set arrays needs data_dir, the .npz file of its images and labels")
         if not data_dir.is_file():
             raise DataError(
-                f"data_dir {_named(data_dir)} is no file; arrays needs the .npz file of its images and labels"
+                f"data_dir {_named(data_dir)} is not a file; arrays needs the .npz file of its images and labels"
             )
         return
     _check_folder(data_dir, name, may_be_made=download and name != "imagefolder")
@@ -61,7 +61,7 @@ def _check_folder(data_dir: Path | None, name: str, may_be_made: bool) -> None:
     if may_be_made:
         return
     if not data_dir.is_dir():
-        why = "is no folder" if data_dir.exists() else "does not exist"
+        why = "is not a folder" if data_dir.exists() else "does not exist"
         raise DataError(f"data_dir {_named(data_dir)} {why}; {name} needs the folder of its files")
     if not any(data_dir.iterdir()):
         raise DataError(f"data_dir {_named(data_dir)} is empty; {name} needs the folder of its files")

@@ -201,7 +201,7 @@ def _npz(request: Request) -> Path:
     if path is None:
         raise DataError("data set arrays needs data_dir, the .npz file of its images and labels")
     if not path.is_file():
-        raise DataError(f"data_dir {path} is no file; arrays needs the .npz file of its images and labels")
+        raise DataError(f"data_dir {path} is not a file; arrays needs the .npz file of its images and labels")
     return path
 
 

@@ -55,7 +55,7 @@ def call_function(name: str, arguments: Mapping[str, Any], folder: Path | None) 
     except (ImportError, AttributeError) as reason:
         raise DataError(f"data {name} cannot be loaded: {reason}") from reason
     if not callable(found):
-        raise DataError(f"data {name} is no function, but of type {type(found).__name__}")
+        raise DataError(f"data {name} is not a function, but of type {type(found).__name__}")
     try:
         parameters = inspect.signature(found).parameters.values()
     except (TypeError, ValueError) as reason:

@@ -109,7 +109,7 @@ def parse_budgets(budgets: object) -> tuple[Limit, ...]:
     """Read a mapping from names of quantities to limits; see `parse_limit`.
 
     Raises:
-        InputError: It is no mapping, or a limit is not allowed.
+        InputError: It is not a mapping, or a limit is not allowed.
     """
     if not isinstance(budgets, Mapping) or not all(isinstance(name, str) and name for name in budgets):
         raise InputError(

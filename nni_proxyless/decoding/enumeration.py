@@ -1,7 +1,8 @@
 """The most likely architectures that keep a condition, by best-first enumeration.
 
-A condition that joins layers, such as a largest number of edges, is no cost that adds up over layers. So architectures
-are listed in order of falling probability, and those that keep the condition are taken. The result is exact.
+A condition that joins layers, such as a largest number of edges, is not a cost that adds up over layers. So
+architectures are listed in order of falling probability, and those that keep the condition are taken. The result is
+exact.
 """
 
 from __future__ import annotations

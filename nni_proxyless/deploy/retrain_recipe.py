@@ -327,7 +327,7 @@ def of_search(path: Path, recorded: bool = True) -> dict[str, Any]:
             they were.
 
     Raises:
-        RecipeError: The file cannot be read, or is no recipe.
+        RecipeError: The file cannot be read, or is not a recipe.
         DataError: What was recorded cannot be read.
     """
     from ..search.recipe import Recipe

@@ -14,8 +14,8 @@ _CONTENT = b" " * 4096
 def why_not_writable(folder: Path) -> str | None:
     """Say why nothing can be written into a folder, or into the nearest one above it that exists.
 
-    A small file is written, since permissions alone do not tell, and removed again. A full disk is no reason: whether
-    there is enough room shows when the files are written, and that is no mistake of the user.
+    Permissions alone do not tell, so a small file is written and removed again. A full disk is not a reason: whether
+    there is enough room shows when the files are written, and the user has made no mistake.
 
     Args:
         folder: Folder, which need not exist yet.
@@ -25,7 +25,7 @@ def why_not_writable(folder: Path) -> str | None:
     """
     existing = next(part for part in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(part))
     if not existing.is_dir():
-        return f"{clipped(str(existing))} is no folder"
+        return f"{clipped(str(existing))} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=existing) as file:
             file.write(_CONTENT)

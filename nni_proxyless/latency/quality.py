@@ -60,7 +60,7 @@ class Quality:
         """Create a quality from a part of a table's file. Error messages call the file `source`.
 
         Raises:
-            LatencyTableError: The content is no mapping, or a value is invalid.
+            LatencyTableError: The content is not a mapping, or a value is invalid.
         """
         if not isinstance(content, Mapping):
             raise LatencyTableError(f"{source}: quality must be a mapping, got {shown(content)}")

@@ -251,7 +251,7 @@ def plot(validation: Validation, title: str, path: Path) -> Path:
     axes.plot(ends, ends, color="0.6", linewidth=1, label="predicted = measured")
     axes.scatter(validation.predicted_ms, validation.measured_ms, s=18, color="tab:blue", label="networks")
     axes.set(xlim=ends, ylim=ends, aspect="equal", xlabel="predicted latency [ms]", ylabel="measured latency [ms]")
-    title = title.replace("$", r"\$")  # names of spaces and devices are no formulas
+    title = title.replace("$", r"\$")  # names of spaces and devices are not formulas
     axes.set_title(
         f"{title}\nmean error {100 * validation.mean_error:.1f} %, Spearman {validation.spearman:.3f}", fontsize=9
     )

@@ -144,7 +144,7 @@ def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[s
         except ValueError as reason:  # of `float` or, as an ArchitectureError, of the range
             why = f": {reason}" if isinstance(reason, ArchitectureError) else ""
             raise ArchitectureError(
-                f"{shown(name)}: {shown(width)} is no width{why}; write it like {MOBILENET_V2}_0.75"
+                f"{shown(name)}: {shown(width)} is not a width{why}; write it like {MOBILENET_V2}_0.75"
             ) from reason
     if name in _PUBLISHED:
         spec, choices = published(name)

@@ -107,8 +107,8 @@ def _state_of(content: Any, file: Path) -> Mapping[str, Any]:
             if isinstance(inner, Mapping):
                 return _state_of(inner, file)
     raise ArchitectureError(
-        f"{file} is no state dict of tensors; give the weights.pt or checkpoint.ckpt of a search or retraining, or a "
-        "file with a state dict"
+        f"{file} is not a state dict of tensors; give the weights.pt or checkpoint.ckpt of a search or retraining, or "
+        "a file with a state dict"
     )
 
 

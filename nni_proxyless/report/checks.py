@@ -46,7 +46,7 @@ def checked_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a search that a report uses.
 
     Raises:
-        InputError: The target or the strategy has no name, or the targets are no mapping.
+        InputError: The target or the strategy has no name, or the targets are not a mapping.
     """
     target = check_name(recipe.get("target"), "'target'", InputError)
     strategy = recipe.get("strategy", "proxyless")

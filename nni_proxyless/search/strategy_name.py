@@ -50,7 +50,7 @@ def _missing(module: str) -> str | None:
             if found is None:
                 return name
             place = found.submodule_search_locations
-        if place is None:  # it is no package, but may put modules into `sys.modules`, as `os` does
+        if place is None:  # it is not a package, but may put modules into `sys.modules`, as `os` does
             return None
     return None
 

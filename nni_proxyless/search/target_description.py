@@ -51,8 +51,8 @@ class TargetDescription:
             folder: Folder that a relative path starts from.
 
         Raises:
-            RecipeError: The name could lead out of a folder, the description is no mapping, a key is unknown, a path is
-                not a string, neither table nor backend is given, or a setting of the backend is given without it.
+            RecipeError: The name could lead out of a folder, the description is not a mapping, a key is unknown, a path
+                is not a string, neither table nor backend is given, or a setting of the backend is given without it.
         """
         check_name(name, "the name of a target", RecipeError)
         if not isinstance(content, Mapping):

@@ -32,7 +32,7 @@ class RandomSearch(NniStrategy, RandomOneShot):
         **kwargs: Arguments of `NniStrategy` and of RandomOneShot.
 
     Raises:
-        InputError: `best_of` is no whole number from 1.
+        InputError: `best_of` is not a whole number from 1.
     """
 
     strategy_name: ClassVar[str] = "random"

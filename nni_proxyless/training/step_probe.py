@@ -108,7 +108,7 @@ class StepProbe(pl.Callback):
 
 @contextlib.contextmanager
 def probing() -> Iterator[None]:
-    """Context manager around a training that is only timed. Its log is left out, and its end is no error."""
+    """Context manager around a training that is only timed. Its log is left out, and its end is not an error."""
     logs = [logging.getLogger(name) for name in (_PACKAGE, "nni")]
     before = [log.level for log in logs]
     for log in logs:  # NNI logs the end as an error of the model

@@ -74,11 +74,11 @@ def test_report(found: Path, capsys: Any) -> None:
         ("retrain {found} epoch=3", "unknown key 'epoch'; did you mean 'epochs'?"),
         ("retrain {found} --inherit {tmp}/none.pt", "there is no file of weights"),
         ("export {tmp}", "cannot read architecture"),
-        ("export proxyless_gpu", "proxyless_gpu is no architecture file nor a folder"),
+        ("export proxyless_gpu", "proxyless_gpu is neither an architecture file nor a folder"),
         ("export {found} --format onnxx", "unknown format 'onnxx'; did you mean 'onnx'?"),
         ("export {found} --images 0", "--images must be a whole number from 1 to 1000000, got 0"),
         ("show {found} --table {tmp}/none.yml", "cannot read latency table"),
-        ("report {tmp}/nowhere", "there is no folder"),
+        ("report {tmp}/nowhere", "there is not a folder"),
         ("report {tmp}", "holds neither searches nor retrained networks"),
     ],
 )

@@ -79,7 +79,7 @@ def test_outputs_that_cannot_be_files(published: Path, tmp_path: Path, capsys: A
     os.mkfifo(tmp_path / "pipe.yml")
     cases = {
         tmp_path / "folder.yml": "it is a folder",
-        published / "out.yml": "Not a directory|File exists|is no folder",
+        published / "out.yml": "Not a directory|File exists|is not a folder",
         tmp_path / ("x" * 300): "File name too long",
         tmp_path / "loop" / "out.yml": "Too many levels of symbolic links|File exists",
         tmp_path / "pipe.yml": "pipe",

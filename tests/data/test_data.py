@@ -152,7 +152,7 @@ def test_faults_of_arrays(tmp_path: Path, changes: dict[str, Any], message: str)
 def test_arrays_need_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="arrays needs data_dir"):
         load_splits("arrays", (3, 8, 8))
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is not a file"):
         load_splits("arrays", (3, 8, 8), data_dir=tmp_path)
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(DataError, match=r"cannot be read as an \.npz file"):

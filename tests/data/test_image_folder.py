@@ -79,7 +79,7 @@ def test_classes_that_differ_are_listed(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["notes.txt", "photo.heic", "movie.mp4", "page.pdf", "noending"])
 def test_files_that_are_no_images_are_named(folder: Path, name: str) -> None:
     (folder / "train" / "bee" / name).write_text("x")
-    with pytest.raises(DataError, match=f"bee/{name} is no image: its name ends with none of .jpg, .png"):
+    with pytest.raises(DataError, match=f"bee/{name} is not an image: its name ends with none of .jpg, .png"):
         load_splits("imagefolder", (3, 8, 8), data_dir=folder)
 
 
@@ -111,7 +111,9 @@ def test_a_broken_image_of_a_large_data_set_is_named_when_it_is_read(
     Path(path).write_bytes(b"\x89PNG")
     with pytest.raises(DataError) as caught:
         list(DataLoader(splits.held_out, batch_size=4, num_workers=workers))
-    assert str(caught.value) == f"image {path} is no image that can be read, or it is damaged; remove it or replace it"
+    assert (
+        str(caught.value) == f"image {path} is not an image that can be read, or it is damaged; remove it or replace it"
+    )
 
 
 def test_animations_give_their_first_frame_and_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -231,7 +231,7 @@ def test_tensors_are_taken_as_they_are_and_recorded_as_unknown(load: Load) -> No
         (lambda: ((images(30, 8, 8, 3), labels(30)), Pictures(9), None), "arrays for each part, or data sets for each"),
         (lambda needed: None, "needs the argument needed, but a recipe has only input_shape, data_dir, download"),
         (lambda: 1 / 0, "failed with ZeroDivisionError: division by zero"),
-        (3, "is no function, but of type int"),
+        (3, "is not a function, but of type int"),
     ],
 )
 def test_faults_of_functions(load: Load, function: Any, message: str) -> None:

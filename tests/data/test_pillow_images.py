@@ -162,7 +162,7 @@ def encoded(form: str) -> bytes:
     ("content", "message"),
     [
         (lambda: b"", "is empty: it has 0 bytes"),
-        (lambda: b"hello", "is no image that can be read, or it is damaged"),
+        (lambda: b"hello", "is not an image that can be read, or it is damaged"),
         (lambda: b"\x89PNG\r\n\x1a\n", "image .*a.img"),
         (lambda: encoded("PNG")[:1000], "is damaged or truncated"),
         (lambda: encoded("JPEG")[:1000], "is damaged or truncated: image file is truncated"),
@@ -171,7 +171,7 @@ def encoded(form: str) -> bytes:
         (lambda: encoded("TIFF")[:1000], "image .*a.img"),
         (lambda: encoded("BMP")[:1000], "is damaged or truncated"),
         (lambda: encoded("PNG").replace(b"IDAT", b"IDAX"), "image .*a.img"),
-        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image"),  # which Pillow would execute
+        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),  # which Pillow would execute
     ],
 )
 def test_broken_files_are_refused_in_one_line_with_their_name(

@@ -82,8 +82,8 @@ def test_places_that_cannot_be_written(network: Architecture, tmp_path: Path) ->
     weights = tmp_path / "weights.pt"
     before = sorted(tmp_path.rglob("*"))
     for out, message in {
-        tmp_path / "file": r"cannot export into .*/file: .*/file is no folder; choose another folder with --out",
-        tmp_path / "file" / "deep" / "er": r"cannot export into .*: .*/file is no folder",
+        tmp_path / "file": r"cannot export into .*/file: .*/file is not a folder; choose another folder with --out",
+        tmp_path / "file" / "deep" / "er": r"cannot export into .*: .*/file is not a folder",
         tmp_path / "taken": r"cannot write .*/taken/model.onnx, which is a folder",
         tmp_path / "taken_too": r"cannot write .*/taken_too/export.json, which is a folder",
         tmp_path / ("n" * 300): r"cannot write into .*: File name too long; choose another",

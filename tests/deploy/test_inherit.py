@@ -141,7 +141,7 @@ def test_weights_that_do_not_fit(change: dict[str, Tensor], message: str, found:
 )
 def test_files_without_weights_of_a_network(content: Any, found: Path) -> None:
     torch.save(content, found / "other.pt")
-    with pytest.raises(ArchitectureError, match=r"other.pt (is no state dict|are weights of another architecture)"):
+    with pytest.raises(ArchitectureError, match=r"other.pt (is not a state dict|are weights of another architecture)"):
         inherited(found, found / "other.pt")
     (found / "other.pt").write_bytes(b"nothing")
     with pytest.raises(ArchitectureError, match="holds no weights, or it is truncated or damaged"):

@@ -107,7 +107,7 @@ def test_no_handle_stays_open(tmp_path: Path) -> None:
 def test_why_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert why_not_writable(tmp_path / "a" / "b") is None
     (tmp_path / "file").touch()
-    assert why_not_writable(tmp_path / "file" / "b") == f"{tmp_path}/file is no folder"
+    assert why_not_writable(tmp_path / "file" / "b") == f"{tmp_path}/file is not a folder"
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
     for number, reason in ((errno.ENOSPC, None), (errno.EROFS, f"nothing can be written into {tmp_path}: Read-only")):
 

@@ -75,7 +75,7 @@ def test_names() -> None:
     ("name", "message"),
     [
         ("proxyless_cpus", "unknown network 'proxyless_cpus'; did you mean 'proxyless_cpu'"),
-        ("mobilenet_v2_wide", "'wide' is no width; write it like mobilenet_v2_0.75"),
+        ("mobilenet_v2_wide", "'wide' is not a width; write it like mobilenet_v2_0.75"),
         ("mobilenet_v2_0", "width_mult must be a positive number, from 0.01 to 100, got 0.0"),
         ("mobilenet_v2_inf", "width_mult must be a positive number"),
     ],

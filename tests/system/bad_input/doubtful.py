@@ -27,7 +27,7 @@ _TABLES = [
                 ("export found --weights nope.pt --out out", "nope.pt", "give a weights.pt"),
                 ("export found --weights recipe.yml --out out", "recipe.yml", "give a weights.pt"),
                 ("export found --format onxn", "'onxn'", "did you mean 'onnx'?"),
-                ("export found --out notes.txt", "notes.txt", "is no folder"),
+                ("export found --out notes.txt", "notes.txt", "is not a folder"),
                 ("show found --against nope.json", "nope.json", "No such file"),
                 ("show found --against resnet", "'resnet'", "proxyless_mobile"),
             ),
