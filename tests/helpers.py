@@ -27,6 +27,7 @@ from tests.warm import WarmProcess, run_warm, start_trials_warm
 from tests.warm_changes import MEASURE_ONCE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PATIENCE = REPOSITORY / "nni_proxyless" / "nni_bridge" / "patience.cjs"
 BIN = Path(sys.executable).parent
 
 
@@ -86,6 +87,8 @@ class Workplace:
             "NNI_PROXYLESS_CACHE": str(folder / "cache"),
             "NNI_CONFIG_DIR": str(folder / "nni-config"),
             MEASURE_ONCE: "1",
+            # Plain nnictl too waits longer than 10 seconds for the tuner, since other tests run meanwhile.
+            "NODE_OPTIONS": f'--require="{PATIENCE}"',
             "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
         }
         self.port = free_port()

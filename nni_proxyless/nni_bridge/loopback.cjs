@@ -7,7 +7,8 @@
 //    may know this one by any name, so are requests whose Host header is the name of another machine (DNS rebinding),
 //    and on Linux those of other users of this machine.
 // 3. TensorBoard listens on the same address, and ends with the manager.
-// 4. The manager stops when its parent is gone, if NNI_PROXYLESS_WITH_PARENT is the number of that process.
+// 4. The tuner may take longer than 10 seconds to connect (see patience.cjs).
+// 5. The manager stops when its parent is gone, if NNI_PROXYLESS_WITH_PARENT is the number of that process.
 'use strict';
 const childProcess = require('child_process');
 const fs = require('fs');
@@ -17,6 +18,7 @@ const os = require('os');
 
 // Other programs of Node.js that inherit NODE_OPTIONS are left alone.
 if (/[\\/]nni_node[\\/]main\.js$/.test(process.argv[1] || '')) {
+  require('./patience.cjs');
   const LOOPBACK = '127.0.0.1';
   const HOST = process.env.NNI_PROXYLESS_HOST || LOOPBACK;
   const ALL = ['0.0.0.0', '::'];

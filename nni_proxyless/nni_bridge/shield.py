@@ -1,7 +1,8 @@
 """Keeps NNI's manager to this machine. NNI 3.0 listens on all interfaces, has no password, and has no setting for it.
 
 The manager runs in Node.js, which loads `loopback.cjs` before it if the variable NODE_OPTIONS says so. That file sets
-the address of all servers, refuses requests of foreign pages, and lets TensorBoard listen on the same address.
+the address of all servers, refuses requests of foreign pages, and lets TensorBoard listen on the same address. It also
+loads `patience.cjs`, which gives a tuner more than 10 seconds to connect.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import psutil
 import pytest
 
 from nni_proxyless.errors import InputError
-from nni_proxyless.nni_bridge.shield import HOST, addresses, check_host, is_loopback, shield, shielded
+from nni_proxyless.nni_bridge.shield import HOST, SCRIPT, addresses, check_host, is_loopback, shield, shielded
 
 # Like NNI's manager, it leaves out the address, in each of the ways in which NNI and its packages do. The last server
 # names its address, so it is left alone.
@@ -227,3 +228,39 @@ def test_the_address_must_be_one_of_this_machine(monkeypatch: pytest.MonkeyPatch
         True,
         *[False] * 3,
     ]
+
+
+# NNI's timer and tuner command, and a tuner that ends after the timer without having connected.
+SLOW_TUNER = """
+const { spawn } = require('child_process');
+const tuner = spawn('sleep 1; echo', ['-m', 'nni', '--exp_params', 'e30='], { shell: true, stdio: 'ignore' });
+const connected = false;
+setTimeout(() => {
+  if (!connected) {
+    const msg = 'Tuner did not connect in 10 seconds. Please check tuner (dispatcher) log.';
+    console.log(JSON.stringify({ code: tuner.exitCode }));
+  }
+}, 10);
+setTimeout(() => console.log('another timer'), 20);
+"""
+
+
+@pytest.mark.parametrize(
+    ("loaded", "lines"), [(True, ["another timer", '{"code":0}']), (False, ['{"code":null}', "another timer"])]
+)
+def test_the_manager_waits_for_a_tuner_that_is_starting(loaded: bool, lines: list[str], tmp_path: Path) -> None:
+    (tmp_path / "main.js").write_text(SLOW_TUNER)
+    words = ["--require", str(SCRIPT.with_name("patience.cjs"))] if loaded else []
+    done = subprocess.run(
+        [node(), *words, str(tmp_path / "main.js")], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split("\n")[:-1] == lines
+
+
+def test_nnis_manager_has_the_timer_and_the_command_that_are_replaced() -> None:
+    """The texts by which patience.cjs knows them are those of the NNI that is installed."""
+    source = Path(node()).parent
+    channel = (source / "core" / "tuner_command_channel.js").read_text()
+    assert re.search(r"\bsetTimeout\(\(\) => \{[^}]*Tuner did not connect", channel)
+    assert "'--exp_params'" in (source / "common" / "utils.js").read_text()
+    assert "patience.cjs" in SCRIPT.read_text()

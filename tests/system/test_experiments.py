@@ -216,13 +216,17 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     # SIGKILL of `run` alone: its manager and its trials end by themselves, and the next `run` starts.
     words = ["nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(workplace.port)]
     killed = workplace.start(*words)
-    wait_until(lambda: "trial 0 running" in killed.stderr and running(workplace, "trial"), seconds=120)
+    wait_until(
+        lambda: "trial 0 running" in killed.stderr and running(workplace, "trial"), seconds=120, state=workplace.state
+    )
     killed.send_signal(signal.SIGKILL)
     assert killed.wait(60) == -signal.SIGKILL
     wait_until(lambda: not workplace.processes())
     assert not list((workplace.folder / "results").rglob("*"))
     process = workplace.start(*words)
-    wait_until(lambda: "trial 0 running" in process.stderr, seconds=120)
+    wait_until(
+        lambda: "trial 0 running" in process.stderr, seconds=120, state=lambda: process.stderr + workplace.state()
+    )
     url = f"http://localhost:{workplace.port}/api/v1/nni/trial-jobs"
     assert requests.post(url, json=by_hand, timeout=20).ok
     wait_until(lambda: "trial 1 failed" in process.stderr, seconds=120)
