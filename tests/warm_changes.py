@@ -43,6 +43,10 @@ def apply(words: Sequence[str], place: int | None) -> None:
 
         python = os.path.join(os.environ[TRIALS], "python")
         launcher.sys = SimpleNamespace(platform=sys.platform, executable=python)  # type: ignore[attr-defined]
+    if words[0] == "nnictl":  # like the managers of `run`
+        from nni_proxyless.nni_bridge.answering import wait_longer
+
+        wait_longer()
     if place is not None and words[:2] == ["nni-proxyless", "trial"]:
         _watch_from(place)
 

@@ -15,6 +15,7 @@ import psutil
 from ..errors import InputError, RunError
 from ..files.resources import cache_folder
 from ..signals import stopped_by_signals as terminated_like_ctrl_c  # noqa: F401  its name in version 0.1
+from .answering import wait_longer
 from .ports import port_is_free
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def _try(config: Any, port: int) -> tuple[Any, str | None]:
     """Start the manager once; return the experiment, and why it did not start, or `None` if it did."""
     from nni.experiment import Experiment, RunMode
 
+    wait_longer()
     experiment = Experiment(config)
     try:
         experiment.start(port, False, RunMode.Detach)
