@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from benchmarks.constants import SPACE_OF_THE_PAPER
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.supernet.binary_gates import PathSample, rescale_pairs
 from nni_proxyless.supernet.freezing import WeightFreezer
 from nni_proxyless.supernet.gated import Gate
-from nni_proxyless.supernet.gates import PathSample, rescale_pairs
 from nni_proxyless.training.sgd import make_sgd
 
 BATCH, SIZE = 16, 96

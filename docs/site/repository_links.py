@@ -1,6 +1,6 @@
 """Links of pages to files of the repository.
 
-A link to a function in a file, such as `../nni_proxyless/supernet/gates.py#gated_sum`, becomes a link to its place in
+A link to a function, such as `../nni_proxyless/supernet/binary_gates.py#gated_sum`, becomes a link to its place in
 the API reference. Links to folders and to other files of the code become plain text: the site has no such pages.
 """
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..network.architecture import Architecture
-from ..network.onnx_file import INPUT, OPSET, export_onnx, quantize_static, tidied, with_metadata
+from ..network.onnx_file import INPUT, OPSET, export_onnx, with_metadata
+from ..network.quantization import quantize_static, tidied
 from ..network.weights import save_weights
 from .export_checks import FILES as FILES
 

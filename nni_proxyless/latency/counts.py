@@ -1,8 +1,8 @@
 """What each candidate of each layer computes: multiply-adds by kind, parameters, activations, convolutions, blocks.
 
-A latency of a device that resembles no known one can be explained by such counts (`fitting/blend.py`). They come from
-the package for its own spaces (`counts_of_space`), from `nni_spaces/space_counts.py` for any NNI model space, or from a
-CSV file (`read_counts`).
+A latency of a device that resembles no known one can be explained by such counts (`fitting/few_shot.py`). They come
+from the package for its own spaces (`counts_of_space`), from `nni_spaces/space_counts.py` for any NNI model space, or
+from a CSV file (`read_counts`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each candidate of any NNI model space computes, for fits to whole networks (`latency/fitting/blend.py`)."""
+"""What each candidate of any NNI model space computes, for fits to whole networks (`latency/fitting/few_shot.py`)."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn, optim
 
 from ..decoding.checkpoint import CHECKPOINT_KEY
 from ..errors import InputError
-from ..supernet import gates
+from ..supernet import binary_gates as gates
+from ..supernet.binary_gates import PathSample
 from ..supernet.constraints import Constraints
 from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
 from ..supernet.gated import Gate
-from ..supernet.gates import PathSample
 from ..supernet.pruning import forget_pruned, free_pruned, keep_pruned, prune_improbable
 from ..supernet.space import description_of
 from ..training.sgd import check_fused

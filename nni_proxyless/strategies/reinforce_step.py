@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..decoding.constraint import Constraint
 from ..latency.costs import SpaceCosts
-from ..supernet import gates
+from ..supernet import binary_gates as gates
+from ..supernet.binary_gates import PathSample
 from ..supernet.constraints import Constraints
 from ..supernet.gated import Gate
-from ..supernet.gates import PathSample
 from .rank_mean import RankMean
 from .reinforce import MovingAverage, reward, surrogate
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..supernet.binary_gates import PathSample
 from ..supernet.constraints import Constraints
 from ..supernet.gated import Gate
-from ..supernet.gates import PathSample
 from .arch_settings import ArchSettings
 
 NONE = Constraints()

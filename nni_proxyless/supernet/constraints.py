@@ -10,8 +10,8 @@ import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cy
 from nni.mutable import Constraint, Mutable
 
 from ..errors import RunError
+from .binary_gates import PathSample
 from .gate import Gate
-from .gates import PathSample
 
 MOST_DRAWS = 10_000
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SpaceError
-from . import gates
-from .gates import PathSample
+from . import binary_gates as gates
+from .binary_gates import PathSample
 from .outputs import UnlikeOutputsError, check_alike
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from ..errors import SpaceError
+from .binary_gates import PathSample
 from .candidates import path_candidates, probs_by_candidate, searched
 from .gate import Gate, probing
-from .gates import PathSample
 
 __all__ = [
     "Gate", "GatedInputChoice", "GatedLayerChoice", "GatedModule", "GatedRepeat", "decoded_state", "make_gates",

@@ -20,10 +20,10 @@ from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedLayer
 from torch import nn
 
 from ..errors import SpaceError
+from .binary_gates import PathSample
 from .gate import Gate
 from .gated import GatedModule
 from .gated_values import gates_read_by
-from .gates import PathSample
 
 
 @contextmanager

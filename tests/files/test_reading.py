@@ -266,7 +266,7 @@ READERS = {
     "latency/backends/onnx_model.py": "a model that this package has exported",
     "latency/backends/mnn.py": "a model that this package has converted",
     "latency/backends/ncnn.py": "a model that this package has converted",
-    "network/onnx_file.py": "a model that this package has exported",
+    "network/quantization.py": "a model that this package has quantised",
     "nni_bridge/manager.py": "the log of NNI's manager",
     "nni_bridge/collect.py": "the last line of a trial's log",
     "nni_bridge/tuner.py": "the answer of NNI's manager",

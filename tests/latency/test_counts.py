@@ -14,8 +14,8 @@ from nni_proxyless.latency import Choice, SpaceCosts
 from nni_proxyless.latency.architectures_file import Measurements
 from nni_proxyless.latency.counts import Counts, counts_of_space, read_counts
 from nni_proxyless.latency.fitting import blend as blending
-from nni_proxyless.latency.fitting.blend import Quantities, blend
 from nni_proxyless.latency.fitting.encoding import Encoding
+from nni_proxyless.latency.fitting.few_shot import Quantities, blend
 from nni_proxyless.latency.fitting.fit import fit_table
 from nni_proxyless.latency.fitting.similarity import residual_prior
 from nni_proxyless.latency.fitting.suggest import suggest

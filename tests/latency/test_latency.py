@@ -41,8 +41,9 @@ from nni_proxyless.latency import (
 from nni_proxyless.latency import validate as validation
 from nni_proxyless.latency.calibration import calibrate, fit_corrections
 from nni_proxyless.latency.random_architectures import calibration_architectures, draw_architectures
-from nni_proxyless.network.onnx_file import export_onnx, quantize_static
+from nni_proxyless.network.onnx_file import export_onnx
 from nni_proxyless.network.operators import Operator
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.supernet.test_gates import finite_difference
 

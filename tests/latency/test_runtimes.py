@@ -23,7 +23,8 @@ from nni_proxyless.latency.backends.onnx_model import OnnxModelBackend
 from nni_proxyless.latency.backends.signal_stack import signal_stack
 from nni_proxyless.latency.measure import measure_file
 from nni_proxyless.latency.validate import table_backend, usable_backend
-from nni_proxyless.network.onnx_file import export_onnx, quantize_static
+from nni_proxyless.network.onnx_file import export_onnx
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.targets import Target
 from tests.helpers import REPOSITORY

@@ -12,8 +12,9 @@ from torch import nn
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import random_architecture
 from nni_proxyless.network.footprint import file_bytes, network_file_bytes, network_peak_bytes, peak_values
-from nni_proxyless.network.onnx_file import export_onnx, quantize_static
+from nni_proxyless.network.onnx_file import export_onnx
 from nni_proxyless.network.operators import Operator
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 
 SMALL = SpaceSpec.from_yaml("mobilenetv2_digits")

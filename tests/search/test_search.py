@@ -41,7 +41,7 @@ from nni_proxyless.search.run import run_search
 from nni_proxyless.search.shared_weights import decode_finalists
 from nni_proxyless.search.warmup import shared_warmup
 from nni_proxyless.strategies.lightning_module import ProxylessLightningModule
-from nni_proxyless.supernet.gates import path_probs
+from nni_proxyless.supernet.binary_gates import path_probs
 from tests.helpers import REPOSITORY, table_of
 from tests.warm import WarmProcess, run_warm
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nni_proxyless.strategies.reinforce import MovingAverage, reward, surrogate
-from nni_proxyless.supernet.gates import PathSample, log_likelihood, path_probs, sample_path
+from nni_proxyless.supernet.binary_gates import PathSample, log_likelihood, path_probs, sample_path
 
 REWARDS = torch.tensor([[0.2, 0.9], [0.5, 0.1], [0.7, 0.4]])  # by path of the first layer and path of the second layer
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.decoding.distribution import ArchitectureDistribution
 from nni_proxyless.errors import InputError, RunError, SpaceError
+from nni_proxyless.supernet.binary_gates import PathSample, path_probs
 from nni_proxyless.supernet.constraints import Constraints
 from nni_proxyless.supernet.gated import make_gates
-from nni_proxyless.supernet.gates import PathSample, path_probs
 from nni_proxyless.supernet.regions import run_all_paths
 from nni_proxyless.supernet.single_path import single_path
 from tests.supernet.test_gates import finite_difference

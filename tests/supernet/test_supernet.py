@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.errors import SpaceError
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.supernet.binary_gates import PathSample
 from nni_proxyless.supernet.freezing import WeightFreezer
 from nni_proxyless.supernet.gated import GatedInputChoice, GatedLayerChoice, GatedRepeat, decoded_state, make_gates
-from nni_proxyless.supernet.gates import PathSample
 from nni_proxyless.supernet.pruning import free_pruned
 
 

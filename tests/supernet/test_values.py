@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.errors import SpaceError
+from nni_proxyless.supernet.binary_gates import PathSample, path_probs
 from nni_proxyless.supernet.gate import probing
 from nni_proxyless.supernet.gated_values import GatedValue
-from nni_proxyless.supernet.gates import PathSample, path_probs
 from nni_proxyless.supernet.regions import run_all_paths, widen
 from nni_proxyless.supernet.single_path import single_path
 from tests.supernet.test_gates import finite_difference

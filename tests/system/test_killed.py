@@ -27,7 +27,8 @@ from nni_proxyless.latency import fresh_process
 from nni_proxyless.latency.backends.command import CommandBackend
 from nni_proxyless.latency.fresh_process import FreshProcess
 from nni_proxyless.network.architecture import Architecture
-from nni_proxyless.network.onnx_file import export_onnx, quantize_static
+from nni_proxyless.network.onnx_file import export_onnx
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.weights import save_weights
 from nni_proxyless.report.page import PAGE

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...errors import InputError, MissingDependencyError
-from ...network.onnx_file import batch_of, export_onnx, quantize_static, with_batch
+from ...network.onnx_file import batch_of, export_onnx, with_batch
+from ...network.quantization import quantize_static
 from .base import Backend, Workload
 
 if TYPE_CHECKING:  # settings and files are checked without torch

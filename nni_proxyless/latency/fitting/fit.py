@@ -1,7 +1,7 @@
 """Fit of a latency table to whole-network latencies, for devices on which single operators cannot be timed.
 
 With many measurements and nothing else, the table is fitted by regression (`regression.py`). Tables of other devices,
-and counts of what each candidate computes, make a few measurements enough (`blend.py`).
+and counts of what each candidate computes, make a few measurements enough (`few_shot.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..entries import Choice
 from ..judgement import with_verdict
 from ..quality import Quality
 from ..table import Calibration, LatencyTable, OperatorCost
-from .blend import Quantities, blend
 from .checks import common_candidates, unique_name, warnings_of
 from .encoding import Encoding
 from .factor import low_rank
+from .few_shot import Quantities, blend
 from .regression import regress
 from .similarity import kernels, residual_prior
 

@@ -13,8 +13,8 @@ from ..architectures_file import Measurements
 from ..arrays import FloatArray
 from ..costs import SpaceCosts
 from ..counts import Counts
-from .blend import random_spread
 from .encoding import Encoding
+from .few_shot import random_spread
 from .fit import LEAST_NETWORKS, known_quantities, left_out_error
 from .similarity import residual_prior
 
@@ -39,7 +39,7 @@ def suggest(
 
     The networks are chosen greedily from a pool. Each step takes the network with the largest posterior variance of its
     latency, given the measured networks and those already chosen. For a Gaussian prior this is the network with the
-    largest information gain (MacKay 1992). With basis tables or counts, the prior is that of `blend.py`: a combination
+    largest information gain (MacKay 1992). With basis tables or counts, the prior is that of `few_shot.py`: a combination
     of these quantities, each with the same variance over random networks, and a smaller residual. Without them, it is
     that of `similarity.py`.
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nni_proxyless.supernet.gates import (
+from nni_proxyless.supernet.binary_gates import (
     PathSample,
     conditional_probs,
     entropy,
