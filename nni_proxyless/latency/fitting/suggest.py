@@ -39,9 +39,9 @@ def suggest(
 
     The networks are chosen greedily from a pool. Each step takes the network with the largest posterior variance of its
     latency, given the measured networks and those already chosen. For a Gaussian prior this is the network with the
-    largest information gain (MacKay 1992). With basis tables or counts, the prior is that of `few_shot.py`: a combination
-    of these quantities, each with the same variance over random networks, and a smaller residual. Without them, it is
-    that of `similarity.py`.
+    largest information gain (MacKay 1992). With basis tables or counts, the prior is that of `few_shot.py`: a
+    combination of these quantities, each with the same variance over random networks, and a smaller residual. Without
+    them, it is that of `similarity.py`.
 
     Args:
         candidates: Candidate names of each layer, by layer label.
