@@ -145,7 +145,10 @@ def test_a_wheel_runs_the_quickstarts_search_in_an_empty_environment(tmp_path: P
         subprocess.run(words, check=True, capture_output=True)
 
     def search(target: str, output: str, *settings: str) -> subprocess.CompletedProcess[str]:
-        words = [str(python.parent / "nni-proxyless"), "search", "quickstart", f"target={target}", *settings]
+        # On one thread, because two wait for each other on a machine whose cores are in use.
+        words = [
+            str(python.parent / "nni-proxyless"), "search", "quickstart", f"target={target}", "threads=1", *settings
+        ]  # fmt: skip
         return subprocess.run(
             [*words, "--output", output], capture_output=True, text=True, check=False, cwd=far, env=environment
         )
