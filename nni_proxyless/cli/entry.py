@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import InputError, ProxylessError, clipped, os_error_of
+from ..openmp import wait_briefly
 from ..process_memory import is_out_of_memory
 from ..progress import forget_messages, work_begins
 from ..signals import ENDED_BY, INTERRUPTED, Stopped, stopped_by_signals
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else list(arguments)
     with guarded_streams(work_begins):
         options = parse(words)
+        wait_briefly()
         with log_of_a_command(verbose=options.verbose, quiet=options.quiet), stopped_by_signals():
             sys.exit(_exit_code(options, words))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import InputError, RunError
 from ..files.work_folder import WorkFolder
+from ..openmp import environment_to_measure
 from .sampling import Progress
 from .tools.reading import shown
 
@@ -35,10 +36,11 @@ class FreshProcess:
         self._folder = WorkFolder()
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115  see `close`
         command = [*PYTHON, "-m", _WORKER, str(os.getpid())]
+        environment = environment_to_measure(os.environ) | {"TMPDIR": str(self._folder.path)}
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-                encoding="utf-8", errors="replace", env={**os.environ, "TMPDIR": str(self._folder.path)},
+                encoding="utf-8", errors="replace", env=environment,
             )  # fmt: skip
         except BaseException:
             self._errors.close()

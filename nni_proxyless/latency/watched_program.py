@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..openmp import environment_to_measure
 from . import stop_session as stopping
 from .stop_session import stop_session
 
@@ -90,7 +91,7 @@ def run_watched(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=folder,
-        env={**os.environ, **(environment or {})},
+        env={**environment_to_measure(os.environ), **(environment or {})},
         start_new_session=True,
     ) as process:
         try:

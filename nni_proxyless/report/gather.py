@@ -181,7 +181,7 @@ def find_results(text: str) -> Results:
     known = _experiments()
     if text not in known:
         raise InputError(
-            f"there is not a folder {clipped(text)} and no NNI experiment of this id; give a folder of results such as "
+            f"there is no folder {clipped(text)} and no NNI experiment of this id; give a folder of results such as "
             f"results/quickstart, or an id that `nnictl experiment list --all` shows{_near(text, known)}"
         )
     home = known[text]

@@ -78,7 +78,7 @@ def test_report(found: Path, capsys: Any) -> None:
         ("export {found} --format onnxx", "unknown format 'onnxx'; did you mean 'onnx'?"),
         ("export {found} --images 0", "--images must be a whole number from 1 to 1000000, got 0"),
         ("show {found} --table {tmp}/none.yml", "cannot read latency table"),
-        ("report {tmp}/nowhere", "there is not a folder"),
+        ("report {tmp}/nowhere", "there is no folder"),
         ("report {tmp}", "holds neither searches nor retrained networks"),
     ],
 )
