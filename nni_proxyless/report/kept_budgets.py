@@ -1,0 +1,137 @@
+"""Whether networks keep budgets: each network its own ones, and every network those of all searches of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..decoding.budgets import QUANTITIES, quantity_of
+from ..errors import ProxylessError
+from ..network.architecture import Architecture
+from .checks import latency_of
+from .results import Results
+
+KEPT, NOT_KEPT = "kept", "NOT kept"
+_TOLERANCE = 1e-9  # relative; limits and values are rounded when they are written
+_BINARY = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Limit on a quantity: the latency of a target in ms, or one of `decoding.budgets.QUANTITIES`.
+
+    Attributes:
+        name: Name of the target or quantity.
+        limit: Largest allowed value, in ms, bytes or counts.
+    """
+
+    name: str
+    limit: float
+
+    @property
+    def label(self) -> str:
+        """Heading of the constraint's column, such as `phone <= 40`."""
+        return f"{self.name} <= {self.limit:.6g}"
+
+    def keeps(self, value: float) -> bool:
+        return value <= self.limit * (1 + _TOLERANCE)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A budget of a network, and what the network takes.
+
+    Attributes:
+        constraint: Budget.
+        value: What the network takes by the latency table or by computation; `None` if it is not known.
+        measured: Measured value; `None` if it was not measured.
+    """
+
+    constraint: Constraint
+    value: float | None
+    measured: float | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the budget is kept, also when measured; `None` if nothing is known."""
+        known = [value for value in (self.value, self.measured) if value is not None]
+        return all(map(self.constraint.keeps, known)) if known else None
+
+    def __str__(self) -> str:
+        name, limit = self.constraint.name, self.constraint.limit
+        if self.value is None and self.measured is None:
+            return f"{name}: not known"
+        value = self.measured if self.value is None else self.value
+        assert value is not None
+        word = KEPT if self.constraint.keeps(value) else NOT_KEPT
+        text = f"{word}: {quantity_text(name, value, limit)}"
+        if word == KEPT and self.measured is not None and not self.constraint.keeps(self.measured):
+            over = 100 * (self.measured / limit - 1)
+            return f"{KEPT} by the table ({quantity_text(name, value, limit)}), {NOT_KEPT} when measured (+{over:.1f} %)"
+        return text
+
+
+def quantity_text(name: str, value: float, limit: float | None = None) -> str:
+    """Return a quantity with its unit, and with its limit if one is given: `0.49 of 0.65 ms`.
+
+    Args:
+        name: Name of the quantity, one of `QUANTITIES`, or of a target, whose unit is ms.
+        value: Value in ms, bytes or counts.
+        limit: Limit in the same unit.
+    """
+    unit = QUANTITIES.get(name, "ms")
+    values = [value] if limit is None else [value, limit]
+    if unit == "ms":
+        return f"{' of '.join(f'{v:.4g}' for v in values)} ms"
+    if unit == "bytes":
+        factor, word = next(((f, w) for f, w in _BINARY if max(values) >= f), (1, "bytes"))
+        return f"{' of '.join(f'{v / factor:.4g}' for v in values)} {word}"
+    what = {"params": "parameters", "flops": "multiply-adds"}[unit]
+    return f"{' of '.join(f'{v:,.0f}' for v in values)} {what}"
+
+
+def own_budgets(target: str, architecture: Architecture) -> list[Kept]:
+    """Return the budgets that a network was searched for.
+
+    Args:
+        target: Target of the search.
+        architecture: Network that the search found.
+    """
+    found = []
+    if architecture.budget_ms is not None:
+        predicted, measured = map(latency_of, (architecture.predicted_latency_ms, architecture.measured_latency_ms))
+        found.append(Kept(Constraint(target, architecture.budget_ms), predicted, measured))
+    for name, numbers in architecture.budgets.items():
+        one = Kept(Constraint(name, numbers["limit"]), numbers["value"])
+        if (name, numbers["limit"]) not in {(known.constraint.name, known.constraint.limit) for known in found}:
+            found.append(one)
+    return found
+
+
+def all_constraints(results: Results) -> list[Constraint]:
+    """Return the budgets of all finished searches, those of latencies first, by name and limit."""
+    found = {
+        kept.constraint
+        for search in results.searches
+        if search.architecture is not None
+        for kept in own_budgets(search.target, search.architecture)
+    }
+    return sorted(found, key=lambda c: (c.name in QUANTITIES, c.name, c.limit))
+
+
+def value_of(results: Results, architecture: Architecture, name: str) -> float | None:
+    """Compute a quantity of a network: its latency by a target's table, or one of `QUANTITIES`.
+
+    Returns:
+        Value in ms, bytes or counts; `None` if the network has no description, or the table lacks its operators.
+    """
+    if architecture.spec is None:
+        return None
+    if name in QUANTITIES:
+        values: Sequence[int] = [quantity_of(name, operator) for operator in architecture.operators()]
+        return float(max(values) if name.startswith("peak_memory") else sum(values))
+    table = results.table(name)
+    try:
+        return None if table is None else latency_of(table.costs(architecture.spec).of(architecture.choices))
+    except ProxylessError:  # the table is of another space and lacks operators of this network
+        return None
