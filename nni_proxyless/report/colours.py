@@ -1,7 +1,7 @@
-"""Colours of a report, each for a light and a dark page. Most people with a colour vision deficiency can tell them apart.
+"""Colours of a report, for a light and a dark page. Most people with a colour vision deficiency can tell them apart.
 
-Figures are drawn in the light colours. `svg.py` replaces these by CSS variables, so that the pictures of a page follow
-its scheme. So no two colours here are equal.
+Figures are drawn in the light colours, which `drawing.py` replaces by CSS variables. So the pictures of a page follow
+its scheme, and no two colours here are equal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pictures of how searches went: latency, entropy and accuracy over the epochs, and the candidates' probabilities."""
+"""The pictures of the course of searches: latency, entropy, accuracy, and the probabilities of the candidates."""
 
 from __future__ import annotations
 
@@ -53,12 +53,13 @@ def _look(results: Results, search: Search) -> dict[str, Any]:
 
 
 def _course(axes: Any, results: Results, key: str, scale: float, label: str) -> None:
-    xs, ys = [], []
+    xs: list[float] = []
+    ys: list[float] = []
     for search in results.searches:
         epochs = [int(row["epoch"]) for row in search.history]
         values = [float(row[key]) * scale for row in search.history]
         axes.plot(epochs, values, **_look(results, search))
-        xs, ys = xs + epochs, ys + values
+        xs, ys = [*xs, *epochs], [*ys, *values]
     _finish(axes, xs, [0.0, *ys] if key == "entropy" else ys, label)
 
 
@@ -73,7 +74,7 @@ def _latencies(axes: Any, results: Results, unit: str, units: set[str]) -> None:
         look = _look(results, search)
         axes.plot(epochs, expected, **look)
         axes.plot(epochs, decoded, **{**look, "linewidth": 0.9}, alpha=0.4)
-        xs, ys = xs + epochs, ys + expected + decoded
+        xs, ys = [*xs, *epochs], [*ys, *expected, *decoded]
     if units == {"budget"}:
         axes.axhline(1.0, color=SOFT.light, linewidth=0.8)
         ys.append(1.0)

@@ -60,11 +60,11 @@ def _network(axes: Any, title: str, rows: Sequence[Row], largest: int, every: Se
             box = Rectangle((x - 0.42, 0), 0.84, 0.28, fill=False, linestyle="--", edgecolor=SOFT.light)
             axes.text(x, 0.14, "skip", ha="center", va="center", color=SOFT.light)
         else:
-            own = row["kind"] == "mbconv"
-            height = 0.3 + 0.7 * int(row["expansion"]) / largest if own else 0.5
-            colour = KERNEL_COLOURS.get(int(row["kernel"]), OTHER_KERNEL) if own else BLOCK.light
+            searched = row["kind"] == "mbconv"
+            height = 0.3 + 0.7 * int(row["expansion"]) / largest if searched else 0.5
+            colour = KERNEL_COLOURS.get(int(row["kernel"]), OTHER_KERNEL) if searched else BLOCK.light
             box = Rectangle((x - 0.42, 0), 0.84, height, facecolor=colour, edgecolor=SOFT.light, linewidth=0.8)
-            on = ON_KERNEL if own else INK.light
+            on = ON_KERNEL if searched else INK.light
             axes.text(x, height / 2, _label(row), ha="center", va="center", rotation=90, color=on, fontsize=7.5)
             size = f"{row['size']}²" if isinstance(row["size"], int) else row["size"]
             axes.text(x, -0.06, f"{row['width']}\n{size}", ha="center", va="top", fontsize=7, color=SOFT.light)
@@ -74,14 +74,16 @@ def _network(axes: Any, title: str, rows: Sequence[Row], largest: int, every: Se
             axes.axvline(int(row["position"]) - 0.5, color=GRID.light, linewidth=1)
     axes.set(xlim=(-0.6, len(rows) - 0.4), ylim=(-0.5, 1.1))
     axes.set_axis_off()
-    colour = target_colour(every, str(rows[0].get("target", "")))
-    axes.set_title("\n".join(map(plain, title.split("\n"))), loc="left", color=colour.light, fontsize=8.5)
+    own = target_colour(every, str(rows[0].get("target", "")))
+    axes.set_title("\n".join(map(plain, title.split("\n"))), loc="left", color=own.light, fontsize=8.5)
 
 
 def _kernels(axes: Any, kernels: Sequence[int]) -> None:
     from matplotlib.patches import Patch
 
-    shown = [Patch(facecolor=KERNEL_COLOURS.get(k, OTHER_KERNEL), edgecolor=SOFT.light, label=f"{k} × {k}") for k in kernels]
+    shown = [
+        Patch(facecolor=KERNEL_COLOURS.get(k, OTHER_KERNEL), edgecolor=SOFT.light, label=f"{k} × {k}") for k in kernels
+    ]
     text = "depthwise kernel; height: expansion ratio; below: width and size of the feature maps"
     _legend_only(axes, shown, [str(patch.get_label()) for patch in shown], len(shown), text)
 
@@ -185,7 +187,8 @@ def _predictions(axes: Any, rows: Sequence[Row], every: Sequence[str]) -> None:
         some = [row for row in rows if row["target"] == target]
         axes.scatter(
             [row["measured_latency_ms"] for row in some], [row["predicted_latency_ms"] for row in some], s=36,
-            marker=target_marker(every, target), color=target_colour(every, target).light, label=plain(target), zorder=3,
+            marker=target_marker(every, target), color=target_colour(every, target).light, label=plain(target),
+            zorder=3,
         )  # fmt: skip
     axes.grid(color=GRID.light, linewidth=0.6)
     axes.set_axisbelow(True)

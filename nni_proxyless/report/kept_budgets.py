@@ -57,22 +57,26 @@ class Kept:
         known = [value for value in (self.value, self.measured) if value is not None]
         return all(map(self.constraint.keeps, known)) if known else None
 
+    @property
+    def word(self) -> str:
+        """Whether the budget is kept, in words."""
+        by_table = self.value is None or self.constraint.keeps(self.value)
+        if by_table and self.value is not None and self.holds is False:
+            return f"{KEPT} by the table, {NOT_KEPT} when measured"
+        return {True: KEPT, False: NOT_KEPT, None: "not known"}[self.holds]
+
     def __str__(self) -> str:
-        name, limit = self.constraint.name, self.constraint.limit
-        if self.value is None and self.measured is None:
-            return f"{name}: not known"
-        value = self.measured if self.value is None else self.value
-        assert value is not None
-        word = KEPT if self.constraint.keeps(value) else NOT_KEPT
-        text = f"{word}: {quantity_text(name, value, limit)}"
-        if word == KEPT and self.measured is not None and not self.constraint.keeps(self.measured):
-            over = 100 * (self.measured / limit - 1)
-            return f"{KEPT} by the table ({quantity_text(name, value, limit)}), {NOT_KEPT} when measured (+{over:.1f} %)"
+        limit, value = self.constraint.limit, self.measured if self.value is None else self.value
+        if value is None:
+            return f"{self.word}: {self.constraint.name}"
+        text = f"{self.word}: {self.constraint.name} {quantity_text(self.constraint.name, value, limit)}"
+        if self.value is not None and self.measured is not None and not self.constraint.keeps(self.measured):
+            text += f", measured {quantity_text(self.constraint.name, self.measured)}"
         return text
 
 
 def quantity_text(name: str, value: float, limit: float | None = None) -> str:
-    """Return a quantity with its unit, and with its limit if one is given: `0.49 of 0.65 ms`.
+    """Return a quantity with its unit if it has one, and with its limit if one is given: `0.49 of 0.65 ms`.
 
     Args:
         name: Name of the quantity, one of `QUANTITIES`, or of a target, whose unit is ms.
@@ -86,8 +90,7 @@ def quantity_text(name: str, value: float, limit: float | None = None) -> str:
     if unit == "bytes":
         factor, word = next(((f, w) for f, w in _BINARY if max(values) >= f), (1, "bytes"))
         return f"{' of '.join(f'{v / factor:.4g}' for v in values)} {word}"
-    what = {"params": "parameters", "flops": "multiply-adds"}[unit]
-    return f"{' of '.join(f'{v:,.0f}' for v in values)} {what}"
+    return " of ".join(f"{v:,.0f}" for v in values)
 
 
 def own_budgets(target: str, architecture: Architecture) -> list[Kept]:

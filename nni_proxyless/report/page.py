@@ -15,7 +15,7 @@ from . import course_figures, figures, tables
 from .checks import latency_of
 from .drawing import Picture, require_matplotlib, to_png, to_svg
 from .render import Drawn, Section, address, render
-from .results import RANDOM_BASELINE, Results, Search
+from .results import RANDOM_BASELINE, Results, Search, Trained
 from .verdict import Latencies, Line, verdict
 
 PAGE = "report.html"
@@ -97,13 +97,15 @@ def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str],
             recipe = next(search.recipe for search in results.searches if search.target == target)
             described = recipe["targets"].get(target)
             if described:
-                found[trained.name, target] = tables.baseline_latency(trained, described, target, measure)
+                here = measure and tables.is_here(results.table(target))
+                found[trained.name, target] = tables.baseline_latency(trained, described, target, here)
     return found
 
 
 def warnings_to_show(results: Results, lines: Sequence[Line]) -> list[str]:
     """Return what a reader should know before anything else: budgets, tables, searches, exports and damaged files."""
-    found = [f"{line.name}: the budget is not kept: {line.budget_text}" for line in lines if line.budgets_hold is False]
+    outside = [line for line in lines if line.budgets_hold is False]
+    found = [f"{line.name}: the network is not within its budgets ({line.budget_text})" for line in outside]
     told: dict[str, list[str]] = {}
     for search in results.searches:
         of_table = () if search.table is None else (*warnings_of(search.table), *unknown_backend(search.table))
@@ -113,9 +115,18 @@ def warnings_to_show(results: Results, lines: Sequence[Line]) -> list[str]:
         listed = trained.card.get("warnings")
         for text in listed if isinstance(listed, list) else ():
             told.setdefault(str(text), []).append(trained.name)
+    for line in lines:
+        if line.trained is not None and line.kind != "baseline" and results.baselines and _inherits(line.trained):
+            text = "it began with inherited weights, the baselines with random ones"
+            told.setdefault(text, []).append(line.trained.name)
     found += [f"{', '.join(names)}: {text}" for text, names in told.items()]
     found += [f"{row['name']}, {row['what']}: {text}" for row, text in tables.differing_exports(results)]
     return [*found, *(f"not read: {problem}" for problem in results.problems)]
+
+
+def _inherits(trained: Trained) -> bool:
+    weights = trained.card.get("weights")
+    return isinstance(weights, Mapping) and weights.get("inherited_from") is not None
 
 
 def sections(results: Results, baselines: Latencies, folder: Path) -> list[Section]:
@@ -176,7 +187,7 @@ def _accuracy(results: Results, baselines: Latencies) -> Section:
 
 
 def _cross_table(results: Results) -> Section:
-    part = Section("cross_table", "Each network on each target")
+    part = Section("cross_table", "Each network on each target", hidden=("accuracy_on",))
     part.rows = tables.cross_table(results)
     if part.rows:
         budgets = " The last columns say which budgets a network keeps by table or computation."
@@ -265,8 +276,7 @@ def _title(results: Results, search: Search) -> str:
         accuracy = f"{100 * trained.test_accuracy:.1f} % test, retrained"
     latency = f"{found.predicted_latency_ms:.3g} ms" if found.predicted_latency_ms is not None else "latency unknown"
     return (
-        f"{search.target} ({search.strategy})\n"
-        f"{latency}, {accuracy}, {found.multiply_adds / 1e6:.1f} M multiply-adds"
+        f"{search.target} ({search.strategy})\n{latency}, {accuracy}, {found.multiply_adds / 1e6:.1f} M multiply-adds"
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from ..latency import this_device
 from .checks import number_of
 from .colours import BASELINE, css_variables, target_colour
 from .drawing import Picture
-from .kept_budgets import KEPT, NOT_KEPT, quantity_text
+from .kept_budgets import quantity_text
 from .results import Results
 from .verdict import Line
-
 
 _MOST_OPEN = 3  # pictures of a section that are shown without a click
 
@@ -37,6 +35,7 @@ class Section:
         rows: Rows of the table, which is written as a CSV file and shown on the page.
         shown: Whether the page shows the table. If not, it is only in the CSV file.
         folded: Whether the page shows the table only on demand.
+        hidden: Columns that are only in the CSV file.
     """
 
     key: str
@@ -46,6 +45,7 @@ class Section:
     rows: Sequence[Mapping[str, Any]] = ()
     shown: bool = True
     folded: bool = False
+    hidden: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,8 @@ def render(
                     {
                         "title": picture.title,
                         "colour": target_colour(results.targets, picture.target).css if picture.target else "",
-                        "panels": [Markup(svg) for svg in drawn[picture.name].panels],  # noqa: S704
-                        "legend": Markup(drawn[picture.name].legend),  # noqa: S704
+                        "panels": [Markup(svg) for svg in drawn[picture.name].panels],
+                        "legend": Markup(drawn[picture.name].legend),
                         "wide": picture.wide,
                         "least": f"{1.2 * 72 * picture.panels[0].width:.0f}px",
                         "folded": number >= _MOST_OPEN,
@@ -139,7 +139,7 @@ def render(
                     }
                     for number, picture in enumerate(part.pictures)
                 ],
-                "columns": list(part.rows[0]) if part.rows and part.shown else [],
+                "columns": [c for c in part.rows[0] if c not in part.hidden] if part.rows and part.shown else [],
                 "rows": part.rows if part.shown else [],
                 "texts": _texts(part.rows),
                 "folded": part.folded,
@@ -159,16 +159,14 @@ def _texts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def _line(results: Results, line: Line, folder: Path) -> dict[str, Any]:
     trained = line.trained
-    named = [("results", line.folder)]
-    if trained is not None:
-        named.append(("model card", trained.folder / results_folder.MODEL_CARD))
+    named = [] if trained is None else [("model card", trained.folder / results_folder.MODEL_CARD)]
+    named += [("how to use it", readme) for readme in _readmes(line)]
     files = [
         {"name": file.path.name, "size": quantity_text("file_size", file.size), "href": address(file.path, folder)}
         for file in line.files
         if file.size is not None
     ]
     gone = [file.path.name for file in line.files if file.size is None]
-    words = {True: KEPT, False: NOT_KEPT, None: ""}
     baseline = line.kind == "baseline"
     return {
         "target": line.target,
@@ -176,14 +174,12 @@ def _line(results: Results, line: Line, folder: Path) -> dict[str, Any]:
         "baseline": baseline,
         "name": line.name,
         "href": address(line.folder, folder) + "/",
-        "links": [(text, address(path, folder)) for text, path in named[1:]],
+        "links": [(text, address(path, folder)) for text, path in named],
         "kind": line.kind,
         "multiply_adds": "" if line.multiply_adds is None else f"{line.multiply_adds / 1e6:.3g} M multiply-adds",
         "budgets": [
-            {"text": f"{kept.constraint.name}: {kept}" if len(line.budgets) > 1 else str(kept), "holds": kept.holds}
-            for kept in line.budgets
+            {"word": kept.word, "text": str(kept)[len(kept.word) :], "holds": kept.holds} for kept in line.budgets
         ],
-        "state": words[line.budgets_hold],
         "predicted": _milliseconds(line.predicted_ms),
         "measured": _milliseconds(line.measured_ms),
         "error": "" if line.error is None else f"{100 * line.error:+.1f}\xa0%",
@@ -193,9 +189,15 @@ def _line(results: Results, line: Line, folder: Path) -> dict[str, Any]:
         "files": files,
         "gone": gone,
         "expected": "" if line.expected_bytes is None else quantity_text("file_size", line.expected_bytes),
-        "command": shlex.split(line.next_command),
+        "command": line.next_command,
         "note": line.note,
     }
+
+
+def _readmes(line: Line) -> list[Path]:
+    """Return the instructions beside the exported files."""
+    found = dict.fromkeys(file.path.with_name("README.md") for file in line.files if file.size is not None)
+    return [path for path in found if path.is_file()]
 
 
 def _milliseconds(value: float | None) -> str:

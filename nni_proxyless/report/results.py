@@ -208,9 +208,7 @@ class Results:
             stated: `Search.stated_budgets` that the search must have; by default any.
         """
         finished = [
-            s
-            for s in self.searches
-            if s.target == target and not s.running and stated in (None, s.stated_budgets)
+            s for s in self.searches if s.target == target and not s.running and stated in (None, s.stated_budgets)
         ]
         return max(
             finished,

@@ -8,11 +8,12 @@ from typing import Any
 
 from ..deploy.describe import blocks
 from ..errors import ProxylessError
+from ..latency import LatencyTable, this_device
 from ..latency.difference import difference_warning, relative_error
 from ..search.targets import Target
 from .checks import latency_of
 from .kept_budgets import KEPT, NOT_KEPT, all_constraints, value_of
-from .results import RANDOM_BASELINE, Results, Search, Trained
+from .results import Results, Search, Trained
 
 SAME_CLASS = 0.01  # in accuracy: a rival of the same class is at most this much less accurate
 EQUALLY_FAST = 0.01  # as a fraction of the latency: a rival that is faster by no more than this counts as equally fast
@@ -104,6 +105,11 @@ def baseline_latency(trained: Trained, target: Mapping[str, Any], name: str, mea
         return Target.parse(name, dict(target), trained.folder).measure(trained.architecture)
     except ProxylessError:
         return None
+
+
+def is_here(table: LatencyTable | None) -> bool:
+    """Whether latencies that are measured here can be compared with those of a table: the processor is the same."""
+    return table is None or table.device.processor == this_device().processor
 
 
 def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Point]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files import results_folder
 from ..latency.difference import relative_error
-from .checks import latency_of
+from .checks import clean, latency_of
 from .kept_budgets import Kept, own_budgets, value_of
 from .results import Results, Search, Trained
 
@@ -73,10 +73,7 @@ class Line:
 
     @property
     def budget_text(self) -> str:
-        if not self.budgets:
-            return ""
-        several = len(self.budgets) > 1
-        return "; ".join(f"{kept.constraint.name}: {kept}" if several else str(kept) for kept in self.budgets)
+        return "; ".join(map(str, self.budgets))
 
     @property
     def budgets_hold(self) -> bool | None:
@@ -92,6 +89,7 @@ class Line:
             "target": self.target,
             "network": self.name,
             "kind": self.kind,
+            "folder": clean(self.folder),
             "budget": self.budget_text,
             "budget_kept": {True: "yes", False: "no", None: ""}[self.budgets_hold],
             "predicted_latency_ms": self.predicted_ms,
@@ -127,11 +125,11 @@ def verdict(results: Results, baselines: Latencies) -> list[Line]:
         if not trained.is_baseline and trained.name not in known and of not in found_by_search:
             lines.append(_trained_alone(results, trained))
     for target in results.targets or [""]:
-        lines += [
-            _baseline(results, trained, target, baselines)
-            for trained in results.baselines
-            if not target or trained.is_of(target)
-        ]
+        of_target = [trained for trained in results.baselines if not target or trained.is_of(target)]
+        for trained in of_target:
+            alike = [other.name for other in of_target if other.kind == trained.kind]
+            name = f"{trained.kind} {alike.index(trained.name) + 1}" if len(alike) > 1 else trained.kind
+            lines.append(_baseline(results, trained, name, target, baselines))
     return lines
 
 
@@ -194,12 +192,12 @@ def _trained_alone(results: Results, trained: Trained) -> Line:
     )
 
 
-def _baseline(results: Results, trained: Trained, target: str, measured: Latencies) -> Line:
+def _baseline(results: Results, trained: Trained, name: str, target: str, measured: Latencies) -> Line:
     found = trained.architecture
     predicted = value_of(results, found, target) if target else None
     return Line(
         target,
-        trained.kind,
+        name,
         trained.folder,
         "baseline",
         (),
@@ -229,7 +227,7 @@ def _next(results: Results, folder: Path, trained: Trained | None, files: Sequen
         return _command("export", trained.folder, "--format", "onnx", "int8"), ""
     if not results.baselines:
         return _command("report", results.folder, "--baselines"), ""
-    return "", "nothing is left to do"
+    return "", "the files are ready"
 
 
 def _command(name: str, folder: Path, *options: str) -> str:
