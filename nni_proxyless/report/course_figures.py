@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from .colours import GRID, INK, SOFT, target_colour
@@ -12,6 +13,7 @@ from .results import Results, Search
 
 MOST_PANELS = 400
 _MOST_NAMED = 24  # searches in a legend
+_LONGEST_FIXED = 20  # characters of candidates for which the margin is known beforehand
 _STYLES = ("-", "--", ":", "-.")
 
 
@@ -117,7 +119,9 @@ def heat_map(search: Search, epochs: tuple[int, int], name: str) -> Picture:
         for label, of in layers.items()
     ]  # fmt: skip
     tallest = max(panel.height for panel in panels)
-    panels = [Panel(panel.draw, panel.width, tallest, panel.label) for panel in panels]
+    longest = max(len(name) for of in layers.values() for name in of)
+    margins = (min(1.6, 0.2 + 0.062 * longest), 0.08, 0.36, 0.22) if longest <= _LONGEST_FIXED else None
+    panels = [replace(panel, height=tallest, margins=margins) for panel in panels]
     title = search.target if search.name == search.target else f"{search.target} ({search.name})"
     legend = Panel(_scale_of_probability, 2.9, 0.5, "colours of the probabilities")
     return Picture(name, panels, columns=4, title=title, target=search.target, legend=legend)

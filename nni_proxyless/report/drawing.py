@@ -49,12 +49,15 @@ class Panel:
         width: Width in inches.
         height: Height in inches.
         label: What the drawing shows, for people who do not see it.
+        margins: Left, right, bottom and top margin in inches. Without them, Matplotlib finds margins that fit, which
+            takes half of the time.
     """
 
     draw: Callable[[Any], None]
     width: float
     height: float
     label: str
+    margins: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,13 @@ def to_svg(panel: Panel, key: str) -> str:
     import matplotlib
 
     with matplotlib.rc_context(_SETTINGS):
-        figure = _figure(panel.width, panel.height)
+        figure = _figure(panel.width, panel.height, fitted=panel.margins is None)
         panel.draw(figure.subplots())
+        if panel.margins is not None:
+            left, right, bottom, top = panel.margins
+            figure.subplots_adjust(
+                left / panel.width, bottom / panel.height, 1 - right / panel.width, 1 - top / panel.height
+            )
         buffer = io.StringIO()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -195,10 +203,10 @@ def end_with_data(axes: Any, xs: Sequence[float], ys: Sequence[float]) -> None:
             axis.set_ticks(sorted({low, high}), [f"{value:.4g}" for value in sorted({low, high})])
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, *, fitted: bool = True) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained" if fitted else None)
     FigureCanvasAgg(figure)
     return figure

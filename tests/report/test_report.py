@@ -283,11 +283,13 @@ def test_names_are_escaped(results: Results, tmp_path: Path) -> None:
         first,
         name=evil,
         recipe={**first.recipe, "strategy": evil},
-        probabilities=[{**row, "layer": f"{evil} <!-- {row['layer']}"} for row in first.probabilities],
+        probabilities=[{**row, "layer": f"{evil} <!--", "candidate": evil} for row in first.probabilities[:1]],
         history=[{**row, "warnings": evil} for row in first.history],
     )
     text = make_report(
-        replace(results, title=evil, searches=[odd, second], problems=[evil]), tmp_path / "report", measure=False
+        replace(results, title=evil, searches=[odd, replace(second, probabilities=[])], problems=[evil]),
+        tmp_path / "report",
+        measure=False,
     ).read_text()
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 5
