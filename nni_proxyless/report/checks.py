@@ -142,7 +142,9 @@ def checked_export(content: Mapping[str, Any]) -> tuple[dict[str, Any], str | No
         if bad:
             faults.append(f"format {number}: '{bad[0]}' must be a positive number, got {shown(latencies[bad[0]])}")
         else:
-            good.append({"file": clean(row["file"]), **{key: latency_of(value) for key, value in latencies.items()}})
+            parts = {key: number_of(row.get(key)) for key in ("agreement", "accuracy_loss")}
+            latencies = {key: latency_of(value) for key, value in latencies.items()}
+            good.append({"file": clean(row["file"]), **latencies, **parts})
     return {"target": clean(content.get("target")), "formats": good}, _first(faults, "format")
 
 

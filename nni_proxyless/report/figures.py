@@ -22,7 +22,7 @@ from .colours import (
 )
 from .drawing import Panel, Picture, end_with_data, plain
 from .results import Front
-from .tables import Point, Row, front
+from .tables import TEST, Point, Row, front
 
 # Matplotlib draws at most 65,536 pixels.
 MOST_DRAWN = 60  # networks or targets
@@ -127,10 +127,10 @@ def _accuracies(axes: Any, here: Sequence[Point], target: str, every: Sequence[s
             [point.latency_ms], [100 * point.accuracy], s=42, marker=MARKERS[kinds.index(point.kind) % len(MARKERS)],
             edgecolors=colour, facecolors=colour if point.trained else PAPER.light, linewidths=1.3, zorder=3,
         )  # fmt: skip
-    # Accuracies with a supernet's weights are not comparable with those of retrained networks, so each kind has its
-    # own front.
-    for trained, style in ((True, "-"), (False, ":")):
-        best = front([point for point in here if point.trained == trained])
+    # Accuracies on different images, or with a supernet's weights, are not comparable, so each kind has its own front.
+    for trained, images in dict.fromkeys((point.trained, point.accuracy_on) for point in here):
+        best = front([point for point in here if (point.trained, point.accuracy_on) == (trained, images)])
+        style = ":" if not trained else "-" if images == TEST else "--"
         if len(best) > 1:
             axes.plot(
                 [p.latency_ms for p in best], [100 * p.accuracy for p in best], style, color=SOFT.light, linewidth=1

@@ -12,6 +12,8 @@ from .checks import latency_of
 from .results import Results
 
 KEPT, NOT_KEPT = "kept", "NOT kept"
+BY_TABLE, WHEN_MEASURED = "by the table", "when measured"
+REFERENCE = "reference of the objective"
 _TOLERANCE = 1e-9  # relative; limits and values are rounded when they are written
 _BINARY = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -45,33 +47,45 @@ class Kept:
         constraint: Budget.
         value: What the network takes by the latency table or by computation; `None` if it is not known.
         measured: Measured value; `None` if it was not measured.
+        hard: Whether the search had to keep the budget. If not, the budget was only the reference of its objective.
     """
 
     constraint: Constraint
     value: float | None
     measured: float | None = None
+    hard: bool = True
 
     @property
     def holds(self) -> bool | None:
-        """Whether the budget is kept, also when measured; `None` if nothing is known."""
+        """Whether the budget is kept, also when measured; `None` if nothing is known, or it need not be kept."""
         known = [value for value in (self.value, self.measured) if value is not None]
-        return all(map(self.constraint.keeps, known)) if known else None
+        return all(map(self.constraint.keeps, known)) if known and self.hard else None
 
     @property
     def word(self) -> str:
         """Whether the budget is kept, in words."""
-        by_table = self.value is None or self.constraint.keeps(self.value)
-        if by_table and self.value is not None and self.holds is False:
-            return f"{KEPT} by the table, {NOT_KEPT} when measured"
-        return {True: KEPT, False: NOT_KEPT, None: "not known"}[self.holds]
+        if not self.hard:
+            return REFERENCE
+        if self.value is None and self.measured is None:
+            return "not known"
+        held = {
+            how: KEPT if self.constraint.keeps(value) else NOT_KEPT
+            for how, value in ((BY_TABLE, self.value), (WHEN_MEASURED, self.measured))
+            if value is not None
+        }
+        words = list(held.values())
+        if self.constraint.name in QUANTITIES or words in ([KEPT] * 2, [NOT_KEPT] * 2):
+            return words[0]
+        return ", ".join(f"{word} {how}" for how, word in held.items())
 
     def __str__(self) -> str:
         limit, value = self.constraint.limit, self.measured if self.value is None else self.value
         if value is None:
             return f"{self.word}: {self.constraint.name}"
         text = f"{self.word}: {self.constraint.name} {quantity_text(self.constraint.name, value, limit)}"
-        if self.value is not None and self.measured is not None and not self.constraint.keeps(self.measured):
-            text += f", measured {quantity_text(self.constraint.name, self.measured)}"
+        both = self.value is not None and self.measured is not None
+        if both and self.constraint.keeps(self.value or 0.0) != self.constraint.keeps(self.measured or 0.0):
+            text += f", measured {quantity_text(self.constraint.name, self.measured or 0.0)}"
         return text
 
 
@@ -93,17 +107,18 @@ def quantity_text(name: str, value: float, limit: float | None = None) -> str:
     return " of ".join(f"{v:,.0f}" for v in values)
 
 
-def own_budgets(target: str, architecture: Architecture) -> list[Kept]:
+def own_budgets(target: str, architecture: Architecture, *, hard: bool = True) -> list[Kept]:
     """Return the budgets that a network was searched for.
 
     Args:
         target: Target of the search.
         architecture: Network that the search found.
+        hard: Whether the search had to keep its latency budget; see `Search.keeps_budget`.
     """
     found = []
     if architecture.budget_ms is not None:
         predicted, measured = map(latency_of, (architecture.predicted_latency_ms, architecture.measured_latency_ms))
-        found.append(Kept(Constraint(target, architecture.budget_ms), predicted, measured))
+        found.append(Kept(Constraint(target, architecture.budget_ms), predicted, measured, hard))
     for name, numbers in architecture.budgets.items():
         one = Kept(Constraint(name, numbers["limit"]), numbers["value"])
         if (name, numbers["limit"]) not in {(known.constraint.name, known.constraint.limit) for known in found}:
@@ -117,7 +132,8 @@ def all_constraints(results: Results) -> list[Constraint]:
         kept.constraint
         for search in results.searches
         if search.architecture is not None
-        for kept in own_budgets(search.target, search.architecture)
+        for kept in own_budgets(search.target, search.architecture, hard=search.keeps_budget)
+        if kept.hard
     }
     return sorted(found, key=lambda c: (c.name in QUANTITIES, c.name, c.limit))
 

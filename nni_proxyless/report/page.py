@@ -10,13 +10,13 @@ from typing import Any
 from ..errors import OF_THE_MACHINE, InputError, RunError
 from ..files import results_folder
 from ..files.writing import write_atomically, write_csv, write_text
-from ..latency.judgement import unknown_backend, warnings_of
 from . import course_figures, figures, tables
 from .checks import latency_of
 from .drawing import Picture, require_matplotlib, to_png, to_svg
 from .render import Drawn, Section, address, render
-from .results import RANDOM_BASELINE, Results, Search, Trained
-from .verdict import Latencies, Line, verdict
+from .results import RANDOM_BASELINE, Results, Search
+from .verdict import Latencies, verdict
+from .warnings import warnings_to_show
 
 PAGE = "report.html"
 _MOST_MAPS = 6
@@ -102,33 +102,6 @@ def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str],
     return found
 
 
-def warnings_to_show(results: Results, lines: Sequence[Line]) -> list[str]:
-    """Return what a reader should know before anything else: budgets, tables, searches, exports and damaged files."""
-    outside = [line for line in lines if line.budgets_hold is False]
-    found = [f"{line.name}: the network is not within its budgets ({line.budget_text})" for line in outside]
-    told: dict[str, list[str]] = {}
-    for search in results.searches:
-        of_table = () if search.table is None else (*warnings_of(search.table), *unknown_backend(search.table))
-        for text in dict.fromkeys([*search.warnings, *of_table]):
-            told.setdefault(text, []).append(search.name)
-    for trained in results.trained:
-        listed = trained.card.get("warnings")
-        for text in listed if isinstance(listed, list) else ():
-            told.setdefault(str(text), []).append(trained.name)
-    for line in lines:
-        if line.trained is not None and line.kind != "baseline" and results.baselines and _inherits(line.trained):
-            text = "it began with inherited weights, the baselines with random ones"
-            told.setdefault(text, []).append(line.trained.name)
-    found += [f"{', '.join(names)}: {text}" for text, names in told.items()]
-    found += [f"{row['name']}, {row['what']}: {text}" for row, text in tables.differing_exports(results)]
-    return [*found, *(f"not read: {problem}" for problem in results.problems)]
-
-
-def _inherits(trained: Trained) -> bool:
-    weights = trained.card.get("weights")
-    return isinstance(weights, Mapping) and weights.get("inherited_from") is not None
-
-
 def sections(results: Results, baselines: Latencies, folder: Path) -> list[Section]:
     """Return all sections of the page that have any content.
 
@@ -178,10 +151,13 @@ def _accuracy(results: Results, baselines: Latencies) -> Section:
             "accuracy on held-out images is a weaker sign of what they reach when retrained. The lines join the "
             "Pareto-optimal networks of each kind."
         )
-        if any(point.trained and point.accuracy_on == tables.HELD_OUT for point in known):
+        trained = [point for point in known if point.trained]
+        without = list(dict.fromkeys(point.name for point in trained if point.accuracy_on == tables.HELD_OUT))
+        if without:
+            which = "" if len(without) == len({point.name for point in trained}) else f" of {', '.join(without)}"
             part.text.append(
-                "The data have no test part. The held-out images chose the best epoch of each retraining, so these "
-                "accuracies are a little too high."
+                f"The data{which} have no test part. The held-out images chose the best epoch of each retraining, so "
+                "these accuracies are a little too high."
             )
     return part
 

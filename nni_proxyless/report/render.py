@@ -13,6 +13,7 @@ from urllib.parse import quote
 from .. import __version__
 from ..files import results_folder
 from ..latency import this_device
+from ..latency.difference import NOTICEABLE
 from .checks import number_of
 from .colours import BASELINE, css_variables, target_colour
 from .drawing import Picture
@@ -108,11 +109,11 @@ def render(
     device = this_device()
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
     running = sum(search.running for search in results.searches)
-    counts = f"{len(results.searches)} searches" + (f", {running} of them running" if running else "")
+    counts = _counted(len(results.searches), "search", "es") + (f", {running} of them running" if running else "")
+    counts += f", {_counted(len(results.trained), 'retrained network')}"
     return environment.get_template("page.html.j2").render(
         title=f"nni-proxyless: {results.title}",
-        subtitle=f"{counts}, {len(results.trained)} retrained networks; made {now} by nni-proxyless {__version__} on "
-        f"{device.name} ({device.processor})",
+        subtitle=f"{counts}; made {now} by nni-proxyless {__version__} on {device.name} ({device.processor})",
         light=css_variables(dark=False),
         dark=css_variables(dark=True),
         lines=[_line(results, line, folder) for line in lines],
@@ -150,6 +151,10 @@ def render(
     )
 
 
+def _counted(count: int, what: str, plural: str = "s") -> str:
+    return f"{count} {what}{'' if count == 1 else plural}"
+
+
 def _texts(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Return the columns that have texts, which are aligned to the left."""
     return {
@@ -183,6 +188,7 @@ def _line(results: Results, line: Line, folder: Path) -> dict[str, Any]:
         "predicted": _milliseconds(line.predicted_ms),
         "measured": _milliseconds(line.measured_ms),
         "error": "" if line.error is None else f"{100 * line.error:+.1f}\xa0%",
+        "far": line.error is not None and abs(line.error) > NOTICEABLE,
         "test": "" if trained is None or trained.test_accuracy is None else f"{100 * trained.test_accuracy:.2f}\xa0%",
         "held_out": "" if trained is None else f"{100 * trained.accuracy:.2f}\xa0%",
         "trained": trained is not None,

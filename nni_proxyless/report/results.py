@@ -56,6 +56,11 @@ class Search:
         return self.architecture is None
 
     @property
+    def keeps_budget(self) -> bool:
+        """Whether the search had to keep its latency budget, rather than taking it as the objective's reference."""
+        return self.strategy != "proxyless" or self.recipe.get("objective") in (None, "budget")
+
+    @property
     def stated_budgets(self) -> str:
         """The budgets as the recipe states them. Searches with equal texts look for the same network."""
         budgets = self.recipe.get("budgets")

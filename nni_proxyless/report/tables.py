@@ -202,6 +202,8 @@ def _of_kind(results: Results, search: Search, kind: str) -> float | None:
 def own_is_fastest(rows: Sequence[Row]) -> list[str]:
     """State for each network, in one sentence, whether it is the fastest of its accuracy class on its target.
 
+    Nothing is stated about a network without another target's network or a baseline to compare it with.
+
     Args:
         rows: Rows of `cross_table`.
     """
@@ -213,14 +215,15 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
             continue
         several = sum(other["found_for"] == target for other in rows) > 1
         which = f" ({row['search']})" if several else ""
+        others = [
+            other for other in rows if other["found_for"] != target and other[target] != "" and other["accuracy"] != ""
+        ]
+        if not others:
+            continue
         rivals = [
             other
-            for other in rows
-            if other["found_for"] != target
-            and other[target] != ""
-            and other["accuracy"] != ""
-            and other["accuracy"] >= row["accuracy"] - SAME_CLASS
-            and other[target] < own * (1 - EQUALLY_FAST)
+            for other in others
+            if other["accuracy"] >= row["accuracy"] - SAME_CLASS and other[target] < own * (1 - EQUALLY_FAST)
         ]
         if rivals:
             named = ", ".join(
@@ -266,7 +269,7 @@ def predicted_and_measured(results: Results) -> list[Row]:
 
 
 def differing_exports(results: Results) -> list[tuple[Row, str]]:
-    """List the exported files whose prediction is more than 10 % off, each with a warning. Searches warn themselves."""
+    """List the exported files whose prediction is more than 10 % off, each with a warning."""
     rows = [row for row in predicted_and_measured(results) if row["what"] != "network"]
     told = [(row, difference_warning(row["predicted_latency_ms"], row["measured_latency_ms"])) for row in rows]
     return [(row, text) for row, text in told if text is not None]

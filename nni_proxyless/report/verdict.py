@@ -77,8 +77,8 @@ class Line:
 
     @property
     def budgets_hold(self) -> bool | None:
-        """Whether all budgets are kept; `None` if there are none, or one is not known."""
-        held = [kept.holds for kept in self.budgets]
+        """Whether all budgets are kept; `None` if there are none that must be kept, or one is not known."""
+        held = [kept.holds for kept in self.budgets if kept.hard]
         return None if not held else False if False in held else None if None in held else True
 
     def row(self) -> dict[str, Any]:
@@ -138,7 +138,9 @@ def _found(results: Results, search: Search) -> Line:
     assert found is not None
     trained = results.retrained(search)
     files = _exported(results, search.folder if trained is None else trained.folder)
+    budgets = own_budgets(search.target, found, hard=search.keeps_budget)
     command, note = _next(results, search.folder, trained, files)
+    note = _room(search.target, budgets) or note
     if found.spec is None:
         command, note = "", "a model class of your own: freeze it with the choices of architecture.json"
     return Line(
@@ -146,7 +148,7 @@ def _found(results: Results, search: Search) -> Line:
         search.name,
         search.folder,
         search.strategy,
-        own_budgets(search.target, found),
+        budgets,
         latency_of(found.predicted_latency_ms),
         latency_of(found.measured_latency_ms),
         trained,
@@ -175,12 +177,13 @@ def _trained_alone(results: Results, trained: Trained) -> Line:
     files = _exported(results, trained.folder)
     command, note = _next(results, trained.folder, trained, files)
     target = str(found.target)
+    budgets = own_budgets(target, found)
     return Line(
         target,
         trained.name,
         trained.folder,
         str(found.strategy),
-        own_budgets(target, found),
+        budgets,
         latency_of(found.predicted_latency_ms),
         latency_of(found.measured_latency_ms),
         trained,
@@ -188,7 +191,7 @@ def _trained_alone(results: Results, trained: Trained) -> Line:
         files,
         _bytes(value_of(results, found, "file_size")),
         command,
-        note,
+        _room(target, budgets) or note,
     )
 
 
@@ -223,15 +226,27 @@ def _next(results: Results, folder: Path, trained: Trained | None, files: Sequen
     """Return the next command, and what to know besides."""
     if trained is None:
         return _command("retrain", folder), "not trained yet"
-    if not files:
+    if all(file.size is None for file in files):
         return _command("export", trained.folder, "--format", "onnx", "int8"), ""
     if not results.baselines:
         return _command("report", results.folder, "--baselines"), ""
     return "", "the files are ready"
 
 
+def _room(target: str, budgets: Sequence[Kept]) -> str:
+    """Say which latency budget would leave room for the error, if a network takes too long only when it is measured."""
+    for kept in budgets:
+        limit, value, measured = kept.constraint.limit, kept.value, kept.measured
+        if kept.constraint.name == target and kept.holds is False and value and measured and value <= limit < measured:
+            return f"too slow when measured; a search with a budget of {limit * value / measured:.4g} ms leaves room"
+    return ""
+
+
 def _command(name: str, folder: Path, *options: str) -> str:
-    return shlex.join(["nni-proxyless", name, str(folder), *options])
+    """Return a command that can be pasted into a shell, or nothing if the folder's name cannot be shown."""
+    path = f"./{folder}" if str(folder).startswith("-") else str(folder)
+    words = ["nni-proxyless", name, path, *options]
+    return shlex.join(words) if all(map(str.isprintable, words)) else ""
 
 
 def _exported(results: Results, folder: Path) -> list[File]:

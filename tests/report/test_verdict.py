@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -41,7 +42,9 @@ def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
 
 
 def give_budgets(folder: Path, target: str, budget_ms: float | None, **limits: float) -> None:
-    """Give the network of a search budgets, whose values are those of the network."""
+    """Give the network of a search budgets that it had to keep, whose values are those of the network."""
+    recipe = folder / target / "recipe.yml"
+    recipe.write_text(recipe.read_text().replace("objective: add_linear", "objective: budget"))
     found = Architecture.load(folder / target / "architecture.json")
     budgets = {name: {"limit": limit, "value": float(getattr(found, name))} for name, limit in limits.items()}
     change(folder / target / "architecture.json", lambda c: c.update(budget_ms=budget_ms, budgets=budgets))
@@ -118,8 +121,20 @@ def test_warnings_of_tables_are_shown(recorded: Path) -> None:
     ("kept", "holds", "text"),
     [
         (Kept(Constraint("phone", 40.0), 38.21, 39.0), True, "kept: phone 38.21 of 40 ms"),
-        (Kept(Constraint("phone", 40.0), 38.21), True, "kept: phone 38.21 of 40 ms"),
-        (Kept(Constraint("phone", 40.0), 41.0, 39.0), False, "NOT kept: phone 41 of 40 ms"),
+        (Kept(Constraint("phone", 40.0), 38.21), True, "kept by the table: phone 38.21 of 40 ms"),
+        (Kept(Constraint("phone", 40.0), 41.0), False, "NOT kept by the table: phone 41 of 40 ms"),
+        (Kept(Constraint("phone", 40.0), 41.0, 42.0), False, "NOT kept: phone 41 of 40 ms"),
+        (
+            Kept(Constraint("phone", 40.0), 41.0, 39.0),
+            False,
+            "NOT kept by the table, kept when measured: phone 41 of 40 ms, measured 39 ms",
+        ),
+        (
+            Kept(Constraint("phone", 40.0), 41.0, 42.0, hard=False),
+            None,
+            "reference of the objective: phone 41 of 40 ms",
+        ),
+        (Kept(Constraint("phone", 40.0), None, 39.0), True, "kept when measured: phone 39 of 40 ms"),
         (
             Kept(Constraint("phone", 40.0), 39.0, 42.0),
             False,
@@ -149,9 +164,12 @@ def test_the_next_command_follows_from_what_is_there_and_is_one_of_ours(recorded
         make_parser().parse_args(words[1:])  # ends with an error if there is no such command
         return words
 
+    export = ["nni-proxyless", "export", str(target / "retrained"), "--format", "onnx", "int8"]
+    assert command() == export, "export.json names files, but they are not there"
+    (target / "retrained" / "exported" / "model.onnx").touch()
     assert command() == ["nni-proxyless", "report", str(recorded), "--baselines"]
     shutil.rmtree(target / "retrained" / "exported")
-    assert command() == ["nni-proxyless", "export", str(target / "retrained"), "--format", "onnx", "int8"]
+    assert command() == export
     shutil.rmtree(target / "retrained")
     assert command() == ["nni-proxyless", "retrain", str(target)]
     row = rows_of_page(recorded)[1]
@@ -162,6 +180,84 @@ def test_the_next_command_follows_from_what_is_there_and_is_one_of_ours(recorded
     (target / "architecture.json").unlink()
     assert command() == ["nni-proxyless", "report", str(recorded)]
     assert "still searching" in rows_of_page(recorded)[1]
+
+
+def test_a_reference_need_not_be_kept(recorded: Path) -> None:
+    """With another objective than `budget`, a search may end above its budget, and that is no fault of the network."""
+    give_budgets(recorded, "cpu_torch", 0.1)
+    results = find_results(str(recorded))
+    assert line_of(results, "cpu_torch").budgets_hold is False
+    assert "cpu_torch <= 0.1" in cross_table(results)[0]
+    recipe = recorded / "cpu_torch" / "recipe.yml"
+    for objective, strategy, hard in [
+        ("add_linear", "proxyless", False), ("mul_log", "proxyless", False), ("null", "proxyless", True),
+        ("add_linear", "gumbel_darts", True),
+    ]:  # fmt: skip
+        content = yaml.safe_load(recipe.read_text())
+        recipe.write_text(yaml.safe_dump({**content, "objective": yaml.safe_load(objective), "strategy": strategy}))
+        results = find_results(str(recorded))
+        assert line_of(results, "cpu_torch").budgets_hold is (False if hard else None)
+        assert ("cpu_torch <= 0.1" in cross_table(results)[0]) == hard
+        page = make_report(results, measure=False).read_text()
+        assert ("is not within its budgets" in page) == hard
+        assert ("reference of the objective" in page) == (not hard)
+
+
+def test_a_network_that_is_too_slow_when_measured(recorded: Path) -> None:
+    """It takes 0.4858 ms by the table and 0.5016 ms when measured."""
+    give_budgets(recorded, "cpu_torch", 0.49)
+    row = rows_of_page(recorded)[1]
+    assert "kept by the table, NOT kept when measured" in row
+    smaller = 0.49 * 0.4857880339424644 / 0.5015841487889479
+    assert f"too slow when measured; a search with a budget of {smaller:.4g} ms leaves room" in row
+    give_budgets(recorded, "cpu_torch", 0.51)
+    assert "too slow" not in rows_of_page(recorded)[1]
+
+
+@pytest.mark.parametrize(("measured", "told"), [(0.55, True), (0.54, True), (0.53, False), (0.43, True), (0.45, False)])
+def test_predictions_that_are_more_than_a_tenth_off(measured: float, told: bool, recorded: Path) -> None:
+    """Searches of early versions did not warn of that. If the search did, the warning is told once."""
+    change(recorded / "cpu_torch" / "architecture.json", lambda c: c.update(predicted_latency_ms=0.4858))
+    change(recorded / "cpu_torch" / "architecture.json", lambda c: c.update(measured_latency_ms=measured))
+    for from_search in (False, True):
+        text = make_report(find_results(str(recorded)), measure=False).read_text()
+        warning = f"the predicted latency of 0.4858 ms differs from the measured {measured:.4g} ms by "
+        assert text.count(f">cpu_torch: {warning}") == text.count(warning) == told
+        assert ('<td class="number bad"' in text) == told
+        own = [f"{warning}{100 * (0.4858 / measured - 1):+.1f} %: the latency table may be wrong, or the machine may "
+               "have been busy"] * (told and not from_search)  # fmt: skip
+        change(recorded / "cpu_torch" / "architecture.json", lambda c, own=own: c.update(warnings=own))
+
+
+def test_without_anything_to_compare_nothing_is_the_fastest(recorded: Path) -> None:
+    shutil.rmtree(recorded / "cpu_onnxruntime")
+    assert own_is_fastest(cross_table(find_results(str(recorded)))) == []
+    assert "is the fastest" not in make_report(find_results(str(recorded)), measure=False).read_text()
+
+
+def test_a_file_that_loses_accuracy_is_named(recorded: Path) -> None:
+    """`export --accept-loss` writes such a file, and exports of early versions always did."""
+    export = recorded / "cpu_torch" / "retrained" / "exported" / "export.json"
+    for agreement, loss, said in [
+        (0.96, 0.01, None), (None, None, None), (0.91, None, "gives 91.0 % of the images PyTorch&#39;s class"),
+        (0.96, 0.05, "gives 96.0 % of the images PyTorch&#39;s class and loses 5.0 points of accuracy"),
+    ]:  # fmt: skip
+        values = {"agreement": agreement, "accuracy_loss": loss}
+        change(export, lambda c, values=values: c["formats"][0].update(values))  # type: ignore[misc]
+        text = make_report(find_results(str(recorded)), measure=False).read_text()
+        assert ("so the test accuracy is not that of this file" in text) == (said is not None)
+        assert said is None or f"cpu_torch/retrained/exported, model.onnx: the file {said}, so" in text
+
+
+def test_commands_can_be_pasted_whatever_the_folder_is_called(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recorded.parent)
+    for name, shown in [("-x", "./-x"), ("a 'b", "a 'b"), (os.fsdecode(b"c\xff"), None), ("d\ne", None)]:
+        shutil.copytree(recorded, name)
+        path = make_report(find_results(f"./{name}"), measure=False)
+        (row,) = (row for row in read_csv(path.parent / "verdict.csv") if row["target"] == "cpu_torch")
+        words = shlex.split(row["next_command"])
+        assert words[2:3] == ([] if shown is None else [f"{shown}/cpu_torch/retrained"])
+        make_parser().parse_args(words[1:] or ["doctor"])
 
 
 def test_the_expected_size_is_the_sum_of_the_operators(recorded: Path) -> None:
