@@ -184,6 +184,15 @@ def _measured(architecture: Architecture, results: Results) -> float | None:
         return None
 
 
+def can_have_baselines(trained: Trained) -> bool:
+    """Whether `plan_baselines` accepts the recipe of a found network's retraining."""
+    try:
+        _settings(trained)
+    except InputError:
+        return False
+    return True
+
+
 def _settings(trained: Trained) -> RetrainRecipe:
     """Return the recipe of a retraining, for other networks.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..files import results_folder
 from ..latency.difference import relative_error
+from .baselines import can_have_baselines
 from .checks import clean, latency_of
 from .kept_budgets import Kept, own_budgets, value_of
 from .results import Results, Search, Trained
@@ -139,7 +140,8 @@ def _found(results: Results, search: Search) -> Line:
     trained = results.retrained(search)
     files = _exported(results, search.folder if trained is None else trained.folder)
     budgets = own_budgets(search.target, found, hard=search.keeps_budget)
-    command, note = _next(results, search.folder, trained, files)
+    baselines = trained is not None and found.spec is not None and can_have_baselines(trained)
+    command, note = _next(results, search.folder, trained, files, baselines=baselines)
     note = _room(search.target, budgets) or note
     if found.spec is None:
         command, note = "", "a model class of your own: freeze it with the choices of architecture.json"
@@ -175,7 +177,7 @@ def _running(results: Results, target: str) -> Line:
 def _trained_alone(results: Results, trained: Trained) -> Line:
     found = trained.architecture
     files = _exported(results, trained.folder)
-    command, note = _next(results, trained.folder, trained, files)
+    command, note = _next(results, trained.folder, trained, files, baselines=False)
     target = str(found.target)
     budgets = own_budgets(target, found)
     return Line(
@@ -222,13 +224,23 @@ def _bytes(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _next(results: Results, folder: Path, trained: Trained | None, files: Sequence[File]) -> tuple[str, str]:
-    """Return the next command, and what to know besides."""
+def _next(
+    results: Results, folder: Path, trained: Trained | None, files: Sequence[File], *, baselines: bool
+) -> tuple[str, str]:
+    """Return the next command, and what to know besides.
+
+    Args:
+        results: Results to report.
+        folder: Folder of the search.
+        trained: Retrained network; `None` if it was not retrained.
+        files: Exported files.
+        baselines: Whether baselines can be trained with the recipe of the retrained network.
+    """
     if trained is None:
         return _command("retrain", folder), "not trained yet"
     if all(file.size is None for file in files):
         return _command("export", trained.folder, "--format", "onnx", "int8"), ""
-    if not results.baselines:
+    if baselines and not results.baselines:
         return _command("report", results.folder, "--baselines"), ""
     return "", "the files are ready"
 

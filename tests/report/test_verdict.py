@@ -161,13 +161,20 @@ def test_the_next_command_follows_from_what_is_there_and_is_one_of_ours(recorded
 
     def command() -> list[str]:
         words = shlex.split(line_of(find_results(str(recorded)), "cpu_torch").next_command)
-        make_parser().parse_args(words[1:])  # ends with an error if there is no such command
+        make_parser().parse_args(words[1:] or ["doctor"])  # ends with an error if there is no such command
         return words
 
     export = ["nni-proxyless", "export", str(target / "retrained"), "--format", "onnx", "int8"]
     assert command() == export, "export.json names files, but they are not there"
     (target / "retrained" / "exported" / "model.onnx").touch()
     assert command() == ["nni-proxyless", "report", str(recorded), "--baselines"]
+    recipe = target / "retrained" / "recipe.yml"
+    own = recipe.read_text()
+    recipe.write_text(own.replace("data: digits", "data: package.module:function"))
+    assert command() == [], "the recipe is none that baselines can have"
+    recipe.write_text(own)
+    (alone,) = verdict(find_results(str(target / "retrained")), {})
+    assert (alone.next_command, alone.note) == ("", "the files are ready"), "baselines need the search"
     shutil.rmtree(target / "retrained" / "exported")
     assert command() == export
     shutil.rmtree(target / "retrained")
