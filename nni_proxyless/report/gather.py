@@ -161,8 +161,10 @@ def _search(path: Path, folder: Path, problems: list[str]) -> Search | None:
             others = load_tables(here / results_folder.OTHER_TABLES)
         except LatencyTableError as reason:
             problems.append(str(reason))
-    architecture = _architecture(here / results_folder.ARCHITECTURE, problems)
-    return Search(_name(here, folder), here, recipe, history, probabilities, cost, architecture, table, others)
+    network = here / results_folder.ARCHITECTURE
+    architecture = _architecture(network, problems)
+    damaged = architecture is None and network.exists()
+    return Search(_name(here, folder), here, recipe, history, probabilities, cost, architecture, table, others, damaged)
 
 
 def _trained(path: Path, folder: Path, problems: list[str]) -> Trained | None:

@@ -129,12 +129,12 @@ def _architectures(results: Results) -> Section:
     if drawn:
         _say_if_cut(part, len(drawn), figures.MOST_DRAWN, "networks")
         part.pictures.append(figures.architectures(drawn[: figures.MOST_DRAWN], results.targets))
-        finished = sum(not search.running for search in results.searches)
+        finished = sum(search.architecture is not None for search in results.searches)
         if finished > len(drawn):
             part.text.append(f"Of {finished} finished searches, the best network of each target and budget is drawn.")
     missing = [target for target in results.targets if target not in {search.target for search in results.chosen}]
     if missing:
-        part.text.append(f"Still searching, nothing decoded yet: {', '.join(missing)}.")
+        part.text.append(f"There is no network to draw for {', '.join(missing)}.")
     return part
 
 

@@ -108,8 +108,10 @@ def render(
     environment.filters["shown"] = _shown
     device = this_device()
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
-    running = sum(search.running for search in results.searches)
-    counts = _counted(len(results.searches), "search", "es") + (f", {running} of them running" if running else "")
+    unfinished = sum(search.unfinished for search in results.searches)
+    counts = _counted(len(results.searches), "search", "es") + (
+        f", {unfinished} of them not finished" if unfinished else ""
+    )
     counts += f", {_counted(len(results.trained), 'retrained network')}"
     return environment.get_template("page.html.j2").render(
         title=f"nni-proxyless: {results.title}",
@@ -192,6 +194,7 @@ def _line(results: Results, line: Line, folder: Path) -> dict[str, Any]:
         "test": "" if trained is None or trained.test_accuracy is None else f"{100 * trained.test_accuracy:.2f}\xa0%",
         "held_out": "" if trained is None else f"{100 * trained.accuracy:.2f}\xa0%",
         "trained": trained is not None,
+        "finished": line.finished,
         "files": files,
         "gone": gone,
         "expected": "" if line.expected_bytes is None else quantity_text("file_size", line.expected_bytes),

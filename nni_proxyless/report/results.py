@@ -28,9 +28,10 @@ class Search:
         history: One row of metrics for each epoch.
         probabilities: One row for each epoch, layer and candidate, with the candidate's probability.
         cost: Time, memory and steps of the search; empty if there is no `cost.json`, as in results of early versions.
-        architecture: Network that the search found; `None` while the search runs.
+        architecture: Network that the search found; `None` if the search has not finished, or its file is damaged.
         table: Latency table of the search; `None` if it cannot be read.
         other_tables: Latency tables of the further targets that have a budget, by name.
+        damaged: Whether the file of the architecture is there, but cannot be read.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Search:
     architecture: Architecture | None
     table: LatencyTable | None
     other_tables: Mapping[str, LatencyTable] = field(default_factory=dict)
+    damaged: bool = False
 
     @property
     def target(self) -> str:
@@ -52,8 +54,9 @@ class Search:
         return str(self.recipe["strategy"])
 
     @property
-    def running(self) -> bool:
-        return self.architecture is None
+    def unfinished(self) -> bool:
+        """Whether the search has no network yet: it is running, or it was interrupted."""
+        return self.architecture is None and not self.damaged
 
     @property
     def keeps_budget(self) -> bool:
@@ -213,7 +216,9 @@ class Results:
             stated: `Search.stated_budgets` that the search must have; by default any.
         """
         finished = [
-            s for s in self.searches if s.target == target and not s.running and stated in (None, s.stated_budgets)
+            s
+            for s in self.searches
+            if s.target == target and s.architecture is not None and stated in (None, s.stated_budgets)
         ]
         return max(
             finished,
@@ -224,7 +229,7 @@ class Results:
     @cached_property
     def chosen(self) -> list[Search]:
         """The best finished search of each target, and of each of its budgets if there are several."""
-        pairs = dict.fromkeys((s.target, s.stated_budgets) for s in self.searches if not s.running)
+        pairs = dict.fromkeys((s.target, s.stated_budgets) for s in self.searches if s.architecture is not None)
         targets = [(target, stated) for target in self.targets for of, stated in pairs if of == target]
         found = [self.best(target, stated) for target, stated in targets]
         return [search for search in found if search is not None]

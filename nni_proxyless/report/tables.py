@@ -294,7 +294,7 @@ def costs(results: Results) -> list[Row]:
         cost = search.cost
         rows.append(
             {
-                "what": f"search {search.name}" + (" (running)" if search.running else ""),
+                "what": f"search {search.name}" + (" (not finished)" if search.unfinished else ""),
                 "epochs": cost.get("epochs") or len(search.history),
                 "seconds": cost.get("seconds") or search.history[-1].get("seconds", ""),
                 "peak_memory_mib": _or_empty(cost.get("peak_memory_mib")),

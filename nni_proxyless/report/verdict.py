@@ -49,6 +49,7 @@ class Line:
         expected_bytes: Computed size of the ONNX file in bytes; `None` if it is not known.
         next_command: Command that the user should run next; empty if there is none.
         note: What to know besides.
+        finished: Whether there is a network.
     """
 
     target: str
@@ -64,6 +65,7 @@ class Line:
     expected_bytes: int | None = None
     next_command: str = ""
     note: str = ""
+    finished: bool = True
 
     @property
     def error(self) -> float | None:
@@ -116,7 +118,7 @@ def verdict(results: Results, baselines: Latencies) -> list[Line]:
     lines = []
     for target in results.targets:
         found = [_found(results, search) for search in results.chosen if search.target == target]
-        lines += found or [_running(results, target)]
+        lines += found or [_without_network(results, target)]
     known = {line.trained.name for line in lines if line.trained is not None}
     found_by_search = {
         (s.target, str(dict(s.architecture.choices))) for s in results.searches if s.architecture is not None
@@ -162,7 +164,7 @@ def _found(results: Results, search: Search) -> Line:
     )
 
 
-def _running(results: Results, target: str) -> Line:
+def _without_network(results: Results, target: str) -> Line:
     search = next(search for search in results.searches if search.target == target)
     return Line(
         target,
@@ -170,7 +172,10 @@ def _running(results: Results, target: str) -> Line:
         search.folder,
         search.strategy,
         next_command=_command("report", results.folder),
-        note="still searching: nothing is decoded yet",
+        note="its architecture.json cannot be read"
+        if search.damaged
+        else "not finished: wait for the search, or start it again to continue it",
+        finished=False,
     )
 
 

@@ -245,16 +245,20 @@ def test_a_running_search_is_shown_as_such(recorded: Path, tmp_path: Path) -> No
     results = find_results(str(recorded))
     page = make_report(results, tmp_path / "report", measure=False)
     text = page.read_text()
-    assert "2 searches, 1 of them running" in text
-    assert "Still searching, nothing decoded yet: cpu_torch" in text
-    assert "search cpu_torch (running)" in text
+    assert "2 searches, 1 of them not finished" in text
+    assert "There is no network to draw for cpu_torch." in text
+    assert "search cpu_torch (not finished)" in text
+    assert "not finished: wait for the search, or start it again to continue it" in text
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_one_file_that_cannot_be_read_is_named_and_the_others_are_shown(recorded: Path, tmp_path: Path) -> None:
     (recorded / "cpu_torch" / "architecture.json").write_text("{")
     page = make_report(find_results(str(recorded)), tmp_path / "report", measure=False)
-    assert re.search(r"not read: .*/cpu_torch/architecture.json cannot be parsed", page.read_text())
+    text = page.read_text()
+    assert re.search(r"not read: .*/cpu_torch/architecture.json cannot be parsed", text)
+    assert "its architecture.json cannot be read" in text
+    assert "not finished" not in text
 
 
 def test_an_experiment_by_its_id(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,7 +186,7 @@ def test_the_next_command_follows_from_what_is_there_and_is_one_of_ours(recorded
     assert "about 166.4 KiB as ONNX" in row
     (target / "architecture.json").unlink()
     assert command() == ["nni-proxyless", "report", str(recorded)]
-    assert "still searching" in rows_of_page(recorded)[1]
+    assert "not finished" in rows_of_page(recorded)[1]
 
 
 def test_a_reference_need_not_be_kept(recorded: Path) -> None:
