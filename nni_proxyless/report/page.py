@@ -151,6 +151,14 @@ def _accuracy(results: Results, baselines: Latencies) -> Section:
             "accuracy on held-out images is a weaker sign of what they reach when retrained. The lines join the "
             "Pareto-optimal networks of each kind."
         )
+        unknown = [
+            f"{one.name} on {target}"
+            for one in results.baselines
+            for target in filter(one.is_of, results.targets)
+            if (one.name, target) not in {(point.name, point.target) for point in known}
+        ]
+        if unknown:
+            part.text.append(f"Baselines without a known latency are not drawn: {', '.join(unknown)}.")
         trained = [point for point in known if point.trained]
         without = list(dict.fromkeys(point.name for point in trained if point.accuracy_on == tables.HELD_OUT))
         if without:

@@ -220,11 +220,8 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
         ]
         if not others:
             continue
-        rivals = [
-            other
-            for other in others
-            if other["accuracy"] >= row["accuracy"] - SAME_CLASS and other[target] < own * (1 - EQUALLY_FAST)
-        ]
+        alike = [other for other in others if other["accuracy"] >= row["accuracy"] - SAME_CLASS]
+        rivals = [other for other in alike if other[target] < own * (1 - EQUALLY_FAST)]
         if rivals:
             named = ", ".join(
                 f"that of {r['found_for'] or r['search']} ({r[target]:.4g} ms, accuracy {r['accuracy']:.4f})"
@@ -233,6 +230,11 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
             sentences.append(
                 f"{target}: its own network{which} is NOT the fastest of its class here: it takes {own:.4g} ms at "
                 f"accuracy {row['accuracy']:.4f}. Faster: {named}."
+            )
+        elif not alike:
+            sentences.append(
+                f"{target}: all others are over {100 * SAME_CLASS:g} percentage point less accurate than its own "
+                f"network{which}, which takes {own:.4g} ms at accuracy {row['accuracy']:.4f}."
             )
         else:
             sentences.append(

@@ -206,6 +206,8 @@ def test_baselines_stand_below_the_networks_that_were_found(recorded: Path) -> N
     assert all(name.startswith("baselines/") for name in names[2:])
     assert len(names) == 4
     assert "next: <code>nni-proxyless report" not in path.read_text(), "the baselines are there"
+    name = "baselines/mobilenet_v2_0.4"
+    assert f"not drawn: {name} on cpu_onnxruntime, {name} on cpu_torch." in path.read_text()
 
 
 def test_inherited_weights_make_the_comparison_unequal_and_a_warning_says_so(recorded: Path) -> None:

@@ -357,6 +357,11 @@ def test_networks_of_other_budgets_of_the_same_target_are_no_rivals() -> None:
     ]
     slow, fast = own_is_fastest(rows)
     assert slow.startswith("a: its own network (slow) is NOT the fastest")
+    rows[2]["accuracy"] = 0.88
+    assert own_is_fastest(rows)[0] == (
+        "a: all others are over 1 percentage point less accurate than its own network (slow), which takes 2 ms at "
+        "accuracy 0.9000."
+    )
     assert "Faster: that of baselines/random_1 (1.5 ms" in slow
     assert fast.startswith("a: its own network (fast) is the fastest")
 

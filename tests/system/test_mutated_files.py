@@ -52,8 +52,8 @@ from nni_proxyless.nni_bridge.trial import _same
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.report import tables as report_tables
 from nni_proxyless.report.gather import _experiments, gather
-from nni_proxyless.report.page import warnings_to_show
 from nni_proxyless.report.verdict import verdict
+from nni_proxyless.report.warnings import warnings_to_show
 from nni_proxyless.search.kept_tables import kept_tables, listing
 from nni_proxyless.search.recipe import Recipe
 from tests.helpers import REPOSITORY, table_of
