@@ -147,8 +147,10 @@ def take_tensorboard(browser: Any, place: Workplace) -> None:
 
 
 def take_report(browser: Any, place: Workplace, results: Path) -> None:
-    """Save parts of the report."""
-    run(place, "report", str(results), "--out", "report")
+    """Save parts of the report. Its commands name a copy of the results, so that no path of this machine is shown."""
+    copied = Path("results") / results.name
+    shutil.copytree(results, place.folder / copied, dirs_exist_ok=True)
+    run(place, "report", str(copied), "--out", "report")
     size = {"width": 1280, "height": 6000, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get((place.folder / "report" / "report.html").as_uri())
