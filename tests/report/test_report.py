@@ -267,7 +267,7 @@ def test_an_experiment_by_its_id(recorded: Path, tmp_path: Path, monkeypatch: py
     shutil.copytree(recorded / "cpu_torch", trials / "xYz")
     results = find_results("abc123")
     assert (results.title, [search.name for search in results.searches]) == ("experiment abc123", ["xYz"])
-    with pytest.raises(InputError, match="no folder nowhere and no NNI experiment of this id; give a folder"):
+    with pytest.raises(InputError, match="folder nowhere and no NNI experiment of this id; give a folder"):
         find_results("nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds neither searches nor retrained networks"):
