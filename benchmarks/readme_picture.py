@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.cifar10.settings import MOBILENET, read, spec
 from benchmarks.cifar10.summary import Points, lines, load_results
 from benchmarks.constants import REPOSITORY, TARGET_NAMES, TARGETS
-from nni_proxyless.report.figures import KERNEL_COLOURS, KINDS
+from nni_proxyless.report.colours import KERNEL_COLOURS, TARGET_COLOURS
 
 PICTURE = REPOSITORY / "docs" / "images" / "devices.png"
 PROCESSOR = "AMD EPYC family 25 model 17"  # the processor whose latency tables the searches used
@@ -26,8 +26,8 @@ SEED = "0"
 EXPANSIONS = (3, 6)
 # Name in the CSV files, name in the picture, colour, marker and line.
 FAMILIES = (
-    ("proxyless", "ProxylessNAS (ours)", KINDS[0], "o", "none"),
-    ("random_best_of_8", "random search, best of 8", KINDS[1], "^", "none"),
+    ("proxyless", "ProxylessNAS (ours)", TARGET_COLOURS[0].light, "o", "none"),
+    ("random_best_of_8", "random search, best of 8", TARGET_COLOURS[1].light, "^", "none"),
     (MOBILENET, "MobileNetV2, three widths", "0.35", "s", "-"),
 )
 WIDTH, HEIGHT, DPI = 9.0, 4.9, 200  # inches, and dots per inch
@@ -84,7 +84,7 @@ def draw_points(axes: Any, points: Points, target: str, marked: tuple[float, flo
         axes.plot(
             *zip(*of, strict=True), linestyle=line, marker=marker, markersize=5.5, color=colour, label=name, linewidth=1
         )
-    axes.plot(*marked, linestyle="none", marker="o", markersize=11, color=KINDS[0], fillstyle="none")
+    axes.plot(*marked, linestyle="none", marker="o", markersize=11, color=TARGET_COLOURS[0].light, fillstyle="none")
     axes.set_ylabel("test accuracy, %", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(color="0.92")

@@ -33,11 +33,12 @@ RECORDED = REPOSITORY / "tests" / "recorded" / "quickstart"
 KEPT_TABLES = {"cpu_torch": "pytorch.yml", "cpu_onnxruntime": "onnxruntime.yml"}
 TARGETS = tuple(KEPT_TABLES)
 HIDE_ICONS = "i[data-icon-name] { visibility: hidden }"
-# Sections of the report, how many of their pictures are shown, and the file.
-SECTIONS = (
-    ("architectures", 1, "report_architectures"),
-    ("accuracy_latency", 1, "report_accuracy"),
-    ("progress", 2, "report_probabilities"),
+# Parts of the report, from the top of the first element to the end of the last one, and the file.
+PARTS = (
+    ("h1", "#verdict", "report_verdict"),
+    ("#accuracy_latency", "#accuracy_latency ~ figure", "report_accuracy"),
+    ("#architectures", "#architectures ~ figure", "report_architectures"),
+    ("#progress", "#progress ~ figure + figure", "report_probabilities"),
 )
 
 
@@ -146,21 +147,20 @@ def take_tensorboard(browser: Any, place: Workplace) -> None:
 
 
 def take_report(browser: Any, place: Workplace, results: Path) -> None:
-    """Save the first pictures of some sections of the report, with the sections' headings."""
-    run(place, "report", str(results), "--out", "report")
-    browser.set_window_size(1280, 1700)
+    """Save parts of the report. Its commands name a copy of the results, so that no path of this machine is shown."""
+    copied = Path("results") / results.name
+    shutil.copytree(results, place.folder / copied, dirs_exist_ok=True)
+    run(place, "report", str(copied), "--out", "report")
+    size = {"width": 1280, "height": 6000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get((place.folder / "report" / "report.html").as_uri())
-    for key, count, name in SECTIONS:
-        heading = browser.find_element("css selector", f"h2#{key}")
-        browser.execute_script("arguments[0].scrollIntoView()", heading)
+    for first, last, name in PARTS:
         box = browser.execute_script(
-            "const start = arguments[0].getBoundingClientRect(); let e = arguments[0], left = arguments[1];"
-            "while (left > 0) { e = e.nextElementSibling; if (e.tagName == 'IMG') left--; }"
-            "const end = e.getBoundingClientRect(); return [start.left, start.top, start.right, end.bottom]",
-            heading,
-            count,
+            "const [start, end] = arguments[0].map(e => document.querySelector(e).getBoundingClientRect());"
+            "return [start.left, start.top, start.right, end.bottom]",
+            [first, last],
         )
-        save(browser, name, (box[0] - 8, box[1], box[2] + 8, box[3] + 8))
+        save(browser, name, (box[0] - 8, max(0, box[1] - 8), box[2] + 8, box[3] + 8))
 
 
 if __name__ == "__main__":

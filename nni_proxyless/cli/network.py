@@ -108,6 +108,14 @@ def add_commands(commands: Any, command: Any) -> None:
     )
     report.add_argument("experiment", help="folder of results, or the id of an NNI experiment, which may be running")
     report.add_argument("--out", type=output_folder, help="folder of the report (report, in the folder of results)")
+    report.add_argument(
+        "--baselines",
+        action="store_true",
+        help="train MobileNetV2 and random networks of the same latency with the recipe of the retrained networks",
+    )
+    report.add_argument(
+        "--random-networks", type=whole(0, 1000), metavar="N", help="number of them for each found network (3)"
+    )
 
 
 def _retrain(options: argparse.Namespace) -> int:
@@ -254,7 +262,19 @@ def _report(options: argparse.Namespace) -> int:
 
     if not options.experiment.strip():
         raise InputError(f"{options.experiment!r} is neither a folder of results nor the id of an NNI experiment")
+    if options.random_networks is not None and not options.baselines:
+        raise InputError("--random-networks needs --baselines")
     results = find_results(options.experiment)
+    if options.baselines:
+        from . import baselines
+
+        if not user_path(options.experiment, "results", InputError).is_dir():
+            raise InputError(
+                f"--baselines needs a folder of results to train in, and {clipped(options.experiment)} is the id of an "
+                "experiment; give the folder that `run` has collected its results in"
+            )
+        baselines.train(results, options.random_networks)
+        results = find_results(options.experiment)
     page = make_report(results, options.out)
     sys.stdout.write(f"report: {page.resolve()}\n")
     return 0

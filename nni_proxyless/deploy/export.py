@@ -34,6 +34,7 @@ from .export_folder import UNTOUCHED, made, named_errors, work_folder
 from .export_latency import backend_of
 from .export_latency import measured as _measured
 from .export_readme import readme
+from .exported import LEAST_AGREEMENT, MOST_LOSS, is_lossy
 from .exported import Exported as Exported
 from .formats import RUNNERS, WRITERS, Source, in_batches
 from .model_card import exported_card
@@ -42,8 +43,6 @@ from .model_input import ModelInput
 _log = logging.getLogger(__name__)
 EXPORT_SCHEMA = "nni-proxyless/export@1"
 TOLERANCE = 1e-4  # largest allowed difference of an fp32 logit
-LEAST_AGREEMENT = 0.95  # least part of the images that int8 gives the same class as PyTorch
-MOST_LOSS = 0.02  # most accuracy that int8 may lose
 
 
 def check_opset(opset: int, formats: Sequence[str]) -> None:
@@ -206,7 +205,7 @@ def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None, 
         accuracy = _part(predicted == labels)
         loss = _part(theirs == labels) - accuracy
     result = Exported(name, FILES[name], difference, agreement, accuracy, accuracy_loss=loss)
-    if name == "int8" and (agreement < LEAST_AGREEMENT or (loss or 0.0) > MOST_LOSS + 1e-9):
+    if name == "int8" and is_lossy(agreement, loss):
         lost = (
             ""
             if loss is None

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEAST_AGREEMENT = 0.95  # least part of the images that int8 gives the same class as PyTorch
+MOST_LOSS = 0.02  # most accuracy that int8 may lose
+
+
+def is_lossy(agreement: float | None, accuracy_loss: float | None) -> bool:
+    """Whether a file differs from PyTorch by more than `LEAST_AGREEMENT` and `MOST_LOSS` allow; see `Exported`."""
+    disagrees = agreement is not None and agreement < LEAST_AGREEMENT
+    return disagrees or (accuracy_loss or 0.0) > MOST_LOSS + 1e-9
+
 
 @dataclass(frozen=True)
 class Exported:

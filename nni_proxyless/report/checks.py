@@ -15,6 +15,7 @@ from ..files.writing import check_name
 Rows = list[dict[str, str]]
 LARGEST = 1e9  # larger numbers, also negative ones, cannot be drawn
 _LONGEST_TEXT = 100
+_MOST_QUANTITIES = 4  # of a front
 # Columns of a history that figures need; all of them are numbers.
 _HISTORY = ("epoch", "default", "latency_ms", "expected_latency_ms", "entropy")
 _COSTS = ("epochs", "seconds", "peak_memory_mib", "weight_steps", "architecture_steps")
@@ -113,13 +114,17 @@ def check_card(card: Mapping[str, Any]) -> None:
     """Check that a model card has an accuracy on held-out images.
 
     Raises:
-        InputError: The card has no such accuracy.
+        InputError: The card has no such accuracy, or its test accuracy is none.
     """
-    found: object = card
-    for key in ("results", "validation", "top1"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    if isinstance(found, str) or number_of(found) is None:
-        raise InputError(f"'results', 'validation', 'top1' must be an accuracy, got {shown(found)}")
+    for part in ("validation", "test"):
+        found: object = card
+        for key in ("results", part):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        if part == "test" and found is None:
+            continue  # the data set has no test part
+        top1 = found.get("top1") if isinstance(found, Mapping) else None
+        if isinstance(top1, str) or number_of(top1) is None:
+            raise InputError(f"'results', '{part}', 'top1' must be an accuracy, got {shown(top1)}")
 
 
 def checked_export(content: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
@@ -137,8 +142,29 @@ def checked_export(content: Mapping[str, Any]) -> tuple[dict[str, Any], str | No
         if bad:
             faults.append(f"format {number}: '{bad[0]}' must be a positive number, got {shown(latencies[bad[0]])}")
         else:
-            good.append({"file": clean(row["file"]), **{key: latency_of(value) for key, value in latencies.items()}})
+            parts = {key: number_of(row.get(key)) for key in ("agreement", "accuracy_loss")}
+            latencies = {key: latency_of(value) for key, value in latencies.items()}
+            good.append({"file": clean(row["file"]), **latencies, **parts})
     return {"target": clean(content.get("target")), "formats": good}, _first(faults, "format")
+
+
+def checked_front(rows: Rows) -> tuple[tuple[str, ...], list[dict[str, Any]], str | None]:
+    """Return the quantities of a front and their values, and what is wrong with the file.
+
+    The quantities are the first columns of numbers, after the name of the latency table. The layers follow them.
+    """
+    quantities: list[str] = []
+    for key in rows[0] if rows else ():
+        if key == "table":
+            continue
+        if len(quantities) == _MOST_QUANTITIES or any(number_of(row.get(key)) is None for row in rows):
+            break
+        quantities.append(key)
+    if len(quantities) < 2:
+        return (), [], "a front must have at least two columns of numbers" if rows else None
+    named = {"table"} & set(rows[0])
+    good = [{**{key: row[key] for key in named}, **{key: number_of(row[key]) for key in quantities}} for row in rows]
+    return tuple(quantities), good, None
 
 
 def _whole(value: object) -> bool:

@@ -1,248 +1,264 @@
-"""The figures of a report, as PNG. Most people with a colour vision deficiency can tell their colours apart."""
+"""The pictures of networks: architectures, accuracy against latency, predicted against measured latency, and fronts."""
 
 from __future__ import annotations
 
-import io
 import itertools
-import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import MissingDependencyError
-from .checks import clean
-from .gather import Results, Search
-from .tables import Point, Row, front
+from .colours import (
+    BASELINE,
+    BLOCK,
+    GRID,
+    INK,
+    KERNEL_COLOURS,
+    MARKERS,
+    ON_KERNEL,
+    OTHER_KERNEL,
+    PAPER,
+    SOFT,
+    target_colour,
+    target_marker,
+)
+from .drawing import Panel, Picture, end_with_data, plain
+from .results import Front
+from .tables import TEST, Point, Row, front
 
-KERNEL_COLOURS = {1: "#999999", 3: "#56B4E9", 5: "#009E73", 7: "#E69F00"}
-OTHER_KERNEL = "#CC79A7"
-KINDS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-_MARKERS = "os^Dv<>P"
-WIDTH = 12.0  # inches, which are 1200 pixels at 100 dots per inch
 # Matplotlib draws at most 65,536 pixels.
 MOST_DRAWN = 60  # networks or targets
-MOST_PANELS = 400
+_PANEL = (4.0, 3.0)  # inches
+_BLOCK_WIDTH = 0.44  # inches
+LIKELIHOODS = ("log_likelihood", "likelihood")
 
 
-def require_matplotlib() -> None:
-    """Check that Matplotlib is installed.
-
-    Raises:
-        MissingDependencyError: Matplotlib is not installed. The message says how to install it.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as reason:
-        raise MissingDependencyError("a report needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
-
-
-def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
+def architectures(drawn: Sequence[tuple[str, Sequence[Row]]], every: Sequence[str] = ()) -> Picture:
     """Draw networks one below the other, block by block, as in the paper's figure 5.
 
     Args:
         drawn: Title and rows (see `tables.drawn_blocks`) of each network.
+        every: Names of all targets, which give each its colour.
     """
-    from matplotlib.patches import Patch, Rectangle
-
-    figure = _figure(WIDTH, 0.9 + 2.1 * len(drawn))
-    all_axes = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
     # Block heights are relative to the largest expansion ratio, which is at least 6, the largest of the paper's space.
-    largest = max([6, *(int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv")])
-    kernels = sorted({int(r["kernel"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv"})
-    for axes, (title, rows) in zip(all_axes, drawn, strict=True):
-        for row in rows:
-            x = int(row["position"])
-            if row["kind"] == "skip":
-                box = Rectangle((x - 0.42, 0), 0.84, 0.28, fill=False, linestyle="--", edgecolor="0.55")
-                axes.text(x, 0.14, "skip", ha="center", va="center", fontsize=8, color="0.45")
-            else:
-                expansion = int(row["expansion"])
-                height = 0.3 + 0.7 * expansion / largest if row["kind"] == "mbconv" else 0.45
-                colour = _colour(row)
-                box = Rectangle((x - 0.42, 0), 0.84, height, facecolor=colour, edgecolor="0.2", linewidth=0.8)
-                axes.text(x, height / 2, _label(row), ha="center", va="center", fontsize=8, rotation=90)
-                size = f"{row['size']}²" if isinstance(row["size"], int) else row["size"]
-                axes.text(x, -0.06, f"{row['width']}\n{size}", ha="center", va="top", fontsize=7, color="0.3")
-            axes.add_patch(box)
-        for before, row in itertools.pairwise(rows):
-            if row["stage"] != before["stage"]:
-                axes.axvline(int(row["position"]) - 0.5, color="0.75", linewidth=1)
-        axes.set(xlim=(-0.6, len(rows) - 0.4), ylim=(-0.45, 1.12), yticks=[], xticks=[])
-        for side in ("top", "right", "left", "bottom"):
-            axes.spines[side].set_visible(False)
-        axes.set_title(_plain(title), fontsize=11, loc="left")
-    legend = [
-        Patch(facecolor=KERNEL_COLOURS.get(k, OTHER_KERNEL), edgecolor="0.2", label=f"{k} x {k}") for k in kernels
+    blocks = [row for _, rows in drawn for row in rows if row["kind"] == "mbconv"]
+    largest = max([6, *(int(row["expansion"]) for row in blocks)])
+    kernels = sorted({int(row["kernel"]) for row in blocks})
+    width = max([6.0, *(_BLOCK_WIDTH * len(rows) for _, rows in drawn)])
+    panels = [
+        Panel(lambda axes, title=title, rows=rows: _network(axes, title, rows, largest, every), width, 2.45, title)  # type: ignore[misc]
+        for title, rows in drawn
     ]
-    figure.legend(
-        handles=legend, loc="outside upper right", ncols=max(1, len(legend)), fontsize=9, frameon=False,
-        title="depthwise kernel; height: expansion; below: width and size of maps", title_fontsize=8,
+    legend = Panel(lambda axes: _kernels(axes, kernels), 5.0, 0.4, "colours of the kernel sizes")
+    return Picture("architectures", panels, wide=True, legend=legend if kernels else None)
+
+
+def _network(axes: Any, title: str, rows: Sequence[Row], largest: int, every: Sequence[str]) -> None:
+    from matplotlib.patches import Rectangle
+
+    for row in rows:
+        x = int(row["position"])
+        if row["kind"] == "skip":
+            box = Rectangle((x - 0.42, 0), 0.84, 0.28, fill=False, linestyle="--", edgecolor=SOFT.light)
+            axes.text(x, 0.14, "skip", ha="center", va="center", color=SOFT.light)
+        else:
+            searched = row["kind"] == "mbconv"
+            height = 0.3 + 0.7 * int(row["expansion"]) / largest if searched else 0.5
+            colour = KERNEL_COLOURS.get(int(row["kernel"]), OTHER_KERNEL) if searched else BLOCK.light
+            box = Rectangle((x - 0.42, 0), 0.84, height, facecolor=colour, edgecolor=SOFT.light, linewidth=0.8)
+            on = ON_KERNEL if searched else INK.light
+            axes.text(x, height / 2, _label(row), ha="center", va="center", rotation=90, color=on, fontsize=7.5)
+            size = f"{row['size']}²" if isinstance(row["size"], int) else row["size"]
+            axes.text(x, -0.06, f"{row['width']}\n{size}", ha="center", va="top", fontsize=7, color=SOFT.light)
+        axes.add_patch(box)
+    for before, row in itertools.pairwise(rows):
+        if row["stage"] != before["stage"]:
+            axes.axvline(int(row["position"]) - 0.5, color=GRID.light, linewidth=1)
+    axes.set(xlim=(-0.6, len(rows) - 0.4), ylim=(-0.5, 1.1))
+    axes.set_axis_off()
+    own = target_colour(every, str(rows[0].get("target", "")))
+    axes.set_title("\n".join(map(plain, title.split("\n"))), loc="left", color=own.light, fontsize=8.5)
+
+
+def _kernels(axes: Any, kernels: Sequence[int]) -> None:
+    from matplotlib.patches import Patch
+
+    shown = [
+        Patch(facecolor=KERNEL_COLOURS.get(k, OTHER_KERNEL), edgecolor=SOFT.light, label=f"{k} × {k}") for k in kernels
+    ]
+    text = "depthwise kernel; height: expansion ratio; below: width and size of the feature maps"
+    _legend_only(axes, shown, [str(patch.get_label()) for patch in shown], len(shown), text)
+
+
+def _legend_only(axes: Any, handles: Sequence[Any], names: Sequence[str], columns: int, title: str = "") -> None:
+    axes.set_axis_off()
+    axes.legend(
+        handles, names, loc="upper left", ncols=max(1, columns), frameon=False, borderaxespad=0, title=title or None,
+        title_fontsize=8, alignment="left",
     )  # fmt: skip
-    return _png(figure)
 
 
-def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) -> bytes:
-    """Plot the accuracy and latency of all networks for each target, with the Pareto front.
+def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str], every: Sequence[str]) -> Picture:
+    """Plot the accuracy and latency of all networks for each target, with the Pareto fronts.
 
     Args:
         points: Networks that searches have found, and baselines.
         targets: Names of the targets, one plot each.
+        every: Names of all targets, which give each its colour.
     """
-    columns = min(2, len(targets))
-    rows = math.ceil(len(targets) / columns)
-    figure = _figure(WIDTH, 4.6 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    kinds = list(dict.fromkeys(point.kind for point in points))
-    for axes in grid[len(targets) :]:
-        axes.set_visible(False)
-    for axes, target in zip(grid, targets, strict=False):
-        here = [point for point in points if point.target == target]
-        for number, kind in enumerate(kinds):
-            for trained in (False, True):
-                some = [point for point in here if point.kind == kind and point.trained == trained]
-                if some:
-                    colour = KINDS[number % len(KINDS)]
-                    axes.scatter(
-                        [p.latency_ms for p in some], [100 * p.accuracy for p in some], s=48,
-                        marker=_MARKERS[number % len(_MARKERS)], edgecolors=colour,
-                        facecolors=colour if trained else "none",
-                        label=_plain(f"{kind}{', retrained' if trained else ''}"),
-                    )  # fmt: skip
-        # Accuracies with a supernet's weights are not comparable with those of retrained networks, so each kind has its
-        # own front.
-        for trained, style in ((True, "-"), (False, ":")):
-            best = front([point for point in here if point.trained == trained])
-            if len(best) > 1:
-                axes.plot([p.latency_ms for p in best], [100 * p.accuracy for p in best], style, color="0.5", zorder=0)
-        axes.set(xlabel="latency [ms], measured if possible", ylabel="top-1 accuracy [%]")
-        axes.set_title(_plain(target), fontsize=11)
-        axes.grid(color="0.92")
-        axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
-
-
-def progress(results: Results) -> bytes:
-    """Plot the expected latency relative to the budget, the entropy and the accuracy of each search over its epochs."""
-    figure = _figure(WIDTH, 3.9)
-    latency, entropy, accuracy = figure.subplots(1, 3)
-    for number, search in enumerate(results.searches):
-        colour = KINDS[number % len(KINDS)]
-        style = ("-", "--", ":", "-.")[number // len(KINDS) % 4]
-        epochs = [int(row["epoch"]) for row in search.history]
-        scale, _ = _scale(search)
-
-        def column(key: str, search: Search = search, scale: float = 1.0) -> list[float]:
-            return [float(row[key]) * scale for row in search.history]
-
-        latency.plot(epochs, column("expected_latency_ms", scale=scale), style, color=colour, label=_plain(search.name))
-        latency.plot(epochs, column("latency_ms", scale=scale), style, color=colour, alpha=0.35, linewidth=1)
-        entropy.plot(epochs, column("entropy"), style, color=colour)
-        accuracy.plot(epochs, column("default", scale=100.0), style, color=colour)
-    units = {_scale(search)[1] for search in results.searches}
-    if units == {"budget"}:
-        latency.axhline(1.0, color="0.4", linewidth=0.8)
-    unit = "part of the budget" if units == {"budget"} else "ms" if units == {"ms"} else "ms, or part of the budget"
-    latency.set(xlabel="epoch", ylabel=f"expected latency [{unit}]\n(pale: decoded network)")
-    entropy.set(xlabel="epoch", ylabel="mean entropy of layers [nats]", ylim=(0, None))
-    accuracy.set(xlabel="epoch", ylabel="accuracy of the decoded network [%]")
-    for axes in (latency, entropy, accuracy):
-        axes.grid(color="0.92")
-    if len(results.searches) <= 12:
-        figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return _png(figure)
-
-
-def _scale(search: Search) -> tuple[float, str]:
-    ratio, expected = (
-        float(search.history[-1].get(key) or 0) for key in ("expected_over_budget", "expected_latency_ms")
-    )
-    return (ratio / expected, "budget") if ratio > 0 and expected > 0 else (1.0, "ms")
-
-
-def heat_map(search: Search) -> bytes:
-    """Draw the probabilities of the candidates over the epochs, in a panel for each of at most `MOST_PANELS` layers."""
-    layers: dict[str, dict[str, list[float]]] = {}
-    for row in search.probabilities:
-        layers.setdefault(row["layer"], {}).setdefault(row["candidate"], []).append(float(row["probability"]))
-    layers = dict(itertools.islice(layers.items(), MOST_PANELS))
-    epochs = sorted({int(row["epoch"]) for row in search.probabilities})
-    columns = min(4, len(layers))
-    rows = math.ceil(len(layers) / columns)
-    figure = _figure(WIDTH, 0.6 + 1.55 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(layers) :]:
-        axes.set_visible(False)
-    image: Any = None
-    for axes, (label, candidates) in zip(grid, layers.items(), strict=False):
-        extent = (epochs[0] - 0.5, epochs[-1] + 0.5, len(candidates) - 0.5, -0.5)
-        image = axes.imshow(
-            list(candidates.values()),
-            aspect="auto",
-            vmin=0,
-            vmax=1,
-            cmap="viridis",
-            extent=extent,
-            interpolation="nearest",
+    kinds = list(dict.fromkeys(point.kind for point in sorted(points, key=lambda p: p.baseline)))
+    panels = [
+        Panel(
+            lambda axes, target=target: _accuracies(  # type: ignore[misc]
+                axes, [point for point in points if point.target == target], target, every, kinds
+            ),
+            *_PANEL,
+            f"accuracy against latency on {target}",
         )
-        axes.set_yticks(range(len(candidates)), [_plain(name) for name in candidates], fontsize=7)
-        axes.tick_params(axis="x", labelsize=7)
-        axes.set_title(_plain(label), fontsize=8)
-    figure.colorbar(image, ax=list(grid), label="probability", fraction=0.02)
-    return _png(figure)
+        for target in targets
+    ]
+    pairs = {(point.kind, point.trained) for point in points}
+    legend = Panel(lambda axes: _kinds(axes, points, kinds), 5.0, 0.15 + 0.18 * ((len(pairs) + 1) // 2), "markers")
+    return Picture("accuracy_latency", panels, columns=2, legend=legend)
 
 
-def predicted_against_measured(rows: Sequence[Row]) -> bytes:
+def _accuracies(axes: Any, here: Sequence[Point], target: str, every: Sequence[str], kinds: Sequence[str]) -> None:
+    for point in here:
+        colour = BASELINE.light if point.baseline else target_colour(every, target).light
+        axes.scatter(
+            [point.latency_ms], [100 * point.accuracy], s=42, marker=MARKERS[kinds.index(point.kind) % len(MARKERS)],
+            edgecolors=colour, facecolors=colour if point.trained else PAPER.light, linewidths=1.3, zorder=3,
+        )  # fmt: skip
+    # Accuracies on different images, or with a supernet's weights, are not comparable, so each kind has its own front.
+    for trained, images in dict.fromkeys((point.trained, point.accuracy_on) for point in here):
+        best = front([point for point in here if (point.trained, point.accuracy_on) == (trained, images)])
+        style = ":" if not trained else "-" if images == TEST else "--"
+        if len(best) > 1:
+            axes.plot(
+                [p.latency_ms for p in best], [100 * p.accuracy for p in best], style, color=SOFT.light, linewidth=1
+            )
+    axes.grid(color=GRID.light, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set(xlabel="latency [ms], measured if possible", ylabel=f"top-1 accuracy [%] on\n{_images(here)}")
+    axes.set_title(plain(target), loc="left", color=target_colour(every, target).light, fontweight="bold")
+    if here:
+        end_with_data(axes, [p.latency_ms for p in here], [100 * p.accuracy for p in here])
+
+
+def _images(here: Sequence[Point]) -> str:
+    """Name the images of the accuracies of retrained and of other networks."""
+    trained = {point.accuracy_on for point in here if point.trained}
+    others = {point.accuracy_on for point in here if not point.trained}
+    if len(trained | others) == 1:
+        return next(iter(trained | others))
+    return f"{' and '.join(sorted(trained))} (hollow: {' and '.join(sorted(others))})" if others else "different images"
+
+
+def _kinds(axes: Any, points: Sequence[Point], kinds: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    def mark(kind: str, *, filled: bool) -> Any:
+        colour = BASELINE.light if any(p.kind == kind and p.baseline for p in points) else INK.light
+        return Line2D(
+            [], [], linestyle="none", marker=MARKERS[kinds.index(kind) % len(MARKERS)], markersize=6,
+            markeredgecolor=colour, markerfacecolor=colour if filled else PAPER.light,
+        )  # fmt: skip
+
+    pairs = list(dict.fromkeys((p.kind, p.trained, p.baseline) for p in points))
+    pairs.sort(key=lambda pair: (kinds.index(pair[0]), not pair[1]))
+    names = [f"{k}, {'baseline' if b else 'retrained' if t else 'weights of the supernet'}" for k, t, b in pairs]
+    _legend_only(axes, [mark(k, filled=t) for k, t, _ in pairs], [plain(name) for name in names], 2)
+
+
+def predicted_against_measured(rows: Sequence[Row], every: Sequence[str]) -> Picture:
     """Plot predicted against measured latencies, with the line on which they are equal.
 
     Args:
         rows: Rows of `tables.predicted_and_measured`.
+        every: Names of all targets, which give each its colour.
     """
-    figure = _figure(6.5, 5.2)
-    axes = figure.subplots()
+    panel = Panel(lambda axes: _predictions(axes, rows, every), 4.4, 3.6, "predicted against measured latency")
+    return Picture("predicted_measured", [panel])
+
+
+def _predictions(axes: Any, rows: Sequence[Row], every: Sequence[str]) -> None:
     values = [float(row[key]) for row in rows for key in ("predicted_latency_ms", "measured_latency_ms")]
-    ends = [0.9 * min(values), 1.1 * max(values)]
-    axes.plot(ends, ends, color="0.6", linewidth=1)
-    for number, target in enumerate(dict.fromkeys(str(row["target"]) for row in rows)):
+    ends = [min(values), max(values)]
+    axes.plot(ends, ends, color=SOFT.light, linewidth=1)
+    for target in dict.fromkeys(str(row["target"]) for row in rows):
         some = [row for row in rows if row["target"] == target]
         axes.scatter(
-            [row["measured_latency_ms"] for row in some], [row["predicted_latency_ms"] for row in some], s=40,
-            marker=_MARKERS[number % len(_MARKERS)], color=KINDS[number % len(KINDS)], label=_plain(target),
+            [row["measured_latency_ms"] for row in some], [row["predicted_latency_ms"] for row in some], s=36,
+            marker=target_marker(every, target), color=target_colour(every, target).light, label=plain(target),
+            zorder=3,
         )  # fmt: skip
-    axes.set(xlim=ends, ylim=ends, xscale="log", yscale="log")
+    axes.grid(color=GRID.light, linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.set(xlabel="measured latency [ms]", ylabel="predicted latency [ms]")
-    axes.legend(fontsize=8, frameon=False, title="found for")
-    axes.grid(color="0.92")
-    return _png(figure)
+    axes.legend(frameon=False, title="found for", title_fontsize=8, loc="upper left")
+    if ends[1] / ends[0] > 8:
+        _logarithmic(axes, ends)
+    else:
+        end_with_data(axes, ends, ends)
+
+
+def _logarithmic(axes: Any, ends: Sequence[float]) -> None:
+    ticks = [base * 10.0**power for power in range(-7, 9) for base in (1, 2, 5)]
+    inside = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
+    inside = inside if len(inside) <= 8 else [tick for tick in inside if f"{tick:e}".startswith("1")]
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.set(xscale="log", yscale="log")
+    for side, axis in (("bottom", axes.xaxis), ("left", axes.yaxis)):
+        axis.set_view_interval(ends[0] / 1.15, ends[1] * 1.15, ignore=True)
+        axes.spines[side].set_bounds(*ends)
+        axis.set_ticks(inside, [f"{tick:g}" for tick in inside])
+        axis.set_ticks([], minor=True)
+
+
+def fronts(found: Sequence[Front], every: Sequence[str]) -> list[Picture]:
+    """Draw fronts: each pair of quantities is a plot, likelihoods upwards.
+
+    Args:
+        found: Fronts that `decode` has written.
+        every: Names of all targets, which give each its colour.
+    """
+    pictures = []
+    for number, one in enumerate(found[:MOST_DRAWN]):
+        upwards = [name for name in one.quantities if name in LIKELIHOODS]
+        others = [name for name in one.quantities if name not in LIKELIHOODS]
+        pairs = [(x, y) for y in upwards for x in others] or list(itertools.combinations(others, 2))
+        panels = [
+            Panel(lambda axes, one=one, x=x, y=y: _front(axes, one, x, y, every), *_PANEL, f"{y} against {x}")  # type: ignore[misc]
+            for x, y in pairs
+        ]
+        pictures.append(Picture(f"front_{number + 1}", panels, columns=2, title=one.name))
+    return pictures
+
+
+def _front(axes: Any, one: Front, x: str, y: str, every: Sequence[str]) -> None:
+    for number, table in enumerate(dict.fromkeys(str(row.get("table", "")) for row in one.rows)):
+        some = sorted((row[x], row[y]) for row in one.rows if str(row.get("table", "")) == table)
+        colour = target_colour(every, table)
+        line = "-" if len(one.quantities) == 2 else "none"
+        axes.plot(
+            *zip(*some, strict=True), marker=MARKERS[number % len(MARKERS)], markersize=3.5, linestyle=line,
+            linewidth=0.9, color=colour.light, label=plain(table or one.name),
+        )  # fmt: skip
+    axes.grid(color=GRID.light, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set(xlabel=plain(_words(x)), ylabel=plain(_words(y)))
+    if any(row.get("table") for row in one.rows):
+        axes.legend(frameon=False)
+    end_with_data(axes, [row[x] for row in one.rows], [row[y] for row in one.rows])
+
+
+def _words(quantity: str) -> str:
+    if quantity in LIKELIHOODS:
+        return "log-likelihood [nats]"
+    name, _, unit = quantity.rpartition("_")
+    return f"{name} [ms]" if unit == "ms" else quantity.replace("_", " ")
 
 
 def _label(row: Row) -> str:
     if row["kind"] == "conv":
-        return f"conv {row['kernel']}x{row['kernel']}"
-    return "linear" if row["kind"] == "classifier" else f"MB{row['expansion']} {row['kernel']}x{row['kernel']}"
-
-
-def _colour(row: Row) -> str:
-    return KERNEL_COLOURS.get(int(row["kernel"]), OTHER_KERNEL) if row["kind"] == "mbconv" else "#EEEEEE"
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain(text: str) -> str:
-    """Return a name as Matplotlib shows it: without formulas, which begin with $, and never left out of a legend."""
-    text = clean(text).replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for the character
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+        return f"conv {row['kernel']}×{row['kernel']}"
+    return "linear" if row["kind"] == "classifier" else f"MB{row['expansion']} {row['kernel']}×{row['kernel']}"

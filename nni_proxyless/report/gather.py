@@ -5,8 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,154 +14,25 @@ from ..files.parsing import parse_json
 from ..files.reading import read_mapping, read_rows, read_text, user_path
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
+from ..search.other_tables import load_tables
 from .checks import (
     Rows,
     check_card,
     checked_cost,
     checked_export,
+    checked_front,
     checked_history,
     checked_probabilities,
     checked_recipe,
     clean,
-    number_of,
 )
+from .results import Front as Front
+from .results import Results as Results
+from .results import Search as Search
+from .results import Trained as Trained
 
 _MOST_PROBLEMS = 50
-
-
-@dataclass(frozen=True)
-class Search:
-    """One search, which may still be running.
-
-    Attributes:
-        name: Path of the search's folder, relative to the results.
-        folder: Folder of the search.
-        recipe: Settings of the search.
-        history: One row of metrics for each epoch.
-        probabilities: One row for each epoch, layer and candidate, with the candidate's probability.
-        cost: Time, memory and steps of the search; empty if there is no `cost.json`, as in results of early versions.
-        architecture: Network that the search found; `None` while the search runs.
-        table: Latency table of the search; `None` if it cannot be read.
-    """
-
-    name: str
-    folder: Path
-    recipe: Mapping[str, Any]
-    history: Rows
-    probabilities: Rows
-    cost: Mapping[str, Any]
-    architecture: Architecture | None
-    table: LatencyTable | None
-
-    @property
-    def target(self) -> str:
-        return str(self.recipe["target"])
-
-    @property
-    def strategy(self) -> str:
-        return str(self.recipe["strategy"])
-
-    @property
-    def running(self) -> bool:
-        return self.architecture is None
-
-    @property
-    def warnings(self) -> list[str]:
-        """What the search has found wrong with itself, in the order in which it was found."""
-        rows = [(row.get("warnings") or "").split(results_folder.WARNING_SEPARATOR) for row in self.history]
-        told = [text for row in rows for text in row if text]
-        late = () if self.architecture is None else self.architecture.warnings
-        return list(dict.fromkeys([*told, *late]))
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy of the network that was found, or decoded in the last epoch, with the supernet's weights."""
-        found = None if self.architecture is None else number_of(self.architecture.metrics.get("default"))
-        return float(self.history[-1]["default"]) if found is None else found
-
-    @property
-    def latency_ms(self) -> float:
-        found = None if self.architecture is None else self.architecture.predicted_latency_ms
-        return float(self.history[-1]["latency_ms"]) if found is None else found
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network that was retrained.
-
-    Attributes:
-        name: Path of the network's folder, relative to the results.
-        folder: Folder of the network.
-        card: Model card of the network. Its `cost` may lack any value.
-        architecture: Architecture of the network.
-    """
-
-    name: str
-    folder: Path
-    card: Mapping[str, Any]
-    architecture: Architecture
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy on the held-out part, between 0 and 1."""
-        return float(self.card["results"]["validation"]["top1"])
-
-    @property
-    def is_baseline(self) -> bool:
-        """Whether the network is a named one, rather than the result of a search for a target."""
-        return self.architecture.target is None
-
-
-@dataclass(frozen=True)
-class Results:
-    """All results that a report shows.
-
-    Attributes:
-        title: Title of the report.
-        folder: Folder of the results.
-        searches: Searches that have finished at least one epoch.
-        trained: Retrained networks.
-        exports: Content of each `export.json`, by the path of its folder relative to the results.
-        problems: Messages about files that could not be read.
-    """
-
-    title: str
-    folder: Path
-    searches: list[Search]
-    trained: list[Trained]
-    exports: Mapping[str, Mapping[str, Any]]
-    problems: list[str] = field(default_factory=list)
-
-    @cached_property
-    def targets(self) -> list[str]:
-        """Targets of the searches, in the order in which they first appear."""
-        return list(dict.fromkeys(search.target for search in self.searches))
-
-    def table(self, target: str) -> LatencyTable | None:
-        """Return the latency table of a target, or `None` if no search for it has one."""
-        return next((s.table for s in self.searches if s.target == target and s.table is not None), None)
-
-    def retrained(self, search: Search) -> Trained | None:
-        """Return the most accurate retraining of the network that a search found, or `None` if there is none."""
-        found = search.architecture
-        if found is None:
-            return None
-        own = [
-            t
-            for t in self.trained
-            if (t.architecture.target, dict(t.architecture.choices)) == (found.target, dict(found.choices))
-        ]
-        return max(own, key=lambda trained: trained.accuracy, default=None)
-
-    def accuracy(self, search: Search) -> float:
-        """Return the accuracy of the retrained network if there is one, otherwise that with the supernet's weights."""
-        trained = self.retrained(search)
-        return search.accuracy if trained is None else trained.accuracy
-
-    def best(self, target: str) -> Search | None:
-        """Return the finished search of a target with the most accurate network; a tie goes to the faster network."""
-        finished = [s for s in self.searches if s.target == target and not s.running]
-        return max(finished, key=lambda s: (self.accuracy(s), -s.latency_ms), default=None)
+FRONTS = "front*.csv"  # files that `decode --front` wrote, if they are called so
 
 
 def find_results(text: str) -> Results:
@@ -224,12 +93,14 @@ def gather(folder: Path, title: str) -> Results:
     searches = [_search(path, folder, problems) for path in _found(folder, results_folder.HISTORY, problems)]
     cards = [path for path in _found(folder, results_folder.MODEL_CARD, problems) if not _is_exported(path)]
     trained = [_trained(path, folder, problems) for path in cards]
-    exports = {}
+    exports: dict[str, dict[str, Any]] = {}
     for path in _found(folder, results_folder.EXPORT, problems):
         content = _read(path, "export", problems)
         if content is not None:
-            exports[_name(path.parent, folder)], fault = checked_export(content)
+            export, fault = checked_export(content)
+            exports[_name(path.parent, folder)] = {**export, "folder": path.parent}
             _note(problems, path, fault)
+    fronts = [_front(path, folder, problems) for path in _found(folder, FRONTS, problems)]
     problems = [clean(text, 500) for text in dict.fromkeys(problems)]
     if len(problems) > _MOST_PROBLEMS:
         problems[_MOST_PROBLEMS:] = [f"{len(problems) - _MOST_PROBLEMS} more files or parts of files"]
@@ -241,7 +112,8 @@ def gather(folder: Path, title: str) -> Results:
             f"{folder} holds neither searches nor retrained networks of nni-proxyless{why}; give a folder of results "
             "such as results/quickstart. A search is shown once it has finished its first epoch"
         )
-    return Results(title, folder, shown_searches, shown_trained, exports, problems)
+    shown_fronts = [front for front in fronts if front is not None]
+    return Results(title, folder, shown_searches, shown_trained, exports, problems, shown_fronts)
 
 
 def _is_exported(card: Path) -> bool:
@@ -283,8 +155,16 @@ def _search(path: Path, folder: Path, problems: list[str]) -> Search | None:
     except LatencyTableError as reason:
         problems.append(str(reason))
         table = None
-    architecture = _architecture(here / results_folder.ARCHITECTURE, problems)
-    return Search(_name(here, folder), here, recipe, history, probabilities, cost, architecture, table)
+    others = {}
+    if (here / results_folder.OTHER_TABLES).is_file():
+        try:
+            others = load_tables(here / results_folder.OTHER_TABLES)
+        except LatencyTableError as reason:
+            problems.append(str(reason))
+    network = here / results_folder.ARCHITECTURE
+    architecture = _architecture(network, problems)
+    damaged = architecture is None and network.exists()
+    return Search(_name(here, folder), here, recipe, history, probabilities, cost, architecture, table, others, damaged)
 
 
 def _trained(path: Path, folder: Path, problems: list[str]) -> Trained | None:
@@ -301,6 +181,15 @@ def _trained(path: Path, folder: Path, problems: list[str]) -> Trained | None:
     cost, fault = checked_cost(found if isinstance(found, dict) else {})
     _note(problems, path, fault if isinstance(found, dict) else f"'cost' must be a mapping, got {shown(found)}")
     return Trained(_name(path.parent, folder), path.parent, {**card, "cost": cost}, architecture)
+
+
+def _front(path: Path, folder: Path, problems: list[str]) -> Front | None:
+    """Read a front; `None` for another table whose name begins like one."""
+    rows = _rows(path, problems)
+    quantities, good, fault = checked_front(rows)
+    _note(problems, path, fault)
+    name = clean(path.relative_to(folder).as_posix(), 200)
+    return Front(name, path, quantities, good) if quantities else None
 
 
 def _note(problems: list[str], path: Path, fault: str | None) -> None:

@@ -1,44 +1,25 @@
-"""The page of a report. Its figures and CSV files are written next to it."""
+"""The sections of a report, and the files beside its page."""
 
 from __future__ import annotations
 
-import base64
-import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import OF_THE_MACHINE, InputError, RunError
+from ..files import results_folder
 from ..files.writing import write_atomically, write_csv, write_text
-from ..latency import this_device
-from ..report import figures, tables
-from .gather import Results, Search
+from . import course_figures, figures, tables
+from .checks import latency_of
+from .drawing import Picture, require_matplotlib, to_png, to_svg
+from .render import Drawn, Section, address, render
+from .results import RANDOM_BASELINE, Results, Search
+from .verdict import Latencies, verdict
+from .warnings import warnings_to_show
 
 PAGE = "report.html"
-
-
-@dataclass
-class Section:
-    """A section of the page.
-
-    Attributes:
-        key: Name of the section's anchor and of its CSV file.
-        title: Heading.
-        text: Paragraphs.
-        pictures: Mapping from the name of each figure to its PNG.
-        rows: Rows of the table, which is written as a CSV file and shown on the page.
-        shown: Whether the page shows the table. If not, it is only in the CSV file.
-    """
-
-    key: str
-    title: str
-    text: list[str] = field(default_factory=list)
-    pictures: dict[str, bytes] = field(default_factory=dict)
-    rows: Sequence[Mapping[str, Any]] = ()
-    shown: bool = True
+_MOST_MAPS = 6
 
 
 def make_report(results: Results, out: Path | None = None, *, measure: bool = True) -> Path:
@@ -57,23 +38,34 @@ def make_report(results: Results, out: Path | None = None, *, measure: bool = Tr
         InputError: The folder cannot be written.
         RunError: The disk is full.
     """
-    figures.require_matplotlib()
+    require_matplotlib()
     folder = out or results.folder / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)  # measuring and drawing take their time
     except OSError as reason:
         raise _not_written(folder, reason) from reason
-    parts = sections(results, baseline_latencies(results, measure))
-    page = render(results, parts)
+    baselines = baseline_latencies(results, measure)
+    lines = verdict(results, baselines)
+    parts = sections(results, baselines, folder)
+    drawn = {picture.name: draw(picture) for part in parts for picture in part.pictures}
+    page = render(results, lines, warnings_to_show(results, lines), parts, drawn, folder)
     try:
-        for part in parts:
-            for name, png in part.pictures.items():
-                write_atomically(folder / f"{name}.png", partial(_write_bytes, content=png))
-            if part.rows:
-                write_csv(folder / f"{part.key}.csv", list(part.rows[0]), part.rows)
+        for name, one in drawn.items():
+            write_atomically(folder / f"{name}.png", partial(_write_bytes, content=one.png))
+        for key, rows in [("verdict", [line.row() for line in lines]), *((part.key, part.rows) for part in parts)]:
+            if rows:
+                write_csv(folder / f"{key}.csv", list(rows[0]), rows)
         return write_text(folder / PAGE, page)
     except OSError as reason:
         raise _not_written(folder, reason) from reason
+
+
+def draw(picture: Picture) -> Drawn:
+    """Draw a picture as SVG for the page, and as PNG for the file beside it."""
+    key = "".join(c if c.isascii() and c.isalnum() else "_" for c in picture.name)
+    panels = [to_svg(panel, f"{key}-{number}") for number, panel in enumerate(picture.panels, start=1)]
+    legend = "" if picture.legend is None else to_svg(picture.legend, f"{key}-legend")
+    return Drawn(panels, legend, to_png(picture))
 
 
 def _not_written(folder: Path, reason: OSError) -> InputError | RunError:
@@ -85,7 +77,7 @@ def _not_written(folder: Path, reason: OSError) -> InputError | RunError:
 
 
 def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str], float | None]:
-    """Measure the latency of each baseline on each target.
+    """Measure the latency of each baseline on each target that it is compared on.
 
     Args:
         results: Results to report.
@@ -96,24 +88,35 @@ def baseline_latencies(results: Results, measure: bool) -> dict[tuple[str, str],
         here, or if measuring is not allowed. Targets that their recipe does not describe are absent.
     """
     found: dict[tuple[str, str], float | None] = {}
-    for trained in results.trained:
-        if trained.is_baseline:
-            for target in results.targets:
-                recipe = next(search.recipe for search in results.searches if search.target == target)
-                described = recipe["targets"].get(target)
-                if described:
-                    found[trained.name, target] = tables.baseline_latency(trained, described, target, measure)
+    for trained in results.baselines:
+        for target in filter(trained.is_of, results.targets):
+            known = latency_of(trained.architecture.measured_latency_ms)
+            if trained.architecture.strategy == RANDOM_BASELINE and known is not None:
+                found[trained.name, target] = known
+                continue
+            recipe = next(search.recipe for search in results.searches if search.target == target)
+            described = recipe["targets"].get(target)
+            if described:
+                here = measure and tables.is_here(results.table(target))
+                found[trained.name, target] = tables.baseline_latency(trained, described, target, here)
     return found
 
 
-def sections(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Section]:
-    """Return all sections of the page that have any content."""
+def sections(results: Results, baselines: Latencies, folder: Path) -> list[Section]:
+    """Return all sections of the page that have any content.
+
+    Args:
+        results: Results to report.
+        baselines: Measured latency in milliseconds by name of the baseline and name of the target.
+        folder: Folder of the page.
+    """
     made = [
-        _architectures(results),
         _accuracy(results, baselines),
+        _architectures(results),
         _cross_table(results),
-        _progress(results),
+        _fronts(results, folder),
         _predictions(results),
+        _progress(results, folder),
         _costs(results),
     ]
     return [part for part in made if part.pictures or part.rows or part.text]
@@ -121,73 +124,101 @@ def sections(results: Results, baselines: Mapping[tuple[str, str], float | None]
 
 def _architectures(results: Results) -> Section:
     part = Section("architectures", "Architectures")
-    best = [search for target in results.targets if (search := results.best(target)) is not None]
-    drawn = [(_title(results, search), rows) for search in best if (rows := tables.drawn_blocks(search))]
+    drawn = [(_title(results, search), rows) for search in results.chosen if (rows := tables.drawn_blocks(search))]
     part.rows, part.shown = [row for _, rows in drawn for row in rows], False
     if drawn:
         _say_if_cut(part, len(drawn), figures.MOST_DRAWN, "networks")
-        part.pictures["architectures"] = figures.architectures(drawn[: figures.MOST_DRAWN])
-        finished = sum(not search.running for search in results.searches)
+        part.pictures.append(figures.architectures(drawn[: figures.MOST_DRAWN], results.targets))
+        finished = sum(search.architecture is not None for search in results.searches)
         if finished > len(drawn):
-            part.text.append(f"Of {finished} finished searches, the most accurate network of each target is drawn.")
-    missing = [target for target in results.targets if target not in {search.target for search in best}]
+            part.text.append(f"Of {finished} finished searches, the best network of each target and budget is drawn.")
+    missing = [target for target in results.targets if target not in {search.target for search in results.chosen}]
     if missing:
-        part.text.append(f"Still searching, nothing decoded yet: {', '.join(missing)}.")
+        part.text.append(f"There is no network to draw for {', '.join(missing)}.")
     return part
 
 
-def _accuracy(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> Section:
+def _accuracy(results: Results, baselines: Latencies) -> Section:
     part = Section("accuracy_latency", "Accuracy against latency")
     known = tables.points(results, baselines)
     if known:
         _say_if_cut(part, len(results.targets), figures.MOST_DRAWN, "targets")
-        part.pictures["accuracy_latency"] = figures.accuracy_against_latency(
-            known, results.targets[: figures.MOST_DRAWN]
-        )
-        part.rows = [point.row() for point in known]
+        shown = results.targets[: figures.MOST_DRAWN]
+        part.pictures.append(figures.accuracy_against_latency(known, shown, results.targets))
+        part.rows, part.folded = [point.row() for point in known], True
         part.text.append(
-            "Filled markers: retrained networks, evaluated on held-out images. Hollow markers: networks with the "
-            "supernet's weights, whose accuracy is a weaker sign of what they reach when retrained. The lines join "
-            "the Pareto-optimal networks of each kind."
+            "Filled markers are retrained networks. Hollow markers are networks with the supernet's weights, whose "
+            "accuracy on held-out images is a weaker sign of what they reach when retrained. The lines join the "
+            "Pareto-optimal networks of each kind."
         )
-        if not any(trained.is_baseline for trained in results.trained):
+        unknown = [
+            f"{one.name} on {target}"
+            for one in results.baselines
+            for target in filter(one.is_of, results.targets)
+            if (one.name, target) not in {(point.name, point.target) for point in known}
+        ]
+        if unknown:
+            part.text.append(f"Baselines without a known latency are not drawn: {', '.join(unknown)}.")
+        trained = [point for point in known if point.trained]
+        without = list(dict.fromkeys(point.name for point in trained if point.accuracy_on == tables.HELD_OUT))
+        if without:
+            which = "" if len(without) == len({point.name for point in trained}) else f" of {', '.join(without)}"
             part.text.append(
-                "No baseline has been trained yet. This command adds MobileNetV2 with width multiplier 0.5, if FOLDER "
-                "is below the folder of these results: nni-proxyless retrain mobilenet_v2_0.5 space=SPACE data=DATA "
-                "--output FOLDER"
+                f"The data{which} have no test part. The held-out images chose the best epoch of each retraining, so "
+                "these accuracies are a little too high."
             )
     return part
 
 
 def _cross_table(results: Results) -> Section:
-    part = Section("cross_table", "Each network on each target")
+    part = Section("cross_table", "Each network on each target", hidden=("accuracy_on",))
     part.rows = tables.cross_table(results)
     if part.rows:
+        budgets = " The last columns say which budgets a network keeps by table or computation."
+        has_budgets = any(" <= " in column for column in part.rows[0])
         part.text = [
-            "Latencies in milliseconds, predicted from each target's latency table.",
+            "Latencies in milliseconds, predicted from each target's latency table. The accuracies are those on "
+            f"{part.rows[0]['accuracy_on']}.{budgets if has_budgets else ''}",
             *tables.own_is_fastest(part.rows),
         ]
     return part
 
 
-def _progress(results: Results) -> Section:
+def _fronts(results: Results, folder: Path) -> Section:
+    part = Section("fronts", "Fronts")
+    _say_if_cut(part, len(results.fronts), figures.MOST_DRAWN, "fronts")
+    for front, picture in zip(results.fronts, figures.fronts(results.fronts, results.targets), strict=False):
+        part.pictures.append(picture)
+        picture.source.append((front.name, address(front.path, folder)))
+    if part.pictures:
+        part.text.append("Each point is a network that no other network of its front beats in all quantities.")
+    return part
+
+
+def _progress(results: Results, folder: Path) -> Section:
     part = Section("progress", "How the searches went")
     if results.searches:
-        part.pictures["progress"] = figures.progress(results)
+        part.pictures.append(course_figures.progress(results))
         part.rows = [{"search": s.name, **row} for s in results.searches for row in s.history]
         part.rows = _same_columns(part.rows)
         part.shown = False
-    chosen = list(_shown_maps(results))
+    chosen = _shown_maps(results)
     most_layers = max((len({row["layer"] for row in search.probabilities}) for search in chosen), default=0)
-    _say_if_cut(part, most_layers, figures.MOST_PANELS, "layers")
+    _say_if_cut(part, most_layers, course_figures.MOST_PANELS, "layers")
+    epochs = [int(row["epoch"]) for search in chosen for row in search.probabilities]
+    known: set[str] = set()
     for number, search in enumerate(chosen, start=1):
         name = f"probabilities_{search.name.replace('/', '_')[:100]}"
-        part.pictures[name if name not in part.pictures else f"{name}_{number}"] = figures.heat_map(search)
+        name = name if name not in known else f"{name}_{number}"
+        known.add(name)
+        picture = course_figures.heat_map(search, (min(epochs), max(epochs)), name)
+        picture.source.append((results_folder.PROBABILITIES, address(search.folder / "probabilities.csv", folder)))
+        part.pictures.append(picture)
     with_probabilities = sum(bool(search.probabilities) for search in results.searches)
     if len(chosen) < with_probabilities:
         part.text.append(
-            "The heat maps show the candidates' probabilities over the epochs for the best search of each target "
-            f"({len(chosen)} of {with_probabilities} searches). Those of the other searches are in their "
+            "The heat maps show the candidates' probabilities over the epochs for the best search of each target and "
+            f"budget ({len(chosen)} of {with_probabilities} searches). Those of the other searches are in their "
             "probabilities.csv."
         )
     return part
@@ -198,19 +229,18 @@ def _say_if_cut(part: Section, count: int, most: int, what: str) -> None:
         part.text.append(f"The first {most} of {count} {what} are drawn.")
 
 
-def _shown_maps(results: Results, most: int = 6) -> list[Search]:
+def _shown_maps(results: Results) -> list[Search]:
     with_probabilities = [search for search in results.searches if search.probabilities]
-    if len(with_probabilities) <= most:
-        return with_probabilities
-    best = [results.best(target) for target in results.targets]
-    return [search for search in best if search is not None and search.probabilities]
+    if len(with_probabilities) <= _MOST_MAPS:
+        return sorted(with_probabilities, key=lambda search: results.targets.index(search.target))
+    return [search for search in results.chosen if search.probabilities]
 
 
 def _predictions(results: Results) -> Section:
     part = Section("predicted_measured", "Predicted and measured latency")
     part.rows = tables.predicted_and_measured(results)
     if part.rows:
-        part.pictures["predicted_measured"] = figures.predicted_against_measured(part.rows)
+        part.pictures.append(figures.predicted_against_measured(part.rows, results.targets))
     return part
 
 
@@ -222,73 +252,21 @@ def _title(results: Results, search: Search) -> str:
     found = search.architecture
     assert found is not None
     trained = results.retrained(search)
-    accuracy = (
-        f"{100 * results.accuracy(search):.1f} %{' retrained' if trained else ' with the weights of the supernet'}"
-    )
+    if trained is None:
+        accuracy = f"{100 * search.accuracy:.1f} % held-out, supernet weights"
+    elif trained.test_accuracy is None:
+        accuracy = f"{100 * trained.accuracy:.1f} % held-out, retrained"
+    else:
+        accuracy = f"{100 * trained.test_accuracy:.1f} % test, retrained"
     latency = f"{found.predicted_latency_ms:.3g} ms" if found.predicted_latency_ms is not None else "latency unknown"
     return (
-        f"{search.target} ({search.strategy}): {latency}, {accuracy}, {found.multiply_adds / 1e6:.1f} M multiply-adds"
+        f"{search.target} ({search.strategy})\n{latency}, {accuracy}, {found.multiply_adds / 1e6:.1f} M multiply-adds"
     )
 
 
 def _same_columns(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     columns = dict.fromkeys(key for row in rows for key in row)
     return [{key: row.get(key, "") for key in columns} for row in rows]
-
-
-def render(results: Results, parts: Sequence[Section]) -> str:
-    """Render the HTML page with all figures embedded.
-
-    Raises:
-        MissingDependencyError: Jinja is not installed.
-    """
-    from jinja2 import Environment, PackageLoader
-
-    environment = Environment(
-        loader=PackageLoader("nni_proxyless", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["shown"] = _shown
-    device = this_device()
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
-    running = sum(search.running for search in results.searches)
-    counts = f"{len(results.searches)} searches" + (f", {running} of them running" if running else "")
-    return environment.get_template("page.html.j2").render(
-        title=f"nni-proxyless: {results.title}",
-        subtitle=f"{counts}, {len(results.trained)} retrained networks; made {now} by nni-proxyless {__version__} on "
-        f"{device.name} ({device.processor})",
-        warnings=[
-            *(f"{search.name}: {text}" for search in results.searches for text in search.warnings),
-            *(f"{row['name']}, {row['what']}: {text}" for row, text in tables.differing_exports(results)),
-            *(f"not read: {problem}" for problem in results.problems),
-        ],
-        sections=[
-            {
-                "key": part.key,
-                "title": part.title,
-                "text": part.text,
-                "pictures": [
-                    {"alt": name.replace("_", " "), "data": base64.b64encode(png).decode()}
-                    for name, png in part.pictures.items()
-                ],
-                "columns": list(part.rows[0]) if part.rows and part.shown else [],
-                "rows": part.rows if part.shown else [],
-                "csv": f"{part.key}.csv" if part.rows else "",
-            }
-            for part in parts
-        ],
-    )
-
-
-def _shown(value: Any, column: str) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return ""
-    if not isinstance(value, float):
-        return str(value)
-    if column == "error":
-        return f"{100 * value:+.1f} %"
-    return f"{value:.4f}" if column == "accuracy" else f"{value:.4g}"
 
 
 def _write_bytes(path: Path, content: bytes) -> None:

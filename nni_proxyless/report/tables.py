@@ -8,13 +8,16 @@ from typing import Any
 
 from ..deploy.describe import blocks
 from ..errors import ProxylessError
+from ..latency import LatencyTable, this_device
 from ..latency.difference import difference_warning, relative_error
 from ..search.targets import Target
 from .checks import latency_of
-from .gather import Results, Search, Trained
+from .kept_budgets import KEPT, NOT_KEPT, all_constraints, value_of
+from .results import Results, Search, Trained
 
 SAME_CLASS = 0.01  # in accuracy: a rival of the same class is at most this much less accurate
 EQUALLY_FAST = 0.01  # as a fraction of the latency: a rival that is faster by no more than this counts as equally fast
+TEST, HELD_OUT, SHARED = "test images", "held-out images", "held-out images, with the weights of the supernet"
 Row = dict[str, Any]
 
 
@@ -29,7 +32,9 @@ class Point:
         latency_ms: Latency in milliseconds, measured if possible, otherwise predicted.
         measured: Whether the latency was measured.
         accuracy: Top-1 accuracy between 0 and 1.
+        accuracy_on: Images that the accuracy was evaluated on: `test images` or `held-out images`.
         trained: Whether the accuracy is that of the retrained network, rather than with the supernet's weights.
+        baseline: Whether the network is a baseline.
     """
 
     target: str
@@ -38,7 +43,9 @@ class Point:
     latency_ms: float
     measured: bool
     accuracy: float
+    accuracy_on: str
     trained: bool
+    baseline: bool = False
 
     def row(self) -> Row:
         return dict(vars(self))
@@ -100,12 +107,17 @@ def baseline_latency(trained: Trained, target: Mapping[str, Any], name: str, mea
         return None
 
 
+def is_here(table: LatencyTable | None) -> bool:
+    """Whether latencies that are measured here can be compared with those of a table: the processor is the same."""
+    return table is None or table.device.processor == this_device().processor
+
+
 def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) -> list[Point]:
     """List the networks that searches found, their retrainings, and the baselines whose latency is known.
 
     Args:
         results: Results to report.
-        baselines: Latency in milliseconds by name of the baseline and name of the target.
+        baselines: Measured latency in milliseconds by name of the baseline and name of the target.
     """
     found = []
     for search in results.searches:
@@ -113,17 +125,25 @@ def points(results: Results, baselines: Mapping[tuple[str, str], float | None]) 
         latency, measured = search.latency_ms, False
         if architecture is not None and (known := latency_of(architecture.measured_latency_ms)) is not None:
             latency, measured = known, True
-        found.append(Point(search.target, search.strategy, search.name, latency, measured, search.accuracy, False))
+        of = (search.target, search.strategy)
+        found.append(Point(*of, search.name, latency, measured, search.accuracy, HELD_OUT, False))
         trained = results.retrained(search)
         if trained is not None:
-            found.append(Point(search.target, search.strategy, trained.name, latency, measured, trained.accuracy, True))
-    for one in results.trained:
-        for target in results.targets:
-            latency_ms = baselines.get((one.name, target))
+            found.append(Point(*of, trained.name, latency, measured, *_shown_accuracy(trained), True))
+    for one in results.baselines:
+        for target in filter(one.is_of, results.targets):
+            time = baselines.get((one.name, target))
+            latency_ms = value_of(results, one.architecture, target) if time is None else time
             if latency_ms is not None:
-                kind = one.architecture.space_name
-                found.append(Point(target, kind, one.name, latency_ms, True, one.accuracy, True))
-    return found
+                of_kind = (target, one.kind, one.name, latency_ms, time is not None)
+                found.append(Point(*of_kind, *_shown_accuracy(one), True, True))
+    return sorted(found, key=lambda p: (results.targets.index(p.target), p.baseline, p.latency_ms, p.name))
+
+
+def _shown_accuracy(trained: Trained) -> tuple[float, str]:
+    """Return the test accuracy, or without a test part the held-out accuracy, and the images that it is of."""
+    test = trained.test_accuracy
+    return (trained.accuracy, HELD_OUT) if test is None else (test, TEST)
 
 
 def front(of_target: Sequence[Point]) -> list[Point]:
@@ -136,52 +156,89 @@ def front(of_target: Sequence[Point]) -> list[Point]:
 
 
 def cross_table(results: Results) -> list[Row]:
-    """Predict the latency, in milliseconds, of each target's best network from every target's latency table."""
+    """Predict the latency, in milliseconds, of each network by every target's latency table.
+
+    If searches had budgets, each network has a column for each of them, which says whether it keeps it, and a column
+    for each quantity with a budget. The accuracies of all networks are of the same kind, which `accuracy_on` names.
+    Baselines are found for no target.
+    """
+    constraints = all_constraints(results)
+    quantities = list(dict.fromkeys([*results.targets, *(constraint.name for constraint in constraints)]))
+    searches = [search for search in results.chosen if search.architecture and search.architecture.spec]
+    kind = _common_kind(results, searches)
+    named: list[tuple[str, str, Any, Any]] = [
+        (search.target, search.name, _of_kind(results, search, kind), search.architecture) for search in searches
+    ]
+    for baseline in results.baselines if searches else ():
+        accuracy = {TEST: baseline.test_accuracy, HELD_OUT: baseline.accuracy}.get(kind)
+        named.append(("", baseline.name, accuracy, baseline.architecture))
     rows = []
-    for target in results.targets:
-        search = results.best(target)
-        if search is None or search.architecture is None or search.architecture.spec is None:
-            continue
-        row: Row = {"found_for": target, "search": search.name, "accuracy": results.accuracy(search)}
-        for other in results.targets:
-            table = results.table(other)
-            try:
-                row[other] = (
-                    "" if table is None else table.costs(search.architecture.spec).of(search.architecture.choices)
-                )
-            except ProxylessError:  # the table is of another space and lacks operators of this network
-                row[other] = ""
+    for target, name, accuracy, architecture in named:
+        values = {quantity: value_of(results, architecture, quantity) for quantity in quantities}
+        row: Row = {"found_for": target, "search": name, "accuracy": _or_empty(accuracy), "accuracy_on": kind}
+        row |= {quantity: _or_empty(value) for quantity, value in values.items()}
+        for constraint in constraints:
+            value = values[constraint.name]
+            row[constraint.label] = "" if value is None else KEPT if constraint.keeps(value) else NOT_KEPT
         rows.append(row)
     return rows
 
 
+def _common_kind(results: Results, searches: Sequence[Search]) -> str:
+    """Return the best kind of accuracy that the networks of all searches have."""
+    trained = [results.retrained(search) for search in searches]
+    if any(one is None for one in trained):
+        return SHARED
+    return TEST if all(one is not None and one.test_accuracy is not None for one in trained) else HELD_OUT
+
+
+def _of_kind(results: Results, search: Search, kind: str) -> float | None:
+    trained = results.retrained(search)
+    if trained is None or kind == SHARED:
+        return search.accuracy
+    return trained.test_accuracy if kind == TEST else trained.accuracy
+
+
 def own_is_fastest(rows: Sequence[Row]) -> list[str]:
-    """State for each target, in one sentence, whether its own network is the fastest of its accuracy class there."""
+    """State for each network, in one sentence, whether it is the fastest of its accuracy class on its target.
+
+    Nothing is stated about a network without another target's network or a baseline to compare it with.
+
+    Args:
+        rows: Rows of `cross_table`.
+    """
     sentences = []
     for row in rows:
         target = row["found_for"]
-        own = row[target]
+        own = row.get(target, "")
         if own == "":
             continue
-        rivals = [
-            other
-            for other in rows
-            if other is not row
-            and other[target] != ""
-            and other["accuracy"] >= row["accuracy"] - SAME_CLASS
-            and other[target] < own * (1 - EQUALLY_FAST)
+        several = sum(other["found_for"] == target for other in rows) > 1
+        which = f" ({row['search']})" if several else ""
+        others = [
+            other for other in rows if other["found_for"] != target and other[target] != "" and other["accuracy"] != ""
         ]
+        if not others:
+            continue
+        alike = [other for other in others if other["accuracy"] >= row["accuracy"] - SAME_CLASS]
+        rivals = [other for other in alike if other[target] < own * (1 - EQUALLY_FAST)]
         if rivals:
             named = ", ".join(
-                f"that of {r['found_for']} ({r[target]:.4g} ms, accuracy {r['accuracy']:.4f})" for r in rivals
+                f"that of {r['found_for'] or r['search']} ({r[target]:.4g} ms, accuracy {r['accuracy']:.4f})"
+                for r in rivals
             )
             sentences.append(
-                f"{target}: its own network is NOT the fastest of its class here: it takes {own:.4g} ms at accuracy "
-                f"{row['accuracy']:.4f}. Faster: {named}."
+                f"{target}: its own network{which} is NOT the fastest of its class here: it takes {own:.4g} ms at "
+                f"accuracy {row['accuracy']:.4f}. Faster: {named}."
+            )
+        elif not alike:
+            sentences.append(
+                f"{target}: all others are over {100 * SAME_CLASS:g} percentage point less accurate than its own "
+                f"network{which}, which takes {own:.4g} ms at accuracy {row['accuracy']:.4f}."
             )
         else:
             sentences.append(
-                f"{target}: its own network is the fastest, or equally fast, of those that are at most "
+                f"{target}: its own network{which} is the fastest, or equally fast, of those that are at most "
                 f"{100 * SAME_CLASS:g} percentage point less accurate ({own:.4g} ms)."
             )
     return sentences
@@ -208,11 +265,13 @@ def predicted_and_measured(results: Results) -> list[Row]:
             )
             for one in content.get("formats", ())
         ]
-    return [row for row in rows if row["predicted_latency_ms"] is not None and row["measured_latency_ms"] is not None]
+    known = [row for row in rows if row["predicted_latency_ms"] is not None and row["measured_latency_ms"] is not None]
+    targets = [*results.targets, *(row["target"] for row in known)]
+    return sorted(known, key=lambda row: (targets.index(row["target"]), row["name"], row["what"] != "network"))
 
 
 def differing_exports(results: Results) -> list[tuple[Row, str]]:
-    """List the exported files whose prediction is more than 10 % off, each with a warning. Searches warn themselves."""
+    """List the exported files whose prediction is more than 10 % off, each with a warning."""
     rows = [row for row in predicted_and_measured(results) if row["what"] != "network"]
     told = [(row, difference_warning(row["predicted_latency_ms"], row["measured_latency_ms"])) for row in rows]
     return [(row, text) for row, text in told if text is not None]
@@ -237,7 +296,7 @@ def costs(results: Results) -> list[Row]:
         cost = search.cost
         rows.append(
             {
-                "what": f"search {search.name}" + (" (running)" if search.running else ""),
+                "what": f"search {search.name}" + (" (not finished)" if search.unfinished else ""),
                 "epochs": cost.get("epochs") or len(search.history),
                 "seconds": cost.get("seconds") or search.history[-1].get("seconds", ""),
                 "peak_memory_mib": _or_empty(cost.get("peak_memory_mib")),

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from nni_proxyless.errors import InputError, RunError
-from nni_proxyless.report import figures, find_results, make_report
+from nni_proxyless.report import find_results, make_report, page
 from nni_proxyless.report.checks import checked_history, checked_probabilities, clean, latency_of, number_of
+from nni_proxyless.report.course_figures import heat_map, progress
+from nni_proxyless.report.drawing import to_png
+from nni_proxyless.report.figures import architectures
+from nni_proxyless.report.render import Drawn
 from tests.helpers import REPOSITORY, read_csv
 
 RECORDED = REPOSITORY / "tests" / "recorded" / "quickstart"
-DRAWN = ("architectures", "accuracy_against_latency", "progress", "heat_map", "predicted_against_measured")
 
 
 @pytest.fixture
@@ -31,8 +35,7 @@ def recorded(tmp_path: Path) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the drawing, which takes seconds."""
-    for name in DRAWN:
-        monkeypatch.setattr(figures, name, lambda *_: b"")
+    monkeypatch.setattr(page, "draw", lambda _: Drawn([], "", b""))
 
 
 def put(*keys: Any, value: Any) -> Callable[[Path], None]:
@@ -159,26 +162,28 @@ def test_names_are_drawn_as_they_are(name: str, recorded: Path, monkeypatch: pyt
     """A name with dollar signs is no formula, one with an underscore is in the legend, and no character is an error."""
     drawn: list[str] = []
 
-    def keep(figure: Any) -> bytes:
+    def keep(figure: Any, *_: Any, **__: Any) -> None:
         for axes in figure.axes:
-            drawn.extend(
-                [axes.get_title(), axes.get_title(loc="left"), *(t.get_text() for t in axes.get_yticklabels())]
-            )
-            legend = axes.get_legend_handles_labels()[1]
-            drawn.extend(legend)
+            drawn.extend([axes.get_title(), axes.get_title(loc="left")])
+            drawn.extend(label.get_text() for label in axes.get_yticklabels())
+            legend = axes.get_legend()
+            drawn.extend([] if legend is None else [text.get_text() for text in legend.get_texts()])
         figure.set_size_inches(3, 3)
-        return real(figure)
+        real(figure, *_, **__)
 
-    real = figures._png
-    monkeypatch.setattr(figures, "_png", keep)
+    real = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", keep)
     search = find_results(str(recorded)).searches[0]
     rows = [{**row, "layer": name, "candidate": name} for row in search.probabilities[:1]]
     odd = replace(search, name=name, recipe={**search.recipe, "target": name, "strategy": name}, probabilities=rows)
     shown = name.replace("$", r"\$")
-    assert figures.heat_map(odd).startswith(b"\x89PNG")
-    assert figures.progress(replace(find_results(str(recorded)), searches=[odd])).startswith(b"\x89PNG")
     blocks = [{"kind": "conv", "position": 0, "kernel": 3, "expansion": 1, "width": 1, "size": 1, "stage": 0}]
-    assert figures.architectures([(name, blocks)]).startswith(b"\x89PNG")
+    for picture in (
+        heat_map(odd, (1, 2), "name"),
+        progress(replace(find_results(str(recorded)), searches=[odd])),
+        architectures([(name, blocks)]),
+    ):
+        assert to_png(picture).startswith(b"\x89PNG")
     assert sum(text.strip() == shown for text in drawn) >= 4
 
 

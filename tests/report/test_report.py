@@ -8,14 +8,21 @@ import struct
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from nni_proxyless import Architecture
 from nni_proxyless.errors import InputError
 from nni_proxyless.report import find_results, make_report
-from nni_proxyless.report.gather import Results
+from nni_proxyless.report import page as page_module
+from nni_proxyless.report.colours import css_variables, target_colour
+from nni_proxyless.report.course_figures import heat_map
+from nni_proxyless.report.drawing import end_with_data
+from nni_proxyless.report.figures import accuracy_against_latency
+from nni_proxyless.report.page import draw
+from nni_proxyless.report.render import Drawn
+from nni_proxyless.report.results import Results
 from nni_proxyless.report.tables import Point, costs, cross_table, front, own_is_fastest, points, predicted_and_measured
 from tests.helpers import REPOSITORY, read_csv
 
@@ -34,21 +41,52 @@ def results(recorded: Path) -> Results:
     return find_results(str(recorded))
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the drawing, which takes seconds."""
+    monkeypatch.setattr(page_module, "draw", lambda _: Drawn([], "", b""))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Page of the recorded results, with all drawings, in the folder of a copy of them."""
+    folder = Path(shutil.copytree(RECORDED, tmp_path_factory.mktemp("report") / "quickstart"))
+    return make_report(find_results(str(folder)), measure=False)
+
+
 class Page(HTMLParser):
-    """Headings of a page, and the addresses of its pictures and of everything else that it loads."""
+    """What a page has: ids, headings, links, addresses that it loads itself, references to ids, texts of drawings."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids: list[str] = []
-        self.sources: list[str] = []
+        self.headings: list[str] = []
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.references: list[str] = re.findall(r"url\(#([^)]+)\)", text)
+        self.drawings = 0
+        self.drawn: list[str] = []
+        self._tags: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for key, value in attrs:
-            if key == "id":
-                self.ids.append(str(value))
-            if key in ("src", "href"):
-                self.sources.append(str(value))
+        values = {key: str(value) for key, value in attrs}
+        self._tags.append(tag)
+        self.drawings += tag == "svg"
+        if "id" in values:
+            (self.headings if tag == "h2" else self.ids).append(values["id"])
+        address = values.get("href", values.get("src", values.get("xlink:href", "")))
+        if address.startswith("#"):
+            self.references.append(address[1:])
+        elif address:
+            (self.links if tag == "a" else self.loaded).append(address)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_data(self, data: str) -> None:
+        if self._tags and self._tags[-1] == "text" and data.strip():
+            self.drawn.append(data)
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -58,30 +96,73 @@ def png_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def test_the_report_is_complete(results: Results, tmp_path: Path) -> None:
-    page = make_report(results, tmp_path / "report", measure=False)
-    text = page.read_text()
+def test_the_report_is_complete(made: Path, results: Results) -> None:
+    page, text = made, made.read_text()
     parsed = Page(text)
-    sections = ["architectures", "accuracy_latency", "cross_table", "progress", "predicted_measured", "cost"]
-    assert parsed.ids == sections
-    assert all(source.startswith("data:") for source in parsed.sources), "the page needs no other file and no network"
+    sections = ["accuracy_latency", "architectures", "cross_table", "predicted_measured", "progress", "cost"]
+    assert parsed.headings == sections
+    assert all(address.startswith("data:") for address in parsed.loaded), "the page needs no other file and no network"
+    assert not re.search(r"@import|url\((?!#)|<script|<img|<link(?! rel=\"icon\")", text)
+    assert len(parsed.ids) == len(set(parsed.ids)), "the pictures share no ids"
+    assert set(parsed.references) <= set(parsed.ids)
     pictures = sorted(path.name for path in page.parent.glob("*.png"))
     assert pictures == sorted(
         ["architectures.png", "accuracy_latency.png", "progress.png", "predicted_measured.png"]
         + [f"probabilities_{target}.png" for target in TARGETS]
     )
-    assert len(parsed.sources) == len(pictures) + 1  # one more for the icon
+    layers = [len({row["layer"] for row in search.probabilities}) for search in results.searches]
+    # two targets, two networks, two plots of latencies, three of the course, heat maps, and a legend for each but one
+    assert parsed.drawings == 2 + 2 + 1 + 3 + sum(layers) + 3 + len(layers)
     for name in pictures:
         width, height = png_size(page.parent / name)
-        assert 600 <= width <= 1200
-        assert height >= 350
-    assert sorted(path.stem for path in page.parent.glob("*.csv")) == sorted(sections)
+        assert 400 <= width <= 1400
+        assert height >= 300
+    assert sorted(path.stem for path in page.parent.glob("*.csv")) == sorted([*sections, "verdict"])
     assert "not read" not in text
+    for address in parsed.links:
+        assert (page.parent / unquote(address)).exists(), "all links lead to files"
+    assert {"verdict.csv", *(f"{key}.csv" for key in sections if key != "progress")} <= set(parsed.links)
 
 
-def test_what_is_drawn_is_what_was_found(results: Results, tmp_path: Path) -> None:
-    page = make_report(results, tmp_path / "report", measure=False)
-    drawn = read_csv(page.parent / "architectures.csv")
+def test_pictures_show_the_same_numbers_each_time_and_follow_the_scheme(results: Results) -> None:
+    known = points(results, {})
+    picture = accuracy_against_latency(known, TARGETS, TARGETS)
+    drawn = [draw(picture) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    for target, svg in zip(TARGETS, drawn[0].panels, strict=True):
+        colour = target_colour(TARGETS, target)
+        other = next(target_colour(TARGETS, name) for name in TARGETS if name != target)
+        assert svg.count(f"fill: {colour.css}") >= 1
+        assert other.css not in svg, "one colour for each target"
+        assert f">{target}</text>" in svg
+        left = set(re.findall(r"(?<!,)#[0-9a-fA-F]{6}\b", re.sub(r"var\([^)]*\)", "", svg)))
+        assert not left, "all colours are variables"
+    variables = css_variables(dark=True)
+    assert all(f"--{name}:" in variables for name in re.findall(r"var\(--(\w+),", "".join(drawn[0].panels)))
+
+
+def test_axes_end_with_the_data_and_heat_maps_share_their_epochs(results: Results) -> None:
+    import matplotlib.figure
+
+    axes = matplotlib.figure.Figure().subplots()
+    axes.plot([2.0, 7.0], [0.31, 0.52])
+    end_with_data(axes, [2.0, 7.0], [0.31, 0.52])
+    assert axes.spines["bottom"].get_bounds() == (2.0, 7.0)
+    assert axes.spines["left"].get_bounds() == (0.31, 0.52)
+    assert min(axes.get_xticks()) >= 2.0
+    assert max(axes.get_xticks()) <= 7.0
+    for search in results.searches:
+        picture = heat_map(search, (1, 40), "name")
+        assert picture.title.startswith(search.target)
+        axes = matplotlib.figure.Figure().subplots()
+        picture.panels[0].draw(axes)
+        assert axes.get_xlim() == (0.5, 40.5)
+        epochs = [int(row["epoch"]) for row in search.probabilities]
+        assert axes.get_images()[0].get_extent()[:2] == [min(epochs) - 0.5, max(epochs) + 0.5]
+
+
+def test_what_is_drawn_is_what_was_found(made: Path, results: Results) -> None:
+    drawn = read_csv(made.parent / "architectures.csv")
     for target in TARGETS:
         architecture = Architecture.load(results.folder / target / "architecture.json")
         spec = architecture.require_spec()
@@ -119,7 +200,7 @@ def test_the_report_says_so_where_another_network_is_faster() -> None:
     assert "that of b (1.5 ms, accuracy 0.9100)" in first
     assert second.startswith("b: its own network is the fastest, or equally fast")
     rows[1]["accuracy"] = 0.88  # the network is now in another accuracy class
-    assert "is the fastest" in own_is_fastest(rows)[0]
+    assert own_is_fastest(rows)[0].startswith("a: all others are over 1 percentage point less accurate")
 
 
 def test_points_and_their_front(results: Results) -> None:
@@ -135,7 +216,7 @@ def test_points_and_their_front(results: Results) -> None:
     assert [(p.target, p.latency_ms) for p in known if p.kind == "mobilenet_v2_0.5"] == [("cpu_torch", 0.3)]
 
     def at(latency: float, accuracy: float) -> Point:
-        return Point("t", "k", "n", latency, True, accuracy, True)
+        return Point("t", "k", "n", latency, True, accuracy, "test images", True)
 
     assert front([at(3, 0.9), at(1, 0.7), at(2, 0.6), at(1, 0.5), at(4, 0.9)]) == [at(1, 0.7), at(3, 0.9)]
 
@@ -144,7 +225,7 @@ def _baseline() -> Architecture:
     return Architecture.mobilenet_v2(0.5)
 
 
-def test_predictions_costs_and_histories_are_the_records(results: Results, tmp_path: Path) -> None:
+def test_predictions_costs_and_histories_are_the_records(made: Path, results: Results) -> None:
     rows = predicted_and_measured(results)
     assert {row["what"] for row in rows} >= {"network", "model.onnx"}
     for row in rows:
@@ -152,27 +233,32 @@ def test_predictions_costs_and_histories_are_the_records(results: Results, tmp_p
     listed = costs(results)
     assert [row["what"] for row in listed if row["what"].startswith("search")] == [f"search {t}" for t in TARGETS]
     assert all(float(row["seconds"]) > 0 and float(row["peak_memory_mib"]) > 100 for row in listed)
-    page = make_report(results, tmp_path / "report", measure=False)
-    history = read_csv(page.parent / "progress.csv")
+    history = read_csv(made.parent / "progress.csv")
     for target in TARGETS:
         own = read_csv(results.folder / target / "history.csv")
         assert [row["default"] for row in history if row["search"] == target] == [row["default"] for row in own]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_running_search_is_shown_as_such(recorded: Path, tmp_path: Path) -> None:
     (recorded / "cpu_torch" / "architecture.json").unlink()
     results = find_results(str(recorded))
     page = make_report(results, tmp_path / "report", measure=False)
     text = page.read_text()
-    assert "2 searches, 1 of them running" in text
-    assert "Still searching, nothing decoded yet: cpu_torch" in text
-    assert "search cpu_torch (running)" in text
+    assert "2 searches, 1 of them not finished" in text
+    assert "There is no network to draw for cpu_torch." in text
+    assert "search cpu_torch (not finished)" in text
+    assert "not finished: wait for the search, or start it again to continue it" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_file_that_cannot_be_read_is_named_and_the_others_are_shown(recorded: Path, tmp_path: Path) -> None:
     (recorded / "cpu_torch" / "architecture.json").write_text("{")
     page = make_report(find_results(str(recorded)), tmp_path / "report", measure=False)
-    assert re.search(r"not read: .*/cpu_torch/architecture.json cannot be parsed", page.read_text())
+    text = page.read_text()
+    assert re.search(r"not read: .*/cpu_torch/architecture.json cannot be parsed", text)
+    assert "its architecture.json cannot be read" in text
+    assert "not finished" not in text
 
 
 def test_an_experiment_by_its_id(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +267,7 @@ def test_an_experiment_by_its_id(recorded: Path, tmp_path: Path, monkeypatch: py
     shutil.copytree(recorded / "cpu_torch", trials / "xYz")
     results = find_results("abc123")
     assert (results.title, [search.name for search in results.searches]) == ("experiment abc123", ["xYz"])
-    with pytest.raises(InputError, match="no folder nowhere and no NNI experiment of this id; give a folder"):
+    with pytest.raises(InputError, match="folder nowhere and no NNI experiment of this id; give a folder"):
         find_results("nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds neither searches nor retrained networks"):
@@ -195,7 +281,23 @@ def test_no_write_access_is_one_line(results: Results, tmp_path: Path) -> None:
 
 
 def test_names_are_escaped(results: Results, tmp_path: Path) -> None:
-    evil: Any = replace(results, title="<script>alert(1)</script>")
-    text = make_report(evil, tmp_path / "report", measure=False).read_text()
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
+    evil = "<script>alert(1)</script>\"'&"
+    first, second = results.searches
+    odd = replace(
+        first,
+        name=evil,
+        recipe={**first.recipe, "strategy": evil},
+        probabilities=[{**row, "layer": f"{evil} <!--", "candidate": evil} for row in first.probabilities[:1]],
+        history=[{**row, "warnings": evil} for row in first.history],
+    )
+    text = make_report(
+        replace(results, title=evil, searches=[odd, replace(second, probabilities=[])], problems=[evil]),
+        tmp_path / "report",
+        measure=False,
+    ).read_text()
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 5
+    assert "<!--" not in text
+    parsed = Page(text)
+    assert any(drawn == evil for drawn in parsed.drawn), "a name is drawn as it is"
+    assert len(parsed.ids) == len(set(parsed.ids))

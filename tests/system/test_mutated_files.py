@@ -52,6 +52,8 @@ from nni_proxyless.nni_bridge.trial import _same
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.report import tables as report_tables
 from nni_proxyless.report.gather import _experiments, gather
+from nni_proxyless.report.verdict import verdict
+from nni_proxyless.report.warnings import warnings_to_show
 from nni_proxyless.search.kept_tables import kept_tables, listing
 from nni_proxyless.search.recipe import Recipe
 from tests.helpers import REPOSITORY, table_of
@@ -210,6 +212,9 @@ class Place:
         report_tables.predicted_and_measured(results)
         report_tables.differing_exports(results)
         report_tables.costs(results)
+        lines = verdict(results, {})
+        warnings_to_show(results, lines)
+        assert all(isinstance(value, (str, int, float)) for line in lines for value in line.row().values())
 
     def read_retraining(self, path: Path) -> None:
         RetrainRecipe.load(path).to_dict(absolute=True)

@@ -19,7 +19,8 @@ from nni_proxyless.latency import LatencyTable, isolated
 from nni_proxyless.latency.validate import usable_backend
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.weights import save_weights
-from nni_proxyless.report import figures
+from nni_proxyless.report import page
+from nni_proxyless.report.render import Drawn
 from nni_proxyless.search.targets import described_by
 from tests.helpers import REPOSITORY
 
@@ -74,8 +75,7 @@ def folder(stranger: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(subprocess, "Popen", start)
     for name in ("system", "popen", "execv", "execve", "execvp", "execvpe", "posix_spawn", "posix_spawnp", "fork"):
         monkeypatch.setattr(os, name, start)
-    for name in ("architectures", "accuracy_against_latency", "progress", "heat_map", "predicted_against_measured"):
-        monkeypatch.setattr(figures, name, lambda *_: b"")  # drawing takes seconds
+    monkeypatch.setattr(page, "draw", lambda _: Drawn([], "", b""))  # drawing takes seconds
     return stranger
 
 

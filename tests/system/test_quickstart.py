@@ -252,11 +252,38 @@ def test_from_the_search_to_the_device_and_the_report(finished: Workplace, brows
     for page in ("report/report.html", "by_id/report.html"):
         browser.get((finished.folder / page).as_uri())
         assert browser.get_log("browser") == []
-        pictures = browser.find_elements("tag name", "img")
-        assert len(pictures) >= 4
+        pictures = browser.find_elements("css selector", "figure svg")
+        assert len(pictures) >= 8
         for picture in pictures:
-            assert int(picture.get_property("naturalWidth")) >= 600
+            if picture.is_displayed():  # not those that are shown on demand
+                assert picture.size["width"] >= 200
+                assert picture.size["height"] >= 20
+        for width in (390, 1200, 1920):
+            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            whole = "return document.documentElement.scrollWidth"
+            assert browser.execute_script(whole) <= width, "the page never scrolls sideways"
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        looks = []
+        for scheme in ("light", "dark"):
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            text = browser.find_element("css selector", "figure svg text")
+            looks.append(
+                (
+                    text.value_of_css_property("fill"),
+                    browser.find_element("tag name", "body").value_of_css_property("background-color"),
+                )
+            )
+        assert looks[0][0] != looks[1][0], "texts of pictures follow the scheme"
+        assert looks[0][1] != looks[1][1]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     browser.get((finished.folder / "report/report.html").as_uri())
     headings = [e.text for e in browser.find_elements("tag name", "h2")]
-    assert headings[0] == "Architectures"
+    assert headings[0] == "Accuracy against latency"
     assert len(headings) == 6
+    first = browser.find_elements("css selector", "body > *")[1]
+    assert first.get_attribute("id") == "verdict"
+    rows = [row.text for row in first.find_elements("css selector", "tbody")]
+    assert [row.split()[0] for row in rows[:2]] == sorted(targets)
+    assert "not trained yet" not in " ".join(rows)
