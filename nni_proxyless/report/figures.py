@@ -24,8 +24,11 @@ MOST_DRAWN = 60  # networks or targets
 MOST_PANELS = 400
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(purpose: str = "a report") -> None:
     """Check that Matplotlib is installed.
+
+    Args:
+        purpose: What needs it, for the message.
 
     Raises:
         MissingDependencyError: Matplotlib is not installed. The message says how to install it.
@@ -33,7 +36,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as reason:
-        raise MissingDependencyError("a report needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
+        raise MissingDependencyError(f"{purpose} needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
 
 
 def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
@@ -44,7 +47,7 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
     """
     from matplotlib.patches import Patch, Rectangle
 
-    figure = _figure(WIDTH, 0.9 + 2.1 * len(drawn))
+    figure = draw_empty(WIDTH, 0.9 + 2.1 * len(drawn))
     all_axes = figure.subplots(len(drawn), 1, squeeze=False)[:, 0]
     # Block heights are relative to the largest expansion ratio, which is at least 6, the largest of the paper's space.
     largest = max([6, *(int(r["expansion"]) for _, rows in drawn for r in rows if r["kind"] == "mbconv")])
@@ -78,7 +81,7 @@ def architectures(drawn: Sequence[tuple[str, Sequence[Row]]]) -> bytes:
         handles=legend, loc="outside upper right", ncols=max(1, len(legend)), fontsize=9, frameon=False,
         title="depthwise kernel; height: expansion; below: width and size of maps", title_fontsize=8,
     )  # fmt: skip
-    return _png(figure)
+    return png_of(figure)
 
 
 def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) -> bytes:
@@ -90,7 +93,7 @@ def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) ->
     """
     columns = min(2, len(targets))
     rows = math.ceil(len(targets) / columns)
-    figure = _figure(WIDTH, 4.6 * rows)
+    figure = draw_empty(WIDTH, 4.6 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     kinds = list(dict.fromkeys(point.kind for point in points))
     for axes in grid[len(targets) :]:
@@ -118,12 +121,12 @@ def accuracy_against_latency(points: Sequence[Point], targets: Sequence[str]) ->
         axes.set_title(_plain(target), fontsize=11)
         axes.grid(color="0.92")
         axes.legend(fontsize=8, frameon=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def progress(results: Results) -> bytes:
     """Plot the expected latency relative to the budget, the entropy and the accuracy of each search over its epochs."""
-    figure = _figure(WIDTH, 3.9)
+    figure = draw_empty(WIDTH, 3.9)
     latency, entropy, accuracy = figure.subplots(1, 3)
     for number, search in enumerate(results.searches):
         colour = KINDS[number % len(KINDS)]
@@ -149,7 +152,7 @@ def progress(results: Results) -> bytes:
         axes.grid(color="0.92")
     if len(results.searches) <= 12:
         figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    return _png(figure)
+    return png_of(figure)
 
 
 def _scale(search: Search) -> tuple[float, str]:
@@ -168,7 +171,7 @@ def heat_map(search: Search) -> bytes:
     epochs = sorted({int(row["epoch"]) for row in search.probabilities})
     columns = min(4, len(layers))
     rows = math.ceil(len(layers) / columns)
-    figure = _figure(WIDTH, 0.6 + 1.55 * rows)
+    figure = draw_empty(WIDTH, 0.6 + 1.55 * rows)
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in grid[len(layers) :]:
         axes.set_visible(False)
@@ -188,7 +191,7 @@ def heat_map(search: Search) -> bytes:
         axes.tick_params(axis="x", labelsize=7)
         axes.set_title(_plain(label), fontsize=8)
     figure.colorbar(image, ax=list(grid), label="probability", fraction=0.02)
-    return _png(figure)
+    return png_of(figure)
 
 
 def predicted_against_measured(rows: Sequence[Row]) -> bytes:
@@ -197,7 +200,7 @@ def predicted_against_measured(rows: Sequence[Row]) -> bytes:
     Args:
         rows: Rows of `tables.predicted_and_measured`.
     """
-    figure = _figure(6.5, 5.2)
+    figure = draw_empty(6.5, 5.2)
     axes = figure.subplots()
     values = [float(row[key]) for row in rows for key in ("predicted_latency_ms", "measured_latency_ms")]
     ends = [0.9 * min(values), 1.1 * max(values)]
@@ -212,7 +215,7 @@ def predicted_against_measured(rows: Sequence[Row]) -> bytes:
     axes.set(xlabel="measured latency [ms]", ylabel="predicted latency [ms]")
     axes.legend(fontsize=8, frameon=False, title="found for")
     axes.grid(color="0.92")
-    return _png(figure)
+    return png_of(figure)
 
 
 def _label(row: Row) -> str:
@@ -225,7 +228,8 @@ def _colour(row: Row) -> str:
     return KERNEL_COLOURS.get(int(row["kernel"]), OTHER_KERNEL) if row["kind"] == "mbconv" else "#EEEEEE"
 
 
-def _figure(width: float, height: float) -> Any:
+def draw_empty(width: float, height: float) -> Any:
+    """Return an empty figure of a size in inches, which needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -240,7 +244,8 @@ def _plain(text: str) -> str:
     return f" {text}" if text.startswith("_") else text
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """Return a figure as a PNG file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a box stands for the character

@@ -224,7 +224,7 @@ class SharedWeightComparison:
         likelihoods = distribution.log_likelihoods(likeliest)
         sizes = [Architecture.of_space(self._spec, choices).multiply_adds for choices in likeliest]
         rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
-        compared = compare_finalists(likeliest, self._accuracy, rank, distribution, sizes) if len(likeliest) > 1 else []
+        compared = compare_finalists(likeliest, self.accuracy, rank, distribution, sizes) if len(likeliest) > 1 else []
         architecture = within_budgets(
             self._spec,
             distribution,
@@ -238,7 +238,8 @@ class SharedWeightComparison:
         held_out = self._evaluator.held_out_accuracy(network)
         return replace(architecture, metrics={"default": held_out}), compared, network
 
-    def _accuracy(self, choices: Mapping[str, Any]) -> float:
+    def accuracy(self, choices: Mapping[str, Any]) -> float:
+        """Compute the accuracy by which networks are compared, on the architecture part of the data."""
         architecture = Architecture.of_space(self._spec, choices)
         name = architecture.candidate_names
         if name not in self._accuracies:
@@ -246,6 +247,11 @@ class SharedWeightComparison:
                 self._evaluator.network(self._weights, architecture)
             )
         return self._accuracies[name]
+
+    def held_out_accuracy(self, choices: Mapping[str, Any]) -> float:
+        """Compute the accuracy on images on which neither weights nor architecture were trained."""
+        architecture = Architecture.of_space(self._spec, choices)
+        return self._evaluator.held_out_accuracy(self._evaluator.network(self._weights, architecture))
 
 
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:
