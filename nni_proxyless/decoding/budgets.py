@@ -210,9 +210,8 @@ def constraints_of(
     made = []
     for limit in limits:
         unlimited = unlimited_quantity(limit.name, latencies, spec)
-        made.append(
-            Constraint(limit.name, limit.resolve(unlimited.largest), unlimited.costs, combine=unlimited.combine)
-        )
+        value = limit.resolve(unlimited.largest)
+        made.append(Constraint(limit.name, value, unlimited.costs, unlimited.combine, limit.fraction))
     return tuple(made)
 
 

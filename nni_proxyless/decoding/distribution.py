@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from .budgets import LATENCY
 from .constraint import Constraint
 from .constraints import likeliest_satisfying
 from .enumeration import likeliest_allowed
@@ -32,6 +33,7 @@ class ArchitectureDistribution:
             probability of a pruned path is 0.
         costs: Latency table applied to the space, or `None`.
         constraints: Budgets that every decoded architecture is within.
+        target: Name of the device of `costs`, for messages.
         allowed: Function that tells whether an architecture keeps the constraints of the space; `None` if there are
             none.
 
@@ -50,6 +52,7 @@ class ArchitectureDistribution:
     costs: SpaceCosts | None = None
     allowed: Callable[[Mapping[str, Any]], bool] | None = None
     constraints: tuple[Constraint, ...] = ()
+    target: str = LATENCY
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
         """Return the same distribution with the costs of another device."""
@@ -138,7 +141,7 @@ class ArchitectureDistribution:
     def _with_budget(self, budget_ms: float | None) -> tuple[Constraint, ...]:
         if budget_ms is None:
             return self.constraints
-        return (Constraint("latency", budget_ms, self._known_costs(budget_ms)), *self.constraints)
+        return (Constraint(self.target, budget_ms, self._known_costs(budget_ms)), *self.constraints)
 
     def _front_within(self, budget_ms: float | None) -> list[FrontPoint]:
         """Find the front within the constraints, from the most likely architecture to ever faster ones."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from .conflicts import explain_conflict
 from .constraint import Constraint, FloatArray, IntArray, open_candidates
-from .integer_program import explain_conflict
 from .pareto import non_dominated
 
 if TYPE_CHECKING:  # files are checked without torch

@@ -127,7 +127,7 @@ def _decoded(prepared: Prepared, folder: Path, output: Path) -> tuple[Architectu
     own = next((limit for limit in limits if limit.name == recipe.target), None)
     budget_ms = None if own is None else own.resolve(prepared.table.costs(prepared.spec).largest)
     others = [limit for limit in limits if limit is not own]
-    distribution = comparison.found.for_table(prepared.table, others, tables)
+    distribution = replace(comparison.found.for_table(prepared.table, others, tables), target=recipe.target)
     architecture, compared, network = comparison.compare(distribution, recipe.target, budget_ms)
     compared = with_doubts(compared, prepared.table, budget_ms)
     told = (

@@ -183,7 +183,10 @@ def test_refusals_in_a_small_space_are_those_of_brute_force(tiny_spec: SpaceSpec
         operators = architecture.operators()
         values = measured(architecture, tables)
         values |= {q: sum(quantity_of(q, op) for op in operators) for q in ("file_size", "file_size_int8")}
-        values |= {"peak_memory": network_peak_bytes(operators), "peak_memory_int8": network_peak_bytes(operators, "int8")}
+        values |= {
+            "peak_memory": network_peak_bytes(operators),
+            "peak_memory_int8": network_peak_bytes(operators, "int8"),
+        }
         networks.append((architecture.choices, values))
     outcomes = set()
     for _ in range(100):

@@ -190,3 +190,12 @@ def test_one_search_serves_all_targets_and_budgets(recipe_file: Path) -> None:
     weights = [row["latency_weight"] for row in csv.DictReader((output / "history.csv").read_text().splitlines())]
     assert {float(weight) for weight in weights} == {0.0}
     assert len({(output / "cost.json").read_text() for output in found.values()}) == 1
+
+
+def test_a_conflict_names_the_targets() -> None:
+    """Both devices are named as the user named them, also the one whose latency is in the objective."""
+    strategy = search(1, budgets={"phone": 5.0, "board": 4.5}, finalists=1)
+    distribution = replace(strategy.distribution(), constraints=(replace(strategy.constraints[0], limit=1.5),))
+    # The fastest network drops all four features, which takes 1 + 4 x 0.1 ms on either device.
+    with pytest.raises(InputError, match=r"phone <= 1.2 ms, and the smallest value of any network is 1.4 ms"):
+        distribution.most_likely(1.2)
