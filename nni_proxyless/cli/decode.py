@@ -81,6 +81,8 @@ def _line(name: str, architecture: Architecture) -> str:
     shown = "" if latency is None else f"{latency:.4g} ms  "
     if "default" in architecture.metrics:
         shown += f"accuracy {architecture.metrics['default']:.4f}  "
+    if "balanced_accuracy" in architecture.metrics:
+        shown += f"balanced {architecture.metrics['balanced_accuracy']:.4f}  "
     kept = (
         f"{quantity} {values['value']:.6g} of {values['limit']:.6g}"
         for quantity, values in architecture.budgets.items()

@@ -120,6 +120,22 @@ class ArchitectureDistribution:
         """Compute E[latency] in milliseconds (paper eq. 5 and 6); `None` without `costs`."""
         return None if self.costs is None else float(self.costs.expected(self.probs))
 
+    def progress(self, choices: Mapping[str, Any]) -> dict[str, float]:
+        """Return the columns of a search's history for its constraints.
+
+        Args:
+            choices: The decoded architecture, as a mapping from labels to candidates.
+
+        Returns:
+            `expected_<name>` for each constraint on a sum, and `decoded_<name>` for each constraint.
+        """
+        columns = {}
+        for constraint in self.constraints:
+            if constraint.combine == "sum":
+                columns[f"expected_{constraint.name}"] = float(constraint.costs.expected(self.probs))
+            columns[f"decoded_{constraint.name}"] = constraint.of(choices)
+        return columns
+
     def mean_entropy(self) -> float:
         """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
         import torch

@@ -15,6 +15,7 @@ from nni.nas.evaluator.pytorch import DataLoader
 from nni.nas.nn.pytorch import LayerChoice
 from torch import nn
 
+from ..data.class_sizes import differ_in_size
 from ..data.names import names_a_function
 from ..data.preprocessing_file import read_preprocessing
 from ..data.splits import DataSplits
@@ -212,8 +213,8 @@ class SharedWeightComparison:
         """Compare the most likely networks within the budget and the distribution's constraints.
 
         Returns:
-            The best one, with its accuracy on held-out images; all that were compared, the most likely one first, none
-            if there is only one; and the best one as a network with the search's weights.
+            The best one, with its accuracies on held-out images; all that were compared, the most likely one first,
+            none if there is only one; and the best one as a network with the search's weights.
 
         Raises:
             InputError: No network is within the budget and the constraints.
@@ -235,8 +236,11 @@ class SharedWeightComparison:
             seed=self._recipe.seed,
         )
         network = self._evaluator.network(self._weights, architecture)
-        held_out = self._evaluator.held_out_accuracy(network)
-        return replace(architecture, metrics={"default": held_out}), compared, network
+        found = self._evaluator.held_out_accuracies(network)
+        metrics = {"default": found.top1}
+        if differ_in_size(self._splits.held_out_labels):
+            metrics["balanced_accuracy"] = found.balanced
+        return replace(architecture, metrics=metrics), compared, network
 
     def accuracy(self, choices: Mapping[str, Any]) -> float:
         """Compute the accuracy by which networks are compared, on the architecture part of the data."""
