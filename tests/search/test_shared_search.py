@@ -150,9 +150,11 @@ def test_another_target_continues_an_interrupted_search(
             raise KeyboardInterrupt
         whole(self, trainer, epoch)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    prepared = prepare(recipes("device", 0.9))
+    with monkeypatch.context() as patched:
         patched.setattr(EpochCallback, "_record", interrupted)
-        run_search(prepare(recipes("device", 0.9)), tmp_path / "device")
+        with pytest.raises(KeyboardInterrupt):
+            run_search(prepared, tmp_path / "device")
     prepared = prepare(recipes("board", 0.9))
     assert epochs_done(prepared) == 2
     told = Reports()
