@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..decoding.budgets import QUANTITIES
 from ..values import MOST_FINALISTS
-from . import choices, completion, decode, init, installation, runs
+from . import choices, completion, decode, front, init, installation, runs
 from . import latency as cli_latency
 from . import network as cli_network
-from .outputs import output_file, output_folder
+from .outputs import output_folder
 from .parser import Parser, positive, whole
 from .plan_options import add_plan
 
@@ -167,8 +168,20 @@ def _add_decode(command: Any) -> None:
     )
     made.add_argument("--out", type=output_folder, help="folder for the architecture files, each named like its table")
     made.add_argument(
-        "--front", type=output_file, help="CSV file for the fronts of all tables, likelihood against latency"
+        "--front",
+        nargs="+",
+        action=front.FileOrQuantities,
+        metavar="FILE|QUANTITY",
+        help="a CSV file for the fronts of all tables, likelihood against latency; or two or three quantities, whose "
+        "front is written to --out: likelihood, accuracy (needs --finalists), names of tables, "
+        + ", ".join(QUANTITIES),
     )
+    made.add_argument(
+        "--points",
+        type=whole(1, MOST_FINALISTS),
+        help=f"largest number of networks of a front in quantities that get an architecture file ({front.POINTS})",
+    )
+    made.set_defaults(quantities=())
 
 
 def _add_installation(command: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .front import decode_front, load_tables
 from .terminal import write_lines
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ def decode(options: argparse.Namespace) -> int:
     from ..decoding.checkpoint import SearchCheckpoint, checkpoint_file, write_fronts
 
     limits = parse_expressions(options.budget)
+    if options.quantities:
+        return decode_front(options, limits)
+    if options.points is not None:
+        raise InputError("--points needs --front with two or three quantities")
     if limits and options.budget_ms is not None:
         raise InputError("give --budget-ms, which holds for each table alone, or --budget, not both")
     if options.front and not options.table:
@@ -34,7 +38,7 @@ def decode(options: argparse.Namespace) -> int:
         raise InputError("--budget-ms needs --table: a budget needs a latency table")
     check_names(limits, [path.stem for path in options.table])
     checkpoint_file(options.checkpoint)
-    tables = _load_tables(options.table)
+    tables = load_tables(options.table)
     found = SearchCheckpoint.load(options.checkpoint)
     if limits:
         decoded = _within(found, tables, limits, options)
@@ -60,19 +64,6 @@ def decode(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load_tables(paths: list[Path]) -> dict[str, LatencyTable]:
-    from ..files.writing import check_name
-    from ..latency.judgement import load_judged
-
-    tables: dict[str, LatencyTable] = {}
-    for path in paths:
-        if path.stem in tables:
-            raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
-        check_name(path.stem, "the name of a table", InputError)
-        tables[path.stem] = load_judged(path)
-    return tables
-
-
 def _within(
     found: SearchCheckpoint, tables: dict[str, LatencyTable], limits: tuple[Limit, ...], options: argparse.Namespace
 ) -> dict[str, Architecture]:
@@ -90,6 +81,8 @@ def _line(name: str, architecture: Architecture) -> str:
     shown = "" if latency is None else f"{latency:.4g} ms  "
     if "default" in architecture.metrics:
         shown += f"accuracy {architecture.metrics['default']:.4f}  "
+    if "balanced_accuracy" in architecture.metrics:
+        shown += f"balanced {architecture.metrics['balanced_accuracy']:.4f}  "
     kept = (
         f"{quantity} {values['value']:.6g} of {values['limit']:.6g}"
         for quantity, values in architecture.budgets.items()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..deploy.retrain_recipe import RetrainRecipe
     from ..files.settings import Settings
     from ..nni_bridge.plan import Plan
+    from ..search.prepared import Prepared
     from ..search.recipe import Recipe
     from ..training.step_probe import Timing
 
@@ -125,12 +126,15 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
     prepared = Prepared(
         recipe if real else without_budget_in_ms(recipe), target, spec, table.table or stand_in_table(spec), splits
     )
+    if recipe.share_search:
+        _shared(report, prepared)
     report.time()
     found = forecast_search(prepared, done)
     if found is None:
         several = recipe.ranks > 1
         report.say("time", f"not known: {'it trains on several devices' if several else 'an epoch has too few steps'}")
         return
+    done = found.done
     report.say("epochs", f"{recipe.epochs} of {found.steps} steps{f', of which {done} are done' if done else ''}")
     report.say("time", f"{_range(found.total)}, by {found.total.count} steps that were just run here")
     kinds = [("a step of the weights", found.warmup_step), ("a step of the search", found.search_step)]
@@ -138,7 +142,20 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
     report.say("", ", ".join(f"{name} {one.mean:.3g} s" for name, one in kinds if one is not None))
     if found.comparison.mean:
         report.say("", f"the comparison of finalists takes {duration(found.comparison.mean)} of that")
+    if recipe.share_search:
+        report.say("", "every further target or budget of this recipe only takes the comparison of its finalists")
     report.say("", _NOT_INCLUDED)
+    _memory(report)
+
+
+def _shared(report: _Report, prepared: Prepared) -> None:
+    from ..search.shared_search import epochs_done, shared_folder
+
+    done = epochs_done(prepared)
+    state = "to be trained" if done == 0 else f"goes on after epoch {done}"
+    if done == prepared.recipe.epochs:
+        state = "trained before"
+    report.say("shared", f"one search for all targets and budgets, {state}: {shared_folder(prepared)}")
 
 
 def _retraining(report: _Report, recipe: RetrainRecipe, output: Path) -> None:
@@ -167,6 +184,7 @@ def _retraining(report: _Report, recipe: RetrainRecipe, output: Path) -> None:
     report.say(
         "", f"a step {found.step.mean:.3g} s, a validation {found.evaluation.mean:.3g} s; not included: the start"
     )
+    _memory(report)
 
 
 def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) -> None:
@@ -208,9 +226,13 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
         report.say(
             "", f"trialConcurrency is {config['trialConcurrency']}: less, as far as the machine has cores for that"
         )
+    if found.shared:
+        plural = "search is" if found.shared == 1 else "searches are"
+        report.say("", f"{found.shared} {plural} shared; each trial adds the comparison of its finalists")
     if found.timed < found.kinds:
         report.say("", f"{found.timed} of {found.kinds} kinds of trials were timed; the others count as their mean")
     report.say("", _NOT_INCLUDED.replace("the start", "the start of NNI and of each trial"))
+    _memory(report)
 
 
 def _data(recipe: Recipe, report: _Report) -> Any:
@@ -257,6 +279,16 @@ def _writes(recipe: Settings, report: _Report, output: Path, files: Sequence[str
         state = "there is such a folder"
     report.say("writes", f"{output.resolve()} ({state}): {', '.join(files)} and others")
     return done
+
+
+def _memory(report: _Report) -> None:
+    """Say how much memory the steps have taken. A training takes as much, apart from larger networks that it draws."""
+    from ..training.step_probe import memory_so_far
+
+    found = memory_so_far()
+    gpu = "" if found.gpu_mib is None else f", and {found.gpu_mib:.0f} MiB of the GPU"
+    if found.process_mib:
+        report.say("memory", f"about {found.process_mib:.0f} MiB{gpu}, by the same steps")
 
 
 def _range(found: Timing) -> str:

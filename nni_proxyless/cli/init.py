@@ -119,7 +119,10 @@ def _write(path: Path, found: FoundImages, settings: Sequence[Choice]) -> None:
         "# docs/recipe.md describes all settings, and those that are not here have their defaults.",
     ]
     for choice in settings:
-        written = yaml.safe_dump({choice.key: choice.value}, sort_keys=False, allow_unicode=True, width=10_000)
+        value = choice.value
+        written = yaml.safe_dump({choice.key: value}, sort_keys=False, allow_unicode=True, width=10_000)
+        if isinstance(value, list):
+            written = f"{choice.key}: {yaml.safe_dump(value, default_flow_style=True)}"
         first, *more = written.splitlines()
         lines += [f"{first.ljust(34)}  # {choice.reason}", *more]
     Recipe.from_dict({choice.key: choice.value for choice in settings}, path.resolve().parent)

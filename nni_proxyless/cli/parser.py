@@ -32,8 +32,8 @@ class Parser(argparse.ArgumentParser):
             settings.setdefault("color", False)  # `print_help` paints the help in all versions
         super().__init__(*args, **settings)
         self.elsewhere = {}
-        self.register("action", None, _Once)
-        self.register("action", "store", _Once)
+        self.register("action", None, Once)
+        self.register("action", "store", Once)
 
     def error(self, message: str) -> NoReturn:
         """Write the message and the command that shows the help, and end the process."""
@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, text)
 
 
-class _Once(argparse._StoreAction):
+class Once(argparse._StoreAction):
     """Stores the value of an argument, and refuses an option that is given a second time."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:

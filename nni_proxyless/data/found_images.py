@@ -16,7 +16,7 @@ from ..files.reading import open_regular
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 MOST_OPENED = 200  # images whose headers are read
 LEAST_OF_A_CLASS = 5  # with a fifth held out and a fifth for the architecture, each part has one
-_GREY = {"1", "L", "LA", "I", "I;16", "F"}
+_GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class FoundImages:
         training: Number of training images of each class.
         test: Number of test images; 0 if there are none.
         sizes: Heights and widths of the images that were looked at, in pixels.
-        grey: Whether all images that were looked at are grey.
+        channels: Channels of an image. Those of a folder have 1 if all that were looked at are grey, else 3.
     """
 
     source: Path
@@ -39,7 +39,7 @@ class FoundImages:
     training: Mapping[str, int]
     test: int
     sizes: tuple[tuple[int, int], ...]
-    grey: bool
+    channels: int
 
     @property
     def images(self) -> int:
@@ -105,7 +105,7 @@ def _folder(source: Path) -> FoundImages:
         training={name: len(listed) for name, listed in training.items()},
         test=sum(len(listed) for listed in test.values()),
         sizes=tuple(size for size, _ in opened),
-        grey=all(mode in _GREY for _, mode in opened),
+        channels=1 if all(mode in _GREY for _, mode in opened) else 3,
     )
 
 
@@ -159,5 +159,5 @@ def _arrays(source: Path) -> FoundImages:
         training={str(label): counts[label] for label in sorted(counts)},
         test=len(arrays["test_labels"]) if "test_labels" in arrays else 0,
         sizes=((int(images.shape[1]), int(images.shape[2])),),
-        grey=images.ndim == 3 or images.shape[3] == 1,
+        channels=1 if images.ndim == 3 else int(images.shape[3]),
     )

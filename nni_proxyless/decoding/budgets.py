@@ -209,16 +209,30 @@ def constraints_of(
     check_names(limits, latencies)
     made = []
     for limit in limits:
-        combine: Any = "max" if limit.name in _MAXIMA else "sum"
-        if limit.name in latencies:
-            costs = latencies[limit.name]
-        elif spec is None:
-            raise InputError(
-                f"budget of '{limit.name}': this model space does not describe its operators, so only latencies of "
-                "fitted tables can have a budget"
-            )
-        else:
-            costs = quantity_costs(limit.name, spec)
-        unlimited = Constraint(limit.name, math.inf, costs, combine)
-        made.append(Constraint(limit.name, limit.resolve(unlimited.largest), costs, combine))
+        unlimited = unlimited_quantity(limit.name, latencies, spec)
+        value = limit.resolve(unlimited.largest)
+        made.append(Constraint(limit.name, value, unlimited.costs, unlimited.combine, limit.fraction))
     return tuple(made)
+
+
+def unlimited_quantity(name: str, latencies: Mapping[str, SpaceCosts], spec: SpaceSpec | None) -> Constraint:
+    """Create the constraint that a quantity without a limit is in a space.
+
+    Args:
+        name: Name of a target, or one of `QUANTITIES`.
+        latencies: Latency tables applied to the space, by the name of the target.
+        spec: Description of the space; `None` for a space that does not describe its operators.
+
+    Raises:
+        InputError: The quantity is not known because the space does not describe its operators.
+    """
+    from .constraint import Constraint
+
+    if name in latencies:
+        return Constraint(name, math.inf, latencies[name])
+    if spec is None:
+        raise InputError(
+            f"budget of '{name}': this model space does not describe its operators, so only latencies of fitted tables "
+            "can have a budget"
+        )
+    return Constraint(name, math.inf, quantity_costs(name, spec), "max" if name in _MAXIMA else "sum")

@@ -16,8 +16,9 @@ from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import check_kind, fault_of, read_torch_file
-from .budgets import Limit, constraints_of
+from .budgets import Limit, check_names, constraints_of, unlimited_quantity
 from .distribution import ArchitectureDistribution
+from .pareto_front import LIKELIHOOD, FrontNetwork, pareto_front
 
 if TYPE_CHECKING:  # files are checked without torch
     from .knapsack import FrontPoint
@@ -107,6 +108,28 @@ class SearchCheckpoint:
         """
         distribution = self.for_table(next(iter(tables.values()), None), limits, tables)
         return within_budgets(self.spec, distribution, distribution.most_likely(), **details)
+
+    def front(
+        self, names: Sequence[str], tables: Mapping[str, LatencyTable], limits: Sequence[Limit] = ()
+    ) -> list[FrontNetwork]:
+        """Find the exact front in some quantities, within budgets; see `pareto_front`.
+
+        Args:
+            names: Quantities: `likelihood`, names of `tables`, or those of `decoding.budgets`.
+            tables: Latency tables by target.
+            limits: Budgets.
+
+        Raises:
+            InputError: There is no such target or quantity, no architecture is within all budgets, or the front is too
+                large.
+            MissingOperatorError: A table lacks operators of the space.
+        """
+        costs = [name for name in names if name != LIKELIHOOD]
+        check_names([Limit(name) for name in costs], tables)
+        latencies = {name: self._costs(table) for name, table in tables.items()}
+        within = constraints_of(limits, latencies, self.spec)
+        free = [unlimited_quantity(name, latencies, self.spec) for name in costs]
+        return pareto_front(self.distribution.probs, names, [*within, *free])
 
     def decode(self, table: LatencyTable | None = None, budget_ms: float | None = None, **details: Any) -> Architecture:
         """Return the most likely architecture, within a budget if one is given.

@@ -32,12 +32,14 @@ class Constraint:
         limit: Largest allowed value, in the unit of `costs`.
         costs: Value of each candidate of each layer, and `fixed`, the value of the operators of every network.
         combine: Whether the values of the layers add up (`sum`), or the largest one counts (`max`), as for peak memory.
+        fraction: The limit as a part of the largest network's value, if it was stated like that; else `None`.
     """
 
     name: str
     limit: float
     costs: SpaceCosts
     combine: Combine = "sum"
+    fraction: float | None = None
 
     def of(self, choices: Mapping[str, Any]) -> float:
         """Compute the quantity of one architecture, in the unit of `costs`.

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from .conflicts import explain_conflict
 from .constraint import Constraint, FloatArray, IntArray, Problem
-from .integer_program import explain_conflict, likeliest_by_milp
+from .integer_program import likeliest_by_milp
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
@@ -63,7 +64,10 @@ def likeliest_satisfying(
             return [problem.choices(picks) for picks in found.picks.tolist()]
         threshold = found.threshold
         width *= _GROWTH
-    return likeliest_by_milp(problem, count)
+    exact = likeliest_by_milp(problem, count)
+    if not exact:
+        raise InputError(explain_conflict(probs, constraints))
+    return exact
 
 
 def can_be_satisfied(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> bool:
@@ -108,7 +112,7 @@ class _Pass:
         slack = 1e-9 * max(1.0, abs(threshold)) if np.isfinite(threshold) else 0.0
         for logs, costs, later, minimum in zip(problem.logs, problem.costs, ahead, least, strict=True):
             score = (score[:, None] + logs).ravel()  # (states * num_candidates,)
-            used = (used[:, None, :] + costs).reshape(len(score), -1)
+            used = (used[:, None, :] + costs).reshape(len(score), len(problem.room))
             possible = np.all(used + minimum <= problem.room, axis=1)
             bound = score + later + (problem.room - used) @ multipliers
             kept = np.flatnonzero(possible & (bound >= threshold - slack))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from .budgets import LATENCY
 from .constraint import Constraint
 from .constraints import likeliest_satisfying
 from .enumeration import likeliest_allowed
@@ -32,6 +33,7 @@ class ArchitectureDistribution:
             probability of a pruned path is 0.
         costs: Latency table applied to the space, or `None`.
         constraints: Budgets that every decoded architecture is within.
+        target: Name of the device of `costs`, for messages.
         allowed: Function that tells whether an architecture keeps the constraints of the space; `None` if there are
             none.
 
@@ -50,6 +52,7 @@ class ArchitectureDistribution:
     costs: SpaceCosts | None = None
     allowed: Callable[[Mapping[str, Any]], bool] | None = None
     constraints: tuple[Constraint, ...] = ()
+    target: str = LATENCY
 
     def with_costs(self, costs: SpaceCosts | None) -> ArchitectureDistribution:
         """Return the same distribution with the costs of another device."""
@@ -117,6 +120,22 @@ class ArchitectureDistribution:
         """Compute E[latency] in milliseconds (paper eq. 5 and 6); `None` without `costs`."""
         return None if self.costs is None else float(self.costs.expected(self.probs))
 
+    def progress(self, choices: Mapping[str, Any]) -> dict[str, float]:
+        """Return the columns of a search's history for its constraints.
+
+        Args:
+            choices: The decoded architecture, as a mapping from labels to candidates.
+
+        Returns:
+            `expected_<name>` for each constraint on a sum, and `decoded_<name>` for each constraint.
+        """
+        columns = {}
+        for constraint in self.constraints:
+            if constraint.combine == "sum":
+                columns[f"expected_{constraint.name}"] = float(constraint.costs.expected(self.probs))
+            columns[f"decoded_{constraint.name}"] = constraint.of(choices)
+        return columns
+
     def mean_entropy(self) -> float:
         """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
         import torch
@@ -138,7 +157,7 @@ class ArchitectureDistribution:
     def _with_budget(self, budget_ms: float | None) -> tuple[Constraint, ...]:
         if budget_ms is None:
             return self.constraints
-        return (Constraint("latency", budget_ms, self._known_costs(budget_ms)), *self.constraints)
+        return (Constraint(self.target, budget_ms, self._known_costs(budget_ms)), *self.constraints)
 
     def _front_within(self, budget_ms: float | None) -> list[FrontPoint]:
         """Find the front within the constraints, from the most likely architecture to ever faster ones."""

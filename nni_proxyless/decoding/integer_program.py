@@ -8,16 +8,13 @@ and for architectures where `decoding.constraints` would keep too many partial o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ..errors import RunError
-from .constraint import Constraint, FloatArray, Problem, open_candidates
-
-if TYPE_CHECKING:  # files are checked without torch
-    from torch import Tensor
+from .constraint import FloatArray, Problem
 
 _INFEASIBLE = 2
 
@@ -40,27 +37,54 @@ def likeliest_by_milp(problem: Problem, count: int) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     cuts: list[FloatArray] = []
-    starts = np.cumsum([0, *(len(log_p) for log_p in problem.logs)])
     while len(found) < count:
-        solution = _solve(problem, -problem.flat_logs, range(len(problem.room)), cuts)
-        if solution is None:
+        picks = solve(problem, -problem.flat_logs, cuts)
+        if picks is None:
             break
-        cuts.append(solution)
-        picks = [int(solution[a:b].argmax()) for a, b in itertools.pairwise(starts.tolist())]
-        # HiGHS tolerates violations of 1e-6. Such an architecture is cut off, but not returned.
-        if np.all(sum(c[i] for c, i in zip(problem.costs, picks, strict=True)) <= problem.room):
-            found.append(problem.choices(picks))
+        found.append(problem.choices(picks))
     return found
 
 
+def solve(
+    problem: Problem, objective: FloatArray, cuts: list[FloatArray] | None = None, without: int | None = None
+) -> list[int] | None:
+    """Find the architecture with the smallest sum of an objective that satisfies the constraints.
+
+    HiGHS tolerates violations of 1e-6. An architecture that only satisfies the constraints within that is cut off.
+
+    Args:
+        problem: Problem.
+        objective: Coefficient of each candidate of each layer, shape (total,).
+        cuts: Architectures that are excluded; the one that is found is added.
+        without: Number of a constraint that is left out.
+
+    Returns:
+        Position of the candidate in each layer; `None` if no architecture satisfies the constraints.
+
+    Raises:
+        RunError: HiGHS did not solve the programme.
+    """
+    cuts = [] if cuts is None else cuts
+    kept = [number for number in range(len(problem.room)) if number != without]
+    starts = np.cumsum([0, *(len(log_p) for log_p in problem.logs)])
+    while True:
+        solution = _solve(problem, objective, kept, cuts)
+        if solution is None:
+            return None
+        cuts.append(solution)
+        picks = [int(solution[a:b].argmax()) for a, b in itertools.pairwise(starts.tolist())]
+        used = sum(c[i] for c, i in zip(problem.costs, picks, strict=True))
+        if np.all((used <= problem.room)[kept]):
+            return picks
+
+
 def _solve(
-    problem: Problem, objective: FloatArray, constraints: Sequence[int] | range, cuts: Sequence[FloatArray] = ()
+    problem: Problem, objective: FloatArray, chosen: Sequence[int], cuts: Sequence[FloatArray]
 ) -> FloatArray | None:
     """Minimise a linear objective over the architectures; return the variables, or `None` if there is no solution."""
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rows = [LinearConstraint(problem.one_of_each(), 1, 1)]
-    chosen = list(constraints)
     if chosen:
         rows.append(LinearConstraint(problem.flat_costs[chosen], -np.inf, problem.room[chosen]))
     if cuts:
@@ -78,70 +102,3 @@ def _solve(
         raise RunError(f"the integer programme of the budgets was not solved: {solved.message}")
     solution: FloatArray = np.round(solved.x)
     return solution
-
-
-def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> str:
-    """Say which constraints no network satisfies together, and the nearest values that one does satisfy.
-
-    Args:
-        probs: Path probabilities of each label, shape (num_candidates,). Paths with probability 0 were pruned.
-        constraints: Constraints that no network satisfies.
-
-    Returns:
-        Message of one line. It names constraints that cannot be satisfied alone, or else a smallest set of constraints
-        that conflict: without any one of them, the others can be satisfied.
-    """
-    alone = [(c, least) for c in constraints if not c.holds(least := _least(probs, c, []) or 0.0)]
-    if alone:
-        texts = [f"{_limit(c)}, and the smallest value of any network is {_value(c, least)}" for c, least in alone]
-        return f"no network of this space is within {'; nor within '.join(texts)}"
-    conflict = list(constraints)
-    for constraint in constraints:
-        others = [c for c in conflict if c is not constraint]
-        if not _satisfiable(probs, others):
-            conflict = others
-    nearest = []
-    for constraint in conflict:
-        others = [c for c in conflict if c is not constraint]
-        nearest_value = _least(probs, constraint, others)
-        if nearest_value is not None:
-            nearest.append(f"{constraint.name} of at least {_value(constraint, nearest_value)} if the rest holds")
-    told = [_limit(c) for c in conflict]
-    return f"no network of this space is within {' and '.join(told)} together; possible: {', or '.join(nearest)}"
-
-
-def _satisfiable(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> bool:
-    if not constraints:
-        return True
-    problem = Problem.of(probs, constraints)
-    return problem is not None and _solve(problem, 0 * problem.flat_logs, range(len(problem.room))) is not None
-
-
-def _least(probs: Mapping[str, Tensor], constraint: Constraint, others: Sequence[Constraint]) -> float | None:
-    """Find the smallest value of one quantity within other constraints; `None` if these conflict alone."""
-    if constraint.combine == "max":
-        steps = sorted({constraint.costs.fixed, *(v for values in constraint.costs.layers.values() for v in values)})
-        for limit in steps:
-            relaxed = Constraint(constraint.name, limit, constraint.costs, "max")
-            if limit >= constraint.costs.fixed and _satisfiable(probs, [*others, relaxed]):
-                return float(limit)
-        return None
-    problem = Problem.of(probs, [Constraint(constraint.name, constraint.largest, constraint.costs), *others])
-    if problem is None:
-        return None
-    solution = _solve(problem, problem.flat_costs[0], range(1, len(problem.room)))
-    if solution is None:
-        return None
-    left = open_candidates(probs, [constraint, *others])
-    values = np.concatenate([np.asarray(constraint.costs.layers[label])[kept] for label, kept in left.items()])
-    return float(constraint.costs.fixed + values @ solution)
-
-
-def _limit(constraint: Constraint) -> str:
-    return f"{constraint.name} <= {_value(constraint, constraint.limit)}"
-
-
-def _value(constraint: Constraint, value: float) -> str:
-    unit = constraint.costs.unit
-    number = f"{value:.4g}" if unit == "ms" else f"{value:,.0f}".replace(",", "")
-    return f"{number} {unit}" if unit in ("ms", "bytes") else number

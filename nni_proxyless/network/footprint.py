@@ -23,6 +23,8 @@ BYTES = {"float32": 4, "int8": 1}
 _GRAPH_BYTES = {"float32": (424, 283, 159), "int8": (1417, 959, 813)}
 # Bytes of each output channel: the bias in fp32; or the bias with its scale and zero point, and those of the weights.
 _CHANNEL_BYTES = {"float32": 4, "int8": 17}
+# Bytes of the rest of a file, and a reserve, so that no exported file is larger than its estimate.
+_REST_BYTES = 256
 
 
 def _weights(operator: Operator) -> list[tuple[int, int]]:
@@ -42,7 +44,7 @@ def _weights(operator: Operator) -> list[tuple[int, int]]:
 
 
 def file_bytes(operator: Operator, dtype: ValueType = "float32") -> int:
-    """Estimate an operator's part of the exported ONNX file, in bytes.
+    """Estimate an operator's part of the exported ONNX file, in bytes. The estimate of a network is an upper bound.
 
     Args:
         operator: Operator.
@@ -52,7 +54,8 @@ def file_bytes(operator: Operator, dtype: ValueType = "float32") -> int:
     weights = _weights(operator)
     activations = {"conv": 1, "classifier": 0, "mbconv": len(weights) - 1}[operator.kind]
     stored = sum(count * BYTES[dtype] + channels * _CHANNEL_BYTES[dtype] for count, channels in weights)
-    return stored + layer * len(weights) + activation * activations + residual * operator.residual
+    rest = _REST_BYTES if operator.kind == "classifier" else 0
+    return stored + layer * len(weights) + activation * activations + residual * operator.residual + rest
 
 
 def peak_values(operator: Operator) -> int:

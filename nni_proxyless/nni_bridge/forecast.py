@@ -1,10 +1,13 @@
-"""Forecasts how long the trials of an experiment take. Trials that differ only in their values are timed once."""
+"""Forecasts how long the trials of an experiment take. Trials that differ only in their values are timed once.
+
+Trials that share one search train it once. Each of them adds only the comparison of its own finalists.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..deploy.forecast import forecast_retraining
 from ..deploy.retrain import prepare_retraining
@@ -12,6 +15,7 @@ from ..deploy.retrain_recipe import RetrainRecipe
 from ..search.forecast import forecast_search, stand_in_table, without_budget_in_ms
 from ..search.prepared import Prepared, check_batches, load_recipe_data
 from ..search.recipe import Recipe
+from ..search.shared_search import epochs_done, shared_settings
 from ..training.step_probe import NOTHING, Timing
 
 MOST_KINDS = 6
@@ -31,6 +35,7 @@ class ExperimentForecast:
     Attributes:
         kinds: Number of kinds of trials.
         timed: Number of kinds that were timed; the others count as their mean.
+        shared: Number of shared searches, each of which serves several trials.
         steps: Number of steps that were timed.
         trial: Duration of a trial, on average.
         total: Duration of all trials.
@@ -38,6 +43,7 @@ class ExperimentForecast:
 
     kinds: int
     timed: int
+    shared: int
     steps: int
     trial: Timing
     total: Timing
@@ -61,23 +67,42 @@ def forecast_experiment(recipes: Sequence[Recipe | RetrainRecipe], trials: int) 
         values = {key: value for key, value in recipe.to_dict(absolute=True).items() if key not in _VALUES_ONLY}
         kinds.setdefault(json.dumps(values, sort_keys=True, default=str), []).append(recipe)
     sums, counted, steps = NOTHING, 0, 0
+    shared: set[str] = set()
     for members in list(kinds.values())[:MOST_KINDS]:
-        one = _forecast(members[0])
+        one = _of_kind(members, shared)
         if one is None:
             return None
-        sums = sums.plus(one.times(len(members)))
+        sums = sums.plus(one)
         counted += len(members)
         steps += one.count
     trial = sums.times(1 / counted)
-    return ExperimentForecast(len(kinds), min(len(kinds), MOST_KINDS), steps, trial, trial.times(trials))
+    timed = min(len(kinds), MOST_KINDS)
+    return ExperimentForecast(len(kinds), timed, len(shared), steps, trial, trial.times(trials))
 
 
-def _forecast(recipe: Recipe | RetrainRecipe) -> Timing | None:
-    if isinstance(recipe, RetrainRecipe):
-        retraining = forecast_retraining(prepare_retraining(recipe))
-        return None if retraining is None else retraining.total
+def _of_kind(members: Sequence[Recipe | RetrainRecipe], shared: set[str]) -> Timing | None:
+    """Forecast all trials of a kind. The settings of shared searches are added to those that were counted before."""
+    first = members[0]
+    if isinstance(first, RetrainRecipe):
+        retraining = forecast_retraining(prepare_retraining(first))
+        return None if retraining is None else retraining.total.times(len(members))
+    search = forecast_search(_prepared(first))
+    if search is None:
+        return None
+    if not first.share_search:
+        return search.total.times(len(members))
+    total = search.comparison.times(len(members))
+    for member in members:
+        assert isinstance(member, Recipe)
+        settings = json.dumps(shared_settings(member), sort_keys=True, default=str)
+        if settings not in shared:
+            shared.add(settings)
+            total = total.plus(search.training_after(epochs_done(_prepared(member)), member))
+    return replace(total, count=search.total.count)
+
+
+def _prepared(recipe: Recipe) -> Prepared:
     spec, splits = load_recipe_data(recipe)
     check_batches(recipe, splits)
     changed = without_budget_in_ms(recipe)
-    search = forecast_search(Prepared(changed, recipe.chosen_target(), spec, stand_in_table(spec), splits))
-    return None if search is None else search.total
+    return Prepared(changed, recipe.chosen_target(), spec, stand_in_table(spec), splits)

@@ -87,8 +87,11 @@ class Picture:
     source: list[tuple[str, str]] = field(default_factory=list)
 
 
-def require_matplotlib() -> None:
+def require_matplotlib(purpose: str = "a report") -> None:
     """Check that Matplotlib is installed.
+
+    Args:
+        purpose: What needs it, for the message.
 
     Raises:
         MissingDependencyError: Matplotlib is not installed. The message says how to install it.
@@ -96,7 +99,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as reason:
-        raise MissingDependencyError("a report needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
+        raise MissingDependencyError(f"{purpose} needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
 
 
 def to_svg(panel: Panel, key: str) -> str:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..data.class_sizes import UNEQUAL
 from ..data.found_images import FoundImages
 from ..errors import InputError
+from ..image_size import ImageSize, written
 from ..latency.measure import measure_networks
 from ..latency.random_architectures import calibration_architectures
 from ..network.architecture import Architecture
@@ -95,7 +97,7 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
         data_dir: Folder or file of the data, as the recipe names it.
 
     Raises:
-        InputError: No network of the spaces is within the budget, or the images do not fit any space.
+        InputError: No network of the spaces is within the budget.
     """
 
     def measure(networks: Sequence[Architecture]) -> list[float]:
@@ -116,7 +118,8 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
         Choice("data", found.kind, f"{found.images} training images of {len(found.training)} classes"),
         Choice("data_dir", data_dir, f"{found.test or 'no'} test images"),
         Choice("space", networks.space, f"its networks took {ranged} when two of them were just measured"),
-        Choice("input_size", spec.input_shape[1], shown),
+        Choice("input_size", written(spec.input_size), shown),
+        Choice("input_channels", spec.input_channels, _channels(found)),
         Choice("width_mult", spec.width_mult, "so that the budget leaves a choice of layers"),
         Choice("budget_ms", budget_ms, "the largest latency that you allow"),
         Choice("arch_fraction", ARCH_FRACTION, f"{architecture_images} images train the architecture"),
@@ -131,28 +134,27 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
     return FirstRecipe(choices, tuple(_warnings(found, networks, budget_ms, epochs * steps)))
 
 
-def candidate_spaces(found: FoundImages) -> Iterator[tuple[str, SpaceSpec]]:
-    """Return the shipped spaces for some images, the largest networks first, each with its name.
+def _channels(found: FoundImages) -> str:
+    if found.kind == "imagefolder":
+        looked = f"the {len(found.sizes)} images that were looked at"
+        return f"{looked} are all grey" if found.channels == 1 else f"{looked} are not all grey"
+    return "those of the arrays"
 
-    Raises:
-        InputError: The images do not fit any space.
-    """
+
+def candidate_spaces(found: FoundImages) -> Iterator[tuple[str, SpaceSpec]]:
+    """Return the shipped spaces for some images, the largest networks first, each with its name."""
+    small = found.side <= _SMALL_SIDE
+    name = "mobilenetv2_cifar" if small else "mobilenetv2_imagenet"
+    if small and found.channels == 1:
+        name = "mobilenetv2_digits"
+    sizes: tuple[ImageSize, ...]
     if found.kind == "arrays":
-        height, width = found.sizes[0]
-        if height != width:
-            raise InputError(
-                f"the images of {found.source} have {height} x {width} pixels, but a space takes square ones; make "
-                "them square"
-            )
-        sizes: tuple[int, ...] = (height,)
-        name = "mobilenetv2_cifar" if height <= _SMALL_SIDE else "mobilenetv2_imagenet"
-        if found.grey:
-            name = "mobilenetv2_digits"
-    elif found.side <= _SMALL_SIDE:
-        name, sizes = "mobilenetv2_cifar", tuple(s for s in (64, 48, 32) if s <= max(found.side, 32))
+        sizes = (found.sizes[0],)  # arrays are neither resized nor cropped
+    elif small:
+        sizes = tuple(s for s in (64, 48, 32) if s <= max(found.side, 32))
     else:
-        name, sizes = "mobilenetv2_imagenet", tuple(s for s in (224, 192, 160, 128, 96) if s <= max(found.side, 96))
-    base = SpaceSpec.from_yaml(name).with_changes(classes=len(found.training))
+        sizes = tuple(s for s in (224, 192, 160, 128, 96) if s <= max(found.side, 96))
+    base = SpaceSpec.from_yaml(name).with_changes(classes=len(found.training), input_channels=found.channels)
     for size in sizes:
         for width_mult in _WIDTHS:
             yield name, base.with_changes(input_size=size, width_mult=width_mult)
@@ -194,8 +196,8 @@ def choose_networks(spaces: Iterator[tuple[str, SpaceSpec]], budget_ms: float, m
     if budget_ms < found.smallest_ms:
         raise InputError(
             f"no network is within {budget_ms:g} ms: the smallest one of {found.space} with input_size "
-            f"{found.spec.input_shape[1]} and width_mult {found.spec.width_mult:g} takes {found.smallest_ms:.3g} ms on "
-            "this machine; give a larger --budget-ms"
+            f"{written(found.spec.input_size)} and width_mult {found.spec.width_mult:g} takes {found.smallest_ms:.3g} "
+            "ms on this machine; give a larger --budget-ms"
         )
     return found
 
@@ -227,11 +229,12 @@ def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: i
         )
     if steps < LEAST_STEPS:
         yield f"the search has {steps} steps, and fewer than {LEAST_STEPS} hardly train it; add images or epochs"
-    if found.imbalance >= 2:
+    if found.imbalance >= UNEQUAL:
         largest, smallest = (pick(found.training, key=found.training.__getitem__) for pick in (max, min))
         yield (
             f"class {largest} has {found.imbalance:.1f} times as many images as {smallest}: the accuracy counts "
-            "images, not classes"
+            "images, not classes; write class_weights: balanced in the recipe if all classes matter the same, and "
+            "look at the balanced accuracy"
         )
     if not found.test:
         yield "there are no test images, so nothing tells how well the network does on new ones; add 'val'"

@@ -22,6 +22,7 @@ from .make_strategy import make_strategy
 from .prepared import Prepared
 from .recipe import Recipe
 from .run import make_loaders, make_module, steps_per_epoch
+from .shared_search import epochs_done
 from .shared_weights import SharedWeightEvaluator
 
 _EVALUATED_BATCHES = 3
@@ -33,15 +34,17 @@ class Forecast:
     """How long a search takes.
 
     Attributes:
+        done: Number of epochs that are trained already, by an interrupted search or by the shared one.
         steps: Number of steps of an epoch.
         warmup_step: Duration of a step that trains only weights; `None` if the search has none.
         search_step: Duration of a step of the search, architecture steps included, on average.
         evaluation: Duration of the evaluation of one network after an epoch.
         finalist: Duration of the evaluation of one finalist.
-        training: Duration of all epochs with their evaluations.
+        training: Duration of the epochs that are left, with their evaluations.
         comparison: Duration of the comparison of the finalists.
     """
 
+    done: int
     steps: int
     warmup_step: Timing | None
     search_step: Timing
@@ -55,13 +58,28 @@ class Forecast:
         """Duration of training and comparison."""
         return self.training.plus(self.comparison)
 
+    def training_after(self, done: int, recipe: Recipe) -> Timing:
+        """Compute the duration of the epochs that are left of a search with the same steps.
+
+        Args:
+            done: Number of its epochs that are trained already.
+            recipe: Recipe of the search.
+        """
+        search_end = recipe.epochs - recipe.finalist_epochs
+        left = max(0, search_end - max(done, recipe.warmup_epochs))  # epochs that train the architecture
+        epochs = max(0, recipe.epochs - done)
+        training = self.search_step.times(self.steps * left).plus(self.evaluation.times(epochs))
+        if self.warmup_step is not None:
+            training = training.plus(self.warmup_step.times(self.steps * (epochs - left)))
+        return training
+
 
 def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
     """Time a few steps of a search, and forecast the whole search. Nothing is written.
 
     Args:
         prepared: Inputs of the search.
-        done: Number of epochs that are done already, if the search goes on.
+        done: Number of epochs that are done already, if the search goes on. Of a shared search, it is counted here.
 
     Returns:
         The forecast; `None` if it cannot be made: for several devices, or if an epoch has too few steps to be timed.
@@ -81,15 +99,12 @@ def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
     if searching is None or (weights_only and warm is None):
         return None
     steps = steps_per_epoch(recipe, prepared.splits)
-    search_end = recipe.epochs - recipe.finalist_epochs
-    left = max(0, search_end - max(done, recipe.warmup_epochs))  # epochs that train the architecture
-    training = searching.times(steps * left).plus(evaluation.times(max(0, recipe.epochs - done)))
-    if warm is not None:
-        others = max(0, recipe.epochs - done) - left
-        training = training.plus(warm.times(steps * others))
     finalists = recipe.num_finalists(recipe.has_budget) if recipe.strategy == "proxyless" else recipe.finalists or 1
     comparison = finalist.times(finalists) if finalists > 1 else NOTHING
-    return Forecast(steps, warm, searching, evaluation, finalist, training, comparison)
+    if recipe.share_search:
+        done = epochs_done(prepared)
+    found = Forecast(done, steps, warm, searching, evaluation, finalist, NOTHING, comparison)
+    return replace(found, training=found.training_after(done, recipe))
 
 
 def _timed(prepared: Prepared, *, warmup: bool, cycle: int = 1) -> tuple[Timing | None, Timing, Timing]:

@@ -12,12 +12,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -58,7 +56,7 @@ from .other_tables import save_tables
 from .prepared import Prepared
 from .recipe import Recipe
 from .resumed import check_checkpoint, resumed
-from .shared_search import from_shared_search
+from .shared_search import from_shared_search, software
 from .shared_weights import finalists_loader, statistics_loader
 from .warmup import shared_warmup
 
@@ -105,8 +103,7 @@ def run_search(
         prepared = interrupted or prepared
         last: Record | None
         if prepared.recipe.share_search:
-            train = partial(run_search, report=report)
-            architecture, network, last = from_shared_search(prepared, output, _software(), train)
+            architecture, network, last = from_shared_search(prepared, output, run_search, report)
         else:
             architecture, network, last = _train(prepared, output, report, interrupted is not None)
         if not is_main_process():
@@ -281,14 +278,7 @@ def _warmup_depends_on(prepared: Prepared) -> dict[str, Any]:
         # These budgets remove candidates before the warm-up.
         "excluded": {key: limit for key, limit in recipe.budgets.items() if key.startswith("peak_memory")},
         "images": [len(prepared.splits.weights), len(prepared.splits.architecture), len(prepared.splits.held_out)],
-        **_software(),
-    }
-
-
-def _software() -> dict[str, Any]:
-    return {
-        "cuda": torch.cuda.is_available(),
-        "versions": [version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")],
+        **software(),
     }
 
 

@@ -10,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
 import filelock
+import torch
 from torch import nn
 
+from ..decoding.checkpoint import SearchCheckpoint
+from ..decoding.distribution import ArchitectureDistribution
 from ..errors import InputError
 from ..files import results_folder
 from ..files.reading import read_rows
@@ -27,25 +31,28 @@ from ..files.resources import cache_folder
 from ..files.writing import write_atomically, write_csv, write_yaml, writing
 from ..latency.judgement import warnings_of
 from ..network.architecture import Architecture
+from ..network.space_spec import SpaceSpec
 from ..progress import work_begins
 from ..strategies.exported import installed_versions
 from ..strategies.finalists import with_doubts
 from .earlier import replacing
-from .epoch_callback import Record, finalist_rows
+from .epoch_callback import Record, SearchReport, finalist_rows
 from .other_tables import save_tables
 from .prepared import Prepared, check_budget
 from .recipe import Recipe
+from .shared_history import own_history, record_of
 from .shared_weights import SharedWeightComparison
 
 _log = logging.getLogger(__name__)
-Train = Callable[[Prepared, Path], Any]
+NAME = "shared search"
+Train = Callable[[Prepared, Path, SearchReport | None], Any]
 # Keys of a recipe that only concern the decoding.
 OF_THE_DECODING = (
     "target", "targets", "budget_ms", "budget_fraction", "budgets", "finalists", "share_search", "accept_tables",
 )  # fmt: skip
 _COPIED = (
-    results_folder.HISTORY, results_folder.PROBABILITIES, results_folder.PRUNED, results_folder.COST,
-    results_folder.CHECKPOINT, results_folder.PREPROCESSING,
+    results_folder.PROBABILITIES, results_folder.PRUNED, results_folder.COST, results_folder.CHECKPOINT,
+    results_folder.PREPROCESSING,
 )  # fmt: skip
 
 
@@ -60,7 +67,7 @@ def without_device(recipe: Recipe) -> Recipe:
 
 
 def from_shared_search(
-    prepared: Prepared, output: Path, depends_on: Mapping[str, Any], train: Train
+    prepared: Prepared, output: Path, train: Train, report: SearchReport | None = None
 ) -> tuple[Architecture, nn.Module, Record]:
     """Train the shared search if it is not there yet, and decode it for the target and the budgets of a recipe.
 
@@ -68,8 +75,10 @@ def from_shared_search(
         prepared: Inputs of the search.
         output: Folder of the results, in which no other process writes. It gets everything but the architecture and its
             weights.
-        depends_on: What the search depends on besides its recipe, such as the versions of packages.
-        train: Function that runs a search and writes its results to a folder, or continues the search in it.
+        train: Function that runs a search and writes its results to a folder, or continues the search in it. Its last
+            argument is a function like `report`.
+        report: Function that is called for each epoch with the epoch's record and the record's number, counted from 0.
+            The records have the latencies of this target, whichever target the search is trained by.
 
     Returns:
         Architecture, the network with the supernet's weights, and the record of the result.
@@ -84,7 +93,7 @@ def from_shared_search(
     check_budget(recipe, latencies[recipe.target], prepared.spec, latencies)
     work_begins()
     common = without_device(recipe)
-    folder = _folder_of(common, prepared, depends_on)
+    folder = shared_folder(prepared)
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(f"{folder}.lock")
@@ -93,41 +102,97 @@ def from_shared_search(
     except filelock.Timeout:
         _log.info("waiting for another process, which trains the shared search (%s)", folder)
         lock.acquire()
+
+    def report_own(_: Record, number: int | None) -> None:
+        if report is not None and number is not None:
+            report(
+                record_of(own_history(folder, *_within_budgets(prepared, _untrained(prepared.spec)))[number]), number
+            )
+
     try:
-        if (folder / results_folder.ARCHITECTURE).is_file():
+        trained = (folder / results_folder.ARCHITECTURE).is_file()
+        if trained:
             _log.info("the search is shared; it was trained before: %s", folder)
         else:
             kept = folder / results_folder.RECIPE
             if kept.is_file():  # interrupted; another target may have begun it
                 common = Recipe.load(kept)
-            train(replace(prepared, recipe=common, target=common.chosen_target(), other_tables={}), folder)
+                prepared.table.save(folder / results_folder.LATENCY_TABLE)  # that of the log's latencies
+            # Nothing is measured: the network that the search itself finds is no result.
+            target = replace(common.chosen_target(), name=NAME, backend=None)
+            train(replace(prepared, recipe=common, target=target, other_tables={}), folder, report_own)
     finally:
         lock.release()
-    return _decoded(prepared, folder, output)
+    architecture, network, record, rows = _decoded(prepared, folder, output)
+    for number, row in enumerate(rows if trained and report is not None else ()):
+        assert report is not None
+        report(record_of(row), number)
+    return architecture, network, record
 
 
-def _folder_of(common: Recipe, prepared: Prepared, depends_on: Mapping[str, Any]) -> Path:
-    settings = {key: value for key, value in common.to_dict(absolute=True).items() if key not in OF_THE_DECODING}
+def epochs_done(prepared: Prepared) -> int:
+    """Return how many epochs of the shared search of a recipe are trained already. Nothing is written."""
+    folder = shared_folder(prepared)
+    if (folder / results_folder.ARCHITECTURE).is_file():
+        return prepared.recipe.epochs
+    needed = (results_folder.RECIPE, results_folder.HISTORY, *results_folder.NEEDED_BY_SEARCH)
+    if not all((folder / name).is_file() for name in needed):
+        return 0
+    return len(read_rows(folder / results_folder.HISTORY, "history", InputError))
+
+
+def software() -> dict[str, Any]:
+    """Return the versions that the weights of a search depend on."""
+    return {
+        "cuda": torch.cuda.is_available(),
+        "versions": [version(name) for name in ("nni-proxyless", "torch", "torchvision", "pytorch-lightning")],
+    }
+
+
+def shared_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that all recipes of a shared search have in common."""
+    content = without_device(recipe).to_dict(absolute=True)
+    return {key: value for key, value in content.items() if key not in OF_THE_DECODING}
+
+
+def shared_folder(prepared: Prepared) -> Path:
+    """Return the folder of the shared search of a recipe, in the cache. It need not exist."""
     splits = prepared.splits
     data = {
         "preprocessing": splits.preprocessing.to_dict(),
         "classes": list(splits.class_names),
         "images": [len(splits.weights), len(splits.architecture), len(splits.held_out)],
     }
-    content = {"recipe": settings, "space": prepared.spec.to_dict(), **data, **depends_on}
+    content = {
+        "recipe": shared_settings(prepared.recipe), "space": prepared.spec.to_dict(), **data, **software(),
+    }  # fmt: skip
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:24]
     return cache_folder() / "searches" / digest
 
 
-def _decoded(prepared: Prepared, folder: Path, output: Path) -> tuple[Architecture, nn.Module, Record]:
+def _untrained(spec: SpaceSpec) -> SearchCheckpoint:
+    candidates = {layer.label: layer.names for layer in spec.layers}
+    uniform = {label: torch.full((len(names),), 1.0 / len(names)) for label, names in candidates.items()}
+    return SearchCheckpoint(spec, ArchitectureDistribution(candidates, uniform))
+
+
+def _within_budgets(prepared: Prepared, found: SearchCheckpoint) -> tuple[ArchitectureDistribution, float | None]:
+    """Return the distribution of a shared search within a recipe's budgets, and the latency budget of its target."""
     recipe = prepared.recipe
-    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True)
     limits = recipe.limits()
     tables = {recipe.target: prepared.table, **prepared.other_tables}
     own = next((limit for limit in limits if limit.name == recipe.target), None)
     budget_ms = None if own is None else own.resolve(prepared.table.costs(prepared.spec).largest)
     others = [limit for limit in limits if limit is not own]
-    distribution = comparison.found.for_table(prepared.table, others, tables)
+    return replace(found.for_table(prepared.table, others, tables), target=recipe.target), budget_ms
+
+
+def _decoded(
+    prepared: Prepared, folder: Path, output: Path
+) -> tuple[Architecture, nn.Module, Record, list[dict[str, Any]]]:
+    recipe = prepared.recipe
+    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True)
+    distribution, budget_ms = _within_budgets(prepared, comparison.found)
     architecture, compared, network = comparison.compare(distribution, recipe.target, budget_ms)
     compared = with_doubts(compared, prepared.table, budget_ms)
     told = (
@@ -137,27 +202,17 @@ def _decoded(prepared: Prepared, folder: Path, output: Path) -> tuple[Architectu
     for text in told:
         _log.warning("%s", text)
     architecture = replace(architecture, versions=installed_versions(), warnings=told)
+    history = own_history(folder, distribution, budget_ms, architecture)
     with replacing(output, lambda: None) as begin:
         begin(0)
     for name in _COPIED:
         if (folder / name).is_file():
             write_atomically(output / name, partial(copyfile, folder / name))
+    write_csv(output / results_folder.HISTORY, list(history[0]), history)
     rows = finalist_rows(prepared.spec, compared)
     if rows:
         write_csv(output / results_folder.FINALISTS, list(rows[0]), rows)
     prepared.table.save(output / results_folder.LATENCY_TABLE)
     save_tables(output / results_folder.OTHER_TABLES, prepared.other_tables)
     write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))
-    history = read_rows(folder / results_folder.HISTORY, "history", InputError)
-    expected = distribution.expected_ms()
-    assert architecture.predicted_latency_ms is not None
-    assert expected is not None
-    record = Record(
-        default=float(architecture.metrics["default"]),
-        latency_ms=architecture.predicted_latency_ms,
-        expected_latency_ms=expected,
-        entropy=distribution.mean_entropy(),
-        train_loss=float(history[-1]["train_loss"]),
-        expected_over_budget=None if budget_ms is None else expected / budget_ms,
-    )
-    return architecture, network, record
+    return architecture, network, record_of(history[-1]), history

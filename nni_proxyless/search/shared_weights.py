@@ -15,6 +15,7 @@ from nni.nas.evaluator.pytorch import DataLoader
 from nni.nas.nn.pytorch import LayerChoice
 from torch import nn
 
+from ..data.class_sizes import differ_in_size
 from ..data.names import names_a_function
 from ..data.preprocessing_file import read_preprocessing
 from ..data.splits import DataSplits
@@ -212,8 +213,8 @@ class SharedWeightComparison:
         """Compare the most likely networks within the budget and the distribution's constraints.
 
         Returns:
-            The best one, with its accuracy on held-out images; all that were compared, the most likely one first, none
-            if there is only one; and the best one as a network with the search's weights.
+            The best one, with its accuracies on held-out images; all that were compared, the most likely one first,
+            none if there is only one; and the best one as a network with the search's weights.
 
         Raises:
             InputError: No network is within the budget and the constraints.
@@ -224,7 +225,7 @@ class SharedWeightComparison:
         likelihoods = distribution.log_likelihoods(likeliest)
         sizes = [Architecture.of_space(self._spec, choices).multiply_adds for choices in likeliest]
         rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
-        compared = compare_finalists(likeliest, self._accuracy, rank, distribution, sizes) if len(likeliest) > 1 else []
+        compared = compare_finalists(likeliest, self.accuracy, rank, distribution, sizes) if len(likeliest) > 1 else []
         architecture = within_budgets(
             self._spec,
             distribution,
@@ -235,10 +236,14 @@ class SharedWeightComparison:
             seed=self._recipe.seed,
         )
         network = self._evaluator.network(self._weights, architecture)
-        held_out = self._evaluator.held_out_accuracy(network)
-        return replace(architecture, metrics={"default": held_out}), compared, network
+        found = self._evaluator.held_out_accuracies(network)
+        metrics = {"default": found.top1}
+        if differ_in_size(self._splits.held_out_labels):
+            metrics["balanced_accuracy"] = found.balanced
+        return replace(architecture, metrics=metrics), compared, network
 
-    def _accuracy(self, choices: Mapping[str, Any]) -> float:
+    def accuracy(self, choices: Mapping[str, Any]) -> float:
+        """Compute the accuracy by which networks are compared, on the architecture part of the data."""
         architecture = Architecture.of_space(self._spec, choices)
         name = architecture.candidate_names
         if name not in self._accuracies:
@@ -246,6 +251,11 @@ class SharedWeightComparison:
                 self._evaluator.network(self._weights, architecture)
             )
         return self._accuracies[name]
+
+    def held_out_accuracy(self, choices: Mapping[str, Any]) -> float:
+        """Compute the accuracy on images on which neither weights nor architecture were trained."""
+        architecture = Architecture.of_space(self._spec, choices)
+        return self._evaluator.held_out_accuracy(self._evaluator.network(self._weights, architecture))
 
 
 def _supernet(folder: Path, found: SearchCheckpoint) -> MobileNetV2Space:

@@ -52,15 +52,7 @@ class ExportMethods:
 
     def _progress_of_constraints(self) -> dict[str, float]:
         """Return the expected value of each budgeted quantity, and that of the decoded architecture."""
-        if not self.constraints:
-            return {}
-        distribution, decoded = self.distribution(), self.quantities(self.decoded_choices())
-        columns = {}
-        for constraint in self.constraints:
-            if constraint.combine == "sum":
-                columns[f"expected_{constraint.name}"] = float(constraint.costs.expected(distribution.probs))
-            columns[f"decoded_{constraint.name}"] = decoded[constraint.name]["value"]
-        return columns
+        return self.distribution().progress(self.decoded_choices()) if self.constraints else {}
 
     def most_likely_choices(self) -> dict[str, Any]:
         """Return the most likely architecture, regardless of the budget, as an NNI sample."""

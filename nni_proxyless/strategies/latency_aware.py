@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from ..decoding.budget import Budget
-from ..decoding.budgets import constraints_of
+from ..decoding.budgets import LATENCY, constraints_of
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
 from ..decoding.constraint import Constraint
 from ..decoding.distribution import ArchitectureDistribution
@@ -127,7 +127,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def distribution(self) -> ArchitectureDistribution:
         """Return the current distribution over architectures, with the costs of the search's own table."""
         allowed = self._constraints.allow if self._constraints else None
-        return ArchitectureDistribution(self._candidates, self.path_probs(), self._costs, allowed, self.constraints)
+        known = (self._candidates, self.path_probs(), self._costs, allowed, self.constraints)
+        return ArchitectureDistribution(*known, self.stated.target or LATENCY)
 
     def apply_table(self, model: ModelSpace) -> None:
         """Look up the latencies of a space's candidates and check the budget. The model must not be mutated yet.
@@ -344,7 +345,6 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         return rank_values(architectures, scores, self.distribution().log_likelihoods(architectures), sizes)
 
     def _multiply_adds(self, architectures: Sequence[Mapping[str, Any]]) -> list[int] | None:
-        spec = describe_space(self.supernet)
-        if spec is None:
+        if (spec := describe_space(self.supernet)) is None:
             return None
         return [Architecture.of_space(spec, choices).multiply_adds for choices in architectures]

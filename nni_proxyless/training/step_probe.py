@@ -14,6 +14,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from ..process_memory import peak_memory_mib
+
 MOST_S = 4.0  # time that the steps of one kind are timed for, if they are not slower than that
 LEAST_CYCLES = 2
 MOST_CYCLES = 40
@@ -104,6 +106,24 @@ class StepProbe(pl.Callback):
         ends = self._ends[:: self._cycle]
         seconds = [after - before for before, after in itertools.pairwise(ends)]
         return Timing.of(seconds, self._cycle) if seconds else None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory.
+
+    Attributes:
+        process_mib: Peak resident memory of this process in MiB; 0 where it is unknown.
+        gpu_mib: Peak memory of the GPU that this process had allocated, in MiB; `None` without a GPU.
+    """
+
+    process_mib: float
+    gpu_mib: float | None
+
+
+def memory_so_far() -> Memory:
+    """Return the peak memory of this process, which has only timed steps so far."""
+    return Memory(peak_memory_mib(), torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None)
 
 
 @contextlib.contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from nni_proxyless.cli.entry import main
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
@@ -97,6 +99,56 @@ def test_wrong_budgets_are_one_line(words: list[str], told: str, capsys: pytest.
     assert code == 2
     assert told in err
     assert (out, err.count("\n")) == ("", 1)
+
+
+def test_a_conflict_is_one_line_whose_values_are_possible(
+    tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A board on which small blocks are slow. The named values are accepted, and smaller ones are refused."""
+    content = LatencyTable.load(tmp_path / "board.yml").to_dict()
+    for row in content["operators"]:
+        row["latency_ms"] = 1.0 / row["latency_ms"]
+    LatencyTable.from_dict(content).save(tmp_path / "board.yml")
+    both = {
+        name: LatencyTable.load(tmp_path / f"{name}.yml").costs(SearchCheckpoint.load(SEARCH).spec)
+        for name in ("phone", "board")
+    }
+    limits = {name: costs.smallest + 0.01 * (costs.largest - costs.smallest) for name, costs in both.items()}
+    stated = {**{name: f"{limit}" for name, limit in limits.items()}, "parameters": "100%"}
+
+    def refused_or_found(budgets: dict[str, str]) -> tuple[int, str, str]:
+        words = [f"--budget={name}<={limit}" for name, limit in budgets.items()]
+        return decode(capsys, "--table", *tables, *words, "--out", str(tmp_path / "out"))
+
+    code, out, err = refused_or_found(stated)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(r"phone <= [\d.]+ ms and board <= [\d.]+ ms together", err)
+    assert not (tmp_path / "out").exists()
+    possible = re.findall(r"(phone|board) of at least ([\d.]+) ms if the rest holds", err)
+    assert {name for name, _ in possible} == {"phone", "board"}
+    for name, value in possible:
+        assert refused_or_found({**stated, name: value})[0] == 0
+        assert refused_or_found({**stated, name: str(0.998 * float(value))})[0] == 2
+
+
+def test_a_search_whose_budgets_conflict_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yml"
+    LatencyTable.load(SEARCH / "latency_table.yml").save(tmp_path / "phone.yml")
+    settings = yaml.safe_load((SEARCH / "recipe.yml").read_text(encoding="utf-8"))
+    settings |= {"target": "phone", "targets": {"phone": {"table": "phone.yml"}}, "accept_tables": True}
+    settings |= {"budget_fraction": None, "budget_ms": None, "budgets": {"phone": "100%", "parameters": 10}}
+    recipe.write_text(yaml.safe_dump({key: value for key, value in settings.items() if value is not None}))
+    for more in ([], ["--dry-run"], ["share_search=true"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["search", str(recipe), "--out", str(tmp_path / "out"), *more])
+        streams = capsys.readouterr()
+        assert ended.value.code == 2
+        told = [line for line in streams.err.splitlines() if "error:" in line]
+        assert len(told) == 1
+        assert "parameters <= 10, and the smallest value of any network is" in told[0]
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_front_within_a_budget(tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

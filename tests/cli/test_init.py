@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -20,7 +21,7 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.plan import check_config
 from nni_proxyless.search.first_recipe import batch_size, candidate_spaces, choose_networks
 from nni_proxyless.search.recipe import Recipe
-from tests.helpers import table_of
+from tests.helpers import TINY_SPACE, table_of
 
 
 def photos(folder: Path, counts: dict[str, int], size: tuple[int, int] = (40, 36)) -> Path:
@@ -105,7 +106,7 @@ def test_what_is_found(tmp_path: Path) -> None:
     (data / "train" / ".ipynb_checkpoints").mkdir()
     Image.new("L", (7, 9)).save(data / "train" / "b" / "grey.png")
     found = look_at(data)
-    assert (dict(found.training), found.test, found.nested, found.grey) == ({"a": 6, "b": 13}, 5, True, False)
+    assert (dict(found.training), found.test, found.nested, found.channels) == ({"a": 6, "b": 13}, 5, True, 3)
     assert (found.side, found.images, found.imbalance) == (80, 19, 13 / 6)
     (data / "val" / "c").mkdir()
     with pytest.raises(DataError, match="must have the same classes, but differ in c"):
@@ -121,16 +122,80 @@ def test_arrays(tmp_path: Path) -> None:
     images, labels = np.zeros((20, 16, 16), np.uint8), np.arange(20) % 2
     np.savez(path, images=images, labels=labels)
     found = look_at(path)
-    assert (found.kind, dict(found.training), found.grey, found.side) == ("arrays", {"0": 10, "1": 10}, True, 16)
+    assert (found.kind, dict(found.training), found.channels, found.side) == ("arrays", {"0": 10, "1": 10}, 1, 16)
     spaces = list(candidate_spaces(found))
     assert {(name, spec.input_shape) for name, spec in spaces} == {("mobilenetv2_digits", (1, 16, 16))}
-    np.savez(path, images=np.zeros((20, 16, 24, 3), np.uint8), labels=labels)
-    with pytest.raises(InputError, match="have 16 x 24 pixels, but a space takes square ones"):
-        list(candidate_spaces(look_at(path)))
+    for shape, name in (
+        ((16, 24, 3), "cifar"),
+        ((90, 70, 3), "imagenet"),
+        ((90, 70), "imagenet"),
+        ((9, 8, 4), "cifar"),
+    ):
+        np.savez(path, images=np.zeros((20, *shape), np.uint8), labels=labels)
+        expected = ((*shape[2:], 1)[0], *shape[:2])
+        spaces = list(candidate_spaces(look_at(path)))
+        assert {(of, spec.input_shape) for of, spec in spaces} == {(f"mobilenetv2_{name}", expected)}
 
 
-def found_images(side: int) -> FoundImages:
-    return FoundImages(Path("x"), "imagefolder", True, {"a": 50, "b": 50}, 0, ((side, side),), False)
+SHORT = ["epochs=1", "space=tiny.yml", "finalists=1", "budget_ms=1e6", "batch_size=7", "bn_batches=1"]
+
+
+def searched(shape: tuple[int, int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    """Write a recipe for `data` without measuring, run it in a tiny space, and check the shape of its network."""
+    monkeypatch.chdir(tmp_path)
+    ends = [SimpleNamespace(median=1.0), SimpleNamespace(median=2e3)]
+    monkeypatch.setattr("nni_proxyless.search.first_recipe.measure_networks", lambda *_, **__: ends)
+    (data,) = tmp_path.glob("data*")
+    run(["init", "--data", data, "--budget-ms", "1e3", "--backend", "torch", "--out", "own/recipe.yml"], capsys)
+    (tmp_path / "own" / "tiny.yml").write_text(yaml.safe_dump(TINY_SPACE))
+    size, width = shape[1:], Recipe.load("own/recipe.yml").width_mult
+    spec = SpaceSpec.from_dict(TINY_SPACE).with_changes(
+        input_channels=shape[0], input_size=size, width_mult=width, classes=2
+    )
+    table_of(spec).save(tmp_path / "own" / "made_up.yml")
+    run(["search", "own/recipe.yml", *SHORT, "targets={cpu_torch: {table: made_up.yml}}", "--output", "found"], capsys)
+    found = Architecture.load("found/architecture.json")
+    assert found.spec == spec
+    assert found.build()(torch.zeros(1, *shape)).shape == (1, 2)
+
+
+def test_the_recipe_of_arrays_that_are_not_square_runs(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (40, 12, 20, 3)).astype(np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(40) % 2)
+    searched((3, 12, 20), tmp_path, capsys, monkeypatch)
+    written = (tmp_path / "own" / "recipe.yml").read_text()
+    assert "input_size: [12, 20] " in written
+    assert "space: mobilenetv2_cifar " in written
+
+
+def test_the_recipe_of_a_folder_of_grey_images_runs(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    photos(tmp_path / "data", {"cat": 20, "dog": 20})
+    for number, path in enumerate(sorted((tmp_path / "data").rglob("*.png"))):
+        grey = Image.open(path).convert("L")
+        (Image.fromarray(np.asarray(grey, np.uint16) * 256) if number % 2 else grey).save(path)  # 16 bits or 8
+    searched((1, 32, 32), tmp_path, capsys, monkeypatch)
+    written = (tmp_path / "own" / "recipe.yml").read_text()
+    assert "# the 40 images that were looked at are all grey" in written
+    assert "space: mobilenetv2_digits " in written
+    (large,) = {spec.input_channels for _, spec in candidate_spaces(found_images(300, channels=1))}
+    assert large == 1
+
+
+def test_unequal_classes_get_a_hint(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends = [SimpleNamespace(median=1.0), SimpleNamespace(median=2e3)]
+    monkeypatch.setattr("nni_proxyless.search.first_recipe.measure_networks", lambda *_, **__: ends)
+    for cats, hint in ((15, True), (14, False)):
+        data = photos(tmp_path / f"with_{cats}", {"cat": cats, "dog": 10}, (8, 8))
+        out = tmp_path / f"{cats}" / "recipe.yml"
+        told = run(["init", "--data", data, "--budget-ms", "9", "--backend", "torch", "--out", out], capsys)
+        assert ("class cat has 1.5 times as many images as dog" in told) == hint
+        assert ("write class_weights: balanced in the recipe if all classes matter the same" in told) == hint
+        assert Recipe.load(out, {"class_weights": "balanced"}).class_weights == "balanced"
+
+
+def found_images(side: int, channels: int = 3) -> FoundImages:
+    return FoundImages(Path("x"), "imagefolder", True, {"a": 50, "b": 50}, 0, ((side, side),), channels)
 
 
 def test_the_largest_space_is_chosen_in_which_the_budget_leaves_a_choice() -> None:

@@ -158,6 +158,18 @@ def test_a_conflict_names_the_constraints_and_the_nearest_values() -> None:
         likeliest_satisfying(probs, [Constraint("memory", 0.0, free, "max"), limits[2]])
 
 
+@pytest.mark.parametrize("widest", [1, 10**9])
+def test_a_conflict_that_only_mixtures_hide_is_named(widest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of each candidate of `a` would be within both limits, and no network is: found after the first layer."""
+    monkeypatch.setattr(module, "_LARGEST_WIDTH", widest)  # 1: by the integer programme
+    names = {"a": ("x", "y"), "b": ("x", "y"), "c": ("x", "y")}
+    probs = {label: torch.tensor([0.5, 0.5]) for label in names}
+    phone = SpaceCosts(0.0, names, {"a": (0.0, 10.0), "b": (0.0, 1.0), "c": (0.0, 1.0)})
+    board = SpaceCosts(0.0, names, {"a": (10.0, 0.0), "b": (0.0, 1.0), "c": (0.0, 1.0)})
+    with pytest.raises(InputError, match="phone of at least 10 ms if the rest holds, or board of at least 10 ms if"):
+        likeliest_satisfying(probs, [Constraint("phone", 5.0, phone), Constraint("board", 5.0, board)])
+
+
 def test_a_maximum_that_is_met_excludes_candidates() -> None:
     names = {"a": ("small", "large"), "b": ("small", "large")}
     probs = {label: torch.tensor([0.1, 0.9]) for label in names}

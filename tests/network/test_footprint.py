@@ -25,13 +25,18 @@ MOBILE = CIFAR.with_changes(width_mult=0.35, input_size=40)
 def exported(spec: SpaceSpec, seed: int) -> tuple[list[Operator], bytes]:
     """Operators and ONNX file of a random network with trained-looking weights, none of which are equal."""
     architecture = random_architecture(spec, random.Random(seed))
-    network = architecture.build()
+    network = trained_looking(architecture.build())
+    return spec.operators(architecture.choices), export_onnx(network, spec.input_shape, 1)
+
+
+def trained_looking(network: nn.Module) -> nn.Module:
+    """Give batch norms different values. Equal tensors would be stored once in an exported file."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
-    return spec.operators(architecture.choices), export_onnx(network.eval(), spec.input_shape, 1)
+    return network.eval()
 
 
 def liveness_peak(model: bytes) -> int:
@@ -73,8 +78,12 @@ def test_peak_memory_is_that_of_a_liveness_analysis_of_the_export(spec: SpaceSpe
 @pytest.mark.parametrize("spec", [SMALL, MOBILE], ids=["digits", "narrow"])
 def test_file_sizes_are_within_two_percent(spec: SpaceSpec, seed: int) -> None:
     operators, model = exported(spec, seed + 100)
-    assert network_file_bytes(operators) == pytest.approx(len(model), rel=0.02)
-    assert network_file_bytes(operators, "int8") == pytest.approx(len(quantize_static(model)), rel=0.02)
+    for estimate, size in (
+        (network_file_bytes(operators), len(model)),
+        (network_file_bytes(operators, "int8"), len(quantize_static(model))),
+    ):
+        assert estimate == pytest.approx(size, rel=0.02)
+        assert estimate >= size  # so that a budget holds for the file
 
 
 def test_a_residual_block_by_hand() -> None:

@@ -165,28 +165,10 @@ def replace_recipe(path: Path, content: dict[str, Any]) -> Recipe:
     return Recipe.load(path)
 
 
-def test_one_search_serves_all_targets_and_budgets(recipe_file: Path) -> None:
-    content = {**Recipe.load(recipe_file).to_dict(), "budget_fraction": None, "epochs": 3, "warmup_epochs": 1}
-    content |= {"share_search": True, "finalists": 6}
-    board = table_of(SpaceSpec.from_yaml(recipe_file.parent / "tiny.yml"))
-    slower = {entry: replace(cost, cost=3 * cost.cost) for entry, cost in board.operators.items()}
-    replace(board, operators=slower).save(recipe_file.parent / "board.yml")
-    content["targets"] = {"device": {"table": "table.yml"}, "board": {"table": "board.yml"}}
-    found = {}
-    for target, fraction in (("device", 0.95), ("device", 0.85), ("board", 0.85)):
-        recipe = replace_recipe(recipe_file, {**content, "target": target, "budget_fraction": fraction})
-        output = recipe_file.parent / f"{target}-{fraction}"
-        architecture = run_search(prepare(recipe), output)
-        assert architecture.budget_ms is not None
-        assert architecture.predicted_latency_ms is not None
-        assert architecture.predicted_latency_ms <= architecture.budget_ms
-        assert Architecture.load(output / "architecture.json").target == target
-        assert len((output / "finalists.csv").read_text().splitlines()) == 7
-        assert Recipe.load(output / "recipe.yml").budget_fraction == fraction
-        found[target, fraction] = output
-    # The search itself ran once: all results have its checkpoint, and its loss knew no device.
-    checkpoints = {(output / "checkpoint.ckpt").read_bytes() for output in found.values()}
-    assert len(checkpoints) == 1
-    weights = [row["latency_weight"] for row in csv.DictReader((output / "history.csv").read_text().splitlines())]
-    assert {float(weight) for weight in weights} == {0.0}
-    assert len({(output / "cost.json").read_text() for output in found.values()}) == 1
+def test_a_conflict_names_the_targets() -> None:
+    """Both devices are named as the user named them, also the one whose latency is in the objective."""
+    strategy = search(1, budgets={"phone": 5.0, "board": 4.5}, finalists=1)
+    distribution = replace(strategy.distribution(), constraints=(replace(strategy.constraints[0], limit=1.5),))
+    # The fastest network drops all four features, which takes 1 + 4 x 0.1 ms on either device.
+    with pytest.raises(InputError, match=r"phone <= 1.2 ms, and the smallest value of any network is 1.4 ms"):
+        distribution.most_likely(1.2)

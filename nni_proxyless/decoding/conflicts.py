@@ -1,0 +1,159 @@
+"""Which constraints conflict, and how near to them a network can be: the message where no network satisfies all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import RunError
+from .constraint import Constraint, Problem
+from .integer_program import solve
+
+if TYPE_CHECKING:  # files are checked without torch
+    from torch import Tensor
+
+_DIGITS = 4  # of values in milliseconds
+
+
+def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> str:
+    """Say which constraints no network satisfies together, and the nearest values that one does satisfy.
+
+    Values are rounded up, so that a network exists within each of them.
+
+    Args:
+        probs: Path probabilities of each label, shape (num_candidates,). Paths with probability 0 were pruned.
+        constraints: Constraints that no network satisfies.
+
+    Returns:
+        Message of one line. It names all constraints that cannot be satisfied alone, or else constraints that conflict:
+        without any one of them, the others can be satisfied together. For each of these, it says the smallest value
+        that is possible within all other constraints. Where it does not suffice to change one constraint, it says the
+        values of the network whose largest excess, relative to the limit, is smallest.
+    """
+    alone = [(c, least) for c in constraints if not c.holds(least := _least(probs, c, []) or 0.0)]
+    if alone:
+        texts = [f"{_limit(c)}, and the smallest value of any network is {_value(c, least)}" for c, least in alone]
+        told = f"no network of this space is within {'; nor within '.join(texts)}"
+        raised = {id(c): replace(c, limit=least) for c, least in alone}
+        if _satisfiable(probs, [raised.get(id(c), c) for c in constraints]):
+            return told
+        return f"{told}; {_nearest(probs, constraints)}"
+    conflict = list(constraints)
+    for constraint in constraints:
+        others = [c for c in conflict if c is not constraint]
+        if not _satisfiable(probs, others):
+            conflict = others
+    told = f"no network of this space is within {' and '.join(map(_limit, conflict))} together"
+    possible = []
+    for constraint in conflict:
+        nearest = _least(probs, constraint, [c for c in constraints if c is not constraint])
+        if nearest is not None:
+            possible.append(f"{constraint.name} of at least {_value(constraint, nearest)} if the rest holds")
+    if possible:
+        return f"{told}; possible: {', or '.join(possible)}"
+    return f"{told}, and other budgets conflict, too; {_nearest(probs, constraints)}"
+
+
+def _satisfiable(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> bool:
+    if not constraints:
+        return True
+    problem = Problem.of(probs, constraints)
+    return problem is not None and solve(problem, 0 * problem.flat_logs) is not None
+
+
+def _least(probs: Mapping[str, Tensor], constraint: Constraint, others: Sequence[Constraint]) -> float | None:
+    """Find the smallest value of one quantity within other constraints; `None` if these conflict."""
+    if constraint.combine == "max":
+        values = {constraint.costs.fixed, *(v for of in constraint.costs.layers.values() for v in of)}
+        steps = [replace(constraint, limit=value) for value in sorted(values) if value >= constraint.costs.fixed]
+        if not _satisfiable(probs, [*others, steps[-1]]):
+            return None
+        low, high = 0, len(steps) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if _satisfiable(probs, [*others, steps[middle]]):
+                high = middle
+            else:
+                low = middle + 1
+        return steps[high].limit
+    problem = Problem.of(probs, [replace(constraint, limit=constraint.largest), *others])
+    picks = None if problem is None else solve(problem, problem.flat_costs[0], without=0)
+    return None if problem is None or picks is None else constraint.of(problem.choices(picks))
+
+
+def _nearest(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> str:
+    """Say the values of the network whose largest excess over a limit, relative to the limit, is smallest."""
+    choices = _nearest_choices(probs, constraints)
+    values = {c.name: _value(c, c.of(choices)) for c in constraints}
+    return f"the network nearest to all budgets has {', '.join(f'{name} {text}' for name, text in values.items())}"
+
+
+def _nearest_choices(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> dict[str, Any]:
+    """Find that network by an integer programme with the excess t as a further variable."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_matrix, hstack
+
+    free = [c if c.combine == "sum" else replace(c, limit=math.inf) for c in constraints]
+    problem = Problem.of(probs, free)
+    assert problem is not None  # no limit of a maximum is left
+    rows, room = list(problem.flat_costs), list(problem.room)
+    least = 0.0
+    for constraint in constraints:
+        if constraint.combine == "max":  # a candidate is excluded unless t is at least its own excess
+            scale = 1.0 / constraint.limit if constraint.limit else 1.0
+            least = max(least, (constraint.costs.fixed - constraint.limit) * scale)
+            values = [
+                constraint.costs.layers[label][list(constraint.costs.candidates[label]).index(name)]
+                for label, names in zip(problem.labels, problem.names, strict=True)
+                for name in names
+            ]
+            for number, value in enumerate(values):
+                if value > constraint.limit:
+                    row = np.zeros(len(values))
+                    row[number] = (value - constraint.limit) * scale
+                    rows.append(row)
+                    room.append(0.0)
+    total = len(problem.flat_logs)
+    excess = np.hstack([np.array(rows), -np.ones((len(rows), 1))])
+    one = hstack([problem.one_of_each(), csr_matrix((len(problem.labels), 1))])
+    solved = milp(
+        np.append(np.zeros(total), 1.0),
+        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(excess, -np.inf, room)],
+        bounds=Bounds(np.append(np.zeros(total), least), np.append(np.ones(total), np.inf)),
+        integrality=np.append(np.ones(total), 0.0),
+        options={"mip_rel_gap": 0},
+    )
+    if solved.x is None:
+        raise RunError(f"the integer programme of the budgets was not solved: {solved.message}")
+    starts = np.cumsum([0, *(len(names) for names in problem.names)])[:-1]
+    picks = [int(np.argmax(solved.x[a : a + len(of)])) for a, of in zip(starts, problem.names, strict=True)]
+    return problem.choices(picks)
+
+
+def _limit(constraint: Constraint) -> str:
+    if constraint.costs.unit == "ms":
+        number = f"{constraint.limit:.4g} ms"
+    else:
+        number = f"{constraint.limit:.0f}{' bytes' if constraint.costs.unit == 'bytes' else ''}"
+    part = "" if constraint.fraction is None else f" ({100 * constraint.fraction:g} %)"
+    return f"{constraint.name} <= {number}{part}"
+
+
+def _value(constraint: Constraint, value: float) -> str:
+    """Format a value, rounded up, so that it is a limit that a network is within."""
+    if constraint.costs.unit == "ms":
+        number = f"{_rounded_up(value, _DIGITS - 1 - math.floor(math.log10(abs(value))) if value else 0):.15g} ms"
+    else:
+        number = f"{math.ceil(value * (1 - 1e-12))}{' bytes' if constraint.costs.unit == 'bytes' else ''}"
+    if constraint.fraction is None:
+        return number
+    return f"{number} ({_rounded_up(100 * value / constraint.largest, 2):g} %)"
+
+
+def _rounded_up(value: float, decimals: int) -> float:
+    nearest = round(value, decimals)
+    return nearest if nearest * (1 + 1e-12) >= value else round(nearest + 10.0**-decimals, decimals)

@@ -1,0 +1,46 @@
+"""The table that compares a shared search with a search for each device and budget."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks.search_quality import one_for_all
+from benchmarks.search_quality.one_for_all import compared, separate_rows
+
+
+def shared(lost: dict[str, float]) -> list[dict[str, str]]:
+    """Made-up results: the networks of separate searches, with some regret more for each seed."""
+    return [
+        {**row, "regret": str(float(row["regret"]) + lost[row["seed"]]), "training_seconds": "100",
+         "comparison_seconds": "5"}
+        for row in separate_rows(set(lost))
+    ]  # fmt: skip
+
+
+def test_difference_and_cost_by_hand() -> None:
+    rows = shared({"0": 0.01, "1": 0.03})
+    assert len(rows) == 12
+    head, _, separate, together, difference = compared(rows).splitlines()
+    assert head.startswith("| for 6 pairs of target and budget, 2 seeds |")
+    # 6 searches of 100 s with a comparison of 5 s each, against one search with 6 comparisons
+    assert separate.endswith("| 6 | 630 |")
+    assert together.endswith("| 1 | 130 (0.21 of it) |")
+    # 1 and 3 points more: 2 on average, with a standard error of sqrt(2) / sqrt(2)
+    assert "| +2.00 ± 1.00 |" in difference
+    regrets = [100 * float(row["regret"]) for row in rows]
+    assert f"| {sum(regrets) / 12:.2f} | {max(regrets):.2f} | 100 % |" in together
+
+
+def test_one_seed_has_no_standard_error() -> None:
+    with pytest.raises(ValueError, match="needs two seeds, and there are 1"):
+        compared(shared({"0": 0.01}))
+
+
+def test_short_trials_do_not_count_as_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {"settings": json.dumps({**one_for_all.SETTINGS, **one_for_all.QUICK}, sort_keys=True)}
+    real = {"settings": json.dumps(one_for_all.SETTINGS, sort_keys=True)}
+    monkeypatch.setattr(one_for_all, "read_rows", lambda _: [quick, real])
+    assert one_for_all.shared_rows() == [real]
+    assert one_for_all.shared_rows(changes=one_for_all.QUICK) == [quick]
