@@ -2,7 +2,8 @@
 
 Each candidate i of layer l has a binary variable x_li. The programme maximises Σ x_li log p_li subject to Σ_i x_li = 1
 for each layer, and Σ x_li F_k(o_li) ≤ limit_k for each constraint k. It is used to find out which constraints conflict,
-and for architectures where `decoding.constraints` would keep too many partial ones.
+and for architectures where `decoding.constraints` would keep too many partial ones. Each combination of a cost of
+several layers has a variable of its own (`latency/joint_costs.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import RunError
-from .constraint import Constraint, FloatArray, Problem, open_candidates
+from .constraint import Constraint, FloatArray, Problem
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
@@ -40,15 +41,15 @@ def likeliest_by_milp(problem: Problem, count: int) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     cuts: list[FloatArray] = []
-    starts = np.cumsum([0, *(len(log_p) for log_p in problem.logs)])
+    starts = np.cumsum([0, *problem.sizes])
     while len(found) < count:
         solution = _solve(problem, -problem.flat_logs, range(len(problem.room)), cuts)
         if solution is None:
             break
-        cuts.append(solution)
+        cuts.append(np.where(np.arange(len(solution)) < starts[-1], solution, 0.0))
         picks = [int(solution[a:b].argmax()) for a, b in itertools.pairwise(starts.tolist())]
         # HiGHS tolerates violations of 1e-6. Such an architecture is cut off, but not returned.
-        if np.all(sum(c[i] for c, i in zip(problem.costs, picks, strict=True)) <= problem.room):
+        if problem.fits(picks):
             found.append(problem.choices(picks))
     return found
 
@@ -60,6 +61,8 @@ def _solve(
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rows = [LinearConstraint(problem.one_of_each(), 1, 1)]
+    if (links := problem.links()) is not None:
+        rows.append(LinearConstraint(links, 0, 0))
     chosen = list(constraints)
     if chosen:
         rows.append(LinearConstraint(problem.flat_costs[chosen], -np.inf, problem.room[chosen]))
@@ -69,7 +72,7 @@ def _solve(
         objective,
         constraints=rows,
         bounds=Bounds(0, 1),
-        integrality=np.ones(len(objective)),
+        integrality=np.arange(len(objective)) < sum(problem.sizes),
         options={"mip_rel_gap": 0},
     )
     if solved.status == _INFEASIBLE:
@@ -132,9 +135,9 @@ def _least(probs: Mapping[str, Tensor], constraint: Constraint, others: Sequence
     solution = _solve(problem, problem.flat_costs[0], range(1, len(problem.room)))
     if solution is None:
         return None
-    left = open_candidates(probs, [constraint, *others])
-    values = np.concatenate([np.asarray(constraint.costs.layers[label])[kept] for label, kept in left.items()])
-    return float(constraint.costs.fixed + values @ solution)
+    starts = np.cumsum([0, *problem.sizes])
+    picks = [int(solution[a:b].argmax()) for a, b in itertools.pairwise(starts.tolist())]
+    return constraint.of(problem.choices(picks))
 
 
 def _limit(constraint: Constraint) -> str:
