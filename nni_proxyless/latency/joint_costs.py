@@ -19,9 +19,6 @@ import numpy as np
 from ..errors import RunError
 from .arrays import FloatArray
 
-# Combinations that one array may have; the integer programme has a variable for each.
-MOST_COMBINATIONS = 4096
-
 
 @dataclass(frozen=True)
 class JointCosts:
