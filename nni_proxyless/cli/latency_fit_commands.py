@@ -146,7 +146,7 @@ def run_predict(options: argparse.Namespace) -> int:
 
     table = load_judged(options.table)
     costs = costs_of(
-        table, None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
+        table, None if table.names_layers and options.space is None else space_of(table, options.space)
     )
     architectures = read_architectures(options.architectures)
     predicted = predict(costs, architectures)

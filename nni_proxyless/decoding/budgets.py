@@ -190,7 +190,10 @@ def quantity_costs(name: str, spec: SpaceSpec) -> SpaceCosts:
 
 
 def constraints_of(
-    limits: Iterable[Limit], latencies: Mapping[str, SpaceCosts], spec: SpaceSpec | None
+    limits: Iterable[Limit],
+    latencies: Mapping[str, SpaceCosts],
+    spec: SpaceSpec | None,
+    counts: Mapping[str, SpaceCosts] | None = None,
 ) -> tuple[Constraint, ...]:
     """Create the constraints that budgets mean in a space.
 
@@ -198,6 +201,7 @@ def constraints_of(
         limits: Budgets.
         latencies: Latency tables applied to the space, by the name of the target.
         spec: Description of the space; `None` for a space that does not describe its operators.
+        counts: Costs of quantities that do not follow from a description, by the name of the quantity.
 
     Raises:
         InputError: There is no such target or quantity, or a quantity is not known because the space does not describe
@@ -212,10 +216,14 @@ def constraints_of(
         combine: Any = "max" if limit.name in _MAXIMA else "sum"
         if limit.name in latencies:
             costs = latencies[limit.name]
+        elif counts and limit.name in counts:
+            costs = counts[limit.name]
         elif spec is None:
+            known = f"; known: {', '.join([*latencies, *(counts or {})])}" if latencies or counts else ""
             raise InputError(
-                f"budget of '{limit.name}': this model space does not describe its operators, so only latencies of "
-                "fitted tables can have a budget"
+                f"budget of '{limit.name}': this model space does not describe its operators, so it can have budgets "
+                "of latency, parameters and multiply_adds only, with a table of measure_model_space in latency= or "
+                f"counts={known}"
             )
         else:
             costs = quantity_costs(limit.name, spec)

@@ -64,6 +64,11 @@ class Call:
                 return shape[1:]
         return None
 
+    def shapes(self, batch: int) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of all inputs, without the dimension of the batch where it comes first."""
+        shapes = [tuple(tensor.shape) for tensor in self.tensors()]
+        return tuple(shape[1:] if shape[:1] == (batch,) else shape for shape in shapes)
+
     def tensors(self) -> list[Tensor]:
         """Return the inputs in the order in which `flat` takes them."""
         found: list[Tensor] = []

@@ -157,12 +157,33 @@ class SpaceCosts:
     @cached_property
     def largest(self) -> float:
         """Cost of the most expensive network."""
-        return self.of(self._extreme(-1.0))
+        return self.of(self.dearest)
+
+    @cached_property
+    def dearest(self) -> dict[str, Any]:
+        """The most expensive network, as a mapping from labels to candidates."""
+        return self._extreme(-1.0)
 
     @property
     def mean(self) -> float:
         """Mean cost of all networks."""
         return float(self._total(lambda _, costs: sum(costs) / len(costs), lambda _, values: float(values.mean())))
+
+    @property
+    def averaged(self) -> tuple[float, dict[str, tuple[float, ...]]]:
+        """Fixed cost and costs of the layers alone, with each joint cost averaged over its other layers.
+
+        The cheapest candidate of a layer with joint costs has the cost 0, and `fixed` is larger instead.
+        """
+        fixed, layers = self.fixed, {label: np.asarray(values) for label, values in self.layers.items()}
+        for labels, values in self.joint_arrays:
+            fixed += float(values.mean()) * (1 - len(labels))
+            for axis, label in enumerate(labels):
+                layers[label] = layers[label] + values.mean(axis=tuple(a for a in range(len(labels)) if a != axis))
+        for label in {label for labels, _ in self.joint_arrays for label in labels}:
+            least = float(layers[label].min())
+            fixed, layers[label] = fixed + least, layers[label] - least
+        return fixed, {label: tuple(values.tolist()) for label, values in layers.items()}
 
     def _extreme(self, sign: float) -> dict[str, Any]:
         """Find the network with the smallest cost times `sign`."""
