@@ -33,13 +33,11 @@ class Function:
     Attributes:
         labels: Labels of the choices.
         values: Value by the positions of the chosen candidates; `None` where the site does not exist. Combinations
-            that no network has had are missing.
-        exact: Whether the labels are known. If not, there are too many combinations.
+            that no network can have are missing.
     """
 
     labels: tuple[str, ...]
     values: dict[Codes, Hashable] = field(default_factory=dict)
-    exact: bool = True
 
 
 class SpaceFunctions:
@@ -56,7 +54,7 @@ class SpaceFunctions:
         runs: Positions of the candidates of each network that was run, and the value of each of its sites.
 
     Raises:
-        SpaceError: A network cannot be built or run, or too many would have to be.
+        SpaceError: A network cannot be built or run, or a site depends on too many choices.
     """
 
     def __init__(
@@ -74,11 +72,6 @@ class SpaceFunctions:
         for _ in range(FIRST_NETWORKS):
             self._run(self.draw())
         self._learn()
-
-    @property
-    def exact(self) -> bool:
-        """Whether the functions of all sites are known."""
-        return all(function.exact for function in self.functions.values())
 
     def sample(self, codes: Codes) -> dict[str, Any]:
         """Return the NNI sample of a network that is given by the positions of its candidates."""
@@ -146,7 +139,7 @@ class SpaceFunctions:
 
     def _missing(self) -> int:
         """Number of networks that are still needed at least: the most combinations of a site that are not known."""
-        missing = [math.prod(self._sizes(f.labels)) - len(f.values) for f in self.functions.values() if f.exact]
+        missing = [math.prod(self._sizes(f.labels)) - len(f.values) for f in self.functions.values()]
         return max(missing, default=0)
 
     def _sizes(self, labels: Iterable[str]) -> list[int]:
@@ -155,16 +148,22 @@ class SpaceFunctions:
     def _restart(self, site: Site, labels: Iterable[str]) -> None:
         """Let a site depend on other labels, and learn its values from all networks so far."""
         ordered = tuple(label for label in self.labels if label in set(labels) and len(self.tracer.candidates[label]) > 1)
-        function = Function(ordered, exact=math.prod(self._sizes(ordered)) <= MOST_COMBINATIONS)
-        self.functions[site] = function
+        combinations = math.prod(self._sizes(ordered))
+        if combinations > MOST_COMBINATIONS:
+            shown = ", ".join(ordered[:4]) + (", …" if len(ordered) > 4 else "")
+            raise SpaceError(
+                f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(ordered)} "
+                f"choices at once ({shown}), in {combinations} combinations, and at most {MOST_COMBINATIONS} are "
+                "measured; fit a table to whole networks instead (nni-proxyless latency fit, with the labels as "
+                "columns)"
+            )
+        self.functions[site] = Function(ordered)
         self._first[site] = {}
         for codes in self.runs:
             self._note(site, codes)
 
     def _note(self, site: Site, codes: Codes) -> None:
         function = self.functions[site]
-        if not function.exact:
-            return
         key = tuple(codes[self._place[label]] for label in function.labels)
         value = self.runs[codes].get(site)
         if key not in function.values:
@@ -192,7 +191,7 @@ class SpaceFunctions:
         """Find a label that explains why a site has different values in two networks."""
         function = self.functions[site]
         places = [self._place[label] for label in function.labels]
-        if not function.exact or any(one[place] != other[place] for place in places):
+        if any(one[place] != other[place] for place in places):
             return  # explained meanwhile
         value = self.runs[one].get(site)
         differing = [place for place in range(len(one)) if one[place] != other[place]]
@@ -217,7 +216,7 @@ class SpaceFunctions:
         if high - low == 1:  # other sites whose values differ between the same two networks depend on it, too
             before, after = self.runs[between(low)], self.runs[between(high)]
             for each, of in list(self.functions.items()):
-                if of.exact and before.get(each) != after.get(each) and not found <= set(of.labels):
+                if before.get(each) != after.get(each) and not found <= set(of.labels):
                     self._restart(each, set(of.labels) | found)
 
     def _run_missing(self, unreachable: set[tuple[Site, tuple[str, ...], Codes]]) -> bool:
@@ -251,8 +250,7 @@ class SpaceFunctions:
         """List the combinations of all sites that are not known, in random order."""
         groups: dict[tuple[str, ...], Site] = {}
         for site, function in self.functions.items():
-            if function.exact:
-                groups.setdefault(function.labels, site)  # all sites of the same labels know the same combinations
+            groups.setdefault(function.labels, site)  # all sites of the same labels know the same combinations
         found = []
         for labels, site in groups.items():
             values = self.functions[site].values

@@ -37,7 +37,7 @@ class ExampleInputs:
                 tuple, list or dictionary of tensors or shapes for several inputs. A dictionary is passed as keyword
                 arguments if the names are those of the model's `forward`, and otherwise as one argument.
             model: Model space.
-            batch: Number of inputs in the batch; `None` for that of the tensors, or 1.
+            batch: Number of inputs in a batch that the backend measures; `None` for that of the tensors, or 1.
 
         Raises:
             InputError: The inputs have another form, or the tensors have another batch.
@@ -45,7 +45,10 @@ class ExampleInputs:
         given = [t for t in _tensors(inputs) if t.dim()]
         found = given[0].shape[0] if given else batch or 1
         if batch is not None and batch != found:
-            raise InputError(f"the example inputs have a batch of {found}, and batch= is {batch}; leave batch= out")
+            raise InputError(
+                f"the example inputs have a batch of {found}, and the backend measures a batch of {batch}; set its "
+                f"batch to {found}, or give the shape of one input"
+            )
         if isinstance(inputs, Mapping):
             made = {key: _example(value, found) for key, value in inputs.items()}
             names = inspect.signature(model.forward).parameters.values()

@@ -125,7 +125,7 @@ def measure_model_space(
             return _judged(table)
         drawn = _calibration_networks(functions, costs, calibration_networks)
         taken = sample_interleaved(
-            {str(number): _network(functions, codes, backend) for number, codes in enumerate(drawn)},
+            {f"network {number}": _network(functions, codes, backend) for number, codes in enumerate(drawn)},
             network_protocol or backend.calibration_protocol,
             stage="networks",
             reference=reference,

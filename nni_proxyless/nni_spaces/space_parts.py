@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
-from ..errors import SpaceError
 from ..latency.composition import Composition, Part
-from .dependence import MOST_COMBINATIONS, Codes, Function, SpaceFunctions
+from .dependence import Codes, Function, SpaceFunctions
 from .trace import Site
 
 
 def composition_of(functions: SpaceFunctions) -> Composition:
-    """Collect which units the networks of a space call, by choices. The entries are numbers of `Tracer.units`.
-
-    Raises:
-        SpaceError: What a module computes depends on too many choices at once.
-    """
-    _check_exact(functions)
+    """Collect which units the networks of a space call, by choices. The entries are numbers of `Tracer.units`."""
     candidates = functions.tracer.candidates
     by_labels: dict[tuple[str, ...], list[tuple[Site, Function]]] = {(): []}
     for site, function in functions.functions.items():
@@ -39,20 +32,6 @@ def numbered_anew(composition: Composition, kept: Sequence[int]) -> Composition:
         for part in composition.parts
     ]
     return Composition(composition.candidates, tuple(parts))
-
-
-def _check_exact(functions: SpaceFunctions) -> None:
-    candidates = functions.tracer.candidates
-    for site, function in functions.functions.items():
-        if not function.exact:
-            count = math.prod(len(candidates[label]) for label in function.labels)
-            shown = ", ".join(function.labels[:4]) + (", …" if len(function.labels) > 4 else "")
-            raise SpaceError(
-                f"what module '{site.path}' of {type(functions.tracer.space).__name__} computes depends on "
-                f"{len(function.labels)} choices at once ({shown}), in {count} combinations, and at most "
-                f"{MOST_COMBINATIONS} are measured; fit a table to whole networks instead "
-                "(nni-proxyless latency fit, with the labels as columns)"
-            )
 
 
 def _part(functions: SpaceFunctions, labels: tuple[str, ...], sites: Sequence[tuple[Site, Function]]) -> Part:
