@@ -110,10 +110,10 @@ def measure_model_space(
     if not calls:
         raise SpaceError(f"the networks of {type(model_space).__name__} call no modules that could be measured")
     with backend.session():
-        reference = _network(functions, functions.draw(), backend)() if backend.clocked else None
-        timeline = Timeline()
         entries = _entries(calls, example.batch)
         loaders = {entry: _loader(backend, call) for entry, call in zip(entries, calls, strict=True)}
+        reference = _network(functions, functions.draw(), backend)() if backend.clocked else None
+        timeline = Timeline()
         table = measure_modules(
             loaders, backend, space_name(model_space),
             protocol=protocol, reference=reference, timeline=timeline, progress=progress,

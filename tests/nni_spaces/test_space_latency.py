@@ -9,6 +9,7 @@ from typing import Any
 
 import nni
 import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
+import numpy as np
 import pytest
 import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
@@ -27,6 +28,7 @@ from nni_proxyless.nni_spaces.space_latency import measure_model_space, measure_
 from nni_proxyless.strategies.applied_table import costs_of_space
 from nni_proxyless.supernet.candidates import path_candidates
 from tests.nni_spaces.spaces import ComputedBackend, EveryChoice, Sequences, cost_ms, samples_of
+from tests.strategies.hub_spaces import SPACES
 from tests.strategies.test_self_check import QUIET, Plain
 
 SHAPE = (3, 8, 8)
@@ -83,6 +85,32 @@ def test_counts_of_all_networks_are_those_of_the_networks_that_nni_builds(backen
         named = {label: str(candidate) for label, candidate in sample.items()}
         assert own.of(named) == true
         assert beside.of(named) == true
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ProxylessNAS", "AutoFormer", "NasBench201", "MobileNetV3Space"])
+def test_counts_of_hub_spaces_are_those_of_the_networks_that_nni_builds(name: str) -> None:
+    space, size = SPACES[name].make(), SPACES[name].size
+    own = measure_model_space(space, (3, size, size), make_backend("flops"))
+    assert own.composition is not None
+    parameters = own.composition.counts("parameters")
+    draw = np.random.RandomState(1)
+    for _ in range(6):
+        sample: dict[str, Any] = {}
+        network = space.random(sample, random_state=draw).eval()
+        named = {label: str(candidate) for label, candidate in sample.items()}
+        assert parameters.of(named) == sum(p.numel() for p in network.parameters())
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.randn(1, 3, size, size))
+        assert own.own_costs().of(named) == counter.get_total_flops() / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["NasBench101", "NASNet"])
+def test_hub_spaces_whose_shapes_depend_on_everything_are_refused(name: str) -> None:
+    space, size = SPACES[name].make(), SPACES[name].size
+    with pytest.raises(SpaceError, match=rf"of {name} computes depends on \d+ choices at once .*fit a table"):
+        measure_model_space(space, (3, size, size), make_backend("params"))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -171,7 +199,7 @@ def test_budgets_that_no_network_is_within_are_refused_before_the_search(table: 
         search(ProxylessNAS(latency=table, budgets={"peak_memory": "1MB"}))
     with pytest.raises(InputError, match="counts= must be a table of measure_model_space"):
         ProxylessNAS(counts=replace(table, composition=None), budgets={"parameters": 10})
-    with pytest.raises(LatencyTableError, match="measured for other layers: of 'mixer' it knows .*, the space has"):
+    with pytest.raises(LatencyTableError, match="is measured for other layers: of 'block0' it knows"):
         search(ProxylessNAS(latency=measure_model_space(
             Sequences(), (torch.zeros(1, 5, dtype=torch.long), (5,)), ComputedBackend()), budget_ms=9.0))  # fmt: skip
 
