@@ -254,16 +254,14 @@ class Problem:
         return {label: chosen[label] for label in self.natural or self.labels}
 
 
-def _factors(
-    added: Sequence[Constraint], left: Mapping[str, IntArray], scale: FloatArray
-) -> tuple[Factor, ...]:
+def _factors(added: Sequence[Constraint], left: Mapping[str, IntArray], scale: FloatArray) -> tuple[Factor, ...]:
     """Collect the joint costs of additive constraints, those of the same layers in one factor."""
     order = {label: place for place, label in enumerate(left)}
     found: dict[tuple[str, ...], FloatArray] = {}
     for k, constraint in enumerate(added):
         for labels, values in constraint.costs.joint_arrays:
             kept = values[np.ix_(*(left[label] for label in labels))]
-            by_order = sorted(range(len(labels)), key=lambda axis: order[labels[axis]])  # noqa: B023  used at once
+            by_order = sorted(range(len(labels)), key=lambda axis: order[labels[axis]])
             key = tuple(labels[axis] for axis in by_order)
             costs = found.setdefault(key, np.zeros((*(len(left[label]) for label in key), len(added))))
             costs[..., k] += kept.transpose(by_order) * scale[k]

@@ -126,11 +126,11 @@ class _Pass:
             value = (value[:, None] + gain).ravel()
             used = (used[:, None, :] + costs).reshape(len(score), len(room))
             if joint:
-                chosen = np.tile(np.arange(len(logs), dtype=np.int16), len(picks))
-                picks = np.column_stack([np.repeat(picks, len(logs), axis=0), chosen])
-            for factor in joint:
-                if layer in factor.layers:
-                    more_value, more_used = factor.step(layer, picks)
+                here = np.tile(np.arange(len(logs), dtype=np.int16), len(picks))
+                picks = np.column_stack([np.repeat(picks, len(logs), axis=0), here])
+            for each in joint:
+                if layer in each.layers:
+                    more_value, more_used = each.step(layer, picks)
                     value, used = value + more_value, used + more_used
             possible = np.all(used + least[layer] <= room, axis=1)
             bound = value + ahead[layer] + room @ multipliers

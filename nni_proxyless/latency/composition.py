@@ -140,7 +140,9 @@ class Composition:
         for label, names in parts.mapping(own.get("candidates"), f"{where}.candidates").items():
             good = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
             if not (isinstance(label, str) and good and len(set(names)) == len(names)):
-                raise LatencyTableError(f"{where}: {shown(label)} must have a list of different names, got {shown(names)}")
+                raise LatencyTableError(
+                    f"{where}: {shown(label)} must have a list of different names, got {shown(names)}"
+                )
             candidates[label] = tuple(names)
         listed = own.get("parts")
         if not isinstance(listed, list):

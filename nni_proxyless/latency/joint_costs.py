@@ -10,6 +10,7 @@ polytope of a factor graph; Wainwright, Jordan, "Graphical Models, Exponential F
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,4 +106,4 @@ def cheapest(layers: Sequence[FloatArray], factors: Sequence[tuple[Sequence[int]
     if solved.x is None:
         raise RunError(f"the integer programme of the cheapest network was not solved: {solved.message}")
     starts = np.cumsum([0, *sizes])
-    return [int(np.argmax(solved.x[a:b])) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [int(np.argmax(solved.x[a:b])) for a, b in itertools.pairwise(starts)]

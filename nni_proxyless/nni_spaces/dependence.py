@@ -147,7 +147,9 @@ class SpaceFunctions:
 
     def _restart(self, site: Site, labels: Iterable[str]) -> None:
         """Let a site depend on other labels, and learn its values from all networks so far."""
-        ordered = tuple(label for label in self.labels if label in set(labels) and len(self.tracer.candidates[label]) > 1)
+        ordered = tuple(
+            label for label in self.labels if label in set(labels) and len(self.tracer.candidates[label]) > 1
+        )
         combinations = math.prod(self._sizes(ordered))
         if combinations > MOST_COMBINATIONS:
             shown = ", ".join(ordered[:4]) + (", …" if len(ordered) > 4 else "")
@@ -226,7 +228,7 @@ class SpaceFunctions:
             return False
         while waiting and not self._conflicts:
             given: dict[int, int] = {}
-            for site, labels, key in waiting:
+            for _site, labels, key in waiting:
                 wanted = {self._place[label]: code for label, code in zip(labels, key, strict=True)}
                 if all(given.get(place, code) == code for place, code in wanted.items()) and (
                     not self.tracer.constraints or not given

@@ -40,7 +40,9 @@ def shallow_freeze(module: nn.Module, sample: Mapping[str, Any]) -> nn.Module:
             frozen: nn.Module = module.freeze(dict(sample))
             return frozen
     if any(isinstance(value, MethodType) for value in module.__dict__.values()):  # bound to this module, not to a copy
-        return module.freeze(dict(sample)) if isinstance(module, MutableModule) else _copied(module, sample, copy.deepcopy)
+        return (
+            module.freeze(dict(sample)) if isinstance(module, MutableModule) else _copied(module, sample, copy.deepcopy)
+        )
     return _copied(module, sample, _shallow)
 
 

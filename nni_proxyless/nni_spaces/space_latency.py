@@ -1,8 +1,8 @@
 """Measurement of latency tables for any NNI model space, from NNI's hub or the user's own.
 
 Random networks of the space are run, to find which modules they call with which inputs, and on which choices that
-depends (`trace.py`, `dependence.py`). Each different call is then measured alone, and a few whole networks calibrate the
-sum. The table also has the parameters and multiply-adds of all networks.
+depends (`trace.py`, `dependence.py`). Each different call is then measured alone, and a few whole networks calibrate
+the sum. The table also has the parameters and multiply-adds of all networks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
+from torch import nn
 
 from ..errors import InputError, SpaceError
 from ..latency.backends.base import Backend, Workload
@@ -211,10 +212,18 @@ def _entries(calls: Sequence[Call], batch: int) -> list[ModuleCall]:
     found: list[ModuleCall] = []
     known: dict[ModuleCall, int] = {}
     for call in calls:
-        entry = ModuleCall(repr(call.module), call.shapes(batch))
+        entry = ModuleCall(_printed(call.module), call.shapes(batch))
         known[entry] = number = known.get(entry, 0) + 1
         found.append(entry if number == 1 else ModuleCall(f"{entry.module} #{number}", entry.inputs))
     return found
+
+
+def _printed(module: nn.Module) -> str:
+    try:
+        return repr(module)
+    except AttributeError:  # NNI cannot print some modules of its hub once they are frozen
+        shapes = ", ".join(f"{name}={list(value.shape)}" for name, value in module.state_dict().items())
+        return f"{type(module).__qualname__}({shapes})"
 
 
 def _calibration_networks(functions: SpaceFunctions, costs: SpaceCosts, count: int) -> list[Codes]:

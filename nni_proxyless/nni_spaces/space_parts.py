@@ -59,4 +59,4 @@ def _part(functions: SpaceFunctions, labels: tuple[str, ...], sites: Sequence[tu
 
 
 def _combinations(functions: SpaceFunctions, labels: tuple[str, ...]) -> itertools.product[Codes]:
-    return itertools.product(*(range(len(functions.tracer.candidates[label])) for label in labels))  # type: ignore[return-value]
+    return itertools.product(*(range(len(functions.tracer.candidates[label])) for label in labels))

@@ -18,14 +18,15 @@ from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
-from ..latency.calls import Call, FloatInput, with_tensors
+from ..latency.calls import Call
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from .example_inputs import ExampleInputs
+from .module_identity import described, shapes_of
 from .shallow_freeze import shallow_freeze
 from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of
 
@@ -158,8 +159,8 @@ class Tracer:
 
     def number_of(self, call: Call, multiply_adds: float, place: str) -> int:
         """Return the number of a unit; a new one if no equal unit is known."""
-        described, complete = _described(call.module)
-        key = (described, _shapes((call.args, dict(call.kwargs))), "" if complete else place)
+        identity, complete = described(call.module)
+        key = (identity, shapes_of((call.args, dict(call.kwargs))), "" if complete else place)
         if key not in self._numbers:
             self._numbers[key] = len(self.units)
             self.units.append(Unit(call, multiply_adds))
@@ -292,61 +293,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-_PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
-
-
-def _plain(value: Any) -> bool:
-    if isinstance(value, (tuple, list, set, frozenset)):
-        return all(map(_plain, value))
-    return isinstance(value, _PLAIN) or (isinstance(value, dict) and all(map(_plain, (*value, *value.values()))))
-
-
-def _described(module: nn.Module) -> tuple[Hashable, bool]:
-    """Describe what a module computes, and say whether the description is complete.
-
-    It has the type, all attributes that are plain values, the shapes of the tensors, and the same of the modules
-    inside. With other attributes, such as functions, two modules of the same description may differ.
-    """
-    complete = True
-    attributes = []
-    for key, value in sorted(module.__dict__.items()):
-        if key in _OF_TORCH or key in ("_args", "trace_args", "trace_kwargs", "_mutables", "training", "_label_scope"):
-            continue
-        if _plain(value):
-            attributes.append((key, repr(value)))
-        elif isinstance(value, Tensor):
-            attributes.append((key, str(tuple(value.shape))))
-        else:
-            complete = False
-            attributes.append((key, type(value).__qualname__))
-    tensors = [
-        (key, tuple(value.shape), str(value.dtype))
-        for key, value in (*module._parameters.items(), *module._buffers.items())
-        if value is not None
-    ]
-    children = []
-    for key, child in module._modules.items():
-        if child is not None:
-            described, known = _described(child)
-            complete = complete and known
-            children.append((key, described))
-    kind = f"{type(module).__module__}.{type(module).__qualname__}"
-    return (kind, id(type(module)), tuple(attributes), tuple(tensors), tuple(children)), complete
-
-
-_OF_TORCH = frozenset(nn.Module().__dict__)
-
-
-def _shapes(arguments: Any) -> str:
-    described = with_tensors(
-        arguments,
-        lambda value: ("float", value.shape, value.dtype)
-        if isinstance(value, FloatInput)
-        else ("tensor", tuple(value.shape), value.dtype),
-    )
-    return repr(described)
 
 
 def _told(sample: Mapping[str, Any]) -> str:

@@ -43,7 +43,11 @@ def costs_of_space(table: LatencyTable, model: ModelSpace, candidates: Mapping[s
 
 
 def counts_of_space(table: LatencyTable | None, candidates: Mapping[str, tuple[Any, ...]]) -> dict[str, SpaceCosts]:
-    """Return the parameters and multiply-adds of all candidates, from a table of `measure_model_space`; see `with_candidates`."""
+    """Return the parameters and multiply-adds of all networks, by name, if a table of `measure_model_space` has them.
+
+    Raises:
+        LatencyTableError: The table has other layers or candidates than the space.
+    """
     if table is None or table.composition is None:
         return {}
     return {name: with_candidates(table.composition.counts(name), candidates) for name in COUNTS.values()}

@@ -227,8 +227,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             self._check_ranks(evaluator.trainer)
             self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
-        # The callback comes first, so that the evaluator's callbacks see the result in the last epoch. It replaces an
-        # earlier search's.
+        # It comes first, so that the evaluator's callbacks see the result, and replaces that of an earlier search.
         others = [c for c in evaluator.trainer.callbacks if not isinstance(c, StrategyCallback)]
         self._callback = StrategyCallback(self)
         evaluator.trainer.callbacks[:] = [self._callback, *others]

@@ -180,7 +180,7 @@ def test_a_chain_of_widths_is_decoded_quickly_and_exactly() -> None:
         JointCosts(pair, tuple(values.ravel().tolist()))
         for pair, values in zip(itertools.pairwise(labels), arrays, strict=True)
     )
-    costs = SpaceCosts(0.0, names, {label: (0.0, 0.0, 0.0) for label in labels}, joint=joint)
+    costs = SpaceCosts(0.0, names, dict.fromkeys(labels, (0.0, 0.0, 0.0)), joint=joint)
     best = np.zeros(3)
     for values in arrays:
         best = (best[:, None] + values).min(axis=0)

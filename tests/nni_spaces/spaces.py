@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import nni
 import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableLinear, Repeat
 from torch import Tensor, nn
 
@@ -37,9 +37,7 @@ class EveryChoice(ModelSpace):
             {"conv": MutableConv2d(width, width, kernel, padding=kernel // 2), "skip": nn.Identity()}, label="layer"
         )
         self.blocks = Repeat(
-            lambda index: LayerChoice(
-                [MutableConv2d(width, width, 1), nn.AvgPool2d(3, 1, 1)], label=f"block{index}"
-            ),
+            lambda index: LayerChoice([MutableConv2d(width, width, 1), nn.AvgPool2d(3, 1, 1)], label=f"block{index}"),
             (1, 2),
             label="depth",
         )
