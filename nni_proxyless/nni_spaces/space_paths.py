@@ -42,7 +42,7 @@ def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
     for part in name.split(".") if name else ():
         below = None
         if isinstance(here, Repeat):
-            if isinstance(here.depth_choice, Mutable):
+            if isinstance(here.depth_choice, Mutable) and not (part.isdigit() and int(part) < here.min_depth):
                 labels |= labels_of(here.depth_choice)
             path.append("blocks")
             below = here.blocks[int(part)] if part.isdigit() and int(part) < len(here.blocks) else None
