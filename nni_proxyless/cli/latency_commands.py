@@ -168,9 +168,9 @@ def run_show(options: argparse.Namespace) -> int:
     from ..latency.show import describe, layer_bars, most_expensive
 
     table = LatencyTable.load(options.table)
-    spec = None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
+    spec = None if table.names_layers and options.space is None else space_of(table, options.space)
     lines = describe(table)
-    if spec is not None or table.fitted_to_layers:
+    if spec is not None or table.names_layers:
         lines += ["", *layer_bars(costs_of(table, spec))]
     write_lines(*lines, "", "most expensive entries", *most_expensive(table, options.top))
     return 0

@@ -145,9 +145,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from ..latency.predict import costs_of, predict, predict_std, space_of, write_predictions
 
     table = load_judged(options.table)
-    costs = costs_of(
-        table, None if table.fitted_to_layers and options.space is None else space_of(table, options.space)
-    )
+    costs = costs_of(table, None if table.names_layers and options.space is None else space_of(table, options.space))
     architectures = read_architectures(options.architectures)
     predicted = predict(costs, architectures)
     std = predict_std(table, architectures, predicted) if options.std or options.budget_ms is not None else None

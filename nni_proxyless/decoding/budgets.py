@@ -190,7 +190,10 @@ def quantity_costs(name: str, spec: SpaceSpec) -> SpaceCosts:
 
 
 def constraints_of(
-    limits: Iterable[Limit], latencies: Mapping[str, SpaceCosts], spec: SpaceSpec | None
+    limits: Iterable[Limit],
+    latencies: Mapping[str, SpaceCosts],
+    spec: SpaceSpec | None,
+    counts: Mapping[str, SpaceCosts] | None = None,
 ) -> tuple[Constraint, ...]:
     """Create the constraints that budgets mean in a space.
 
@@ -198,6 +201,7 @@ def constraints_of(
         limits: Budgets.
         latencies: Latency tables applied to the space, by the name of the target.
         spec: Description of the space; `None` for a space that does not describe its operators.
+        counts: Costs of quantities that do not follow from a description, by the name of the quantity.
 
     Raises:
         InputError: There is no such target or quantity, or a quantity is not known because the space does not describe
@@ -209,19 +213,25 @@ def constraints_of(
     check_names(limits, latencies)
     made = []
     for limit in limits:
-        unlimited = unlimited_quantity(limit.name, latencies, spec)
+        unlimited = unlimited_quantity(limit.name, latencies, spec, counts)
         value = limit.resolve(unlimited.largest)
         made.append(Constraint(limit.name, value, unlimited.costs, unlimited.combine, limit.fraction))
     return tuple(made)
 
 
-def unlimited_quantity(name: str, latencies: Mapping[str, SpaceCosts], spec: SpaceSpec | None) -> Constraint:
+def unlimited_quantity(
+    name: str,
+    latencies: Mapping[str, SpaceCosts],
+    spec: SpaceSpec | None,
+    counts: Mapping[str, SpaceCosts] | None = None,
+) -> Constraint:
     """Create the constraint that a quantity without a limit is in a space.
 
     Args:
         name: Name of a target, or one of `QUANTITIES`.
         latencies: Latency tables applied to the space, by the name of the target.
         spec: Description of the space; `None` for a space that does not describe its operators.
+        counts: Costs of quantities that do not follow from a description, by the name of the quantity.
 
     Raises:
         InputError: The quantity is not known because the space does not describe its operators.
@@ -230,9 +240,12 @@ def unlimited_quantity(name: str, latencies: Mapping[str, SpaceCosts], spec: Spa
 
     if name in latencies:
         return Constraint(name, math.inf, latencies[name])
+    if counts and name in counts:
+        return Constraint(name, math.inf, counts[name])
     if spec is None:
+        known = f"; known: {', '.join([*latencies, *(counts or {})])}" if latencies or counts else ""
         raise InputError(
-            f"budget of '{name}': this model space does not describe its operators, so only latencies of fitted tables "
-            "can have a budget"
+            f"budget of '{name}': this model space does not describe its operators, so it can have budgets of latency, "
+            f"parameters and multiply_adds only, with a table of measure_model_space in latency= or counts={known}"
         )
     return Constraint(name, math.inf, quantity_costs(name, spec), "max" if name in _MAXIMA else "sum")

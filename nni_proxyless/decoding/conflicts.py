@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,12 +96,12 @@ def _nearest(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> 
 def _nearest_choices(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> dict[str, Any]:
     """Find that network by an integer programme with the excess t as a further variable."""
     from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_matrix, hstack
+    from scipy.sparse import csr_array, hstack
 
     free = [c if c.combine == "sum" else replace(c, limit=math.inf) for c in constraints]
     problem = Problem.of(probs, free)
     assert problem is not None  # no limit of a maximum is left
-    rows, room = list(problem.flat_costs), list(problem.room)
+    rows, room, total = list(problem.flat_costs), list(problem.room), len(problem.flat_logs)
     least = 0.0
     for constraint in constraints:
         if constraint.combine == "max":  # a candidate is excluded unless t is at least its own excess
@@ -113,24 +114,31 @@ def _nearest_choices(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
             ]
             for number, value in enumerate(values):
                 if value > constraint.limit:
-                    row = np.zeros(len(values))
+                    row = np.zeros(total)
                     row[number] = (value - constraint.limit) * scale
                     rows.append(row)
                     room.append(0.0)
-    total = len(problem.flat_logs)
     excess = np.hstack([np.array(rows), -np.ones((len(rows), 1))])
-    one = hstack([problem.one_of_each(), csr_matrix((len(problem.labels), 1))])
+
+    def with_excess(matrix: Any) -> Any:
+        return hstack([matrix, csr_array((matrix.shape[0], 1))])
+
+    links = problem.links()
     solved = milp(
         np.append(np.zeros(total), 1.0),
-        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(excess, -np.inf, room)],
+        constraints=[
+            LinearConstraint(with_excess(problem.one_of_each()), 1, 1),
+            LinearConstraint(excess, -np.inf, room),
+            *([] if links is None else [LinearConstraint(with_excess(links), 0, 0)]),
+        ],
         bounds=Bounds(np.append(np.zeros(total), least), np.append(np.ones(total), np.inf)),
-        integrality=np.append(np.ones(total), 0.0),
+        integrality=np.arange(total + 1) < sum(problem.sizes),
         options={"mip_rel_gap": 0},
     )
     if solved.x is None:
         raise RunError(f"the integer programme of the budgets was not solved: {solved.message}")
-    starts = np.cumsum([0, *(len(names) for names in problem.names)])[:-1]
-    picks = [int(np.argmax(solved.x[a : a + len(of)])) for a, of in zip(starts, problem.names, strict=True)]
+    starts = np.cumsum([0, *problem.sizes]).tolist()
+    picks = [int(np.argmax(solved.x[a:b])) for a, b in pairwise(starts)]
     return problem.choices(picks)
 
 

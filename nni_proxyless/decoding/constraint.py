@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from ..latency.joint_costs import linking_rows, one_of_each
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
@@ -95,16 +97,49 @@ def open_candidates(probs: Mapping[str, Tensor], constraints: Sequence[Constrain
 
 
 @dataclass(frozen=True)
+class Factor:
+    """Costs of several layers at once.
+
+    Attributes:
+        layers: Positions of the layers.
+        costs: Costs as parts of the limits, with one axis for each layer, and one of size K.
+    """
+
+    layers: tuple[int, ...]
+    costs: FloatArray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of candidates of each layer."""
+        return self.costs.shape[:-1]
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Dual solution of a problem's linear relaxation, which bounds the likelihood of every partial architecture.
+
+    Attributes:
+        multipliers: Multipliers λ of the constraints in nats per unit of the scaled costs, at least 0, shape (K,).
+        shifts: For each factor and each of its layers, what the bound counts to the candidates of the layer instead of
+            the factor, in nats, shape (num_candidates,). Any values are valid; the dual ones give the best bound.
+    """
+
+    multipliers: FloatArray
+    shifts: tuple[tuple[FloatArray, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Problem:
     """Arrays of a multiple-choice knapsack problem with L layers and K additive constraints.
 
     Attributes:
-        labels: Labels of the layers.
+        labels: Labels of the layers. With factors, those of one factor follow each other as far as possible.
         names: Candidates that are left, by layer.
         logs: Logarithms of their probabilities, by layer, shape (num_candidates,).
         costs: Their costs as parts of `room`, by layer, shape (num_candidates, K).
-        fixed: Costs of every network as parts of the limits, shape (K,).
-        limits: Limits as parts of themselves: 1, or 0 for a limit of 0, shape (K,).
+        room: What the limits leave for the layers, as parts of the limits, shape (K,).
+        factors: Costs of several layers at once; none for most problems.
+        natural: The labels in the order of the space.
     """
 
     labels: tuple[str, ...]
@@ -112,11 +147,14 @@ class Problem:
     logs: tuple[FloatArray, ...]
     costs: tuple[FloatArray, ...]
     room: FloatArray = field(default_factory=lambda: np.zeros(0))
+    factors: tuple[Factor, ...] = ()
+    natural: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> Problem | None:
         """Create the problem; return `None` if a constraint of the kind `max` leaves a layer without candidates."""
         left = open_candidates(probs, constraints)
+        left = {label: left[label] for label in _joint_last(list(left), constraints)}
         if any(len(kept) == 0 for kept in left.values()):
             return None
         if any(not c.holds(c.costs.fixed) for c in constraints if c.combine == "max"):
@@ -133,55 +171,117 @@ class Problem:
             costs.append(values.reshape(len(kept), len(added)) * scale)
             names.append(tuple(candidates[label][i] for i in kept))
         room = np.array([(c.limit - c.costs.fixed + abs(c.limit) * _TOLERANCE) for c in added]) * scale
-        return cls(tuple(left), tuple(names), tuple(logs), tuple(costs), room.reshape(len(added)))
+        factors = _factors(added, left, scale)
+        natural = tuple(_labels(constraints))
+        return cls(tuple(left), tuple(names), tuple(logs), tuple(costs), room.reshape(len(added)), factors, natural)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of candidates of each layer."""
+        return [len(log_p) for log_p in self.logs]
+
+    @property
+    def combinations(self) -> int:
+        """Number of variables of the integer programme that stand for combinations of candidates."""
+        return sum(int(np.prod(factor.shape)) for factor in self.factors)
 
     @property
     def flat_logs(self) -> FloatArray:
-        """Log-likelihoods of all candidates of all layers, shape (total,)."""
-        return np.concatenate(self.logs)
+        """Log-likelihoods of all candidates of all layers, then 0 for each combination, shape (total,)."""
+        return np.concatenate([*self.logs, np.zeros(self.combinations)])
 
     @property
     def flat_costs(self) -> FloatArray:
-        """Costs of all candidates of all layers, shape (K, total)."""
-        return np.concatenate(self.costs).T
+        """Costs of all candidates of all layers, then of all combinations, shape (K, total)."""
+        joint = [factor.costs.reshape(-1, len(self.room)) for factor in self.factors]
+        return np.concatenate([*self.costs, *joint]).T
 
     def one_of_each(self) -> Any:
         """Return the sparse matrix that sums the candidates of each layer, shape (L, total)."""
-        from scipy.sparse import block_diag
+        return one_of_each(self.sizes, self.combinations)
 
-        return block_diag([np.ones((1, len(log_p))) for log_p in self.logs], format="csr")
+    def links(self) -> Any:
+        """Return the sparse matrix of the equations of combinations, or `None`; see `joint_costs.linking_rows`."""
+        if not self.factors:
+            return None
+        return linking_rows(self.sizes, [(factor.layers, factor.shape) for factor in self.factors])
 
-    def multipliers(self) -> FloatArray | None:
-        """Solve the linear relaxation, and return the multipliers of the constraints, shape (K,).
+    def used(self, picks: Sequence[int]) -> FloatArray:
+        """Return what an architecture takes of the room, given the candidate's position in each layer, shape (K,)."""
+        used: FloatArray = np.zeros(len(self.room)) + np.sum(
+            [costs[i] for costs, i in zip(self.costs, picks, strict=True)], axis=0
+        )
+        for factor in self.factors:
+            used = used + factor.costs[tuple(picks[layer] for layer in factor.layers)]
+        return used
 
-        Returns:
-            Multipliers in nats per unit of the scaled costs, at least 0; `None` if not even a mixture of architectures
-            satisfies the constraints.
-        """
+    def relaxation(self) -> Relaxation | None:
+        """Solve the linear relaxation; return `None` if not even a mixture of architectures keeps the constraints."""
+        free = Relaxation(np.zeros(len(self.room)), tuple(tuple(map(np.zeros, f.shape)) for f in self.factors))
         if len(self.room) == 0:
-            return np.zeros(0)
-        if any(np.sum([c.min(axis=0) for c in self.costs], axis=0) > self.room):
+            return free
+        least = [c.min(axis=0) for c in self.costs]
+        least += [f.costs.reshape(-1, len(self.room)).min(axis=0) for f in self.factors]
+        if any(np.sum(least, axis=0) > self.room):
             return None
         from scipy.optimize import linprog
+        from scipy.sparse import vstack
 
+        equations, values = self.one_of_each(), np.ones(len(self.labels))
+        if (links := self.links()) is not None:
+            equations = vstack([equations, links], format="csr")
+            values = np.append(values, np.zeros(links.shape[0]))
         solved = linprog(
             -self.flat_logs,
             A_ub=self.flat_costs,
             b_ub=self.room,
-            A_eq=self.one_of_each(),
-            b_eq=np.ones(len(self.labels)),
+            A_eq=equations,
+            b_eq=values,
             bounds=(0, 1),
             method="highs",
         )
         if solved.status == 2:  # infeasible
             return None
         if solved.status != 0:  # any multipliers give valid bounds, only weaker ones
-            return np.zeros(len(self.room))
-        return np.maximum(-np.asarray(solved.ineqlin.marginals, dtype=np.float64), 0.0)
+            return free
+        multipliers = np.maximum(-np.asarray(solved.ineqlin.marginals, dtype=np.float64), 0.0)
+        duals, shifts, start = np.asarray(solved.eqlin.marginals, dtype=np.float64), [], len(self.labels)
+        for factor in self.factors:
+            ends = start + np.cumsum([0, *factor.shape])
+            shifts.append(tuple(-duals[a:b] for a, b in pairwise(ends.tolist())))
+            start = int(ends[-1])
+        return Relaxation(multipliers, tuple(shifts))
 
     def choices(self, picks: Sequence[int]) -> dict[str, Any]:
         """Return the architecture of a candidate's position in each layer."""
-        return {label: names[pick] for label, names, pick in zip(self.labels, self.names, picks, strict=True)}
+        chosen = {label: names[pick] for label, names, pick in zip(self.labels, self.names, picks, strict=True)}
+        return {label: chosen[label] for label in self.natural or self.labels}
+
+
+def _factors(added: Sequence[Constraint], left: Mapping[str, IntArray], scale: FloatArray) -> tuple[Factor, ...]:
+    """Collect the joint costs of additive constraints, those of the same layers in one factor."""
+    order = {label: place for place, label in enumerate(left)}
+    found: dict[tuple[str, ...], FloatArray] = {}
+    for k, constraint in enumerate(added):
+        for labels, values in constraint.costs.joint_arrays:
+            kept = values[np.ix_(*(left[label] for label in labels))]
+            by_order = sorted(range(len(labels)), key=lambda axis: order[labels[axis]])
+            key = tuple(labels[axis] for axis in by_order)
+            costs = found.setdefault(key, np.zeros((*(len(left[label]) for label in key), len(added))))
+            costs[..., k] += kept.transpose(by_order) * scale[k]
+    return tuple(Factor(tuple(order[label] for label in labels), costs) for labels, costs in found.items())
+
+
+def _joint_last(labels: list[str], constraints: Sequence[Constraint]) -> list[str]:
+    """Order labels so that the layers of a joint cost are close to each other; unchanged without joint costs."""
+    joint = {frozenset(j.labels) for c in constraints if c.combine == "sum" for j in c.costs.joint}
+    waiting = sorted((sorted(of, key=labels.index) for of in joint), key=lambda of: [labels.index(k) for k in of])
+    ordered: dict[str, None] = {}
+    while waiting:
+        following = min(waiting, key=lambda of: sum(label not in ordered for label in of))
+        waiting.remove(following)
+        ordered.update(dict.fromkeys(following))
+    return [*ordered, *(label for label in labels if label not in ordered)]
 
 
 def _labels(constraints: Sequence[Constraint]) -> list[str]:

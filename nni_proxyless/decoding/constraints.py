@@ -3,8 +3,10 @@
 The most likely architecture within K constraints is a multiple-choice knapsack problem with K dimensions. Its linear
 relaxation is solved by SciPy's HiGHS. The multipliers of that solution give an upper bound on the likelihood of every
 partial architecture (Lagrangian relaxation; Geoffrion 1974), with which `likeliest_satisfying` enumerates exactly.
-`decoding.integer_program` solves the same problem by integer programming, which is exact as well, but takes a second
-and more for each architecture. `decoding.knapsack` is for one additive constraint.
+A cost of several layers at once is bounded by its best value over the layers that are not chosen yet, and the dual
+solution says which part of it the bound counts to each layer. `decoding.integer_program` solves the same problem by
+integer programming, which is exact as well, but takes a second and more for each architecture. `decoding.knapsack` is
+for one additive constraint.
 
 The results are deterministic, and no function has side effects.
 """
@@ -15,16 +17,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import InputError
 from .conflicts import explain_conflict
-from .constraint import Constraint, FloatArray, IntArray, Problem
+from .constraint import Constraint, Factor, FloatArray, IntArray, Problem, Relaxation
 from .integer_program import likeliest_by_milp
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
 
 _FIRST_WIDTH, _LARGEST_WIDTH, _GROWTH = 4096, 2**21, 8
+_LARGEST_JOINT_WIDTH = 2**18  # with costs of several layers, a partial architecture takes more memory
 
 
 def likeliest_satisfying(
@@ -52,22 +56,21 @@ def likeliest_satisfying(
         InputError: No architecture satisfies all constraints. The message names the constraints that conflict.
     """
     problem = Problem.of(probs, constraints)
-    multipliers = None if problem is None else problem.multipliers()
-    if problem is None or multipliers is None:
+    relaxation = None if problem is None else problem.relaxation()
+    if problem is None or relaxation is None:
         raise InputError(explain_conflict(probs, constraints))
     width, threshold = _FIRST_WIDTH, -np.inf
-    while width <= _LARGEST_WIDTH:
-        found = _Pass(problem, multipliers, count, width, threshold)
-        if found.complete:
-            if len(found.scores) == 0:
+    while width <= (_LARGEST_WIDTH if not problem.factors else _LARGEST_JOINT_WIDTH):
+        pass_ = _Pass(problem, relaxation, count, width, threshold)
+        if pass_.complete:
+            if len(pass_.scores) == 0:
                 raise InputError(explain_conflict(probs, constraints))
-            return [problem.choices(picks) for picks in found.picks.tolist()]
-        threshold = found.threshold
+            return [problem.choices(picks) for picks in pass_.picks.tolist()]
+        threshold = pass_.threshold
         width *= _GROWTH
-    exact = likeliest_by_milp(problem, count)
-    if not exact:
-        raise InputError(explain_conflict(probs, constraints))
-    return exact
+    if found := likeliest_by_milp(problem, count):
+        return found
+    raise InputError(explain_conflict(probs, constraints))
 
 
 def can_be_satisfied(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> bool:
@@ -75,7 +78,7 @@ def can_be_satisfied(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
     problem = Problem.of(probs, constraints)
     if problem is None:
         return False
-    if len(problem.room) <= 1:  # the cheapest architecture decides
+    if len(problem.room) <= 1 and not problem.factors:  # the cheapest architecture decides
         return bool(np.all(np.sum([c.min(axis=0) for c in problem.costs], axis=0) <= problem.room))
     try:
         likeliest_satisfying(probs, constraints)
@@ -89,7 +92,7 @@ class _Pass:
 
     Args:
         problem: Problem.
-        multipliers: Multipliers λ of the constraints, at least 0, shape (K,).
+        relaxation: Dual solution of its linear relaxation.
         count: Number of architectures that are wanted.
         width: Number of partial architectures that are kept after each layer.
         threshold: Log-likelihood below which architectures are not wanted.
@@ -101,27 +104,45 @@ class _Pass:
         complete: Whether nothing was dropped that could be among the `count` most likely architectures.
     """
 
-    def __init__(self, problem: Problem, multipliers: FloatArray, count: int, width: int, threshold: float) -> None:
+    def __init__(self, problem: Problem, relaxation: Relaxation, count: int, width: int, threshold: float) -> None:
+        room, multipliers = problem.room, relaxation.multipliers
         gains = [logs - costs @ multipliers for logs, costs in zip(problem.logs, problem.costs, strict=True)]
+        joint = []
+        for factor, shifts in zip(problem.factors, relaxation.shifts, strict=True):
+            joint.append(_Joint(factor, multipliers, shifts))
+            for layer, shift in zip(factor.layers, shifts, strict=True):
+                gains[layer] = gains[layer] + shift
         ahead = np.append(np.cumsum([gain.max() for gain in gains][::-1])[::-1][1:], 0.0)
         least = np.cumsum([c.min(axis=0) for c in problem.costs][::-1], axis=0)[::-1]
-        least = np.vstack([least[1:], np.zeros((1, len(problem.room)))])
-        score, used = np.zeros(1), np.zeros((1, len(problem.room)))
+        least = np.vstack([least[1:], np.zeros((1, len(room)))])
+        # Of each partial architecture: its log-likelihood, its part of the bound, and the least that it uses.
+        score, used = np.zeros(1), np.zeros((1, len(room))) + sum(factor.least[0] for factor in joint)
+        value = np.zeros(1) + float(sum(factor.best[0] for factor in joint))
+        picks = np.zeros((1, 0), dtype=np.int16)
         steps: list[tuple[IntArray, IntArray]] = []
         best_dropped = -np.inf
         slack = 1e-9 * max(1.0, abs(threshold)) if np.isfinite(threshold) else 0.0
-        for logs, costs, later, minimum in zip(problem.logs, problem.costs, ahead, least, strict=True):
+        for layer, (logs, costs, gain) in enumerate(zip(problem.logs, problem.costs, gains, strict=True)):
             score = (score[:, None] + logs).ravel()  # (states * num_candidates,)
-            used = (used[:, None, :] + costs).reshape(len(score), len(problem.room))
-            possible = np.all(used + minimum <= problem.room, axis=1)
-            bound = score + later + (problem.room - used) @ multipliers
+            value = (value[:, None] + gain).ravel()
+            used = (used[:, None, :] + costs).reshape(len(score), len(room))
+            if joint:
+                here = np.tile(np.arange(len(logs), dtype=np.int16), len(picks))
+                picks = np.column_stack([np.repeat(picks, len(logs), axis=0), here])
+            for each in joint:
+                if layer in each.layers:
+                    more_value, more_used = each.step(layer, picks)
+                    value, used = value + more_value, used + more_used
+            possible = np.all(used + least[layer] <= room, axis=1)
+            bound = value + ahead[layer] + room @ multipliers
             kept = np.flatnonzero(possible & (bound >= threshold - slack))
             if len(kept) > width:
                 order = kept[np.argsort(-bound[kept], kind="stable")]
                 best_dropped = max(best_dropped, float(bound[order[width]]))
                 kept = np.sort(order[:width])
             steps.append((kept // len(logs), kept % len(logs)))
-            score, used = score[kept], used[kept]
+            score, value, used = score[kept], value[kept], used[kept]
+            picks = picks[kept] if joint else picks
         order = np.argsort(-score, kind="stable")[:count]
         self.scores = score[order]
         self.picks = np.zeros((len(order), len(steps)), dtype=np.int64)
@@ -133,3 +154,43 @@ class _Pass:
         self.complete = best_dropped == -np.inf or (
             len(self.scores) == count and best_dropped < self.threshold - 1e-9 * max(1.0, abs(self.threshold))
         )
+
+
+class _Joint:
+    """A factor while its layers are chosen one after the other.
+
+    Args:
+        factor: Factor.
+        multipliers: Multipliers λ of the constraints, shape (K,).
+        shifts: Shifts of the bound; see `Relaxation`.
+
+    Attributes:
+        layers: Positions of its layers, rising.
+        best: For each number j of chosen layers, the best part of the bound by their candidates, of j axes.
+        least: For each number j of chosen layers, the least costs by their candidates, of j axes and one of size K.
+    """
+
+    def __init__(self, factor: Factor, multipliers: FloatArray, shifts: Sequence[FloatArray]) -> None:
+        self.layers = factor.layers
+        value = -(factor.costs @ multipliers)
+        for axis, shift in enumerate(shifts):
+            value = value - shift.reshape([-1 if axis == other else 1 for other in range(len(shifts))])
+        self.best, self.least = [value], [factor.costs]
+        for _ in shifts:
+            self.best.insert(0, self.best[0].max(axis=-1))
+            self.least.insert(0, self.least[0].min(axis=-2))
+
+    def step(self, layer: int, picks: npt.NDArray[np.int16]) -> tuple[FloatArray, FloatArray]:
+        """Return how the best part of the bound and the least costs change when a layer has been chosen.
+
+        Args:
+            layer: Position of the layer.
+            picks: Positions of the candidates of each state, shape (states, layers so far).
+        """
+        known = self.layers.index(layer) + 1
+        after = tuple(picks[:, each] for each in self.layers[:known])
+        value, used = self.best[known][after], self.least[known][after]
+        before = after[:-1]
+        if not before:
+            return value - self.best[0], used - self.least[0]
+        return value - self.best[known - 1][before], used - self.least[known - 1][before]

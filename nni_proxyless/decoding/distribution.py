@@ -2,7 +2,8 @@
 
 A search ends with a probability for each candidate of each layer. Layers are independent, so an architecture's
 probability is the product over its layers (paper section 3.2). With a latency table, the distribution can be
-decoded within a budget by the dynamic programme of `knapsack.py`, and within several by `constraints.py`.
+decoded within a budget by the dynamic programme of `knapsack.py`, and within several by `constraints.py`, which is also
+for tables with costs of several layers at once.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class ArchitectureDistribution:
         """
         if self.allowed is not None:
             return self._allowed(1, budget_ms)[0]
-        if self.constraints:
+        if self._needs_programme(budget_ms):
             return likeliest_satisfying(self.probs, self._with_budget(budget_ms))[0]
         if budget_ms is None:
             return {label: of[_arg_max(self.probs[label])] for label, of in self.candidates.items()}
@@ -92,7 +93,7 @@ class ArchitectureDistribution:
         """
         if self.allowed is not None:
             return self._allowed(count, budget_ms)
-        if self.constraints:
+        if self._needs_programme(budget_ms):
             return likeliest_satisfying(self.probs, self._with_budget(budget_ms), count)
         if budget_ms is None:
             free = SpaceCosts(1.0, self.candidates, {label: (0.0,) * len(of) for label, of in self.candidates.items()})
@@ -112,7 +113,7 @@ class ArchitectureDistribution:
             raise InputError("a front needs a latency table")
         if self.allowed is not None:
             raise InputError("a front needs a space without constraints; decode within single budgets instead")
-        if self.constraints:
+        if self.constraints or self.costs.joint:
             return self._front_within(budget_ms)
         return front(self.probs, self.costs, budget_ms=budget_ms)
 
@@ -153,6 +154,11 @@ class ArchitectureDistribution:
             sum(logs[label][list(of).index(choices[label])] for label, of in self.candidates.items())
             for choices in architectures
         ]
+
+    def _needs_programme(self, budget_ms: float | None) -> bool:
+        """Whether decoding needs more than the dynamic programme of one additive budget."""
+        joint = budget_ms is not None and self.costs is not None and bool(self.costs.joint)
+        return bool(self.constraints) or joint
 
     def _with_budget(self, budget_ms: float | None) -> tuple[Constraint, ...]:
         if budget_ms is None:

@@ -2,7 +2,8 @@
 
 Each candidate i of layer l has a binary variable x_li. The programme maximises Σ x_li log p_li subject to Σ_i x_li = 1
 for each layer, and Σ x_li F_k(o_li) ≤ limit_k for each constraint k. It is used to find out which constraints conflict,
-and for architectures where `decoding.constraints` would keep too many partial ones.
+and for architectures where `decoding.constraints` would keep too many partial ones. Each combination of a cost of
+several layers has a variable of its own (`latency/joint_costs.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def solve(
 
     Args:
         problem: Problem.
-        objective: Coefficient of each candidate of each layer, shape (total,).
+        objective: Coefficient of each candidate of each layer, and of each combination, shape (total,).
         cuts: Architectures that are excluded; the one that is found is added.
         without: Number of a constraint that is left out.
 
@@ -66,15 +67,14 @@ def solve(
     """
     cuts = [] if cuts is None else cuts
     kept = [number for number in range(len(problem.room)) if number != without]
-    starts = np.cumsum([0, *(len(log_p) for log_p in problem.logs)])
+    starts = np.cumsum([0, *problem.sizes])
     while True:
         solution = _solve(problem, objective, kept, cuts)
         if solution is None:
             return None
-        cuts.append(solution)
+        cuts.append(np.where(np.arange(len(solution)) < starts[-1], solution, 0.0))
         picks = [int(solution[a:b].argmax()) for a, b in itertools.pairwise(starts.tolist())]
-        used = sum(c[i] for c, i in zip(problem.costs, picks, strict=True))
-        if np.all((used <= problem.room)[kept]):
+        if np.all((problem.used(picks) <= problem.room)[kept]):
             return picks
 
 
@@ -85,6 +85,8 @@ def _solve(
     from scipy.optimize import Bounds, LinearConstraint, milp
 
     rows = [LinearConstraint(problem.one_of_each(), 1, 1)]
+    if (links := problem.links()) is not None:
+        rows.append(LinearConstraint(links, 0, 0))
     if chosen:
         rows.append(LinearConstraint(problem.flat_costs[chosen], -np.inf, problem.room[chosen]))
     if cuts:
@@ -93,7 +95,7 @@ def _solve(
         objective,
         constraints=rows,
         bounds=Bounds(0, 1),
-        integrality=np.ones(len(objective)),
+        integrality=np.arange(len(objective)) < sum(problem.sizes),
         options={"mip_rel_gap": 0},
     )
     if solved.status == _INFEASIBLE:

@@ -52,6 +52,5 @@ def draw_within(
         if len(found) == count:
             break
     if not found and costs is not None:  # the budget is the latency of the fastest network
-        cheapest = {label: min(range(len(of)), key=costs.layers[label].__getitem__) for label, of in candidates.items()}
-        found[""] = {label: of[cheapest[label]] for label, of in candidates.items()}
+        found[""] = dict(costs.cheapest)
     return list(found.values())

@@ -3,6 +3,9 @@
 The expected latency E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in the path probabilities, and
 ∂E/∂p_i = F(o_i) (paper section 3.3.1, eq. 5 and 6). A single traversal of the layers computes the cost of an
 architecture, of a distribution over architectures, and of the cheapest and the most expensive network.
+
+Spaces with choices of widths also have costs of several layers at once (`joint_costs.py`). Layers are chosen
+independently, so the expectation of such a cost is Σ p_i p_j F(o_i, o_j), which is exact and differentiable too.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import InputError, LatencyTableError, unknown_name
+from .arrays import FloatArray
+from .joint_costs import JointCosts, cheapest
 
 if TYPE_CHECKING:  # settings and files are checked without torch
     from torch import Tensor
@@ -32,19 +37,35 @@ class SpaceCosts:
         candidates: Candidate names of each layer, by layer label.
         layers: Costs of each layer's candidates, by layer label, in the order of `candidates`. A skip costs 0.
         unit: Unit of the table.
+        joint: Costs that depend on several layers at once, in addition to those of the layers.
     """
 
     fixed: float
     candidates: Mapping[str, Sequence[Any]]
     layers: Mapping[str, tuple[float, ...]]
     unit: str = "ms"
+    joint: tuple[JointCosts, ...] = ()
 
-    def _total(self, layer_cost: Callable[[str, tuple[float, ...]], _T]) -> _T | float:
-        """Sum the fixed cost and `layer_cost(label, costs)` of every layer. All sums below use this traversal."""
+    def _total(
+        self,
+        layer_cost: Callable[[str, tuple[float, ...]], _T],
+        joint_cost: Callable[[tuple[str, ...], FloatArray], _T],
+    ) -> _T | float:
+        """Sum the fixed cost, `layer_cost(label, costs)` of every layer and `joint_cost(labels, array)` of joint costs.
+
+        All sums below use this traversal.
+        """
         total: Any = self.fixed
         for label, costs in self.layers.items():
             total = total + layer_cost(label, costs)
+        for labels, values in self.joint_arrays:
+            total = total + joint_cost(labels, values)
         return total  # type: ignore[no-any-return]
+
+    @cached_property
+    def joint_arrays(self) -> list[tuple[tuple[str, ...], FloatArray]]:
+        """Labels and costs of each of `joint`, the latter with one axis for each label."""
+        return [(joint.labels, joint.array([len(self.layers[k]) for k in joint.labels])) for joint in self.joint]
 
     def of(self, choices: Mapping[str, str]) -> float:
         """Compute the cost of one architecture.
@@ -55,7 +76,13 @@ class SpaceCosts:
         Raises:
             InputError: A label is missing or a candidate does not exist.
         """
-        return float(self._total(lambda label, costs: costs[self._position(label, choices.get(label))]))
+        places = {label: self._position(label, choices.get(label)) for label in self.layers}
+        return float(
+            self._total(
+                lambda label, costs: costs[places[label]],
+                lambda labels, values: float(values[tuple(places[label] for label in labels)]),
+            )
+        )
 
     def largest_of(self, choices: Mapping[str, str]) -> float:
         """Return the largest cost of the layers of one architecture, or `fixed` if that is larger; see `of`."""
@@ -79,11 +106,15 @@ class SpaceCosts:
         if missing:
             raise InputError(f"the architectures lack the layer(s) {', '.join(missing)}")
 
-        def of_layer(label: str, costs: tuple[float, ...]) -> npt.NDArray[np.float64]:
+        places = {}
+        for label in self.layers:
             names, codes = np.unique(np.asarray(columns[label]), return_inverse=True)
-            return np.array([costs[self._position(label, name)] for name in names], dtype=np.float64)[codes]
-
-        return np.asarray(self._total(of_layer), dtype=np.float64)
+            places[label] = np.array([self._position(label, name) for name in names], dtype=np.int64)[codes]
+        total = self._total(
+            lambda label, costs: np.asarray(costs, dtype=np.float64)[places[label]],
+            lambda labels, values: values[tuple(places[label] for label in labels)],
+        )
+        return np.asarray(total, dtype=np.float64)
 
     def expected(self, probs: Mapping[str, Tensor]) -> Tensor:
         """Compute E[cost] = fixed + Σ_layers Σ_i p_i F(o_i), differentiable in the probabilities (paper eq. 5 and 6).
@@ -105,22 +136,65 @@ class SpaceCosts:
             p = probs[label]
             return torch.dot(p, torch.tensor(costs, dtype=p.dtype, device=p.device))
 
-        return torch.as_tensor(self._total(of_layer))
+        def of_joint(labels: tuple[str, ...], values: FloatArray) -> Tensor:
+            left = torch.as_tensor(values, dtype=probs[labels[0]].dtype, device=probs[labels[0]].device)
+            for label in reversed(labels):
+                left = left @ probs[label]  # sums over the last axis
+            return left
 
-    @property
+        return torch.as_tensor(self._total(of_layer, of_joint))
+
+    @cached_property
+    def cheapest(self) -> dict[str, Any]:
+        """The cheapest network, as a mapping from labels to candidates."""
+        return self._extreme(1.0)
+
+    @cached_property
     def smallest(self) -> float:
         """Cost of the cheapest network."""
-        return float(self._total(lambda _, costs: min(costs)))
+        return self.of(self.cheapest)
 
-    @property
+    @cached_property
     def largest(self) -> float:
         """Cost of the most expensive network."""
-        return float(self._total(lambda _, costs: max(costs)))
+        return self.of(self.dearest)
+
+    @cached_property
+    def dearest(self) -> dict[str, Any]:
+        """The most expensive network, as a mapping from labels to candidates."""
+        return self._extreme(-1.0)
 
     @property
     def mean(self) -> float:
         """Mean cost of all networks."""
-        return float(self._total(lambda _, costs: sum(costs) / len(costs)))
+        return float(self._total(lambda _, costs: sum(costs) / len(costs), lambda _, values: float(values.mean())))
+
+    @property
+    def averaged(self) -> tuple[float, dict[str, tuple[float, ...]]]:
+        """Fixed cost and costs of the layers alone, with each joint cost averaged over its other layers.
+
+        The cheapest candidate of a layer with joint costs has the cost 0, and `fixed` is larger instead.
+        """
+        fixed, layers = self.fixed, {label: np.asarray(values) for label, values in self.layers.items()}
+        for labels, values in self.joint_arrays:
+            fixed += float(values.mean()) * (1 - len(labels))
+            for axis, label in enumerate(labels):
+                layers[label] = layers[label] + values.mean(axis=tuple(a for a in range(len(labels)) if a != axis))
+        for label in {label for labels, _ in self.joint_arrays for label in labels}:
+            least = float(layers[label].min())
+            fixed, layers[label] = fixed + least, layers[label] - least
+        return fixed, {label: tuple(values.tolist()) for label, values in layers.items()}
+
+    def _extreme(self, sign: float) -> dict[str, Any]:
+        """Find the network with the smallest cost times `sign`."""
+        labels = list(self.layers)
+        layers = [sign * np.asarray(self.layers[label], dtype=np.float64) for label in labels]
+        if self.joint:
+            joint = [([labels.index(k) for k in of], sign * values) for of, values in self.joint_arrays]
+            places = cheapest(layers, joint)
+        else:
+            places = [int(costs.argmin()) for costs in layers]
+        return {label: self.candidates[label][place] for label, place in zip(labels, places, strict=True)}
 
     def above_zero(self, source: str, *, fitted: bool = False) -> SpaceCosts:
         """Return these costs, and check that the cheapest network costs more than 0.
@@ -133,6 +207,8 @@ class SpaceCosts:
         Raises:
             LatencyTableError: The cheapest network costs 0 or less.
         """
+        if not fitted and self._total(lambda _, costs: min(costs), lambda _, values: float(values.min())) > 0:
+            return self  # a lower bound, which is faster than to find the cheapest network
         what, cost = ("mean", self.mean) if fitted else ("fastest", self.smallest)
         if not cost > 0:
             raise LatencyTableError(

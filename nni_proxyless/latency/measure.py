@@ -188,7 +188,9 @@ def measure_uncalibrated(
     try:
         with backend.session():
             reference = _reference(spec, backend)
-            modules = {op: (_operator_module(op, spec), op.input_shape) for op in spec.distinct_operators()}
+            modules = {
+                op: backend.loader(_operator_module(op, spec), op.input_shape) for op in spec.distinct_operators()
+            }
             loaders = {
                 f"network {a.candidate_names}": backend.loader(a.build(), spec.input_shape) for a in architectures
             }
@@ -233,7 +235,7 @@ def calibration_count(spec: SpaceSpec, backend: Backend, networks: int) -> int:
 
 
 def measure_modules(
-    modules: Mapping[_Entry, tuple[nn.Module, tuple[int, ...]]],
+    modules: Mapping[_Entry, Callable[[], Workload]],
     backend: Backend,
     space: str,
     *,
@@ -246,7 +248,7 @@ def measure_modules(
     """Measure modules, each alone and interleaved with the others, and return an uncalibrated table.
 
     Args:
-        modules: Module and its input shape without the batch dimension, by the entry of the table.
+        modules: Function that prepares each module (`Backend.loader`), by the entry of the table.
         backend: Backend that runs the modules.
         space: Name of the modules' space in the table.
         protocol: Measuring protocol. Defaults to the backend's protocol for operators.
@@ -259,7 +261,7 @@ def measure_modules(
         Table without the entries that cost nothing. For example, an activation has no parameters and a reshape has no
         multiply-adds.
     """
-    workloads = {str(i): labelled(backend.loader(*what), str(op)) for i, (op, what) in enumerate(modules.items())}
+    workloads = {str(i): labelled(loader, str(op)) for i, (op, loader) in enumerate(modules.items())}
     if backend.clocked:
         from torch import nn
 
@@ -285,7 +287,7 @@ def measure_modules(
         dtype=backend.dtype,
         batch=backend.batch,
         threads=backend.threads,
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        date=now(),
         operators={
             entry: _entry(taken[str(i)], overhead) for i, entry in enumerate(modules) if taken[str(i)].median > 0
         },
@@ -298,6 +300,11 @@ def measure_modules(
         device_type="cuda" if backend.settings.get("device") == "cuda" and backend.clocked else None,
         quality=None if backend.exact else _with_load(Quality(constant_samples=constant), meter),
     )
+
+
+def now() -> str:
+    """Return the date and time of a measurement in ISO format."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _with_load(quality: Quality | None, meter: LoadMeter | None) -> Quality | None:

@@ -38,11 +38,15 @@ def describe(table: LatencyTable) -> list[str]:
 
 
 def layer_bars(costs: SpaceCosts) -> list[str]:
-    """Draw a bar for each candidate of each layer. All bars have the same scale."""
-    longest = max((cost for layer in costs.layers.values() for cost in layer), default=0.0) or 1.0
+    """Draw a bar for each candidate of each layer. All bars have the same scale.
+
+    Costs of several layers at once are averaged over the candidates of the other layers.
+    """
+    fixed, layers = costs.averaged
+    longest = max((cost for layer in layers.values() for cost in layer), default=0.0) or 1.0
     width = max(len(name) for names in costs.candidates.values() for name in names)
-    lines = [f"every network  {costs.fixed:.4g} {costs.unit}"]
-    for label, values in costs.layers.items():
+    lines = [f"every network  {fixed:.4g} {costs.unit}"]
+    for label, values in layers.items():
         lines.append(label)
         for name, cost in zip(costs.candidates[label], values, strict=True):
             bar = "█" * round(_BAR * cost / longest) or "▏"

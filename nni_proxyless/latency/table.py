@@ -19,6 +19,7 @@ from ..files.writing import write_yaml
 from ..network.space_spec import SpaceSpec
 from ..values import MOST_BATCH, MOST_THREADS
 from . import table_parts as parts
+from .composition import COUNTS, Composition
 from .costs import SpaceCosts
 from .device import Device
 from .entries import Choice, Entry
@@ -35,6 +36,7 @@ _KEYS = frozenset(
     {
         "schema", "space", "device", "backend", "dtype", "batch", "threads", "unit", "date", "source", "input_shape",
         "call_overhead_ms", "reference_ms", "calibration", "corrections", "quality", "operators", "uncertainty",
+        "composition",
     }
 )  # fmt: skip
 
@@ -67,6 +69,8 @@ class LatencyTable:
         quality: What was seen while the table was measured; `None` if nothing is known. `judgement.verdict` judges it.
         tool: Device tool whose output the command printed, if the user named one.
         uncertainty: Uncertainty of a fitted table's predictions; `None` if it is not known.
+        composition: How the networks of the table's own space consist of its entries, if the space is an NNI model
+            space from outside this package.
 
     Examples:
         A table that counts parameters instead of measuring latency:
@@ -102,6 +106,7 @@ class LatencyTable:
     quality: Quality | None = None
     tool: str | None = None
     uncertainty: Uncertainty | None = None
+    composition: Composition | None = None
 
     def sum(self, operators: Iterable[Entry]) -> float:
         """Sum the costs of entries in the table's unit, without calibration.
@@ -150,13 +155,28 @@ class LatencyTable:
         """Whether the table has entries for candidates of named layers, as tables fitted to whole networks do."""
         return any(isinstance(entry, Choice) for entry in self.operators)
 
+    @property
+    def names_layers(self) -> bool:
+        """Whether the table knows the layers of its space, so that `own_costs` needs no description of the space."""
+        return self.fitted_to_layers or self.composition is not None
+
     def own_costs(self, source: str = "") -> SpaceCosts:
-        """Apply a fitted table to the layers that its own entries name. Error messages call the table `source`.
+        """Apply a table to the layers that it names itself. Error messages call the table `source`.
 
         Raises:
             LatencyTableError: The table has entries for operators instead of layers, so use `costs` with a space; or
-                its offset makes the mean latency 0 or less.
+                its offset makes the mean latency of a fitted table, or the smallest latency of a measured one, 0 or
+                less.
         """
+        if self.composition is not None:
+            if self.unit != "ms":
+                return self.composition.counts(COUNTS[self.unit])
+            measured = self.composition.costs(
+                [cost.cost for cost in self.operators.values()],
+                scale=self.calibration.scale,
+                offset=self.calibration.offset_ms,
+            )
+            return measured.above_zero(source or self._named())
         if not self.fitted_to_layers:
             raise LatencyTableError(
                 f"the table of {self.device.name} ({self.backend}) has entries for operators, not for layers: give "
@@ -205,6 +225,7 @@ class LatencyTable:
                 for entry, cost in self.operators.items()
             ],
             **({"uncertainty": self.uncertainty.to_dict()} if self.uncertainty is not None else {}),
+            **({"composition": self.composition.to_dict()} if self.composition is not None else {}),
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -235,6 +256,7 @@ class LatencyTable:
         if reference is not None and parts.number(reference, f"{source}: reference_ms", 0) == 0:
             raise LatencyTableError(f"{source}: reference_ms must be greater than 0, got {reference}")
         choices = [entry for entry in operators if isinstance(entry, Choice)]
+        composed = content.get("composition")
         table = cls(
             device=parts.device_from(content.get("device"), source),
             backend=parts.text(backend.get("name"), f"{source}: backend.name"),
@@ -256,13 +278,14 @@ class LatencyTable:
             input_shape=parts.shape_from(content.get("input_shape"), source),
             quality=None if quality is None else Quality.from_dict(quality, source),
             uncertainty=None if doubt is None else Uncertainty.from_dict(doubt, choices, f"{source}: uncertainty"),
+            composition=None if composed is None else Composition.from_dict(composed, len(operators), source),
         )
         table._check_sum(source)
         return table
 
     def _check_sum(self, source: str) -> None:
         """Check that the offset leaves some network a latency above 0, as far as the entries alone show."""
-        if self.fitted_to_layers:
+        if self.names_layers:
             self.own_costs(source)
             return
         total = math.fsum(cost.cost for cost in self.operators.values())

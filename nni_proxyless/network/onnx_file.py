@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import MissingDependencyError
 
 if TYPE_CHECKING:  # settings and files are checked without torch
-    from torch import nn
+    from torch import Tensor, nn
 
 INPUT = "input"  # names of every exported model's input and output
 OUTPUT = "logits"
@@ -65,6 +65,35 @@ def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int | No
             output_names=[OUTPUT],
             dynamic_axes=dynamic,
             opset_version=opset,
+            dynamo=False,
+        )
+    return buffer.getvalue()
+
+
+def export_call(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    """Export a module with several inputs as an ONNX model; see `export_onnx`.
+
+    Args:
+        module: Module to export.
+        inputs: Positional arguments of its call.
+
+    Returns:
+        Serialised ONNX model. Its inputs are called `input0`, `input1` and so on. Inputs that are not used are left
+        out.
+    """
+    import torch
+
+    from .folding import fold_batch_norm
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            fold_batch_norm(module),
+            tuple(inputs),
+            cast(Any, buffer),
+            input_names=[f"{INPUT}{i}" for i in range(len(inputs))],
+            opset_version=OPSET,
             dynamo=False,
         )
     return buffer.getvalue()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from nni.mutable import Categorical, MutableExpression
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.profiler import ExpressionProfiler
 
 from ..errors import LatencyTableError, MissingOperatorError, SpaceError
+from ..latency.arrays import FloatArray
 from ..latency.costs import SpaceCosts
 from ..latency.entries import ModuleCall
 from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
+from ..supernet.candidates import path_candidates, searched
 from ..supernet.space import describe_space, layer_choices
 from .space_walk import walk
 
@@ -58,10 +61,10 @@ class LatencyProfiler(ExpressionProfiler):
         if table.calibration.networks:  # otherwise a part of a measurement, which judges its table at the end
             for text in warnings_of(table):
                 _log.warning(text)
-        spec = describe_space(model_space)
+        spec = None if table.composition is not None else describe_space(model_space)
         if spec is not None:
             self.expression = _of_layers(table.costs(spec), layer_choices(spec))
-        elif table.fitted_to_layers:
+        elif table.names_layers:
             self.expression = _of_layers(table.own_costs(), _check(model_space, table))
         elif table.input_shape is not None:
             self.expression = _of_modules(model_space, table, table.input_shape)
@@ -73,12 +76,21 @@ class LatencyProfiler(ExpressionProfiler):
             )
 
 
-def _of_layers(costs: SpaceCosts, choices: dict[str, Categorical]) -> Any:
+def _of_layers(costs: SpaceCosts, choices: Mapping[str, Any]) -> Any:
+    names = {label: [str(name) for name in _candidates(choices[label])] for label in costs.candidates}
+    order = {label: [list(map(str, of)).index(name) for name in names[label]] for label, of in costs.candidates.items()}
     terms = []
     for label, values in costs.layers.items():
-        by_name = {str(name): value for name, value in zip(costs.candidates[label], values, strict=True)}
-        terms.append(_lookup(choices[label], [by_name[str(name)] for name in choices[label].values]))
+        if any(values):
+            terms.append(_lookup([choices[label]], np.asarray(values)[order[label]]))
+    for labels, array in costs.joint_arrays:
+        ordered = array[np.ix_(*(order[label] for label in labels))]
+        terms.append(_lookup([choices[label] for label in labels], ordered))
     return _sum([costs.fixed, *terms])
+
+
+def _candidates(choice: Any) -> Sequence[Any]:
+    return choice.values if isinstance(choice, Categorical) else path_candidates(choice)
 
 
 def _of_modules(model_space: ModelSpace, table: LatencyTable, input_shape: tuple[int, ...]) -> Any:
@@ -101,19 +113,21 @@ def _of_modules(model_space: ModelSpace, table: LatencyTable, input_shape: tuple
     return _sum([table.calibration.offset_ms, *terms])
 
 
-def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorical]:
-    """Check that a space has the layers and candidates of a fitted table.
+def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Any]:
+    """Check that a space has the layers and candidates that a table names.
 
     Returns:
         Choices of the space by label.
 
     Raises:
         LatencyTableError: The space lacks a layer of the table, or a layer has other candidates.
+        SpaceError: A layer has no list of candidates.
     """
     costs = table.own_costs()
-    choices = {label: choice for label, choice in model_space.simplify().items() if isinstance(choice, Categorical)}
+    mutables = model_space.simplify()
+    choices = {str(label): mutables[label] for label in searched(mutables) if label in costs.candidates}
     for label, names in costs.candidates.items():
-        values = [str(value) for value in choices[label].values] if label in choices else []
+        values = [str(value) for value in _candidates(choices[label])] if label in choices else []
         if sorted(values) != sorted(names):
             raise LatencyTableError(
                 f"the table of {table.device.name} has layer {label} with {', '.join(names)}; "
@@ -122,11 +136,14 @@ def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Categorica
     return choices
 
 
-def _lookup(choice: Categorical, values: Sequence[float]) -> MutableExpression:
-    """Build an NNI expression that returns the value of the chosen candidate."""
-    result: Any = values[-1]
-    for candidate, value in list(zip(choice.values, values, strict=True))[-2::-1]:
-        result = MutableExpression.condition(choice == candidate, value, result)
+def _lookup(choices: Sequence[Any], values: FloatArray) -> Any:
+    """Build an NNI expression that returns the value of the chosen candidates; an axis of `values` for each choice."""
+    if not choices:
+        return float(values)
+    parts = [_lookup(choices[1:], part) for part in values]
+    result = parts[-1]
+    for candidate, part in list(zip(_candidates(choices[0]), parts, strict=True))[-2::-1]:
+        result = MutableExpression.condition(choices[0] == candidate, part, result)
     return result
 
 

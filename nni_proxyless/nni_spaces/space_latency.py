@@ -1,26 +1,37 @@
-"""Measurement of latency tables for NNI's hub spaces and users' own spaces, by the units of `space_walk.py`."""
+"""Measurement of latency tables for any NNI model space, from NNI's hub or the user's own.
+
+Random networks of the space are run, to find which modules they call with which inputs, and on which choices that
+depends (`trace.py`, `dependence.py`). Each different call is then measured alone, and a few whole networks calibrate
+the sum. The table also has the parameters and multiply-adds of all networks.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import torch
 from nni.nas.nn.pytorch import ModelSpace
+from torch import nn
 
-from ..errors import InputError
-from ..latency.backends.base import Backend
+from ..errors import InputError, SpaceError
+from ..latency.backends.base import Backend, Workload
 from ..latency.calibration import fit_calibration
+from ..latency.calls import Call
+from ..latency.composition import COUNTS, Composition
+from ..latency.costs import SpaceCosts
+from ..latency.entries import ModuleCall
 from ..latency.judgement import rank_correlation, warnings_of, with_verdict
-from ..latency.measure import CALIBRATION_NETWORKS, measure_modules
+from ..latency.measure import CALIBRATION_NETWORKS, measure_modules, now
 from ..latency.protocol import Protocol
 from ..latency.quality import Quality
-from ..latency.sampling import Progress, Timeline, sample_interleaved
-from ..latency.table import LatencyTable
-from .profiler import LatencyProfiler
-from .space_walk import walk
+from ..latency.sampling import Progress, Samples, Timeline, sample_interleaved
+from ..latency.table import LatencyTable, OperatorCost
+from .dependence import Codes, SpaceFunctions
+from .example_inputs import ExampleInputs
+from .space_parts import composition_of, numbered_anew
+from .trace import Tracer
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +43,7 @@ def space_name(model_space: ModelSpace) -> str:
 
 def measure_model_space(
     model_space: ModelSpace,
-    input_shape: tuple[int, ...],
+    inputs: Any,
     backend: Backend,
     *,
     calibration_networks: int = CALIBRATION_NETWORKS,
@@ -43,22 +54,25 @@ def measure_model_space(
 ) -> LatencyTable:
     """Measure the modules of any NNI model space, then calibrate the table on whole networks.
 
+    Each module is measured with the inputs that it gets inside networks of the space. Operations between modules, such
+    as an addition in `forward`, are not measured alone; the calibration accounts for them.
+
     Args:
-        model_space: NNI model space, from NNI's hub or the user's own. Its choices may be LayerChoices, Repeats and
-            choices of values.
-        input_shape: Shape of one input, without the batch dimension.
-        backend: Backend that runs the modules and networks.
-        calibration_networks: Number of random networks for the calibration; 0 for no calibration. Backends that count
-            exactly are never calibrated.
+        model_space: NNI model space, from NNI's hub or the user's own, before a search has mutated it.
+        inputs: Shape of one input without the batch dimension, such as `(3, 32, 32)`, or a tensor with it. For a
+            `forward` with several arguments, a tuple of these, or a dictionary by the names of the arguments.
+        backend: Backend that runs the modules and networks. `flops` and `params` count instead.
+        calibration_networks: Number of whole networks for the calibration, among them the fastest and the slowest one
+            of the uncalibrated table; 0 for no calibration. Backends that count exactly are never calibrated.
         seed: Seed of the random networks.
         protocol: Measuring protocol of the modules. Defaults to the backend's protocol for operators.
         network_protocol: Measuring protocol of the networks. Defaults to the backend's protocol for calibration
             networks.
-        progress: Callback that receives a text, the number of workloads finished in the current round and the number of
-            workloads in the current round.
+        progress: Callback that receives a text, the number of networks or workloads finished, and the number that are
+            known to be needed.
 
     Returns:
-        Table for `LatencyProfiler(model_space, table)`.
+        Table for `ProxylessNAS(latency=table, budget_ms=…)` and `LatencyProfiler(model_space, table)`.
 
     Examples:
         Multiply-adds of the modules of a small space, and of one of its networks:
@@ -81,34 +95,38 @@ def measure_model_space(
         55296.0
 
     Raises:
-        InputError: The number of calibration networks is negative.
-        SpaceError: NNI's shape inference fails on the space, or a unit has too many variants and no submodules.
+        InputError: An argument is invalid, or the backend cannot give a module its inputs.
+        SpaceError: A network cannot be built, run or exported, or what a module computes depends on too many choices
+            at once.
         RunError: The backend failed.
     """
     if calibration_networks < 0:
         raise InputError(f"calibration networks must be a number from 0, got {calibration_networks}")
-    generator = np.random.RandomState(seed)  # the type of generator that NNI requires
-    modules = {unit.call: (unit.module, unit.call.inputs[0]) for unit in walk(model_space, input_shape)}
+    example = ExampleInputs.of(inputs, model_space, backend.batch)
+    functions = SpaceFunctions(Tracer(model_space, example), seed=seed, progress=progress)
+    composition = composition_of(functions)
+    if backend.unit != "ms":
+        return _counted(functions, composition, backend)
+    calls = [unit.call for unit in functions.tracer.units]
+    if not calls:
+        raise SpaceError(f"the networks of {type(model_space).__name__} call no modules that could be measured")
     with backend.session():
-        reference = None
-        if backend.clocked:
-            reference = _network(model_space, np.random.RandomState(12345), backend, input_shape)[1]()
+        entries = _entries(calls, example.batch)
+        loaders = {entry: _loader(backend, call) for entry, call in zip(entries, calls, strict=True)}
+        reference = _network(functions, functions.draw(), backend)() if backend.clocked else None
         timeline = Timeline()
-        table = replace(
-            measure_modules(
-                modules, backend, space_name(model_space),
-                protocol=protocol, reference=reference, timeline=timeline, progress=progress,
-            ),
-            input_shape=tuple(input_shape),
+        table = measure_modules(
+            loaders, backend, space_name(model_space),
+            protocol=protocol, reference=reference, timeline=timeline, progress=progress,
         )  # fmt: skip
+        kept = [number for number, entry in enumerate(entries) if entry in table.operators]
+        table = replace(table, input_shape=example.shape, composition=numbered_anew(composition, kept))
+        costs = table.own_costs()
         if calibration_networks == 0 or backend.exact:
-            for text in warnings_of(table):
-                _log.warning(text)
-            return table
-        drawn = [_network(model_space, generator, backend, input_shape) for _ in range(calibration_networks)]
-        networks = {f"network {i}": load for i, (_, load) in enumerate(drawn)}
-        measured = sample_interleaved(
-            networks,
+            return _judged(table)
+        drawn = _calibration_networks(functions, costs, calibration_networks)
+        taken = sample_interleaved(
+            {f"network {number}": _network(functions, codes, backend) for number, codes in enumerate(drawn)},
             network_protocol or backend.calibration_protocol,
             stage="networks",
             reference=reference,
@@ -116,23 +134,144 @@ def measure_model_space(
             timeline=timeline,
             progress=progress,
         )
-    profiler = LatencyProfiler(model_space, table)
-    sums = [float(profiler.profile(sample)) for sample, _ in drawn]
-    medians = [measured[name].median for name in networks]
+    sums = [costs.of(_names(functions.sample(codes))) for codes in drawn]
+    medians = [samples.median for samples in taken.values()]
     found = fit_calibration(sums, medians)
     rank = rank_correlation([found.scale * total + found.offset_ms for total in sums], medians)
     quality = replace(table.quality or Quality(), rank_correlation=rank, smallest_ms=min(medians))
-    table = with_verdict(replace(table, calibration=found, quality=quality))
+    reference_ms = next(iter(taken.values())).reference
+    return _judged(with_verdict(replace(table, calibration=found, quality=quality, reference_ms=reference_ms)))
+
+
+def measure_space_networks(
+    model_space: ModelSpace,
+    inputs: Any,
+    samples: Sequence[Mapping[str, Any]],
+    backend: Backend,
+    *,
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
+) -> list[Samples]:
+    """Measure whole networks of any NNI model space in one interleaved run, such as to check a table's predictions.
+
+    Args:
+        model_space: NNI model space.
+        inputs: Example inputs; see `measure_model_space`.
+        samples: Networks as NNI samples.
+        backend: Backend that runs the networks.
+        protocol: Measuring protocol. Defaults to the backend's protocol for networks.
+        progress: Progress callback; see `measure_model_space`.
+
+    Returns:
+        Samples of each network, in the same order.
+
+    Raises:
+        InputError: There are no samples, or the backend cannot give a network its inputs.
+        SpaceError: A network cannot be built or exported.
+    """
+    if not samples:
+        raise InputError("samples must have at least one network")
+    tracer = Tracer(model_space, ExampleInputs.of(inputs, model_space, backend.batch))
+    with backend.session():
+        loaders = {str(number): _loader(backend, _whole(tracer, sample)) for number, sample in enumerate(samples)}
+        reference = loaders["0"]() if backend.clocked else None
+        taken = sample_interleaved(
+            loaders,
+            protocol or backend.network_protocol,
+            reference=reference,
+            clocked=backend.clocked,
+            progress=progress,
+        )
+    return list(taken.values())
+
+
+def _whole(tracer: Tracer, sample: Mapping[str, Any]) -> Call:
+    inputs = tracer.inputs
+    return Call(tracer.freeze(sample), inputs.args, inputs.kwargs, f"network of {type(tracer.space).__name__}")
+
+
+def _network(functions: SpaceFunctions, codes: Codes, backend: Backend) -> Callable[[], Workload]:
+    return _loader(backend, _whole(functions.tracer, functions.sample(codes)))
+
+
+def _loader(backend: Backend, call: Call) -> Callable[[], Workload]:
+    try:
+        return backend.call_loader(call)
+    except InputError:
+        raise
+    except Exception as reason:  # exporters raise errors of many kinds
+        lines = str(reason).strip().splitlines() or [type(reason).__name__]
+        raise SpaceError(
+            f"backend {backend.name} cannot take module '{call.name}' ({type(call.module).__name__}): "
+            f"{lines[0][:200]}; measure with make_backend('torch')"
+        ) from reason
+
+
+def _entries(calls: Sequence[Call], batch: int) -> list[ModuleCall]:
+    """Name the calls. Modules that print alike, but compute differently, have a number."""
+    found: list[ModuleCall] = []
+    known: dict[ModuleCall, int] = {}
+    for call in calls:
+        entry = ModuleCall(_printed(call.module), call.shapes(batch))
+        known[entry] = number = known.get(entry, 0) + 1
+        found.append(entry if number == 1 else ModuleCall(f"{entry.module} #{number}", entry.inputs))
+    return found
+
+
+def _printed(module: nn.Module) -> str:
+    try:
+        return repr(module)
+    except AttributeError:  # NNI cannot print some modules of its hub once they are frozen
+        shapes = ", ".join(f"{name}={list(value.shape)}" for name, value in module.state_dict().items())
+        return f"{type(module).__qualname__}({shapes})"
+
+
+def _calibration_networks(functions: SpaceFunctions, costs: SpaceCosts, count: int) -> list[Codes]:
+    """Draw different networks, after the fastest and the slowest one if these keep the constraints of the space."""
+    candidates, constraints = functions.tracer.candidates, functions.tracer.constraints
+    found: dict[Codes, None] = {}
+    for choices in (costs.cheapest, costs.dearest):
+        codes = tuple([str(each) for each in of].index(choices[label]) for label, of in candidates.items())
+        if not constraints or constraints.allow(functions.sample(codes)):
+            found[codes] = None
+    for _ in range(20 * count):
+        if len(found) >= count:
+            break
+        found[functions.draw()] = None
+    return list(found)[:count]
+
+
+def _names(sample: Mapping[str, Any]) -> dict[str, str]:
+    return {label: str(candidate) for label, candidate in sample.items()}
+
+
+def _counted(functions: SpaceFunctions, composition: Composition, backend: Backend) -> LatencyTable:
+    """Return a table of counts, which are known from the runs."""
+    name, batch = COUNTS[backend.unit], functions.tracer.inputs.batch
+    units = functions.tracer.units
+    counts = [
+        sum(p.numel() for p in unit.call.module.parameters()) if name == "parameters" else unit.multiply_adds / batch
+        for unit in units
+    ]
+    entries = _entries([unit.call for unit in units], batch)
+    kept = [number for number, count in enumerate(counts) if count > 0]
+    return LatencyTable(
+        device=backend.device,
+        backend=backend.name,
+        backend_version=backend.version,
+        dtype=backend.dtype,
+        batch=backend.batch,
+        threads=backend.threads,
+        date=now(),
+        operators={entries[number]: OperatorCost(float(counts[number])) for number in kept},
+        space=space_name(functions.tracer.space),
+        unit=backend.unit,
+        input_shape=functions.tracer.inputs.shape,
+        composition=numbered_anew(composition, kept),
+    )
+
+
+def _judged(table: LatencyTable) -> LatencyTable:
     for text in warnings_of(table):
         _log.warning(text)
     return table
-
-
-def _network(
-    model_space: ModelSpace, generator: np.random.RandomState, backend: Backend, input_shape: tuple[int, ...]
-) -> tuple[dict[str, Any], Any]:
-    """Draw a random sample of a space; return the sample and a function that makes its network ready to run."""
-    sample: dict[str, Any] = {}
-    frozen = model_space.random(sample, random_state=generator)
-    with torch.no_grad():
-        return sample, backend.loader(frozen, input_shape)

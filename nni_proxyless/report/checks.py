@@ -151,11 +151,12 @@ def checked_export(content: Mapping[str, Any]) -> tuple[dict[str, Any], str | No
 def checked_front(rows: Rows) -> tuple[tuple[str, ...], list[dict[str, Any]], str | None]:
     """Return the quantities of a front and their values, and what is wrong with the file.
 
-    The quantities are the first columns of numbers, after the name of the latency table. The layers follow them.
+    The quantities are the first columns of numbers, after the name of the latency table or of a network's file. The
+    layers follow them.
     """
     quantities: list[str] = []
     for key in rows[0] if rows else ():
-        if key == "table":
+        if key in ("table", "file"):
             continue
         if len(quantities) == _MOST_QUANTITIES or any(number_of(row.get(key)) is None for row in rows):
             break

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from ..errors import LatencyTableError
+from ..latency.composition import COUNTS
 from ..latency.costs import SpaceCosts
+from ..latency.joint_costs import JointCosts
 from ..latency.table import LatencyTable
 from ..supernet.space import describe_space, require_description
 
@@ -16,8 +20,8 @@ from ..supernet.space import describe_space, require_description
 def costs_of_space(table: LatencyTable, model: ModelSpace, candidates: Mapping[str, tuple[Any, ...]]) -> SpaceCosts:
     """Look up the costs of all candidates of a model space.
 
-    If the space describes its operators, the costs are looked up by operator. If not, they are looked up by label, for
-    which the table must have been fitted to the layers of this space.
+    A table of `measure_model_space` or of a fit to whole networks names the space's layers itself. Otherwise, the space
+    must describe its operators, and the costs are looked up by operator.
 
     Args:
         table: Latency table.
@@ -26,18 +30,54 @@ def costs_of_space(table: LatencyTable, model: ModelSpace, candidates: Mapping[s
 
     Raises:
         SpaceError: The table contains costs of operators, but the space does not describe its operators.
-        LatencyTableError: The table was fitted to other layers.
+        LatencyTableError: The table has other layers or candidates than the space.
         MissingOperatorError: The table lacks operators of the space.
     """
+    if table.composition is not None:
+        return with_candidates(table.own_costs(), candidates)
     if describe_space(model) is not None or not table.fitted_to_layers:
         return table.costs(require_description(model, "latency="))
     costs = table.own_costs()
-    layers = {}
-    for label, of in candidates.items():
-        known, names = list(costs.candidates.get(label, ())), [str(candidate) for candidate in of]
+    layers = {label: values for label, values in costs.layers.items() if label in candidates}
+    return with_candidates(replace(costs, layers=layers), candidates, "fitted to")
+
+
+def counts_of_space(table: LatencyTable | None, candidates: Mapping[str, tuple[Any, ...]]) -> dict[str, SpaceCosts]:
+    """Return the parameters and multiply-adds of all networks, by name, if a table of `measure_model_space` has them.
+
+    Raises:
+        LatencyTableError: The table has other layers or candidates than the space.
+    """
+    if table is None or table.composition is None:
+        return {}
+    return {name: with_candidates(table.composition.counts(name), candidates) for name in COUNTS.values()}
+
+
+def with_candidates(
+    costs: SpaceCosts, candidates: Mapping[str, tuple[Any, ...]], origin: str = "measured for"
+) -> SpaceCosts:
+    """Return costs with the candidates of a model space in the space's order, instead of their names.
+
+    Args:
+        costs: Costs by the names of layers and candidates.
+        candidates: Mapping from labels to candidates, as an NNI sample names them.
+        origin: Where the costs come from, for the error message.
+
+    Raises:
+        LatencyTableError: The costs have other layers or candidates.
+    """
+    order = {}
+    for label in dict.fromkeys([*candidates, *costs.layers]):
+        known = list(costs.candidates.get(label, ()))
+        names = [str(candidate) for candidate in candidates.get(label, ())]
         if sorted(known) != sorted(names):
             raise LatencyTableError(
-                f"the table is fitted to other layers: of '{label}' it knows {known}, the space has {names}"
+                f"the table is {origin} other layers: of '{label}' it knows {known}, the space has {names}"
             )
-        layers[label] = tuple(costs.layers[label][known.index(name)] for name in names)
-    return SpaceCosts(costs.fixed, dict(candidates), layers)
+        order[label] = [known.index(name) for name in names]
+    layers = {label: tuple(costs.layers[label][place] for place in order[label]) for label in candidates}
+    joint = tuple(
+        JointCosts(labels, tuple(values[np.ix_(*(order[label] for label in labels))].ravel().tolist()))
+        for labels, values in costs.joint_arrays
+    )
+    return SpaceCosts(costs.fixed, dict(candidates), layers, costs.unit, joint)

@@ -31,7 +31,7 @@ from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.space import describe_space
 from ..supernet.unsupported import check_something_to_search
-from .applied_table import costs_of_space
+from .applied_table import costs_of_space, counts_of_space
 from .compatibility import check_lightning
 from .evaluator_checks import check_evaluator, keep_datamodule
 from .export_methods import ExportMethods
@@ -151,7 +151,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             if self.budget_request.ms is not None:
                 self._warn(budget_without_effect(self._budget.ms, self._costs.largest))
         if self.stated.limits:
-            self.constraints = constraints_of(self.stated.limits, latencies, spec)
+            counts = counts_of_space(self.stated.counts, self._candidates)
+            self.constraints = constraints_of(self.stated.limits, latencies, spec, counts)
             self._check_constraints()
 
     def _check_constraints(self) -> None:
@@ -227,8 +228,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             self._check_ranks(evaluator.trainer)
             self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
-        # The callback comes first, so that the evaluator's callbacks see the result in the last epoch. It replaces that
-        # of an earlier search with the same evaluator.
+        # It comes first, so that the evaluator's callbacks see the result, and replaces that of an earlier search.
         others = [c for c in evaluator.trainer.callbacks if not isinstance(c, StrategyCallback)]
         self._callback = StrategyCallback(self)
         evaluator.trainer.callbacks[:] = [self._callback, *others]

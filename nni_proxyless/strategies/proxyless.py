@@ -56,6 +56,8 @@ class ProxylessNAS(LatencyAwareStrategy):
             them. A single table is the target `latency`.
         target: Name of the own target among several tables, whose latency results state. Default: the first target
             with a budget, or else the first one.
+        counts: Table of `measure_model_space`, such as one of the backend `flops`, for budgets of `parameters` and
+            `multiply_adds` in a space of your own. Default: the first such table of `latency`.
         penalty: Penalty of NNI, or a dictionary of its arguments: `profiler`, `baseline` and optionally `scale`,
             `nonlinear` and `aggregate`. The profiler may be any ExpressionProfiler (FLOPs, parameters or your own).
             Unlike in NNI, the penalty has a gradient. It can be combined with `latency`.
@@ -92,6 +94,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         budget_fraction: float | None = None,
         budgets: Mapping[str, Any] | None = None,
         target: str | None = None,
+        counts: LatencyTable | None = None,
         penalty: dict[str, Any] | ExpectationProfilerPenalty | None = None,
         gradient_clip_val: float | None = None,
         log_prob_every_n_step: int = 10,
@@ -108,7 +111,7 @@ class ProxylessNAS(LatencyAwareStrategy):
                 )
             settings["arch_beta1"], settings["arch_beta2"] = arch_betas
         self.arch = ArchSettings.checked(settings)
-        stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, target=target)
+        stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, target=target, counts=counts)
         has_budget = stated.any
         self.objective_name = self.arch.objective_name(has_budget)
         if self.objective_name == "budget" and not has_budget:
@@ -120,7 +123,9 @@ class ProxylessNAS(LatencyAwareStrategy):
         if stated.limits and self.objective_name != "budget":
             raise InputError(f"budgets= needs the objective budget, got {self.objective_name}; leave objective= out")
         if self.objective_name != "budget":
-            stated = StatedBudgets.of(latency, budget_ms, budget_fraction, budgets, target=target, hard=False)
+            stated = StatedBudgets.of(
+                latency, budget_ms, budget_fraction, budgets, target=target, counts=counts, hard=False
+            )
         super().__init__(
             stated=stated,
             finalists=self.arch.num_finalists(has_budget),

@@ -21,12 +21,14 @@ class StatedBudgets:
         tables: Latency table of each target, by name.
         request: Latency budget of the search's own target; `None` for no such budget.
         limits: All other budgets.
+        counts: Table with the parameters and multiply-adds of a space that does not describe its operators.
     """
 
     target: str | None
     tables: Mapping[str, LatencyTable]
     request: BudgetRequest | None
     limits: tuple[Limit, ...]
+    counts: LatencyTable | None = None
 
     @classmethod
     def of(
@@ -37,6 +39,7 @@ class StatedBudgets:
         budgets: Mapping[str, Any] | None,
         *,
         target: str | None = None,
+        counts: LatencyTable | None = None,
         hard: bool = True,
     ) -> StatedBudgets:
         """Check the arguments of a strategy, and bring them into one form.
@@ -49,6 +52,7 @@ class StatedBudgets:
             budget_fraction: Latency budget of the own target as a fraction of the largest network's latency.
             budgets: Limits by target or quantity; see `decoding.budgets`.
             target: Name of the search's own target, if it is another one.
+            counts: Table of `measure_model_space`; `None` for the first one of `latency`.
             hard: Whether the exported network must be within the budget of the own target.
 
         Raises:
@@ -58,6 +62,10 @@ class StatedBudgets:
         for name, table in tables.items():
             if not isinstance(table, LatencyTable):
                 raise InputError(f"latency= must have a LatencyTable for each target, got {shown(table)} for '{name}'")
+        if counts is not None and not (isinstance(counts, LatencyTable) and counts.composition is not None):
+            raise InputError(f"counts= must be a table of measure_model_space, got {shown(counts)}")
+        if counts is None:
+            counts = next((table for table in tables.values() if table.composition is not None), None)
         limits = () if budgets is None else parse_budgets(budgets)
         check_names(limits, tables)
         if target is not None and target not in tables:
@@ -72,7 +80,7 @@ class StatedBudgets:
             request = BudgetRequest.of(own.value, own.fraction, hard=hard)
         if request is not None and target is None:
             raise InputError(f"{request} needs latency=, the table of the device it is meant for")
-        return cls(target, tables, request, tuple(limit for limit in limits if limit is not own))
+        return cls(target, tables, request, tuple(limit for limit in limits if limit is not own), counts)
 
     @property
     def any(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import nni
 import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
@@ -18,12 +19,14 @@ from torch import Tensor, nn
 
 from nni_proxyless import LatencyProfiler, LatencyTable, MobileNetV2Space, ProxylessNAS
 from nni_proxyless.errors import InputError, LatencyTableError, MissingOperatorError, SpaceError
-from nni_proxyless.latency import Protocol, make_backend, measure_table
+from nni_proxyless.latency import Calibration, Protocol, make_backend, measure_table
 from nni_proxyless.latency.architectures_file import Measurements
 from nni_proxyless.latency.fitting.fit import fit_table
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_spaces.space_latency import measure_model_space
+from nni_proxyless.nni_spaces.space_walk import walk
 from nni_proxyless.strategies.penalty import expectation
+from tests.helpers import made_up_table
 
 SHORT = Protocol(warmup_s=0.0, settle_s=0.0, sample_s=0.0005, min_rounds=2, max_rounds=2)
 
@@ -57,9 +60,11 @@ def samples(space: ModelSpace, count: int) -> list[tuple[dict[str, object], nn.M
 
 
 @pytest.mark.parametrize("make", [Small, HubProxylessNAS, ShuffleNetSpace])
-def test_counted_parameters_are_those_of_the_frozen_network(make: type[ModelSpace]) -> None:
+def test_a_table_of_version_0_1_counts_the_parameters_of_the_frozen_network(make: type[ModelSpace]) -> None:
     space = make()
-    table = measure_model_space(space, (3, 32, 32), make_backend("params"))
+    counts = {unit.call: sum(p.numel() for p in unit.module.parameters()) for unit in walk(space, (3, 32, 32))}
+    made = made_up_table({call: float(count) for call, count in counts.items() if count}, Calibration(), "hub")
+    table = replace(made, unit="params", input_shape=(3, 32, 32))
     profiler = LatencyProfiler(space, LatencyTable.from_dict(table.to_dict()))
     for sample, network in samples(space, 5):
         assert profiler.profile(sample) == sum(p.numel() for p in network.parameters())
@@ -130,12 +135,15 @@ def test_a_fitted_table_serves_any_space() -> None:
 def test_a_table_of_another_space_is_refused(tiny_table: LatencyTable) -> None:
     table = measure_model_space(Small(), (3, 8, 8), make_backend("params"))
     other = measure_model_space(Small(), (3, 8, 8), make_backend("torch"), calibration_networks=0, protocol=SHORT)
-    with pytest.raises(MissingOperatorError, match=r"lacks \d+ module"):
+    with pytest.raises(LatencyTableError, match="has layer depth with 1, 2, 3; ProxylessNAS has no such layer"):
         LatencyProfiler(HubProxylessNAS(), other)
+    old = replace(other, composition=None)
+    with pytest.raises(MissingOperatorError, match=r"lacks \d+ module"):
+        LatencyProfiler(HubProxylessNAS(), old)
     with pytest.raises(SpaceError, match="measure_model_space"):
         LatencyProfiler(Small(), tiny_table)
     with pytest.raises(SpaceError, match=r"has \d+ variants or more; at most 500 are measured"):
-        measure_model_space(MobileNetV3Space(), (3, 32, 32), make_backend("params"))
+        walk(MobileNetV3Space(), (3, 32, 32))
     with pytest.raises(SpaceError, match="shape inference fails on Small"):
-        measure_model_space(Small(), (5, 8, 8), make_backend("params"))
+        walk(Small(), (5, 8, 8))
     assert table.input_shape == (3, 8, 8)

@@ -21,6 +21,8 @@ from ..table import Unit
 if TYPE_CHECKING:  # settings and files are checked without torch
     from torch import nn
 
+    from ..calls import Call
+
 _log = logging.getLogger(__name__)
 MOST = {"threads": MOST_THREADS, "batch": MOST_BATCH}  # more threads abort the process on many machines
 
@@ -127,6 +129,23 @@ class Backend(ABC):
         call of the returned function.
         """
         return lambda: self.prepare(copy.deepcopy(module), input_shape)
+
+    def call_loader(self, call: Call) -> Callable[[], Workload]:
+        """Return a function that makes a call of a module ready to run; see `loader`.
+
+        Args:
+            call: Module with its inputs, which may be several, or none of the kind that `loader` takes.
+
+        Raises:
+            InputError: The backend runs modules with one input of floating-point numbers only.
+        """
+        shape = call.image_shape(self.batch)
+        if shape is None:
+            raise InputError(
+                f"module '{call.name}' ({type(call.module).__name__}) takes other inputs than one batch of "
+                f"floating-point numbers, which backend {self.name} cannot give it; measure with torch or onnxruntime"
+            )
+        return self.loader(call.module, shape)
 
     def file_loader(self, path: Path, input_shape: tuple[int, ...]) -> Callable[[], Workload]:
         """Return a function that makes an exported network ready to run; see `loader`.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from ...network.onnx_file import require_onnx
-from .base import one_of
+from ...network.onnx_file import INPUT, export_call, require_onnx
+from .base import Workload, one_of
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
+
+if TYPE_CHECKING:
+    from ..calls import Call
 
 DTYPES = ("float32", "int8")
 
@@ -49,11 +53,28 @@ class OnnxRuntimeBackend(OnnxModelBackend):
     def convert(self, model: bytes) -> bytes:
         return model
 
+    def call_loader(self, call: Call) -> Callable[[], Workload]:
+        if call.image_shape(self.batch) is not None or self.dtype != "float32":
+            return super().call_loader(call)
+        tensors = call.tensors()
+        model = export_call(call.flat(), tensors)
+        arrays = {f"{INPUT}{i}": tensor.numpy() for i, tensor in enumerate(tensors)}
+
+        def load() -> Workload:
+            session = self._session(model)
+            feed = {each.name: arrays[each.name].copy() for each in session.get_inputs()}  # unused ones are left out
+            return Workload(lambda: session.run(None, feed))
+
+        return load
+
     def load(self, model: bytes, images: Images) -> ModelWorkload:
+        session = self._session(model)
+        feed = {session.get_inputs()[0].name: images}
+        return ModelWorkload(lambda: session.run(None, feed), lambda: session.run(None, feed)[0])
+
+    def _session(self, model: bytes) -> Any:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        session = self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        feed = {session.get_inputs()[0].name: images}
-        return ModelWorkload(lambda: session.run(None, feed), lambda: session.run(None, feed)[0])
+        return self._runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from ..device import Device
 from .base import Backend, Workload, one_of
 
 if TYPE_CHECKING:  # settings and files are checked without torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    from ..calls import Call
 
 DEVICES = ("cpu", "cuda")
 
@@ -75,9 +78,24 @@ class TorchBackend(Backend):
             network = network.to(memory_format=torch.channels_last)
             images = example_input((input_shape[0], input_shape[1], input_shape[2]), self.batch).to(self.device_type)
 
+        return self._workload(network, [images])
+
+    def call_loader(self, call: Call) -> Callable[[], Workload]:
+        if call.image_shape(self.batch) is not None:
+            return super().call_loader(call)
+
+        def load() -> Workload:
+            network = copy.deepcopy(call.flat()).eval().to(self.device_type)
+            return self._workload(network, [tensor.to(self.device_type) for tensor in call.tensors()])
+
+        return load
+
+    def _workload(self, network: nn.Module, inputs: Sequence[Tensor]) -> Workload:
+        import torch
+
         def run() -> object:
             with torch.inference_mode():
-                return network(images)
+                return network(*inputs)
 
         return Workload(run) if self.device_type == "cpu" else CudaWorkload(run)
 

@@ -1,0 +1,193 @@
+"""How the networks of a model space consist of a table's entries, by the choices on which each part depends.
+
+`nni_spaces/space_latency.py` finds it by running networks. A table that has it needs no description of the space: its
+costs by layer, and those of several layers at once, follow from its own entries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import LatencyTableError, shown
+from ..values import MOST_OPERATIONS
+from . import table_parts as parts
+from .arrays import FloatArray
+from .costs import SpaceCosts
+from .joint_costs import JointCosts
+
+Count = Literal["parameters", "multiply_adds"]
+COUNTS: Mapping[str, Count] = {"params": "parameters", "flops": "multiply_adds"}  # by the unit of a table
+_UNKNOWN = "-"  # in a file: the combination belongs to no network
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a network has because of some of its choices.
+
+    The tuples have an item for each combination of the candidates. The candidate of the last layer changes fastest.
+
+    Attributes:
+        labels: Labels of the choices; none for what every network has.
+        entries: Positions of the table's entries; `None` if no network has the combination.
+        parameters: Number of parameters.
+        multiply_adds: Multiply-adds for one image.
+    """
+
+    labels: tuple[str, ...]
+    entries: tuple[tuple[int, ...] | None, ...]
+    parameters: tuple[float, ...]
+    multiply_adds: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Parts of the networks of a model space.
+
+    Attributes:
+        candidates: Names of the candidates of each choice, by label.
+        parts: Parts. No two have the same labels.
+    """
+
+    candidates: Mapping[str, tuple[str, ...]]
+    parts: tuple[Part, ...]
+
+    def costs(self, entry_costs: Sequence[float], *, scale: float = 1.0, offset: float = 0.0) -> SpaceCosts:
+        """Sum the costs of entries over all networks: offset + scale · Σ.
+
+        Args:
+            entry_costs: Cost of each entry of the table, in milliseconds.
+            scale: Factor on the sum.
+            offset: Cost that is added once, in milliseconds.
+        """
+        values = {
+            part.labels: [
+                math.nan if of is None else scale * math.fsum(entry_costs[i] for i in of) for of in part.entries
+            ]
+            for part in self.parts
+        }
+        return self._summed(values, "ms", offset)
+
+    def counts(self, name: Count) -> SpaceCosts:
+        """Return the parameters or multiply-adds of all networks, for one image."""
+        values = {
+            part.labels: [
+                math.nan if of is None else count for of, count in zip(part.entries, getattr(part, name), strict=True)
+            ]
+            for part in self.parts
+        }
+        unit = next(unit for unit, count in COUNTS.items() if count == name)
+        return self._summed(values, unit, 0.0)
+
+    def _summed(self, values: Mapping[tuple[str, ...], Sequence[float]], unit: str, fixed: float) -> SpaceCosts:
+        sums: dict[tuple[str, ...], FloatArray] = {(): np.array(fixed)}
+        for labels, of in values.items():
+            array = np.array(of, dtype=np.float64).reshape([len(self.candidates[label]) for label in labels])
+            # No network has such a combination, so its cost is never asked for. The mean disturbs expectations least.
+            array = np.where(np.isnan(array), np.nanmean(array), array)
+            needed = [axis for axis in range(len(labels)) if np.ptp(array, axis=axis).any()]
+            array = array[tuple(slice(None) if axis in needed else 0 for axis in range(len(labels)))]
+            key = tuple(labels[axis] for axis in needed)
+            sums[key] = sums[key] + array if key in sums else array
+        return SpaceCosts(
+            float(sums[()]),
+            dict(self.candidates),
+            {
+                label: tuple(sums[label,].tolist()) if (label,) in sums else (0.0,) * len(names)
+                for label, names in self.candidates.items()
+            },
+            unit,
+            tuple(JointCosts(k, tuple(array.ravel().tolist())) for k, array in sums.items() if len(k) > 1),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of the key `composition` of a table file.
+
+        The items of a part are separated by commas, and the entries of an item by spaces.
+        """
+        return {
+            "candidates": {label: list(names) for label, names in self.candidates.items()},
+            "parts": [
+                {
+                    "labels": list(part.labels),
+                    "entries": ", ".join(_UNKNOWN if of is None else " ".join(map(str, of)) for of in part.entries),
+                    "parameters": ", ".join(f"{count:.15g}" for count in part.parameters),
+                    "multiply_adds": ", ".join(f"{count:.15g}" for count in part.multiply_adds),
+                }
+                for part in self.parts
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, content: object, entries: int, source: str) -> Composition:
+        """Create a composition from the content of a table file. Error messages call the file `source`.
+
+        Args:
+            content: Value of the key `composition`.
+            entries: Number of entries of the table.
+            source: Name of the file.
+
+        Raises:
+            LatencyTableError: A key is unknown, or a value has the wrong type or is out of range.
+        """
+        where = f"{source}: composition"
+        own = parts.mapping(content, where, ("candidates", "parts"))
+        candidates = {}
+        for label, names in parts.mapping(own.get("candidates"), f"{where}.candidates").items():
+            good = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+            if not (isinstance(label, str) and good and len(set(names)) == len(names)):
+                raise LatencyTableError(
+                    f"{where}: {shown(label)} must have a list of different names, got {shown(names)}"
+                )
+            candidates[label] = tuple(names)
+        listed = own.get("parts")
+        if not isinstance(listed, list):
+            raise LatencyTableError(f"{where}.parts must be a list, got {shown(listed)}")
+        found = [_part(row, candidates, entries, f"{where}: part {n}") for n, row in enumerate(listed, start=1)]
+        if len({part.labels for part in found}) < len(found):
+            raise LatencyTableError(f"{where}: two parts have the same labels")
+        return cls(candidates, tuple(found))
+
+
+def _part(row: object, candidates: Mapping[str, Sequence[str]], entries: int, where: str) -> Part:
+    own = parts.mapping(row, where, Part.__annotations__)
+    labels = own.get("labels")
+    if not isinstance(labels, list) or not all(isinstance(k, str) and k in candidates for k in labels):
+        raise LatencyTableError(f"{where}: labels must be labels of the candidates, got {shown(labels)}")
+    if len(set(labels)) < len(labels):
+        raise LatencyTableError(f"{where}: a label is listed twice: {shown(labels)}")
+    count = math.prod(len(candidates[label]) for label in labels)
+
+    def items(key: str) -> list[str]:
+        text = own.get(key)
+        # A single number or entry is no text in YAML.
+        split = [item.strip() for item in str(text).split(",")] if isinstance(text, (str, int, float)) else []
+        if len(split) != count:
+            raise LatencyTableError(f"{where}: {key} must be a text of {count} items, got {shown(text)}")
+        return split
+
+    numbers = [tuple(_number(item, f"{where}: {key}") for item in items(key)) for key in COUNTS.values()]
+    return Part(tuple(labels), tuple(_entries(item, entries, where) for item in items("entries")), *numbers)
+
+
+def _entries(item: str, entries: int, where: str) -> tuple[int, ...] | None:
+    if item == _UNKNOWN:
+        return None
+    words = item.split()
+    if not all(word.isascii() and word.isdigit() and len(word) < 10 and int(word) < entries for word in words):
+        raise LatencyTableError(
+            f"{where}: entries must be positions of operators from 0 to {entries - 1}, or '-', got {shown(item)}"
+        )
+    return tuple(map(int, words))
+
+
+def _number(item: str, where: str) -> float:
+    try:
+        value = float(item)
+    except ValueError:
+        raise LatencyTableError(f"{where} must be numbers, got {shown(item)}") from None
+    return parts.number(value, where, 0, MOST_OPERATIONS)

@@ -1,0 +1,62 @@
+"""The composition of a model space's networks, from the functions of its sites (`dependence.py`)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from ..latency.composition import Composition, Part
+from .dependence import Codes, Function, SpaceFunctions
+from .trace import Site
+
+
+def composition_of(functions: SpaceFunctions) -> Composition:
+    """Collect which units the networks of a space call, by choices. The entries are numbers of `Tracer.units`."""
+    candidates = functions.tracer.candidates
+    by_labels: dict[tuple[str, ...], list[tuple[Site, Function]]] = {(): []}
+    for site, function in functions.functions.items():
+        by_labels.setdefault(function.labels, []).append((site, function))
+    parts = [_part(functions, labels, sites) for labels, sites in sorted(by_labels.items())]
+    return Composition({label: tuple(map(str, of)) for label, of in candidates.items()}, tuple(parts))
+
+
+def numbered_anew(composition: Composition, kept: Sequence[int]) -> Composition:
+    """Return a composition whose entries are positions in `kept`, a list of the former entries; others are dropped."""
+    places = {number: place for place, number in enumerate(kept)}
+
+    def renumbered(entries: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        return None if entries is None else tuple(places[number] for number in entries if number in places)
+
+    parts = [
+        Part(part.labels, tuple(map(renumbered, part.entries)), part.parameters, part.multiply_adds)
+        for part in composition.parts
+    ]
+    return Composition(composition.candidates, tuple(parts))
+
+
+def _part(functions: SpaceFunctions, labels: tuple[str, ...], sites: Sequence[tuple[Site, Function]]) -> Part:
+    units, batch = functions.tracer.units, functions.tracer.inputs.batch
+    entries: list[tuple[int, ...] | None] = []
+    parameters, multiply_adds = [], []
+    for key in _combinations(functions, labels):
+        called, own, computed = [], 0.0, 0.0
+        known = all(key in function.values for _, function in sites)
+        for site, function in sites if known else ():
+            value = function.values[key]
+            if value is None:
+                continue
+            if site.kind == "call":
+                called.append(int(value))  # type: ignore[call-overload]
+                computed += units[called[-1]].multiply_adds
+            elif site.kind == "rest":
+                computed += float(value)  # type: ignore[arg-type]
+            else:
+                own += float(value)  # type: ignore[arg-type]
+        entries.append(tuple(called) if known else None)
+        parameters.append(own)
+        multiply_adds.append(computed / batch)
+    return Part(labels, tuple(entries), tuple(parameters), tuple(multiply_adds))
+
+
+def _combinations(functions: SpaceFunctions, labels: tuple[str, ...]) -> itertools.product[Codes]:
+    return itertools.product(*(range(len(functions.tracer.candidates[label])) for label in labels))
