@@ -126,7 +126,7 @@ _NUMBERS = settings(
         ("finalists=4 finalist_epochs=4", "4 'finalist_epochs' of 6", "must leave epochs to search in"),
         ("finalist_steps=-1", "got -1", "'finalist_steps' must be a whole number from 0"),
         ("finalists=1 finalist_steps=5", "finalist_steps", "needs finalists of at least 2"),
-        ("strategy=darts finalist_steps=5", "strategy darts", "finalist_steps needs proxyless"),
+        ("strategy=darts finalists=4 finalist_steps=5", "strategy darts", "finalist_steps needs proxyless"),
         ("budget_fraction=0", "got 0", "'budget_fraction' must be a number above 0 and at most 1"),
         ("budget_fraction=1.2", "got 1.2", "'budget_fraction' must be a number above 0 and at most 1"),
         ("budget_fraction=80", "got 80", "'budget_fraction' must be a number above 0 and at most 1"),
