@@ -57,7 +57,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.latency.few_shot
 	$(BIN)/python -m benchmarks.cost.search_cost
 	$(BIN)/python -m benchmarks.cost.candidate_alignment
-	$(BIN)/python -m benchmarks.latency.published_networks
+	$(BIN)/python -m benchmarks.published_networks.published_networks
 	$(BIN)/python -m benchmarks.cost.end_to_end
 
 # Both take hours and continue where they stopped. DATA is the folder with CIFAR-10's train.tar.xz.

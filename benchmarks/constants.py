@@ -14,6 +14,8 @@ SEARCH_QUALITY_RESULTS = BENCHMARKS / "search_quality" / "results"
 GROUND_TRUTH = BENCHMARKS / "search_quality" / "ground_truth"
 RETRAINING_RESULTS = BENCHMARKS / "retraining" / "results"
 CIFAR10_RESULTS = BENCHMARKS / "cifar10" / "results"
+PUBLISHED_RESULTS = BENCHMARKS / "published_networks" / "results"
+GPU_RESULTS = BENCHMARKS / "gpu" / "results"
 FBNET_DATA = Path("../shared/data/latency/fbnet")
 
 TARGETS = ("cpu_torch", "cpu_onnxruntime")

@@ -18,11 +18,13 @@ from benchmarks.cifar10.tables import TABLES as CIFAR10_TABLES
 from benchmarks.constants import BENCHMARKS, REPOSITORY
 from benchmarks.cost.tables import TABLES as COST_TABLES
 from benchmarks.latency.tables import TABLES as LATENCY_TABLES
+from benchmarks.published_networks.tables import TABLES as PUBLISHED_TABLES
 from benchmarks.retraining.tables import TABLES as RETRAINING_TABLES
 from benchmarks.search_quality.tables import TABLES as SEARCH_QUALITY_TABLES
 
 TABLES: dict[str, Callable[[], str]] = {
     **LATENCY_TABLES, **COST_TABLES, **SEARCH_QUALITY_TABLES, **CIFAR10_TABLES, **RETRAINING_TABLES,
+    **PUBLISHED_TABLES,
 }  # fmt: skip
 START = re.compile(r"<!-- table: ([\w-]+) -->\n")
 BLOCK = re.compile(START.pattern + r"(.*?)<!-- end -->", re.DOTALL)

@@ -66,7 +66,7 @@ def steps(part: str, memory_format: Any, networks: int, rounds: int) -> list[dic
     memory: dict[str, list[float]] = {}
     for number in range(networks):
         architecture = random_architecture(ours.supernet.spec, generator)
-        network = architecture.build().to(memory_format=memory_format)
+        network = batch.place(architecture.build())
         train = plain_step(network, batch)
         theirs.choose(architecture.choices)
         taken: dict[str, list[float]] = {}

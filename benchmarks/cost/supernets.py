@@ -15,6 +15,7 @@ from benchmarks.constants import SPACE_OF_THE_PAPER
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.supernet.binary_gates import PathSample, rescale_pairs
+from nni_proxyless.supernet.entangling import entangle
 from nni_proxyless.supernet.freezing import WeightFreezer
 from nni_proxyless.supernet.gated import Gate
 from nni_proxyless.training.sgd import make_sgd
@@ -23,14 +24,35 @@ BATCH, SIZE = 16, 96
 
 
 class Batch:
-    """Random images and labels in one memory format."""
+    """Random images and labels in one memory format, on one device.
 
-    def __init__(self, memory_format: Any = torch.channels_last) -> None:
+    Args:
+        memory_format: Memory format of the images and of the networks that see them.
+        images: Number of images.
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+        device: Device of the images and of the networks that see them.
+    """
+
+    def __init__(
+        self,
+        memory_format: Any = torch.channels_last,
+        *,
+        images: int = BATCH,
+        shape: tuple[int, int, int] = (3, SIZE, SIZE),
+        classes: int = 1000,
+        device: str = "cpu",
+    ) -> None:
         generator = torch.Generator().manual_seed(0)
-        images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
+        drawn = torch.randn(images, *shape, generator=generator)
         self.memory_format = memory_format
-        self.images = images.contiguous(memory_format=memory_format)
-        self.labels = torch.randint(0, 1000, (BATCH,), generator=generator)
+        self.device = device
+        self.images = drawn.to(device).contiguous(memory_format=memory_format)
+        self.labels = torch.randint(0, classes, (images,), generator=generator).to(device)
+
+    def place(self, network: nn.Module) -> Any:
+        """Move a network to the device and the memory format of the images."""
+        return network.to(device=self.device, memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def loss(self, network: nn.Module) -> Tensor:
         return nn.functional.cross_entropy(network(self.images), self.labels)
@@ -41,12 +63,13 @@ class OurSearch:
 
     def __init__(self, space: ModelSpace, batch: Batch) -> None:
         self.batch = batch
-        self.supernet = ProxylessNAS().mutate_model(space).to(memory_format=batch.memory_format)
+        self.supernet = batch.place(ProxylessNAS().mutate_model(space))
+        entangle(self.supernet)  # again, because another memory format or device has copied the weights
         self.gates = gates_by_label(self.supernet)
         alphas = [gate.alpha for gate in self.gates.values()]
         known = {id(alpha) for alpha in alphas}
         weights = [p for p in self.supernet.parameters() if id(p) not in known]
-        self.weight_optimizer = make_sgd(weights, 0.01, 0.9)
+        self.weight_optimizer = make_sgd(weights, 0.01, 0.9, overlapping=getattr(self.supernet, "entangled", False))
         self.arch_optimizer = torch.optim.Adam(alphas, 1e-3, betas=(0.0, 0.999), fused=True)
         self.freezer = WeightFreezer(self.supernet)
 
@@ -84,7 +107,7 @@ class NniSearch:
 
     def __init__(self, strategy: Any, space: ModelSpace, batch: Batch, as_it_comes: bool = False) -> None:
         self.batch = batch
-        self.supernet = strategy.mutate_model(space).to(memory_format=batch.memory_format)
+        self.supernet = batch.place(strategy.mutate_model(space))
         self.choices = [m for m in self.supernet.modules() if hasattr(m, "arch_parameters")]
         alphas = list({p for module in self.choices for p in module.arch_parameters()})
         known = {id(alpha) for alpha in alphas}
@@ -146,10 +169,19 @@ def train_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> 
     optimizer.step()
 
 
-def seconds(run: Callable[[], Any]) -> float:
+def seconds(run: Callable[[], Any], device: str = "cpu") -> float:
+    """Duration of a call in seconds. On CUDA, it ends when the device has finished."""
+    synchronise(device)
     start = time.perf_counter()
     run()
+    synchronise(device)
     return time.perf_counter() - start
+
+
+def synchronise(device: str) -> None:
+    """Wait until a CUDA device has finished; do nothing for the CPU."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def saved_bytes(forward: Callable[[], Any]) -> int:

@@ -17,7 +17,6 @@ ACCURACY_FILES = (
 )
 RUNTIMES_FILE = "latency_accuracy_runtimes-amd-epyc-family-25-model-17.csv"
 RUNTIMES = {"openvino": ("OpenVINO", "openvino"), "mnn": ("MNN", "MNN"), "ncnn": ("ncnn", "ncnn")}
-PUBLISHED_FILE = "published_networks-intel-r-xeon-r-processor.csv"
 FEW_SHOT_FILE = "few_shot-amd-epyc-family-25-model-17.csv"
 FEW_SHOT_TASKS = {
     "a": "a: GPUs, basis of phones and CPUs",
@@ -96,13 +95,6 @@ def latency_accuracy_runtimes() -> str:
     return markdown_table(columns, rows)
 
 
-def published_networks() -> str:
-    """Size and latency of the published networks."""
-    columns = ("network", "parameters, M", "multiply-adds, M", "ONNX Runtime, ms", "PyTorch, ms", "ONNX difference")
-    keys = ("network", "parameters_m", "multiply_adds_m", "onnxruntime_ms", "torch_ms", "onnx_difference")
-    return markdown_table(columns, ([row[key] for key in keys] for row in read_rows(LATENCY_RESULTS / PUBLISHED_FILE)))
-
-
 def few_shot() -> str:
     """Rank correlation of tables from few timings, the mean over the new devices of each task."""
     columns = ("timings", "new devices", *FEW_SHOT_METHODS.values())
@@ -158,7 +150,6 @@ def _column(rows: list[Row], key: str) -> np.ndarray:
 TABLES = {
     "latency_accuracy": latency_accuracy,
     "latency_accuracy_runtimes": latency_accuracy_runtimes,
-    "published_networks": published_networks,
     "few_shot": few_shot,
     "few_shot_devices": few_shot_devices,
 }

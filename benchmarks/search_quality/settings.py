@@ -103,6 +103,10 @@ TRIED: dict[str, dict[str, Any]] = {
     "finalists trained for 4 epochs": {**TWO_PATH, "finalist_epochs": 4},
 }
 
+# The best finalists are trained on, in as much time as the 6 epochs take that are left out.
+HALVING = "14 epochs, finalists trained for 50 steps"
+TRIED[HALVING] = {**DEFAULTS, "epochs": 14, "finalist_steps": 50}
+
 # Random search: how many networks are drawn, and how they are ranked. `plain` ranks by each network's accuracy with
 # shared weights, `smoothed` by the additive fit over all drawn networks, `multiply-adds` as the final selection does.
 Ranking = Literal["plain", "smoothed", "multiply-adds"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,46 @@ def against_base_table(groups: Groups, counts: Iterable[int]) -> str:
         if cells:
             rows.append((name, searches, *cells))
     return markdown_table(("tried", "searches", *(f"{end}: regret, with a {BASE}, difference" for end in ends)), rows)
+
+
+def paired_table(selections: Mapping[str, list[Row]]) -> str:
+    """Regret of several selections in the searches that each has in common with the first, and the difference to it.
+
+    The searches of one seed share data and paths, so the standard error and the p-value come from the mean difference
+    of each seed: n seeds are n observations of a paired t-test. With one seed there is neither.
+
+    Args:
+        selections: Name of a selection to its rows; the first one is what the others are compared with.
+    """
+    from scipy import stats
+
+    base_name = next(iter(selections))
+    base, *others = [{search_of(row): 100 * float(row["regret"]) for row in rows} for rows in selections.values()]
+    rows = []
+    for name, regret in zip(list(selections)[1:], others, strict=True):
+        common = sorted(set(base) & set(regret))
+        own, first = (np.array([found[key] for key in common]) for found in (regret, base))
+        seeds = sorted({seed for _, _, seed in common})
+        of_seed = np.array([(own - first)[[key[2] == seed for key in common]].mean() for seed in seeds])
+        error = f" ± {stats.sem(of_seed):.2f}" if len(seeds) > 1 else ""
+        p_value = float(stats.ttest_1samp(of_seed, 0.0).pvalue) if error and of_seed.std() > 0 else None
+        better, worse = int((own < first).sum()), int((own > first).sum())
+        outcomes = f"{better}, {len(common) - better - worse}, {worse}"
+        rows.append(
+            (name, len(common), len(seeds), f"{own.mean():.2f}", f"{first.mean():.2f}",
+             f"{(own - first).mean():+.2f}{error}", _p_cell(p_value), outcomes)
+        )  # fmt: skip
+    columns = (
+        f"compared with {base_name}", "searches", "seeds", "regret", f"regret of {base_name}",
+        "difference ± standard error", "p", "better, equal, worse",
+    )  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def _p_cell(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def draw(groups: Groups, path: Path) -> None:

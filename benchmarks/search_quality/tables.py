@@ -15,7 +15,7 @@ from benchmarks.results_csv import read_rows
 from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.ground_truth.summary import budget_table, correlation_table, cost_table
 from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, selected_rows
-from benchmarks.search_quality.settings import BASE, MOST, NNI, OWN_SUFFIX, SEARCHES_CSV, TRIED_CSV
+from benchmarks.search_quality.settings import BASE, HALVING, MOST, NNI, OWN_SUFFIX, SEARCHES_CSV, TRIED_CSV
 from benchmarks.search_quality.summary import (
     Groups,
     against_base_table,
@@ -23,6 +23,7 @@ from benchmarks.search_quality.summary import (
     by_strategy,
     column,
     epochs,
+    paired_table,
     percentile_cell,
     regret_cell,
     steps_cell,
@@ -208,6 +209,31 @@ def tried_on_base() -> str:
     return against_base_table(groups, (1, FINALISTS))
 
 
+def halving() -> str:
+    """Successive halving of the finalists against six more epochs, which take as long."""
+    trained = by_strategy(read_rows(TRIED_CSV))[HALVING]
+    return paired_table(
+        {
+            "the default": _selected(SEARCHES_CSV)[f"proxyless{_SELECTION}"],
+            "14 epochs, 64 finalists": _selected(TRIED_CSV)[f"{HALVING}{_SELECTION}"],
+            "14 epochs, 64 finalists, the best 8 trained on by halves": trained,
+        }
+    )
+
+
+def paired() -> str:
+    """Ours against the others, paired by seed."""
+    groups = _searches()
+    families = ("gumbel_darts", "nni_proxyless_builtin", "darts")
+    made = {"ours": groups[f"proxyless{_SELECTION}"]}
+    for family in families:
+        made[f"{_NAMES[family]}, 64 networks"] = groups[f"{family}{_SELECTION}"]
+        made[f"{_NAMES[family]}, no final selection"] = groups[f"{family}, likeliest"]
+    for name in ("random_best_of_64, smoothed, multiply-adds", "random_best_of_8"):
+        made[", ".join(_RANDOM[name])] = groups[name]
+    return paired_table(made)
+
+
 def supernets() -> str:
     """How well supernets rank networks."""
     return supernet_table(read_supernets(), _truth())
@@ -229,6 +255,8 @@ TABLES = {
     "tried_later": tried_later,
     "tried_on_base": tried_on_base,
     "latency_in_nni": latency_in_nni,
+    "halving": halving,
+    "paired": paired,
     "supernets": supernets,
     "limits": partial(limits, ""),
     "limits_own_weights": partial(limits, OWN_SUFFIX),

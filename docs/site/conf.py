@@ -47,7 +47,6 @@ include_patterns = [
     "benchmarks/**/README.md",
     "benchmarks/HISTORY.md",
     "benchmarks/cost/end_to_end.md",
-    "benchmarks/latency/published_networks.md",
     "experiments/*/README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",

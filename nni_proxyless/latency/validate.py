@@ -110,6 +110,7 @@ def validate(
     *,
     backend: Backend | None = None,
     seed: int = 0,
+    processes: int = PROCESSES,
     progress: Progress | None = None,
 ) -> Validation:
     """Measure random networks that did not calibrate the table, and compare them with the table's predictions.
@@ -122,6 +123,7 @@ def validate(
         networks: Number of networks, at least 2.
         backend: Backend that runs the networks. Defaults to the backend that measured the table.
         seed: Seed of the random networks.
+        processes: Number of fresh processes; see `measure_networks_isolated`.
         progress: Progress callback of the measurement; see `measure_networks_isolated`.
 
     Raises:
@@ -142,7 +144,7 @@ def validate(
     )
     level = comparable_level(table, backend, spec)
     samples = measure_networks_isolated(
-        architectures, backend, processes=PROCESSES, reference_ms=level, progress=progress
+        architectures, backend, processes=processes, reference_ms=level, progress=progress
     )
     return Validation(
         architectures,

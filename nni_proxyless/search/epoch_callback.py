@@ -27,7 +27,7 @@ from ..network.plain_network import Network
 from ..network.space_spec import SpaceSpec
 from ..process_memory import peak_memory_mib
 from ..strategies.exported import installed_versions
-from ..strategies.finalists import Finalist
+from ..strategies.finalist import Finalist
 from ..strategies.latency_aware import LatencyAwareStrategy
 from ..strategies.path_parallel import share_buffers
 from ..training.ranks import check_same_start
@@ -190,10 +190,12 @@ class EpochCallback(pl.Callback):
     def _cost(self, seconds: float) -> dict[str, Any]:
         """Return the cost of the search so far. A shared warm-up that another search has trained does not count."""
         cuda = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        alone = sum(finalist.trained_steps for finalist in self._strategy.compared)
         return {
             "seconds": seconds,
             "epochs": len(self._rows),
             "weight_steps": self._weight_steps,
+            **({"finalist_steps": alone} if alone else {}),
             "architecture_steps": getattr(self._strategy.oneshot_module, "architecture_steps", None),
             "batch_size": self._prepared.recipe.batch_size,
             "peak_memory_mib": round(peak_memory_mib(), 1),
@@ -263,8 +265,10 @@ class EpochCallback(pl.Callback):
 def finalist_rows(spec: SpaceSpec, compared: Sequence[Finalist]) -> list[dict[str, Any]]:
     """Return the rows of `finalists.csv`: the architectures that a strategy has compared, the most likely one first.
 
-    `latency_std_ms` and `above_budget` are columns only if the latency table knows its uncertainty.
+    `latency_std_ms` and `above_budget` are columns only if the latency table knows its uncertainty, and `trained_steps`
+    and `trained_accuracy` only if finalists were trained on.
     """
+    trained = any(f.trained_steps for f in compared)
     doubt = [{} if f.above_budget is None else {"latency_std_ms": f.latency_std_ms, "above_budget": f.above_budget}
              for f in compared]  # fmt: skip
     return [
@@ -276,6 +280,9 @@ def finalist_rows(spec: SpaceSpec, compared: Sequence[Finalist]) -> list[dict[st
             "accuracy": finalist.score,
             "ranked_by": finalist.ranked_by,
             **more,
+            **(
+                {"trained_steps": finalist.trained_steps, "trained_accuracy": finalist.trained_score} if trained else {}
+            ),
         }
         for finalist, more in zip(compared, doubt, strict=True)
     ]

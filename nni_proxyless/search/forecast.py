@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 from ..latency.device import this_device
 from ..latency.table import Calibration, LatencyTable, OperatorCost
 from ..network.space_spec import SpaceSpec
+from ..strategies.halving import Halving, rounds_of
 from ..supernet.space import MobileNetV2Space
 from ..training.step_probe import NOTHING, StepProbe, Timing, probing
 from ..training.trainer import check_hardware, make_trainer, seed_epoch, use_threads
@@ -41,7 +42,7 @@ class Forecast:
         evaluation: Duration of the evaluation of one network after an epoch.
         finalist: Duration of the evaluation of one finalist.
         training: Duration of the epochs that are left, with their evaluations.
-        comparison: Duration of the comparison of the finalists.
+        comparison: Duration of the comparison of the finalists, and of their training alone.
     """
 
     done: int
@@ -92,7 +93,7 @@ def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
     if recipe.ranks > 1:
         return None
     use_threads(recipe.threads)
-    weights_only = recipe.warmup_epochs + recipe.finalist_epochs
+    weights_only = recipe.warmup_epochs + recipe.finalist_epochs + recipe.finalist_steps
     warm = _timed(prepared, warmup=True)[0] if weights_only else None
     cycle = recipe.effective_arch_update_every if recipe.strategy == "proxyless" else 1
     searching, evaluation, finalist = _timed(prepared, warmup=False, cycle=cycle)
@@ -101,6 +102,9 @@ def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
     steps = steps_per_epoch(recipe, prepared.splits)
     finalists = recipe.num_finalists(recipe.has_budget) if recipe.strategy == "proxyless" else recipe.finalists or 1
     comparison = finalist.times(finalists) if finalists > 1 else NOTHING
+    if warm is not None and recipe.finalist_steps:
+        comparison = comparison.plus(warm.times(Halving(recipe.finalist_steps).total(finalists)))
+        comparison = comparison.plus(finalist.times(sum(rounds_of(finalists))))
     if recipe.share_search:
         done = epochs_done(prepared)
     found = Forecast(done, steps, warm, searching, evaluation, finalist, NOTHING, comparison)
@@ -114,6 +118,7 @@ def _timed(prepared: Prepared, *, warmup: bool, cycle: int = 1) -> tuple[Timing 
         "warmup_epochs": int(warmup),
         "finalist_epochs": 0,
         "finalists": 1,
+        "finalist_steps": 0,
         "sharpen_epochs": 0,
     }
     changes |= {"share_search": False}

@@ -199,6 +199,11 @@ class Recipe(Settings, ArchSettings, ImageSettings):
             if ":" in self.strategy:
                 raise ValueError(f"'strategy' must have the form {form}, got {shown(self.strategy)}")
             raise ValueError(unknown_name("strategy", self.strategy, STRATEGIES) + f", or {form}")
+        if self.finalist_steps and (
+            self.share_search or (self.strategy in STRATEGIES and self.strategy != "proxyless")
+        ):
+            with_what = "share_search: true" if self.share_search else f"strategy {self.strategy}"
+            raise ValueError(f"finalist_steps needs proxyless without share_search, got {with_what}; leave it out")
         if self.strategy == "proxyless":
             if self.share_search and (self.ranks > 1 or self.objective is not None):
                 raise ValueError(

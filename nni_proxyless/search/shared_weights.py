@@ -30,7 +30,8 @@ from ..network.architecture import Architecture
 from ..network.plain_network import Network
 from ..network.torch_file import read_torch_file
 from ..progress import work_begins
-from ..strategies.finalists import Finalist, best, compare_finalists
+from ..strategies.finalist import Finalist, best
+from ..strategies.finalists import compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
 from ..training.accuracy import Accuracies, accuracy, evaluate, reestimate_batch_norm

@@ -113,10 +113,17 @@ class ArchSettings(CheckedSettings):
     """Number of last epochs that train only the weights of the finalists, which take turns. The architecture parameters
     no longer change. GreedyNAS (You et al. 2020) trains promising paths in a similar way."""
 
+    finalist_steps: WholeFrom0 = 0
+    """Number of steps for which each of the 8 best finalists is trained alone, from the shared weights, before the
+    choice. The better half is trained for as many steps again, and so on, until one is left: 14 times as many steps in
+    all. 0 trains none."""
+
     @model_validator(mode="after")
     def _check_together(self) -> ArchSettings:
         if self.finalist_epochs and self.finalists == 1:
             raise ValueError("finalist_epochs needs finalists of at least 2: it trains those")
+        if self.finalist_steps and self.finalists == 1:
+            raise ValueError("finalist_steps needs finalists of at least 2: it trains those")
         return self
 
     @property

@@ -18,7 +18,7 @@ from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..supernet.frozen_state import frozen_state
 from .exported import exported_architecture
-from .finalists import Finalist
+from .finalist import Finalist
 from .search_warnings import SearchWarnings
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class ExportMethods:
         if limit == 1:
             return [first]
         if self.compared:
-            ranked = sorted(self.compared, key=lambda finalist: -finalist.ranked_by)
+            ranked = sorted(self.compared, key=lambda finalist: finalist.standing, reverse=True)
             others = [dict(finalist.choices) for finalist in ranked]
         else:
             others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)

@@ -5,42 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..decoding.distribution import ArchitectureDistribution
 from ..latency.doubtful import doubts
 from ..latency.table import LatencyTable
+from .finalist import Finalist
+from .halving import Halving, scored_in
 from .network_score import STATISTICS_BATCHES, NetworkScore
 
 _log = logging.getLogger(__name__)
 
 Rank = Callable[[Sequence[Mapping[str, Any]], Sequence[float]], list[float]]
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """One of the architectures that are compared.
-
-    Attributes:
-        choices: Mapping from labels to candidates.
-        log_likelihood: Logarithm of the architecture's probability, in nats.
-        score: Metric of the evaluator with the supernet's weights; the higher the better.
-        ranked_by: Value by which finalists are compared (`ranking.rank_values`); the higher the better.
-        latency_ms: Latency predicted by the table, in milliseconds; `None` without a table.
-        multiply_adds: Multiply-adds for one image; `None` if the space does not describe its operators.
-        latency_std_ms: Standard deviation of a measurement around `latency_ms`; `None` if the table does not know it.
-        above_budget: Probability that a measurement exceeds the budget; `None` without a budget or `latency_std_ms`.
-    """
-
-    choices: Mapping[str, Any]
-    log_likelihood: float
-    score: float
-    ranked_by: float
-    latency_ms: float | None
-    multiply_adds: int | None
-    latency_std_ms: float | None = None
-    above_budget: float | None = None
 
 
 def with_doubts(finalists: Sequence[Finalist], table: LatencyTable | None, budget_ms: float | None) -> list[Finalist]:
@@ -101,11 +78,6 @@ def _finite(scores: Sequence[float]) -> list[float]:
     return [score if math.isfinite(score) else lowest for score in scores]
 
 
-def best(finalists: Sequence[Finalist]) -> Finalist:
-    """Return the finalist with the highest value of `ranked_by`; if several have it, the first, most likely one."""
-    return max(finalists, key=lambda finalist: finalist.ranked_by)
-
-
 class FinalSelection:
     """Loaders of the final selection, and the comparison of finalists within a running fit.
 
@@ -114,10 +86,15 @@ class FinalSelection:
 
     Args:
         required: Whether an error of the comparison ends the search. If not, it is logged as a warning.
+
+    Attributes:
+        halving: How the best finalists are trained on before one of them is chosen; `None` if they are not.
     """
 
     def __init__(self, required: bool = True) -> None:
+        self.halving: Halving | None = None
         self._required = required
+        self._training: Callable[[], Any] | None = None
         self._validation: Callable[[], Any] | None = None
         self._statistics: Callable[[], Any] | None = None
         self._statistics_batches = STATISTICS_BATCHES
@@ -129,14 +106,14 @@ class FinalSelection:
 
     def use_evaluator(self, evaluator: Any) -> None:
         """Use the loaders of an evaluator, unless `use` has set others. Call this before NNI changes the loaders."""
-        if self._validation is not None:
-            return
         source = evaluator.datamodule
         if source is None:
-            self._validation = lambda: evaluator.val_dataloaders
-            self._statistics = lambda: evaluator.train_dataloaders
+            training, validation = (lambda: evaluator.train_dataloaders), (lambda: evaluator.val_dataloaders)
         else:
-            self._validation, self._statistics = source.val_dataloader, source.train_dataloader
+            training, validation = source.train_dataloader, source.val_dataloader
+        self._training = training
+        if self._validation is None:
+            self._validation, self._statistics = validation, training
 
     def compare(
         self,
@@ -175,6 +152,10 @@ class FinalSelection:
             )
             with trainer.precision_plugin.val_step_context():
                 compared = compare_finalists(architectures, score.of, rank, distribution, multiply_adds)
+            if self.halving is not None:
+                assert self._training is not None
+                alone = scored_in(trainer.precision_plugin.val_step_context, score.of)
+                compared = self.halving.run(compared, module, trainer, self._training, alone)
         except Exception as reason:  # the evaluator's own code runs here for the first time
             if self._required:
                 raise

@@ -35,7 +35,8 @@ from .applied_table import costs_of_space, counts_of_space
 from .compatibility import check_lightning
 from .evaluator_checks import check_evaluator, keep_datamodule
 from .export_methods import ExportMethods
-from .finalists import Finalist, FinalSelection, best, with_doubts
+from .finalist import Finalist, best
+from .finalists import FinalSelection, with_doubts
 from .network_score import STATISTICS_BATCHES
 from .search_warnings import (
     SearchWarnings,
@@ -298,9 +299,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         Args:
             trainer: Lightning trainer of the running fit.
         """
-        if self._chosen is not None:
-            return
-        architectures = self.finalists()
+        architectures = self.finalists() if self._chosen is None else []
         if not architectures:
             return
         failure: Exception | None = None

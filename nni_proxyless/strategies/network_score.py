@@ -78,7 +78,7 @@ class NetworkScore:
             torch.manual_seed(_SEED)
             wanted = statistics_batches if self._norms else 0
             # The batches are read only once, and are the same for all networks.
-            self._statistics = list(itertools.islice(itertools.chain.from_iterable(_loaders(statistics())), wanted))
+            self._statistics = list(itertools.islice(itertools.chain.from_iterable(each_loader(statistics())), wanted))
 
     @torch.no_grad()
     def of(self, sample: Mapping[str, Any]) -> float:
@@ -91,7 +91,7 @@ class NetworkScore:
             InputError: The validation loader has no batch, or the evaluator yields neither a metric nor a loss.
             SpaceError: The supernet cannot be run as a single network.
         """
-        with isolate_rng(), single_path(self._module.model, sample), _kept(self._module):
+        with isolate_rng(), single_path(self._module.model, sample), state_kept(self._module):
             torch.manual_seed(_SEED)  # so that all networks see the same augmentation
             self._estimate_statistics()
             self._module.eval()
@@ -128,7 +128,7 @@ class NetworkScore:
         sums: dict[str, float] = {}
         objects: dict[str, torchmetrics.Metric] = {}
         total = 0
-        loaders = _loaders(self._validation())
+        loaders = each_loader(self._validation())
         if validates:
             _call_hooks(self._module, "on_validation_start", "on_validation_epoch_start")
         for number, loader in enumerate(loaders):
@@ -162,7 +162,7 @@ class NetworkScore:
         return None if self._limit == 1.0 else int(len(loader) * self._limit)
 
 
-def _loaders(given: Any) -> list[Any]:
+def each_loader(given: Any) -> list[Any]:
     """Return the loaders of a single loader, or of several in a list or mapping."""
     if isinstance(given, Mapping):
         return list(given.values())
@@ -185,7 +185,7 @@ def _size_of(batch: Any) -> int:
 
 
 @contextmanager
-def _kept(module: nn.Module) -> Iterator[None]:
+def state_kept(module: nn.Module) -> Iterator[None]:
     """Restore buffers, momenta of batch-norms, states of torchmetrics objects and training modes at the end."""
     buffers: Iterable[tuple[Tensor, Tensor]] = [(buffer, buffer.clone()) for buffer in module.buffers()]
     modes = [(m, m.training) for m in module.modules()]

@@ -27,6 +27,7 @@ from ..supernet.unsupported import check_all_are_used, refuse_unsupported
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
 from .evaluator_checks import share_paths, the_loader
+from .halving import Halving
 from .latency_aware import LatencyAwareStrategy
 from .lightning_module import ProxylessLightningModule
 from .objective import get_objective
@@ -118,6 +119,8 @@ class ProxylessNAS(LatencyAwareStrategy):
             raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
         if self.arch.finalist_epochs and self.arch.num_finalists(has_budget) == 1:
             raise InputError("finalist_epochs needs finalists of at least 2: it trains those")
+        if self.arch.finalist_steps and self.arch.num_finalists(has_budget) == 1:
+            raise InputError("finalist_steps needs finalists of at least 2: it trains those")
         if log_prob_every_n_step < 1:
             raise InputError(f"log_prob_every_n_step must be a whole number from 1, got {log_prob_every_n_step!r}")
         if stated.limits and self.objective_name != "budget":
@@ -129,7 +132,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         super().__init__(
             stated=stated,
             finalists=self.arch.num_finalists(has_budget),
-            finalists_required=self.arch.finalists is not None,
+            finalists_required=self.arch.finalists is not None or self.arch.finalist_steps > 0,
             mutation_hooks=mutation_hooks,
             **of_nni,
         )
@@ -138,6 +141,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         self.log_prob_every_n_step = log_prob_every_n_step
         self.seed = seed
         self._gates: dict[str, Gate] = {}
+        if self.arch.finalist_steps:
+            self._selection.halving = Halving(self.arch.finalist_steps, gradient_clip_val)
 
     @property
     def latency_weight(self) -> float:

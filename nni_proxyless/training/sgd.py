@@ -18,6 +18,12 @@ class FusedSGD(torch.optim.SGD):
     first time.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Lightning refuses to clip the gradients of an optimizer that takes a gradient scaler's scaled ones. There is
+        # no scaler on the CPU, neither with 32-true nor with bf16-mixed.
+        self._step_supports_amp_scaling = False
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step. Missing momentum buffers start at 0, which gives the same step as SGD without dampening."""
         loss = None

@@ -124,6 +124,10 @@ def test_the_forecast_is_the_sum_of_its_parts(recipe_file: Path, monkeypatch: py
     rest = forecast.forecast_search(prepared, done=4)  # one epoch of search and one of finalists are left
     assert rest is not None
     assert rest.total.mean == pytest.approx(16 * (1.0 + 3.0) + 2 * 10 + 8 * 4)
+    changes = {"finalists": 8, "finalist_epochs": 1, "finalist_steps": 5}
+    trained = forecast.forecast_search(prepare(Recipe.load(recipe_file, changes)))
+    assert trained is not None  # 8, 4 and 2 finalists are trained for 5 steps each, and compared again
+    assert trained.total.mean == pytest.approx(found.total.mean + (8 + 4 + 2) * (5 * 1.0 + 4.0))
 
 
 def test_steps_of_two_kinds_are_timed_in_pairs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ from nni_proxyless.latency.entries import Entry
 from nni_proxyless.latency.table import Calibration
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.footprint import network_peak_bytes
-from nni_proxyless.network.onnx_file import export_onnx, quantize_static
+from nni_proxyless.network.onnx_file import export_onnx
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import made_up_table
 from tests.network.test_footprint import liveness_peak, trained_looking

@@ -19,7 +19,7 @@ import onnx
 import pytest
 
 from nni_proxyless.network.footprint import network_peak_bytes
-from nni_proxyless.network.onnx_file import quantize_static
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 
 from .test_footprint import CIFAR, MOBILE, SMALL, exported

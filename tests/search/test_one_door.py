@@ -56,6 +56,7 @@ def test_every_architecture_setting_of_a_recipe_reaches_the_strategy(
         "arch_update_every": 7, "arch_samples": 3, "arch_batch_norm": "running", "reinforce_samples": 5,
         "warmup_epochs": 2, "warmup_sampling": "fair", "weight_sampling": "fair", "sharpen_epochs": 4,
         "sharpen_temperature": 0.7, "prune_below": 0.01, "finalists": 9, "finalist_epochs": 1,
+        "finalist_steps": 5,
     }  # fmt: skip
     assert set(changed) == set(ArchSettings.model_fields)  # a new setting has to be added here
     assert all(ArchSettings.model_fields[key].default != value for key, value in changed.items())

@@ -308,7 +308,7 @@ def test_the_command_on_two_devices_prints_once(recipe_file: Path) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"precision": "bf16-mixed"},
+        {"precision": "bf16-mixed", "gradient_clip_val": 0.5},
         {"channels_last": False},
         {"gradient_clip_val": 0.5, "label_smoothing": 0.1, "decay_norm_bias": False},
         {"arch_batch_size": 32, "arch_update_every": 2, "arch_schedule": "cosine"},

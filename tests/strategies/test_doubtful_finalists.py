@@ -16,7 +16,7 @@ from nni_proxyless.latency import LatencyTable
 from nni_proxyless.latency.uncertainty import Uncertainty
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.epoch_callback import finalist_rows
-from nni_proxyless.strategies.finalists import Finalist, best
+from nni_proxyless.strategies.finalist import Finalist, best
 from nni_proxyless.strategies.search_warnings import doubtful_latencies
 from tests import toy
 from tests.strategies.test_finalists import QUIET, OwnModule, run

@@ -24,7 +24,8 @@ from torch.utils.data import TensorDataset
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.decoding.distribution import ArchitectureDistribution
 from nni_proxyless.errors import InputError, SpaceError
-from nni_proxyless.strategies.finalists import best, compare_finalists
+from nni_proxyless.strategies.finalist import best
+from nni_proxyless.strategies.finalists import compare_finalists
 from nni_proxyless.strategies.network_score import NetworkScore, choose_metric
 from nni_proxyless.strategies.nni_strategies import (
     LatencyDARTS,

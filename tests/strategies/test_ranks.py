@@ -33,7 +33,8 @@ from tests.strategies.test_self_check import QUIET, Plain
 train, val = [DataLoader(toy.feature_data(seed, 256), batch_size=32, shuffle=True) for seed in (0, 1)]
 trainer = Trainer(max_epochs=2, accelerator="cpu", devices=2, strategy="ddp", **QUIET)
 evaluator = Lightning(Plain(), trainer, train_dataloaders=train, val_dataloaders=val)
-strategy = ProxylessNAS(latency=toy.table(), budget_ms=5.4, finalists=4, arch_gradient=sys.argv[2])  # no seed
+settings = {"finalists": 4, "finalist_steps": 5, "arch_gradient": sys.argv[2]}
+strategy = ProxylessNAS(latency=toy.table(), budget_ms=5.4, **settings)  # no seed
 strategy(RawFormatModelSpace(toy.Features(), evaluator), SequentialExecutionEngine())
 weights = next(iter(strategy.supernet.linear.parameters()))
 found = {
@@ -41,6 +42,7 @@ found = {
     "weights": weights.flatten().tolist(),
     "choices": strategy.export_architecture().choices,
     "warnings": list(strategy.warnings),
+    "trained_steps": sum(finalist.trained_steps for finalist in strategy.compared),
 }
 open(os.path.join(sys.argv[1], os.environ.get("LOCAL_RANK", "0")), "w").write(json.dumps(found))
 """
@@ -56,6 +58,8 @@ def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp
     done = run_warm(["python", str(script), str(out), gradient], REPOSITORY, _environment(), 300)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((out / rank).read_text()) for rank in ("0", "1"))
+    # Rank 0 alone trains finalists on: 4, then 2 of them. Their weights are restored, so both ranks end alike.
+    assert (first.pop("trained_steps"), second.pop("trained_steps")) == (5 * (4 + 2), 0)
     assert first == second
     assert all(any(value != 0.0 for value in alpha) for alpha in first["alpha"].values())
     assert not any("ranks" in warning for warning in first["warnings"])

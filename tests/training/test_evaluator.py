@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 from nni_proxyless.training.accuracy import accuracy, reestimate_batch_norm
@@ -64,3 +65,11 @@ def test_momentum_of_weights_that_are_seldom_sampled_is_that_of_plain_sgd() -> N
             fused.step(closure)
         reference.step()
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-6)
+
+
+def test_gradients_are_clipped_in_mixed_precision_on_the_cpu() -> None:
+    weights = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    optimizer = make_sgd(weights, 0.1, 0.9)
+    weights[0].grad, weights[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])  # norm 5
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, 1.0)
+    torch.testing.assert_close(torch.cat([weights[0].grad, weights[1].grad]), torch.tensor([0.6, 0.0, 0.8]))
