@@ -221,6 +221,7 @@ class SharedWeightComparison:
             InputError: No network is within the budget and the constraints.
         """
         likeliest = distribution.k_most_likely(self._count, budget_ms)
+        _ = self._weights  # a checkpoint without weights is refused before the comparison is announced
         name = target or "all budgets"
         _log.info("%s: comparing %d networks on %d images", name, len(likeliest), len(self._splits.finalists))
         likelihoods = distribution.log_likelihoods(likeliest)
