@@ -12,6 +12,7 @@ import numpy as np
 from benchmarks.constants import FINALISTS, GROUND_TRUTH_BUDGETS, SEEDS
 from benchmarks.markdown import markdown_table
 from benchmarks.results_csv import read_rows
+from benchmarks.search_quality import one_for_all
 from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.ground_truth.summary import budget_table, correlation_table, cost_table
 from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, selected_rows
@@ -251,6 +252,7 @@ TABLES = {
     "search_quality": search_quality,
     "own_weights": own_weights,
     "final_selection": final_selection,
+    "one_for_all": one_for_all.table,
     "tried_on_two_path": tried_on_two_path,
     "tried_later": tried_later,
     "tried_on_base": tried_on_base,
