@@ -308,3 +308,21 @@ def test_averaged_costs_are_means_over_the_networks(table: LatencyTable) -> None
         assert np.array(layers[label]) - layers[label][0] == pytest.approx(np.array(means) - means[0])
     shown = "\n".join(layer_bars(table.own_costs()))
     assert f"every network  {fixed:.4g} ms" in shown
+
+
+def test_a_measurement_changes_nothing_in_the_space() -> None:
+    space = EveryChoice()
+    before = {name: value.clone() for name, value in space.state_dict().items()}
+    sample = next(samples_of(space))
+    for training in (True, False):
+        space.train(training)
+        space.stem.eval()
+        measure_model_space(space, SHAPE, ComputedBackend(), calibration_networks=2)
+        measure_space_networks(space, SHAPE, [sample], ComputedBackend())
+        measure_model_space(
+            space, SHAPE, make_backend("torch"), calibration_networks=2, protocol=SHORT, network_protocol=SHORT
+        )
+        assert not space.stem.training
+        assert all(m.training is training for m in space.modules() if m is not space.stem)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in space.modules())
+    assert all(torch.equal(value, before[name]) for name, value in space.state_dict().items())
