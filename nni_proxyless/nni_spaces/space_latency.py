@@ -31,7 +31,7 @@ from ..latency.table import LatencyTable, OperatorCost
 from .dependence import Codes, SpaceFunctions
 from .example_inputs import ExampleInputs
 from .space_parts import composition_of, numbered_anew
-from .trace import Tracer
+from .trace import Tracer, training_kept
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def measure_model_space(
     calls = [unit.call for unit in functions.tracer.units]
     if not calls:
         raise SpaceError(f"the networks of {type(model_space).__name__} call no modules that could be measured")
-    with backend.session():
+    with training_kept(model_space), backend.session():
         entries = _entries(calls, example.batch)
         loaders = {entry: _loader(backend, call) for entry, call in zip(entries, calls, strict=True)}
         reference = _network(functions, functions.draw(), backend)() if backend.clocked else None
@@ -172,7 +172,7 @@ def measure_space_networks(
     if not samples:
         raise InputError("samples must have at least one network")
     tracer = Tracer(model_space, ExampleInputs.of(inputs, model_space, backend.batch))
-    with backend.session():
+    with training_kept(model_space), backend.session():
         loaders = {str(number): _loader(backend, _whole(tracer, sample)) for number, sample in enumerate(samples)}
         reference = loaders["0"]() if backend.clocked else None
         taken = sample_interleaved(

@@ -120,7 +120,7 @@ class Tracer:
         Raises:
             SpaceError: NNI cannot build the network, or it fails on the example inputs.
         """
-        with _training_kept(self.space), _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
+        with training_kept(self.space), _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self.freeze(sample)
             run = _Run(self, network, sample)
             args, kwargs = self.inputs.tensors()
@@ -273,7 +273,7 @@ def _own_labels(module: nn.Module) -> set[str]:
 
 
 @contextmanager
-def _training_kept(space: nn.Module) -> Iterator[None]:
+def training_kept(space: nn.Module) -> Iterator[None]:
     """Context manager that restores the mode of all modules, which frozen networks share with the space."""
     before = [(module, module.training) for module in space.modules()]
     try:

@@ -24,6 +24,7 @@ from nni_proxyless import LatencyProfiler, LatencyTable, ProxylessNAS
 from nni_proxyless.decoding.distribution import ArchitectureDistribution
 from nni_proxyless.errors import InputError, LatencyTableError, SpaceError
 from nni_proxyless.latency import Protocol, make_backend
+from nni_proxyless.latency.show import layer_bars
 from nni_proxyless.nni_spaces.space_latency import measure_model_space, measure_space_networks
 from nni_proxyless.strategies.applied_table import costs_of_space
 from nni_proxyless.supernet.candidates import path_candidates
@@ -295,3 +296,33 @@ def test_damaged_tables_are_refused(change: Any, message: str, table: LatencyTab
     change(content["composition"])
     with pytest.raises(LatencyTableError, match=message):
         LatencyTable.from_dict(content)
+
+
+def test_averaged_costs_are_means_over_the_networks(table: LatencyTable) -> None:
+    space = EveryChoice()
+    fixed, layers = table.own_costs().averaged
+    known = [(s, cost_ms(space.freeze(s), torch.randn(1, *SHAPE))) for s in samples_of(space)]
+    assert fixed + sum(np.mean(of) for of in layers.values()) == pytest.approx(np.mean([cost for _, cost in known]))
+    for label, candidates in candidates_of(space).items():
+        means = [np.mean([cost for s, cost in known if s[label] == candidate]) for candidate in candidates]
+        assert np.array(layers[label]) - layers[label][0] == pytest.approx(np.array(means) - means[0])
+    shown = "\n".join(layer_bars(table.own_costs()))
+    assert f"every network  {fixed:.4g} ms" in shown
+
+
+def test_a_measurement_changes_nothing_in_the_space() -> None:
+    space = EveryChoice()
+    before = {name: value.clone() for name, value in space.state_dict().items()}
+    sample = next(samples_of(space))
+    for training in (True, False):
+        space.train(training)
+        space.stem.eval()
+        measure_model_space(space, SHAPE, ComputedBackend(), calibration_networks=2)
+        measure_space_networks(space, SHAPE, [sample], ComputedBackend())
+        measure_model_space(
+            space, SHAPE, make_backend("torch"), calibration_networks=2, protocol=SHORT, network_protocol=SHORT
+        )
+        assert not space.stem.training
+        assert all(m.training is training for m in space.modules() if m is not space.stem)
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in space.modules())
+    assert all(torch.equal(value, before[name]) for name, value in space.state_dict().items())
