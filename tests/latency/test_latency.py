@@ -45,7 +45,7 @@ from nni_proxyless.network.onnx_file import export_onnx
 from nni_proxyless.network.operators import Operator
 from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
-from tests.supernet.test_gates import finite_difference
+from tests.supernet.test_binary_gates import finite_difference
 
 SHORT = Protocol(warmup_s=0.001, settle_s=0.0, sample_s=0.0005, min_rounds=3, max_rounds=4)
 

@@ -38,7 +38,7 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.make_strategy import make_strategy
 from nni_proxyless.search.recipe import Recipe
 from tests.helpers import REPOSITORY
-from tests.supernet.test_gates import finite_difference
+from tests.supernet.test_binary_gates import finite_difference
 from tests.supernet.test_supernet import Zoo
 
 

@@ -23,7 +23,7 @@ from nni_proxyless.supernet.constraints import Constraints
 from nni_proxyless.supernet.gated import make_gates
 from nni_proxyless.supernet.regions import run_all_paths
 from nni_proxyless.supernet.single_path import single_path
-from tests.supernet.test_gates import finite_difference
+from tests.supernet.test_binary_gates import finite_difference
 
 
 class Scale(nn.Module):

@@ -39,7 +39,7 @@ from nni_proxyless.supernet.gate import probing
 from nni_proxyless.supernet.gated_values import GatedValue
 from nni_proxyless.supernet.regions import run_all_paths, widen
 from nni_proxyless.supernet.single_path import single_path
-from tests.supernet.test_gates import finite_difference
+from tests.supernet.test_binary_gates import finite_difference
 
 
 class Space(ModelSpace):
