@@ -33,7 +33,8 @@ from nni_proxyless.latency.backends.onnx_model import OnnxModelBackend
 from nni_proxyless.latency.machine_load import LoadMeter
 from nni_proxyless.latency.protocol import Protocol
 from nni_proxyless.latency.sampling import sample_interleaved
-from nni_proxyless.network.onnx_file import export_onnx, quantize_static
+from nni_proxyless.network.onnx_file import export_onnx
+from nni_proxyless.network.quantization import quantize_static
 
 MODULE = "benchmarks.published_networks.published_networks"
 MOST_DIFFERENCE = 0.01  # of a float32 runtime's outputs, as a part of PyTorch's largest output
