@@ -118,7 +118,7 @@ def draw(path: Path = PICTURE) -> None:
                 linestyle="-" if family == MOBILENET_V2 else "none",
             )  # fmt: skip
             for x, y, name in points:
-                short = name.replace("proxyless_", "").replace("mobilenet_v2_", "").replace("mobilenet_", "")
+                short = name.replace("proxyless_", "").replace("mobilenet_v2_", "").replace("mobilenet_", "").replace("_x1_5", "")
                 side = "right" if family == OTHERS and name != "regnet_y_400mf" else "left"
                 offset = (-6 if side == "right" else 6, 2 if name in _LABEL_ABOVE else -6)
                 axis.annotate(
@@ -131,7 +131,7 @@ def draw(path: Path = PICTURE) -> None:
             along(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.tick_params(which="both", labelsize=7)
         axis.grid(alpha=0.3, which="both")
-        axis.margins(x=0.3)
+        axis.margins(x=0.4)
     for axis in axes[:, 0]:
         axis.set_ylabel("published top-1, %")
     last = axes.flat[len(RUNTIMES)]
