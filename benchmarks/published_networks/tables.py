@@ -118,7 +118,12 @@ def draw(path: Path = PICTURE) -> None:
                 linestyle="-" if family == MOBILENET_V2 else "none",
             )  # fmt: skip
             for x, y, name in points:
-                short = name.replace("proxyless_", "").replace("mobilenet_v2_", "").replace("mobilenet_", "").replace("_x1_5", "")
+                short = (
+                    name.replace("proxyless_", "")
+                    .replace("mobilenet_v2_", "")
+                    .replace("mobilenet_", "")
+                    .replace("_x1_5", "")
+                )
                 side = "right" if family == OTHERS and name != "regnet_y_400mf" else "left"
                 offset = (-6 if side == "right" else 6, 2 if name in _LABEL_ABOVE else -6)
                 axis.annotate(

@@ -19,16 +19,16 @@ from ..data.place import check_place
 from ..decoding.random_networks import draw_within
 from ..deploy.forecast import forecast_retraining
 from ..deploy.retrain import prepare_retraining, run_retraining
-from ..deploy.retrain_recipe import RetrainRecipe, check_names_no_function
-from ..errors import InputError, ProxylessError, RecipeError
+from ..deploy.retrain_recipe import RetrainRecipe
+from ..errors import InputError, ProxylessError
 from ..files import results_folder
-from ..files.reading import read_mapping
 from ..network.architecture import Architecture
 from ..network.catalogue import MOBILENET_V2
 from ..network.space_spec import SpaceSpec
 from ..search.earlier import check_same_recipe
 from ..search.targets import Target
 from ..training.step_probe import NOTHING, Timing
+from .baseline_recipe import recipe_of_baselines
 from .kept_budgets import own_budgets, value_of
 from .results import RANDOM_BASELINE, Results, Search, Trained
 from .tables import is_here
@@ -88,7 +88,7 @@ def plan_baselines(results: Results, random_networks: int = RANDOM_NETWORKS) -> 
     for search, trained in pairs:
         if trained is None or search.architecture is None or search.architecture.spec is None:
             continue
-        settings = _settings(trained)
+        settings = recipe_of_baselines(trained)
         for name, architecture, why in [
             _mobilenet(search.architecture.spec, search),
             *_random(results, search, random_networks),
@@ -182,40 +182,6 @@ def _measured(architecture: Architecture, results: Results) -> float | None:
     except ProxylessError as reason:
         _log.warning("the latency of a random network on %s is not measured: %s", search.target, reason)
         return None
-
-
-def can_have_baselines(trained: Trained) -> bool:
-    """Whether `plan_baselines` accepts the recipe of a found network's retraining."""
-    try:
-        _settings(trained)
-    except InputError:
-        return False
-    return True
-
-
-def _settings(trained: Trained) -> RetrainRecipe:
-    """Return the recipe of a retraining, for other networks.
-
-    Raises:
-        InputError: It cannot be used for other networks.
-    """
-    path = trained.folder / results_folder.RECIPE
-    check_names_no_function(path, "train the baselines by hand: nni-proxyless retrain mobilenet_v2 data={data}")
-    content = read_mapping(path, "recipe", RecipeError)
-    content |= {"architecture": results_folder.ARCHITECTURE, "inherit": None}
-    for key in ("fine_tune", "freeze_batch_norm"):
-        if content.get(key):
-            raise InputError(
-                f"{trained.name} adapts inherited weights ({key}), which a baseline does not have; retrain it from "
-                "scratch first, or into another folder (retrain --output)"
-            )
-    recipe = RetrainRecipe.from_dict(content, path.resolve().parent, f"recipe {path}")
-    if recipe.ranks > 1:
-        raise InputError(
-            f"{trained.name} was trained on {recipe.ranks} devices; train the baselines by hand (docs/retrain.md), or "
-            "retrain it on one device first"
-        )
-    return recipe
 
 
 def _baseline(

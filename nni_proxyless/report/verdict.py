@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files import results_folder
 from ..latency.difference import relative_error
-from .baselines import can_have_baselines
+from .baseline_recipe import can_have_baselines
 from .checks import clean, latency_of
 from .kept_budgets import Kept, own_budgets, value_of
 from .results import Results, Search, Trained
