@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -106,24 +107,21 @@ def draw(path: Path = PICTURE) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot, ticker
 
-    from nni_proxyless.report.figures import KINDS
+    from nni_proxyless.report.colours import TARGET_COLOURS
 
     found = latencies(read_rows(RESULTS))
     figure, axes = pyplot.subplots(2, 4, figsize=(14, 7), sharey=True)
     for axis, runtime in zip(axes.flat, RUNTIMES, strict=False):
-        for colour, marker, family in zip(KINDS, "osD", (PROXYLESS, MOBILENET_V2, OTHERS), strict=False):
+        for colour, marker, family in zip(
+            (one.light for one in TARGET_COLOURS), "osD", (PROXYLESS, MOBILENET_V2, OTHERS), strict=False
+        ):
             points = sorted((found[runtime, n.name], n.top1, n.name) for n in NETWORKS if n.family == family)
             axis.plot(
                 [x for x, _, _ in points], [y for _, y, _ in points], marker, color=colour, label=family,
                 linestyle="-" if family == MOBILENET_V2 else "none",
             )  # fmt: skip
             for x, y, name in points:
-                short = (
-                    name.replace("proxyless_", "")
-                    .replace("mobilenet_v2_", "")
-                    .replace("mobilenet_", "")
-                    .replace("_x1_5", "")
-                )
+                short = re.sub("proxyless_|mobilenet_v2_|mobilenet_|_x1_5", "", name)
                 side = "right" if family == OTHERS and name != "regnet_y_400mf" else "left"
                 offset = (-6 if side == "right" else 6, 2 if name in _LABEL_ABOVE else -6)
                 axis.annotate(

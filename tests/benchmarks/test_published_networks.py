@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,3 +134,8 @@ def test_a_runtime_that_computes_something_else_is_refused(monkeypatch: pytest.M
     other = export_onnx(Small().eval(), INPUT_SHAPE, 1)
     with pytest.raises(ValueError, match="onnxruntime differs from PyTorch by"):
         prepared(backend, network)
+
+
+def test_the_picture_is_drawn_from_the_committed_file(tmp_path: Path) -> None:
+    tables.draw(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
