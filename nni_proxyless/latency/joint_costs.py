@@ -45,10 +45,11 @@ def one_of_each(sizes: Sequence[int], combinations: int = 0) -> Any:
         sizes: Number of candidates of each layer.
         combinations: Number of further variables, which no row contains.
     """
-    from scipy.sparse import block_diag, csr_array, hstack
+    from scipy.sparse import csr_array
 
-    rows = block_diag([np.ones((1, size)) for size in sizes], format="csr")
-    return hstack([rows, csr_array((len(sizes), combinations))], format="csr") if combinations else rows
+    total = int(np.sum(sizes))
+    places = (np.repeat(np.arange(len(sizes)), sizes), np.arange(total))
+    return csr_array((np.ones(total), places), shape=(len(sizes), total + combinations))
 
 
 def linking_rows(sizes: Sequence[int], factors: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Any:
