@@ -9,6 +9,7 @@ fast as before.
 | `nni.nas.oneshot.pytorch._dataloader` | NNI's ENAS fails on pytorch-lightning 2.1 or newer. |
 | `typeguard._transformer` | It imports `ast.Str`, which Python 3.12 deprecates and 3.14 lacks. |
 | `tianshou` | gym, which it imports, prints that it is unmaintained. |
+| `torch.utils.flop_counter` | It logs that Triton is missing, as on Windows, which matters to Triton's kernels only. |
 | `pkg_resources`, `nni.nas.nn.pytorch.layers` | They warn about themselves. |
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,9 +71,22 @@ def _without_warning(message: str) -> Callable[[], contextlib.AbstractContextMan
     return around
 
 
+@contextlib.contextmanager
+def _without_log_of_flop_counter() -> Iterator[None]:
+    """Context manager in which PyTorch's counter of operations logs nothing."""
+    log = logging.getLogger("torch.utils.flop_counter")
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
+
+
 _AROUND: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "typeguard._transformer": _with_ast_str,
     "tianshou": _without_notice_of_gym,
+    "torch.utils.flop_counter": _without_log_of_flop_counter,
     "pkg_resources": _without_warning(".*pkg_resources.*"),
     "nni.nas.nn.pytorch.layers": _without_warning(".*is found to be not a nn.Module.*"),
 }

@@ -16,7 +16,7 @@ from . import choices, completion
 from .outputs import output_folder
 from .parser import whole, whole_or_dynamic
 from .plan_options import add_plan
-from .settings import parse_settings
+from .settings import parse_settings, with_paths_from_here
 from .terminal import write_lines, write_table
 
 _ARCHITECTURE = "an architecture file or its folder, a published network (proxyless_mobile), or mobilenet_v2_0.75"
@@ -123,6 +123,8 @@ def _retrain(options: argparse.Namespace) -> int:
 
     settings = parse_settings(options.settings)
     file = _architecture_file(options.architecture)
+    if (start := options.recipe or file) is not None:
+        settings = with_paths_from_here(settings, Path(start).resolve().parent)
     if options.inherit is not None:
         if options.inherit == "" and file is None:
             raise InputError(f"--inherit needs a file of weights: {options.architecture} is a name")

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import InputError, RunError
 from ..files import results_folder
 from .outputs import check_folder
-from .settings import parse_settings
+from .settings import parse_settings, with_paths_from_here
 from .terminal import write_lines, write_table
 
 
@@ -115,8 +115,8 @@ def search(options: argparse.Namespace) -> int:
     from ..search.recipe import Recipe
     from ..training.ranks import is_main_process, own_processes
 
-    settings = parse_settings(options.settings)
     path = experiment_file(options.recipe, "recipe.yml")
+    settings = with_paths_from_here(parse_settings(options.settings), path.resolve().parent)
     recipe = Recipe.load(path, settings)
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target
     if options.show_recipe:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, clipped
 
+_PATHS = ("data_dir", "inherit", "teacher", "space")
 _SYNTAX = re.compile("did not find expected|cannot start any token|not allowed in this context")
 
 
@@ -35,6 +38,27 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
                 f"{reason}; a text with special characters needs quotes, as in '{key:.50}=\"a: b\"'"
             ) from reason
     return settings
+
+
+def with_paths_from_here(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return settings of the command line whose relative paths may start from the working directory.
+
+    Relative paths of a recipe start from its folder. What is typed, or completed by a shell, starts from the working
+    directory. So a path that exists there, and not in the recipe's folder, is made absolute.
+
+    Args:
+        settings: Settings.
+        folder: The recipe's folder.
+    """
+
+    def from_here(key: str, value: Any) -> Any:
+        if key not in _PATHS or not isinstance(value, str) or not value or "\0" in value:
+            return value
+        if key == "space" and not value.endswith((".yml", ".yaml")):
+            return value  # the name of an included space
+        return str(Path(value).resolve()) if os.path.exists(value) and not os.path.exists(folder / value) else value
+
+    return {key: from_here(key, value) for key, value in settings.items()}
 
 
 def _meant(words: Sequence[str]) -> str | None:

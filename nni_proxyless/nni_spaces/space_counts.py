@@ -13,11 +13,11 @@ from nni.mutable import Categorical, MutableExpression
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
 from ..latency.counts import Counts, counts_of_space, from_rows
 from ..latency.entries import Choice
-from ..latency.flop_counter import flop_counter
 from ..supernet.space import describe_space
 from .space_walk import MAX_VARIANTS, walk
 
@@ -98,7 +98,7 @@ def counts_of_module(module: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[
     hooks = [layer.register_forward_hook(count) for layer in layers]
     training = module.training
     try:
-        with flop_counter() as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.eval()(*inputs)
     finally:
         module.train(training)

@@ -14,24 +14,21 @@ import math
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
 from ..latency.calls import Call
-from ..latency.flop_counter import flop_counter
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from .example_inputs import ExampleInputs
 from .module_identity import described, shapes_of
 from .shallow_freeze import shallow_freeze
 from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of
-
-if TYPE_CHECKING:
-    from torch.utils.flop_counter import FlopCounterMode
 
 # Combinations of its own choices up to which a module is measured as a whole.
 MOST_VARIANTS = 32
@@ -128,7 +125,7 @@ class Tracer:
             run = _Run(self, network, sample)
             args, kwargs = self.inputs.tensors()
             try:
-                with flop_counter() as counter:
+                with FlopCounterMode(display=False) as counter:
                     run.counter = counter
                     network(*args, **kwargs)
             except Exception as reason:

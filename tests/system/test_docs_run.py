@@ -86,7 +86,7 @@ def name_of(page: Path) -> str:
 
 
 # These pages use the quickstart's networks. In one worker, each command is executed once.
-TOGETHER = {"README.md", "docs/nni.md", "docs/retrain.md"}
+TOGETHER = {"README.md", "docs/budgets.md", "docs/nni.md", "docs/retrain.md"}
 WITH_COMMANDS = [page for page in PAGES if any(block.commands for block in blocks(page))]
 PYTHON = [block for page in PAGES for block in blocks(page) if block.language == "python"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..device import Device
-from ..flop_counter import flop_counter
 from ..protocol import Protocol
 from .base import Backend, Workload
 
@@ -55,8 +54,9 @@ class FlopsBackend(_AnalyticBackend):
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
         import torch
+        from torch.utils.flop_counter import FlopCounterMode
 
-        with flop_counter() as counter, torch.no_grad():
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.eval()(torch.randn(1, *input_shape))
         return _Counted(counter.get_total_flops() / 2)  # PyTorch counts a multiply-add as two operations
 
