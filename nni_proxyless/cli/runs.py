@@ -115,8 +115,9 @@ def search(options: argparse.Namespace) -> int:
     from ..search.recipe import Recipe
     from ..training.ranks import is_main_process, own_processes
 
+    settings = parse_settings(options.settings)
     path = experiment_file(options.recipe, "recipe.yml")
-    settings = with_paths_from_here(parse_settings(options.settings), path.resolve().parent)
+    settings = with_paths_from_here(settings, path.resolve().parent)
     recipe = Recipe.load(path, settings)
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target
     if options.show_recipe:

@@ -46,6 +46,6 @@ def test_search_takes_data_from_the_working_directory(folders: Path, capsys: pyt
         "data: imagefolder\nspace: mobilenetv2_digits\nbudget_fraction: 0.5\n"
     )
     with pytest.raises(SystemExit) as ended:
-        main(["search", str(folders / "recipe"), "data_dir=only"])
+        main(["search", str(folders / "recipe" / "recipe.yml"), "data_dir=only"])
     assert ended.value.code == 2
     assert str(folders / "here" / "only") in capsys.readouterr().err  # which has no images
