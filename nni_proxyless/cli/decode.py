@@ -36,7 +36,7 @@ def decode(options: argparse.Namespace) -> int:
         )
     if options.budget_ms is not None and not options.table:
         raise InputError("--budget-ms needs --table: a budget needs a latency table")
-    check_names(limits, [path.stem for path in options.table])
+    check_names(limits, [path.stem for path in options.table], "; --table NAME.yml makes NAME a target")
     checkpoint_file(options.checkpoint)
     tables = load_tables(options.table)
     found = SearchCheckpoint.load(options.checkpoint)

@@ -211,8 +211,8 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
             raise
         report.say("data", _DOWNLOAD)
         return
-    existing = f"{'replaces results in' if any(results.glob('**/recipe.yml')) else 'new folder'}"
-    report.say("writes", f"{results.resolve()} ({existing}), with a folder for each trial, and summary.csv")
+    existing = "whose earlier results it replaces" if any(results.glob("**/recipe.yml")) else "a new folder"
+    report.say("writes", f"{results.resolve()}, {existing}: a folder for each trial, and summary.csv")
     report.time()
     found = forecast_experiment([_at_hand(recipe) for recipe in plan.recipes], plan.trials)
     if found is None:

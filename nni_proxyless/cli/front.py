@@ -116,7 +116,11 @@ def _check(options: argparse.Namespace, names: Sequence[str], limits: Sequence[L
     if taken is not None:
         raise InputError(f"a table must not be called {taken}, which is a quantity of --front; rename it")
     costs = [name for name in names if name not in ("likelihood", ACCURACY)]
-    check_names([*limits, *(Limit(name) for name in costs)], stems)
+    check_names(
+        [*limits, *(Limit(name) for name in costs)],
+        stems,
+        "; --front also takes likelihood and accuracy, and --table NAME.yml makes NAME a target",
+    )
     if not costs:
         raise InputError("--front needs at least one latency or quantity besides likelihood and accuracy")
     if options.out is None:

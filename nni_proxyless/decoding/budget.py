@@ -55,7 +55,9 @@ class BudgetRequest:
         if self.ms is None and self.fraction is None:
             raise InputError("a budget needs budget_ms= in milliseconds, or budget_fraction=")
         if self.ms is not None and self.fraction is not None:
-            raise InputError(f"give budget_ms={self.ms} or budget_fraction={self.fraction}, not both")
+            raise InputError(
+                f"give budget_ms={self.ms} or budget_fraction={self.fraction}, not both; set one of them to null"
+            )
         if self.ms is not None and not 0.0 < self.ms < float("inf"):
             raise InputError(f"budget_ms must be greater than 0, got {self.ms!r}")
         if self.fraction is not None and not 0.0 < self.fraction <= 1.0:

@@ -135,12 +135,13 @@ def parse_expressions(expressions: Iterable[str]) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
-def check_names(limits: Iterable[Limit], targets: Iterable[str]) -> None:
+def check_names(limits: Iterable[Limit], targets: Iterable[str], hint: str = "") -> None:
     """Check that every budget is of a known target or quantity.
 
     Args:
         limits: Budgets.
         targets: Names of the targets.
+        hint: What the message of an unknown name says in addition.
 
     Raises:
         InputError: There is no such target or quantity, or a target is called like a quantity. The message lists all.
@@ -150,7 +151,7 @@ def check_names(limits: Iterable[Limit], targets: Iterable[str]) -> None:
         if limit.name in QUANTITIES and limit.name in targets:
             raise InputError(f"target '{limit.name}' is called like a quantity; rename it, so that budgets are clear")
         if limit.name not in QUANTITIES and limit.name not in targets:
-            raise InputError(unknown_name("target or quantity", limit.name, [*targets, *QUANTITIES]))
+            raise InputError(unknown_name("target or quantity", limit.name, [*targets, *QUANTITIES]) + hint)
 
 
 def quantity_of(name: str, operator: Operator) -> int:

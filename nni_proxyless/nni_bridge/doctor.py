@@ -187,7 +187,7 @@ def _folders() -> Iterator[Finding]:
 
 def _port(port: int) -> Iterator[Finding]:
     if port_is_free(port):
-        yield Finding("ok", f"port {port}", "is free")
+        yield Finding("ok", f"port {port}", "free")
     else:
         yield Finding(
             "warning", f"port {port}", "is busy", "nnictl create --port N; nni-proxyless run takes the next free port"

@@ -202,11 +202,19 @@ def _of_kind(results: Results, search: Search, kind: str) -> float | None:
 def own_is_fastest(rows: Sequence[Row]) -> list[str]:
     """State for each network, in one sentence, whether it is the fastest of its accuracy class on its target.
 
-    Nothing is stated about a network without another target's network or a baseline to compare it with.
+    Nothing is stated about a network without another target's network or a baseline to compare it with. Accuracies with
+    the weights of different supernets are too noisy for a comparison, so they get one sentence that says so.
 
     Args:
         rows: Rows of `cross_table`.
     """
+    if any(row.get("accuracy_on") == SHARED for row in rows):
+        if len({row["found_for"] for row in rows}) < 2:
+            return []
+        return [
+            "Not all networks are retrained. The accuracies are those with the weights of the searches, which are too "
+            "noisy to compare networks of different searches by. Retrain the networks first."
+        ]
     sentences = []
     for row in rows:
         target = row["found_for"]
@@ -228,8 +236,8 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
                 for r in rivals
             )
             sentences.append(
-                f"{target}: its own network{which} is NOT the fastest of its class here: it takes {own:.4g} ms at "
-                f"accuracy {row['accuracy']:.4f}. Faster: {named}."
+                f"{target}: another network is faster than its own{which} at about the same accuracy. Its own takes "
+                f"{own:.4g} ms at accuracy {row['accuracy']:.4f}. Faster: {named}."
             )
         elif not alike:
             sentences.append(

@@ -147,3 +147,5 @@ def quiet_lightning() -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger("nni.nas.evaluator.pytorch.lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", module="pytorch_lightning")
+    # Each epoch is validated by a callback, with the averaged weights.
+    warnings.filterwarnings("ignore", message="You defined a `validation_step` but have no `val_dataloader`")

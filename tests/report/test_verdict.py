@@ -358,7 +358,7 @@ def test_networks_of_other_budgets_of_the_same_target_are_no_rivals() -> None:
         {"found_for": "", "search": "baselines/random_1", "accuracy": 0.95, "a": 1.5},
     ]
     slow, fast = own_is_fastest(rows)
-    assert slow.startswith("a: its own network (slow) is NOT the fastest")
+    assert slow.startswith("a: another network is faster than its own (slow)")
     rows[2]["accuracy"] = 0.88
     assert own_is_fastest(rows)[0] == (
         "a: all others are over 1 percentage point less accurate than its own network (slow), which takes 2 ms at "
