@@ -2,7 +2,7 @@
 
 At the end of each operator, the threads of PyTorch wait for the slowest one. By default, GNU OpenMP does this in a loop
 of 300,000 rounds before it leaves the core to another thread. On a machine whose cores are also used by other programs,
-the loop takes the core from the thread that it waits for. A training step on two threads then took 10 to 30 times as
+the loop takes the core from the thread that it waits for. A training step on two threads then took 10 to 20 times as
 long as with the 1,000 rounds that the commands use. On a quiet machine there was no clear difference.
 
 Programs that are measured get the waiting time of the user's own environment, because deployed programs have that one.
