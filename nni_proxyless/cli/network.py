@@ -130,7 +130,7 @@ def _retrain(options: argparse.Namespace) -> int:
             raise InputError(f"--inherit needs a file of weights: {options.architecture} is a name")
         chosen = Path(options.inherit) if options.inherit else (file or Path()).parent / results_folder.WEIGHTS
         settings["inherit"] = str(chosen.resolve())
-    recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
+    recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe, "command line")
 
     from ..search.earlier import check_earlier
     from ..search.early_checks import check_inputs
