@@ -22,6 +22,8 @@ def replaced_forms(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     Returns:
         For each such key, its new value, and the key of `given` that replaces it.
     """
+    if all(before.get(key) is not None for key in _OWN_BUDGET):
+        return {}  # refused, whatever is given
     replaced: dict[str, tuple[Any, str]] = {}
     target = given.get("target", before.get("target"))
     own = next((key for key in _OWN_BUDGET if given.get(key) is not None), None)

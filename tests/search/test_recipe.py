@@ -74,7 +74,7 @@ def test_bad_recipes_are_refused(content: dict[str, Any], message: str) -> None:
         ({"epochs": 5}, {"epochs": 2, "warmup_epochs": 3}, "command line: 'warmup_epochs' .* got 3 of 2"),
         ({"epochs": 2, "warmup_epochs": 3}, {"seed": 1}, "recipe FILE: 'warmup_epochs' .* got 3 of 2"),
         ({}, {"budget_ms": 1, "budget_fraction": 0.5}, "command line: give budget_ms=1.0 or budget_fraction=0.5"),
-        ({"budget_ms": 1, "budget_fraction": 0.5}, {"seed": 1}, "recipe FILE: give budget_ms"),
+        ({"budget_ms": 1, "budget_fraction": 0.5}, {"budget_ms": 2}, "recipe FILE: give budget_ms"),
     ],
 )
 def test_a_message_names_the_source_of_the_wrong_value(
