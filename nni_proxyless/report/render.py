@@ -17,6 +17,7 @@ from ..latency.difference import NOTICEABLE
 from .checks import number_of
 from .colours import BASELINE, css_variables, target_colour
 from .drawing import Picture
+from .headings import heading
 from .kept_budgets import quantity_text
 from .results import Results
 from .verdict import Line
@@ -143,6 +144,9 @@ def render(
                     for number, picture in enumerate(part.pictures)
                 ],
                 "columns": [c for c in part.rows[0] if c not in part.hidden] if part.rows and part.shown else [],
+                "headings": {
+                    c: heading(c, results.targets) for c in (part.rows[0] if part.rows and part.shown else ())
+                },
                 "rows": part.rows if part.shown else [],
                 "texts": _texts(part.rows),
                 "folded": part.folded,
