@@ -237,7 +237,7 @@ def _shown_maps(results: Results) -> list[Search]:
 
 
 def _predictions(results: Results) -> Section:
-    part = Section("predicted_measured", "Predicted and measured latency")
+    part = Section("predicted_measured", "Predicted and measured latency", headings={"target": "found for"})
     part.rows = tables.predicted_and_measured(results)
     if part.rows:
         part.pictures.append(figures.predicted_against_measured(part.rows, results.targets))

@@ -38,6 +38,7 @@ class Section:
         shown: Whether the page shows the table. If not, it is only in the CSV file.
         folded: Whether the page shows the table only on demand.
         hidden: Columns that are only in the CSV file.
+        headings: Headings of columns that differ from their usual ones; see `headings.heading`.
     """
 
     key: str
@@ -48,6 +49,7 @@ class Section:
     shown: bool = True
     folded: bool = False
     hidden: Collection[str] = ()
+    headings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def render(
     )
     environment.filters["shown"] = _shown
     device = this_device()
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
+    now = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
     unfinished = sum(search.unfinished for search in results.searches)
     counts = _counted(len(results.searches), "search", "es") + (
         f", {unfinished} of them not finished" if unfinished else ""
@@ -145,7 +147,8 @@ def render(
                 ],
                 "columns": [c for c in part.rows[0] if c not in part.hidden] if part.rows and part.shown else [],
                 "headings": {
-                    c: heading(c, results.targets) for c in (part.rows[0] if part.rows and part.shown else ())
+                    column: part.headings.get(column) or heading(column, results.targets)
+                    for column in (part.rows[0] if part.rows and part.shown else ())
                 },
                 "rows": part.rows if part.shown else [],
                 "texts": _texts(part.rows),
