@@ -22,6 +22,19 @@ TARGETS = ("cpu_torch", "cpu_onnxruntime")
 TARGET_NAMES = {"cpu_torch": "PyTorch", "cpu_onnxruntime": "ONNX Runtime"}
 SPACE_OF_THE_PAPER = "mobilenetv2_imagenet"
 
+# The smallest space, in which an epoch on the digits takes a quarter of a second. Tests use it, too.
+TINY_SPACE: dict[str, Any] = {
+    "schema": "nni-proxyless/space@1",
+    "name": "tiny",
+    "input": {"channels": 1, "size": 8},
+    "stem": {"width": 8, "stride": 1},
+    "first_block": {"width": 8},
+    "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
+    "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
+    "head": {"width": 16},
+    "classes": 10,
+}
+
 # Ground truth: every network of a space of 400 networks has been trained.
 GROUND_TRUTH_NETWORKS = 400
 GROUND_TRUTH_SEEDS = 2

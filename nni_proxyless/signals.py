@@ -24,6 +24,16 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+def leave_word(stop: KeyboardInterrupt, text: str) -> None:
+    """Let the message of a command that is interrupted say what is kept, and how to go on."""
+    stop.left_word = text  # type: ignore[attr-defined]
+
+
+def left_word(stop: KeyboardInterrupt) -> str:
+    """Return what `leave_word` has left; empty if there is nothing."""
+    return str(getattr(stop, "left_word", ""))
+
+
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
     """Context manager in which SIGTERM and SIGHUP raise `Stopped` in the main thread.
@@ -45,7 +55,9 @@ def stopped_by_signals() -> Iterator[None]:
         raise
     except KeyboardInterrupt as reason:
         if len(_received) > len(before):  # Lightning drops the exception, and another one is raised later
-            raise Stopped(_received[-1]) from reason
+            stop = Stopped(_received[-1])
+            leave_word(stop, left_word(reason))
+            raise stop from reason
         raise
     finally:
         for number in numbers:

@@ -21,6 +21,7 @@ import psutil
 import requests
 import yaml
 
+from benchmarks import constants
 from nni_proxyless.latency import Calibration, Device, LatencyTable, OperatorCost
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.warm import WarmProcess, run_warm, start_trials_warm
@@ -43,18 +44,7 @@ SMALL_SPACE: dict[str, Any] = {
     "head": {"width": 32},
     "classes": 10,
 }
-# The smallest space, in which an epoch on the digits takes a quarter of a second.
-TINY_SPACE: dict[str, Any] = {
-    "schema": "nni-proxyless/space@1",
-    "name": "tiny",
-    "input": {"channels": 1, "size": 8},
-    "stem": {"width": 8, "stride": 1},
-    "first_block": {"width": 8},
-    "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
-    "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
-    "head": {"width": 16},
-    "classes": 3,
-}
+TINY_SPACE: dict[str, Any] = {**constants.TINY_SPACE, "classes": 3}
 
 
 def free_port() -> int:

@@ -11,23 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.constants import TINY_SPACE as TINY_SPACE
 from nni_proxyless.latency import LatencyTable, OperatorCost
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search.forecast import stand_in_table
 
 CLASSES = 10
 IMAGES = "NNI_PROXYLESS_MADE_UP_IMAGES"  # number of images that `images` makes
-TINY_SPACE: dict[str, Any] = {
-    "schema": "nni-proxyless/space@1",
-    "name": "tiny",
-    "input": {"channels": 1, "size": 8},
-    "stem": {"width": 8, "stride": 1},
-    "first_block": {"width": 8},
-    "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
-    "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
-    "head": {"width": 16},
-    "classes": 10,
-}
 
 
 def images(input_shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..progress import duration, work_begins
+from ..progress import work_begins
+from .forecast_time import LoadWatch, time_lines
 from .terminal import write_lines
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ def train(results: Results, random_networks: int | None) -> None:
         write_lines(f"  {one.name}: {one.why}; {one.recipe.epochs} epochs with the recipe of {one.like.name}")
     with own_processes():
         baselines.write_networks(missing, results)
+        watch = LoadWatch()
         found = baselines.forecast_baselines(missing)
         if found is None:
             write_lines("time: not known, because an epoch has too few steps")
         else:
-            write_lines(f"time: about {duration(found.mean)}, by {found.count} steps that were just run here")
+            first, *more = time_lines(found, watch.read(), found.count)
+            write_lines(f"time: {first}", *(f"  {line}" for line in more))
         baselines.train_baselines(missing)

@@ -151,7 +151,14 @@ def _add_decode(command: Any) -> None:
         "nni-proxyless decode results/quickstart/cpu_torch --table phone.yml gpu.yml --budget-ms 40 --out decoded",
     )
     made.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
-    made.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables, one for each device")
+    made.add_argument(
+        "--table",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="[NAME=]FILE",
+        help="latency tables, one for each device; that of a search is called after the target of the search",
+    )
     made.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
     made.add_argument(
         "--budget",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .front import decode_front, load_tables
+from .decode_tables import HINT, named_tables
+from .front import decode_front
 from .terminal import write_lines
 
 if TYPE_CHECKING:
@@ -36,9 +38,11 @@ def decode(options: argparse.Namespace) -> int:
         )
     if options.budget_ms is not None and not options.table:
         raise InputError("--budget-ms needs --table: a budget needs a latency table")
-    check_names(limits, [path.stem for path in options.table], "; --table NAME.yml makes NAME a target")
+    given = named_tables(options.table, options.checkpoint, [limit.name for limit in limits])
+    limits = tuple(replace(limit, name=given.name(limit.name)) for limit in limits)
+    check_names(limits, list(given.files), HINT)
     checkpoint_file(options.checkpoint)
-    tables = load_tables(options.table)
+    tables = given.load()
     found = SearchCheckpoint.load(options.checkpoint)
     if limits:
         decoded = _within(found, tables, limits, options)

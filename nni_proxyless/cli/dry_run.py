@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import DataError
 from ..files import results_folder
 from ..progress import duration, shows_bars, write_above_bars
+from .forecast_time import LoadWatch, time_lines
 from .streams import cleaned
 from .terminal import painted, write_styled
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..nni_bridge.plan import Plan
     from ..search.prepared import Prepared
     from ..search.recipe import Recipe
-    from ..training.step_probe import Timing
 
 _log = logging.getLogger("nni_proxyless")
 _R = TypeVar("_R", bound="Settings")
@@ -128,7 +128,7 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
     )
     if recipe.share_search:
         _shared(report, prepared)
-    report.time()
+    watch = report.time()
     found = forecast_search(prepared, done)
     if found is None:
         several = recipe.ranks > 1
@@ -136,7 +136,7 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
         return
     done = found.done
     report.say("epochs", f"{recipe.epochs} of {found.steps} steps{f', of which {done} are done' if done else ''}")
-    report.say("time", f"{_range(found.total)}, by {found.total.count} steps that were just run here")
+    report.takes(time_lines(found.total, watch.read(), found.total.count))
     kinds = [("a step of the weights", found.warmup_step), ("a step of the search", found.search_step)]
     kinds += [("an evaluation", found.evaluation)]
     report.say("", ", ".join(f"{name} {one.mean:.3g} s" for name, one in kinds if one is not None))
@@ -172,7 +172,7 @@ def _retraining(report: _Report, recipe: RetrainRecipe, output: Path) -> None:
     )
     files = (results_folder.MODEL_CARD, results_folder.ARCHITECTURE, results_folder.WEIGHTS, results_folder.HISTORY)
     done = _writes(recipe, report, output, files, (results_folder.CHECKPOINT, results_folder.WEIGHTS))
-    report.time()
+    watch = report.time()
     found = forecast_retraining(prepared)
     if found is None:
         several = recipe.ranks > 1
@@ -180,7 +180,7 @@ def _retraining(report: _Report, recipe: RetrainRecipe, output: Path) -> None:
         return
     report.say("epochs", f"{recipe.epochs} of {found.steps} steps{f', of which {done} are done' if done else ''}")
     left = found.total.times((recipe.epochs - done) / recipe.epochs)
-    report.say("time", f"{_range(left)}, by {found.total.count} steps that were just run here")
+    report.takes(time_lines(left, watch.read(), found.total.count))
     report.say(
         "", f"a step {found.step.mean:.3g} s, a validation {found.evaluation.mean:.3g} s; not included: the start"
     )
@@ -213,14 +213,12 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
         return
     existing = "whose earlier results it replaces" if any(results.glob("**/recipe.yml")) else "a new folder"
     report.say("writes", f"{results.resolve()}, {existing}: a folder for each trial, and summary.csv")
-    report.time()
+    watch = report.time()
     found = forecast_experiment([_at_hand(recipe) for recipe in plan.recipes], plan.trials)
     if found is None:
         report.say("time", "not known: a trial trains on several devices, or its epochs have too few steps")
         return
-    report.say(
-        "time", f"{_range(found.total)} for all trials, one after the other, by {found.steps} steps that were just run"
-    )
+    report.takes(time_lines(found.total, watch.read(), found.steps, " for all trials, one after the other"))
     config = read_mapping(plan.config, "config", DataError)
     if config.get("trialConcurrency", 1) != 1:
         report.say(
@@ -291,11 +289,6 @@ def _memory(report: _Report) -> None:
         report.say("memory", f"about {found.process_mib:.0f} MiB{gpu}, by the same steps")
 
 
-def _range(found: Timing) -> str:
-    low, high = duration(found.low), duration(found.high)
-    return f"about {duration(found.mean)}" + (f" ({low} to {high})" if low != high else "")
-
-
 class _Report:
     """The lines of a dry run. They are printed at the end, so that nothing is printed if the input is refused."""
 
@@ -306,10 +299,16 @@ class _Report:
         """Add a line that begins with a word, or goes on with the line before."""
         self._rows.append((word, text))
 
-    def time(self) -> None:
-        """Say on a terminal that steps are being timed, since that takes some seconds."""
+    def time(self) -> LoadWatch:
+        """Say on a terminal that steps are being timed, since that takes some seconds, and watch the load meanwhile."""
         if shows_bars():
             write_above_bars("running some steps to time them")
+        return LoadWatch()
+
+    def takes(self, lines: Sequence[str]) -> None:
+        """Add the lines that say how long something takes."""
+        for number, line in enumerate(lines):
+            self.say("" if number else "time", line)
 
     def print(self) -> None:
         """Write all lines to the standard output."""

@@ -20,7 +20,7 @@ from ..errors import InputError, ProxylessError, clipped, os_error_of
 from ..openmp import wait_briefly
 from ..process_memory import is_out_of_memory
 from ..progress import forget_messages, work_begins
-from ..signals import ENDED_BY, INTERRUPTED, Stopped, stopped_by_signals
+from ..signals import ENDED_BY, INTERRUPTED, Stopped, left_word, stopped_by_signals
 from ..training.ranks import is_main_process
 from .commands import make_parser as make_parser
 from .log import log_of_a_command
@@ -97,6 +97,8 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
             goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
             if command == "latency measure":
                 goes_on = f"; go on from the last sample with: {again}"
+            if left := left_word(stop):
+                goes_on = f"; {left}"
             say(f"nni-proxyless {command}: {ended}{goes_on}\n")
         return 128 + number
     except OutputError as error:

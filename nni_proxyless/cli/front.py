@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, MissingDependencyError
+from .decode_tables import HINT, named_tables
 from .outputs import output_file
 from .parser import Once
 from .terminal import write_lines
@@ -37,24 +39,6 @@ class FileOrQuantities(Once):
             raise argparse.ArgumentError(self, str(reason)) from reason
 
 
-def load_tables(paths: Sequence[Path]) -> dict[str, LatencyTable]:
-    """Load latency tables by the names of their files.
-
-    Raises:
-        InputError: Two tables have the same name, or one cannot be read.
-    """
-    from ..files.writing import check_name
-    from ..latency.judgement import load_judged
-
-    tables: dict[str, LatencyTable] = {}
-    for path in paths:
-        if path.stem in tables:
-            raise InputError(f"two tables are called {path.stem}; the results are named after them, so rename one")
-        check_name(path.stem, "the name of a table", InputError)
-        tables[path.stem] = load_judged(path)
-    return tables
-
-
 def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
     """Write the front in the quantities of `--front`, within the budgets.
 
@@ -65,10 +49,12 @@ def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
     from ..decoding.pareto_front import spread
     from ..files.writing import write_csv
 
-    names: tuple[str, ...] = options.quantities
-    _check(options, names, limits)
+    given = named_tables(options.table, options.checkpoint, [*options.quantities, *(limit.name for limit in limits)])
+    names = tuple(given.name(name) for name in options.quantities)
+    limits = [replace(limit, name=given.name(limit.name)) for limit in limits]
+    _check(options, names, limits, list(given.files))
     checkpoint_file(options.checkpoint)
-    tables = load_tables(options.table)
+    tables = given.load()
     found = SearchCheckpoint.load(options.checkpoint)
     networks, held_out = _front(found, names, tables, limits, options)
     kept = spread(networks, options.points or POINTS)
@@ -103,7 +89,7 @@ def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
     return 0
 
 
-def _check(options: argparse.Namespace, names: Sequence[str], limits: Sequence[Limit]) -> None:
+def _check(options: argparse.Namespace, names: Sequence[str], limits: Sequence[Limit], tables: Sequence[str]) -> None:
     """Check the options, as far as that is possible without reading the search."""
     from ..decoding.budgets import Limit, check_names
 
@@ -111,15 +97,14 @@ def _check(options: argparse.Namespace, names: Sequence[str], limits: Sequence[L
         raise InputError(f"--front needs a file, or two or three quantities, got {len(names)}: {', '.join(names)}")
     if len(set(names)) < len(names):
         raise InputError(f"--front names a quantity twice: {', '.join(names)}")
-    stems = [path.stem for path in options.table]
-    taken = next((stem for stem in stems if stem in ("likelihood", ACCURACY)), None)
+    taken = next((name for name in tables if name in ("likelihood", ACCURACY)), None)
     if taken is not None:
         raise InputError(f"a table must not be called {taken}, which is a quantity of --front; rename it")
     costs = [name for name in names if name not in ("likelihood", ACCURACY)]
     check_names(
         [*limits, *(Limit(name) for name in costs)],
-        stems,
-        "; --front also takes likelihood and accuracy, and --table NAME.yml makes NAME a target",
+        tables,
+        f"; --front also takes likelihood and accuracy{HINT}",
     )
     if not costs:
         raise InputError("--front needs at least one latency or quantity besides likelihood and accuracy")

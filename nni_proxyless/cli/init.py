@@ -64,17 +64,19 @@ def init_recipe(options: argparse.Namespace) -> int:
             raise InputError(f"{path} exists, and is not overwritten; give another file with --out")
     found = look_at(options.data)
     linked = None if found.nested else out.parent / _LINK
-    if linked is not None and os.path.lexists(linked):
-        raise InputError(f"{linked} exists, where the images would be linked to; give --out in another folder")
+    if linked is not None:
+        _check_link(found.source, linked)
     name = options.backend
     if name is None:
         name = next(key for key in _PACKAGES if all(map(find_spec, _PACKAGES[key])))
 
     from ..latency.backends.by_name import make_backend
     from ..search.first_recipe import choose_recipe
+    from ..search.recipe import Recipe
 
     data_dir = _LINK if linked is not None else _path_from(out.parent, options.data)
     chosen = choose_recipe(found, options.budget_ms, make_backend(name, threads=1), data_dir)
+    Recipe.from_dict(chosen.settings(), out.resolve().parent)
     if linked is not None:
         _link(found.source, linked)
     _write(out, found, chosen.choices)
@@ -96,10 +98,35 @@ def _path_from(folder: Path, data: Path) -> str:
     return str(data.relative_to(folder)) if data.is_relative_to(folder) else str(data)
 
 
+def _check_link(source: Path, folder: Path) -> None:
+    """Check that `images` is free, or what an earlier `init` for the same images has left.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if not os.path.lexists(folder):
+        return
+    train = folder / "train"
+    if train.is_symlink():
+        if train.resolve() == source.resolve():
+            return
+        what = f"{train} links to other images, {train.resolve()}"
+    elif folder.is_dir() and not any(folder.iterdir()):
+        return  # the link could not be made
+    else:
+        what = f"{folder} exists, and is not a link to images that init has made"
+    raise InputError(
+        f"{what}; give --out in another folder, or move the folders of the classes into a folder 'train' inside "
+        f"{source}"
+    )
+
+
 def _link(source: Path, folder: Path) -> None:
     """Make `images/train`, which the data set `imagefolder` expects, a link to the folder of the classes."""
+    if (folder / "train").is_symlink():
+        return  # by an earlier init
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "train").symlink_to(source.resolve(), target_is_directory=True)
     except OSError as reason:
         raise InputError(
@@ -112,7 +139,6 @@ def _write(path: Path, found: FoundImages, settings: Sequence[Choice]) -> None:
     import yaml
 
     from ..files.writing import write_text
-    from ..search.recipe import Recipe
 
     lines = [
         f"# The first search for {found.source.resolve().name!r}, written by nni-proxyless init. Change what you like:",
@@ -125,7 +151,6 @@ def _write(path: Path, found: FoundImages, settings: Sequence[Choice]) -> None:
             written = f"{choice.key}: {yaml.safe_dump(value, default_flow_style=True)}"
         first, *more = written.splitlines()
         lines += [f"{first.ljust(34)}  # {choice.reason}", *more]
-    Recipe.from_dict({choice.key: choice.value for choice in settings}, path.resolve().parent)
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 

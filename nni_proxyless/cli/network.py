@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, clipped
 from ..files import results_folder
+from ..files.nearby import nearest, no_such_path, try_folders_with
 from ..files.reading import user_path
 from ..values import MOST_BATCH
 from . import choices, completion
@@ -130,7 +132,7 @@ def _retrain(options: argparse.Namespace) -> int:
             raise InputError(f"--inherit needs a file of weights: {options.architecture} is a name")
         chosen = Path(options.inherit) if options.inherit else (file or Path()).parent / results_folder.WEIGHTS
         settings["inherit"] = str(chosen.resolve())
-    recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe)
+    recipe = RetrainRecipe.for_architecture(options.architecture, settings, options.recipe, "command line")
 
     from ..search.earlier import check_earlier
     from ..search.early_checks import check_inputs
@@ -290,12 +292,19 @@ def _architecture_file(text: str) -> Path | None:
     if path.is_dir():
         file = path / results_folder.ARCHITECTURE
         if not file.exists():
-            raise InputError(
-                f"cannot read architecture {clipped(text)}: the folder has no {file.name}; give the folder of a "
-                "search's results"
-            )
+            end = try_folders_with(path, file.name, "give the folder of a search's results")
+            raise InputError(f"cannot read architecture {clipped(text)}: the folder has no {file.name}; {end}")
         return file
-    return path if path.suffix == ".json" or path.exists() else None
+    if path.suffix == ".json" or path.exists():
+        return path
+    if os.sep in text:
+        raise InputError(no_such_path(text, f"give {_ARCHITECTURE}"))
+    from ..network.catalogue import is_like_a_network
+
+    near = nearest(text)
+    if near is not None and not is_like_a_network(text):
+        raise InputError(f"there is no network, file or folder {clipped(text)}; did you mean {near}?")
+    return None
 
 
 def _architecture(text: str, like: Any = None) -> Any:

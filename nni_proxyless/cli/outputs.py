@@ -74,6 +74,8 @@ def _named(options: argparse.Namespace, names: tuple[str, ...]) -> Iterator[tupl
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, (str, Path)) and "\0" not in str(path):
                 yield name, Path(path)
+                if name == "table" and "=" in str(path):  # NAME=FILE
+                    yield name, Path(str(path).partition("=")[2])
 
 
 def _reads(source: Path, path: Path) -> bool:

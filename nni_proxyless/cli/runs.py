@@ -118,7 +118,7 @@ def search(options: argparse.Namespace) -> int:
     settings = parse_settings(options.settings)
     path = experiment_file(options.recipe, "recipe.yml")
     settings = with_paths_from_here(settings, path.resolve().parent)
-    recipe = Recipe.load(path, settings)
+    recipe = Recipe.load(path, settings, "command line")
     output = options.output or Path("results") / path.resolve().parent.name / recipe.target
     if options.show_recipe:
         from .show_recipe import show_search

@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 def show_search(recipe: Recipe, path: Path, settings: Mapping[str, Any], output: Path) -> None:
     """Print the recipe of a search."""
-    from ..errors import RecipeError
     from ..search.recipe_notes import search_notes
 
-    layers = [Layer("recipe file", read_mapping(path, "recipe", RecipeError)), Layer("command line", settings)]
+    layers = recipe.with_replaced(recipe.file_layers(path, settings, "command line"))[0]
     head = [f"recipe file: {path}", f"results of the search: {output.resolve()}"]
     sys.stdout.write(annotated(recipe, layers, search_notes(recipe), head))
 
@@ -32,8 +31,8 @@ def show_retraining(
     recipe: RetrainRecipe, architecture: str, settings: Mapping[str, Any], file: Path | None, output: Path
 ) -> None:
     """Print the recipe of a retraining."""
-    layers, source, _ = type(recipe).layers_of(architecture, settings, file)
-    head = [source] if len(layers) > 1 else []
+    layers, _ = type(recipe).layers_of(architecture, settings, file, "command line")
+    head = [layers[0].name] if len(layers) > 1 else []
     head.append(f"results of the retraining: {output.resolve()}")
     sys.stdout.write(annotated(recipe, layers, recipe.notes(), head))
 
@@ -49,10 +48,8 @@ def show_experiment(plan: Plan, results: Path) -> None:
     space = search_space(plan.config, config)
     first = plan.recipes[0]
     varied = {key: value for key, value in first.to_dict().items() if key in plan.varied}
-    layers = [
-        Layer("recipe file", read_mapping(plan.recipe_path, "recipe", RecipeError)),
-        Layer("searchSpace", varied),
-    ]
+    written = Layer("recipe file", read_mapping(plan.recipe_path, "recipe", RecipeError))
+    layers = first.with_replaced([written, Layer("searchSpace", varied)])[0]
     notes = search_notes(first) if isinstance(first, Recipe) else first.notes()
     for key in varied:
         values = yaml.safe_dump(space[key]["_value"], default_flow_style=True, width=10_000).strip()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError, clipped
+from ..files.nearby import did_you_mean
 from ..files.reading import open_regular
 
 # The endings that torchvision's ImageFolder takes for images.
@@ -81,7 +82,7 @@ def look_at(source: Path) -> FoundImages:
 
 def _folder(source: Path) -> FoundImages:
     if not source.is_dir():
-        raise DataError(f"{source} is neither a folder of images nor an .npz file")
+        raise DataError(f"{source} is neither a folder of images nor an .npz file{did_you_mean(source)}")
     nested = (source / "train").is_dir()
     training = _classes(source / "train" if nested else source)
     test = _classes(source / "val") if nested and (source / "val").is_dir() else {}

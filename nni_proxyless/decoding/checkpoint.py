@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DamagedFileError, InputError, shown
 from ..files import results_folder
+from ..files.nearby import did_you_mean, try_folders_with
 from ..files.writing import write_csv
 from ..latency.costs import SpaceCosts
 from ..latency.table import LatencyTable
@@ -169,15 +170,20 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
         InputError: There is no such file, or it is no checkpoint.
     """
     path = Path(path)
-    path = path / results_folder.CHECKPOINT if path.is_dir() else path
+    give = "give a checkpoint.ckpt or the folder of a search's results"
+    if path.is_dir():
+        folder, path = path, path / results_folder.CHECKPOINT
+        if not path.exists():
+            there = try_folders_with(folder, results_folder.CHECKPOINT, give)
+            raise InputError(f"there is no checkpoint {path}; {there}")
     if not path.exists():
-        raise InputError(f"there is no checkpoint {path}; give a checkpoint.ckpt or the folder of a search's results")
+        raise InputError(f"there is no checkpoint {path}{did_you_mean(path) or f'; {give}'}")
     try:
         check_kind(path)
     except DamagedFileError as reason:
         raise _no_checkpoint(path) from reason
     except InputError as reason:
-        raise InputError(f"{reason}; give a checkpoint.ckpt or the folder of a search's results") from reason
+        raise InputError(f"{reason}; {give}") from reason
     return path
 
 

@@ -11,12 +11,11 @@ from .exported import Exported
 from .model_input import ModelInput
 
 _UNKNOWN = (
-    "The preprocessing of images is **not known**: the export had no recipe that names the data which the network was "
-    "trained on, or they come from a program. Export the network again with `--recipe`, or give it images as in its "
-    "training."
+    "How an image becomes the input is **not known**. Either no recipe was given that names the training data, or the "
+    "data come from a function. Export the network again with `--recipe`, or prepare images as in the training."
 )
 _RUN = (
-    "This program prints the class of an image file of 8 bits per channel. All that it needs is installed by "
+    "This program does the same, and prints the class of an image file with 8 bits per channel. It needs "
     "`pip install onnxruntime numpy pillow`:"
 )
 
@@ -39,16 +38,19 @@ def readme(architecture: Architecture, results: Sequence[Exported], batch: int |
     lines = [
         f"# {architecture.space_name}",
         "",
-        f"The network takes float32 images of shape ({size}, {channels}, {height}, {width}) as `{INPUT}`, and returns "
-        f"one logit for each class as `{OUTPUT}`.",
+        f"The input `{INPUT}` is a batch of images in float32. Its shape is ({size}, {channels}, {height}, {width}): "
+        f"images, channels, height and width. The output `{OUTPUT}` has a number for each class, and the largest "
+        "number is that of the recognised class.",
         "",
-        "| file | format | same class as PyTorch |",
+        "| file | format | images with the same class as in PyTorch |",
         "|---|---|---|",
         *(f"| `{one.file}` | {one.format} | {100 * one.agreement:.1f} % |" for one in results),
         "",
+        "## From an image to the input",
         *([_UNKNOWN] if about is None or not about.preprocessing.known else _known(results, batch, about)),
         "",
-        "`model_card.json` has how the network was trained, and `export.json` how the files were checked.",
+        "## Further files",
+        "`model_card.json` says how the network was trained, and `export.json` how the files were checked.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -98,20 +100,24 @@ def _resizing(steps: Preprocessing) -> list[str]:
 def _known(results: Sequence[Exported], batch: int | None, about: ModelInput) -> list[str]:
     steps = about.preprocessing
     size = f"{steps.resize_width} x {steps.resize_height}"
-    rule = {
-        "stretch": f"is resized to {size} pixels ({steps.interpolation})",
-        "cover": f"is resized to the smallest size that covers {size} pixels ({steps.interpolation})",
-        "none": "keeps its size",
+    resizing = {
+        "stretch": [f"Resize it to {size} pixels ({steps.interpolation})."],
+        "cover": [f"Resize it to the smallest size that covers {size} pixels ({steps.interpolation})."],
+        "none": [],
     }[steps.resize]
+    whole = steps.resize == "stretch" and (steps.resize_height, steps.resize_width) == (steps.height, steps.width)
     mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (steps.mean, steps.std))
-    cut = f"Its centre of {steps.width} x {steps.height} pixels is cut out."
-    values = (
-        f"Values are divided by 255, the mean ({mean}) is subtracted, and the result is divided by the standard "
-        f"deviation ({std})."
-    )
+    listed = [
+        f"Convert the image to mode {steps.colour} of Pillow.",
+        *resizing,
+        *([] if whole else [f"Cut out its centre of {steps.width} x {steps.height} pixels."]),
+        f"Divide the values by 255, subtract the mean ({mean}), and divide by the standard deviation ({std}).",
+    ]
     lines = [
-        f"An image of mode {steps.colour} {rule}. {cut} {values} There are {len(about.classes)} classes. The metadata "
-        "of an ONNX file says the same under `classes`, `mean`, `std`, `resize` and `layout`, in JSON.",
+        *(f"{number}. {text}" for number, text in enumerate(listed, start=1)),
+        "",
+        f"The metadata of an ONNX file has these steps and the names of the {len(about.classes)} classes, in JSON: "
+        "`classes`, `mean`, `std`, `resize` and `layout`.",
     ]
     model = next((one.file for one in results if one.format in ("onnx", "int8")), None)
     return lines if model is None else [*lines, "", _RUN, "", "```python", *code(model, batch, steps), "```"]

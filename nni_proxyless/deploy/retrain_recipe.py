@@ -13,7 +13,7 @@ from ..data.image_settings import ImageSettings
 from ..data.place import check_place
 from ..errors import InputError, RecipeError, clipped, shown, unknown_name
 from ..files import results_folder
-from ..files.provenance import Layer, merged
+from ..files.layers import Layer
 from ..files.reading import read_mapping, user_path
 from ..files.settings import (
     Channels,
@@ -175,7 +175,9 @@ class RetrainRecipe(Settings, ImageSettings):
         return self.devices * self.num_nodes
 
     @classmethod
-    def for_architecture(cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None) -> RetrainRecipe:
+    def for_architecture(
+        cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None, source: str = "given values"
+    ) -> RetrainRecipe:
         """Make the recipe for an architecture.
 
         The settings come from the recipe file if one is given, else from the `recipe.yml` beside the architecture (only
@@ -185,21 +187,22 @@ class RetrainRecipe(Settings, ImageSettings):
             architecture: Architecture file, its folder, or the name of a network.
             settings: Settings that override all others.
             recipe: Path of a recipe file.
+            source: Name of the source of `settings`, for messages.
 
         Raises:
             RecipeError: A key is unknown, a value has the wrong type or is out of range, or a file cannot be read.
         """
-        layers, source, folder = cls.layers_of(architecture, settings, recipe)
-        return cls.from_dict(merged(layers), folder, source)
+        layers, folder = cls.layers_of(architecture, settings, recipe, source)
+        return cls.from_layers(layers, folder)
 
     @classmethod
     def layers_of(
-        cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None
-    ) -> tuple[list[Layer], str, Path | None]:
+        cls, architecture: str, settings: Mapping[str, Any], recipe: Path | None, source: str
+    ) -> tuple[list[Layer], Path | None]:
         """Return where the settings for an architecture come from; see `for_architecture`.
 
         Returns:
-            The sources, the name of the main one for messages, and the folder that relative paths start from.
+            The sources, and the folder that relative paths start from.
         """
         path = user_path(architecture, "architecture", RecipeError)
         path = path / results_folder.ARCHITECTURE if path.is_dir() else path
@@ -208,18 +211,17 @@ class RetrainRecipe(Settings, ImageSettings):
                 f"the architecture is given twice, as {clipped(architecture)} and as {shown(settings['architecture'])}"
             )
         named = {**settings, "architecture": str(path.resolve()) if path.exists() else architecture}
-        given = Layer("command line", named)
+        given = Layer(source, named)
         beside = path.parent / results_folder.RECIPE
         if recipe is not None:
-            content = read_mapping(recipe, "recipe", RecipeError)
-            return [Layer("recipe file", content), given], f"recipe {recipe}", Path(recipe).resolve().parent
+            return [cls.file_layers(recipe, {}, source)[0], given], Path(recipe).resolve().parent
         if path.is_file() and beside.is_file():
             if "data" not in settings:
                 check_names_no_function(beside, "data={data} runs it")
             same = not {"data", "data_dir"} & settings.keys()
-            copied = Layer("recipe of the search", of_search(beside, recorded=same))
-            return [copied, given], f"recipe {beside}", beside.resolve().parent
-        return [given], "recipe", None
+            copied = Layer("recipe of the search", of_search(beside, recorded=same), f"recipe {beside}")
+            return [copied, given], beside.resolve().parent
+        return [given], None
 
     def notes(self) -> dict[str, str]:
         """Explain the settings that are `null`: the value that is used, or what it is derived from."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 from ..data.names import names_a_function
-from ..errors import RecipeError, clipped
+from ..errors import ArchitectureError, RecipeError, clipped
+from ..files.nearby import no_such_path
 from ..files.reading import read_mapping
 from ..network.architecture import Architecture
 from ..network.catalogue import by_name
@@ -28,6 +30,13 @@ def load_architecture(recipe: Any) -> Architecture:
     if recipe.architecture_file is not None:
         found = Architecture.load(recipe.architecture_file)
     else:
+        if os.sep in recipe.architecture:
+            raise ArchitectureError(
+                no_such_path(
+                    recipe.resolve(recipe.architecture),
+                    "give an architecture file, its folder, or the name of a network",
+                )
+            )
         like = None if recipe.space is None else SpaceSpec.from_yaml(recipe.space, Path(recipe.folder))
         found = Architecture.of_space(*by_name(recipe.architecture, like))
     return found.for_images(recipe.input_size, recipe.input_channels)

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from .layers import Layer as Layer
+from .layers import merged as merged
 from .settings import Settings
 
 _COMMENT_COLUMN = 36
 _BREAKS = "\x85\u2028\u2029\ufeff"  # which PyYAML writes unescaped, but reads as something else
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Settings of one source. A later layer overrides an earlier one.
-
-    Attributes:
-        source: Name of the source, such as `recipe FILE` or `command line`.
-        values: Values by key.
-    """
-
-    source: str
-    values: Mapping[str, Any]
-
-
-def merged(layers: Sequence[Layer]) -> dict[str, Any]:
-    """Return the values of all layers by key."""
-    return {key: value for layer in layers for key, value in layer.values.items()}
 
 
 def annotated(recipe: Settings, layers: Sequence[Layer], notes: Mapping[str, str], head: Sequence[str] = ()) -> str:

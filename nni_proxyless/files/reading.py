@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError, clipped, shown
+from .nearby import did_you_mean
 from .parsing import Refused, checked_text, parse_json, parse_yaml
 
 MOST_BYTES = 64 * 2**20  # of a text file
@@ -88,7 +89,8 @@ def open_regular(path: str | os.PathLike[str], what: str, error: type[InputError
     try:
         file = open(path, "rb", opener=lambda name, _: os.open(name, flags))  # noqa: SIM115
     except (OSError, ValueError) as reason:  # a path with a character NUL is a ValueError
-        raise error(f"cannot read {named}: {getattr(reason, 'strerror', None) or reason}") from reason
+        near = did_you_mean(path) if isinstance(reason, FileNotFoundError) else ""
+        raise error(f"cannot read {named}: {getattr(reason, 'strerror', None) or reason}{near}") from reason
     for check, text in _KINDS.items():
         if check(os.fstat(file.fileno()).st_mode):
             file.close()

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ..errors import InputError, clipped, unknown_name
+from .nearby import no_such_path
 from .reading import user_path
 from .shipped import shipped_folder as shipped_folder
 
@@ -38,5 +39,6 @@ def experiment_file(name_or_path: str, file: str) -> Path:
         return shipped[name_or_path]
     if path.suffix in {".yml", ".yaml"} or os.sep in name_or_path:
         listed = ", ".join(sorted(shipped))
-        raise InputError(f"there is no file {clipped(str(path))}; give the path of a {file} or one of {listed}")
+        give = f"give the path of a {file} or one of {listed}"
+        raise InputError(f"{clipped(str(path))} is a folder; {give}" if path.is_dir() else no_such_path(path, give))
     raise InputError(unknown_name("experiment", name_or_path, shipped) + f", or the path of a {file}")

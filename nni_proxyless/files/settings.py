@@ -7,11 +7,11 @@ torch, so that a recipe is checked before anything slow starts.
 
 from __future__ import annotations
 
-import math
+import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from ..errors import InputError, RecipeError, clipped, shown, unknown_name
+from ..errors import InputError, RecipeError, shown, unknown_name
 from ..image_size import allowed_sizes, image_size, written
 from ..values import (
     LEAST_NUMBER,
@@ -43,12 +43,15 @@ from ..values import (
     MOST_THREADS,
     MOST_WIDTH_MULT,
 )
+from .allowed import allowed, literals, shown_value
+from .layers import Layer, merged
 from .reading import read_mapping, user_path
+
+_log = logging.getLogger(__name__)
 
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
 _SHOWN = 3  # largest number of errors in one message
-_LONGEST_VALUE = 100  # largest number of characters of a value in a message
 
 
 def _whole(value: Any) -> Any:
@@ -72,7 +75,7 @@ def _size(value: Any, info: ValidationInfo) -> Any:
     plain = [_whole(one) for one in value] if isinstance(value, (list, tuple)) else _whole(value)
     size = image_size(plain)
     if size is None:
-        raise ValueError(f"'{info.field_name}' must be {allowed_sizes(plain)}, got {_shown(value)}")
+        raise ValueError(f"'{info.field_name}' must be {allowed_sizes(plain)}, got {shown_value(value)}")
     return written(size)
 
 
@@ -139,11 +142,8 @@ class CheckedSettings(BaseModel):
             error: Error of pydantic.
             quoted: Whether keys are quoted, as in messages about a file.
         """
-        # A misspelt key comes first, because it may be the reason of other errors.
-        errors = sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
-        found = [cls._explain_one(details, quoted) for details in errors]
-        rest = f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""
-        return "; ".join(found[:_SHOWN]) + rest
+        found = [cls._explain_one(details, quoted) for details in _misspelt_first(error)]
+        return "; ".join(found[:_SHOWN]) + _rest(found)
 
     @classmethod
     def _explain_one(cls, details: ErrorDetails, quoted: bool) -> str:
@@ -154,12 +154,11 @@ class CheckedSettings(BaseModel):
         if kind == "extra_forbidden":
             return unknown_name("key" if quoted else "argument", key, cls.keys())
         annotation = cls.model_fields[key].annotation
-        literals = _literals(annotation)
-        if literals:
-            return unknown_name(key, received, literals)
+        if choices := literals(annotation):
+            return unknown_name(key, received, choices)
         name = f"'{key}'" if quoted else key
-        allowed = _allowed(annotation, cls.model_fields[key].metadata, received)
-        return f"{name} must be {allowed}, got {_shown(received)}"
+        phrase = allowed(annotation, cls.model_fields[key].metadata, received)
+        return f"{name} must be {phrase}, got {shown_value(received)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values by key, as in a file."""
@@ -178,19 +177,39 @@ class Settings(CheckedSettings):
         return self._folder
 
     @classmethod
-    def load(cls: type[_S], path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = None) -> _S:
+    def load(
+        cls: type[_S],
+        path: str | os.PathLike[str],
+        overrides: Mapping[str, Any] | None = None,
+        source: str = "given values",
+    ) -> _S:
         """Load a recipe file, apply overrides, and check the result.
+
+        A value that replaces another form of it in the file is told by the log; see `replaced_by`.
 
         Args:
             path: Path of the recipe's YAML file.
             overrides: Values by key that replace those of the file, from NNI's manager or the command line.
+            source: Name of the source of the overrides, for messages.
 
         Raises:
             RecipeError: The file cannot be read, a key is unknown, a value has the wrong type, or a value is out of
                 range.
         """
+        layers = cls.file_layers(path, overrides or {}, source)
+        for line in cls.with_replaced(layers)[1]:
+            _log.info("%s", line)
+        return cls.from_layers(layers, Path(path).resolve().parent)
+
+    @staticmethod
+    def file_layers(path: str | os.PathLike[str], overrides: Mapping[str, Any], source: str) -> list[Layer]:
+        """Read a recipe file, and return its settings and those that override them.
+
+        Raises:
+            RecipeError: The file cannot be read.
+        """
         content = read_mapping(path, "recipe", RecipeError)
-        return cls.from_dict({**content, **(overrides or {})}, Path(path).resolve().parent, f"recipe {path}")
+        return [Layer("recipe file", content, f"recipe {path}"), Layer(source, overrides)]
 
     @classmethod
     def from_dict(cls: type[_S], content: Mapping[str, Any], folder: Path | None = None, source: str = "recipe") -> _S:
@@ -204,13 +223,89 @@ class Settings(CheckedSettings):
         Raises:
             RecipeError: A key is unknown, a value has the wrong type, or a value is out of range.
         """
+        return cls.from_layers([Layer(source, content)], folder)
+
+    @classmethod
+    def from_layers(cls: type[_S], layers: Sequence[Layer], folder: Path | None = None) -> _S:
+        """Create settings from several sources. A message names the source that is at fault.
+
+        Args:
+            layers: Sources of the settings.
+            folder: Folder that relative paths start from. Defaults to the current folder.
+
+        Raises:
+            RecipeError: A key is unknown, a value has the wrong type, or a value is out of range.
+        """
+        layers = cls.with_replaced(layers)[0]
         try:
-            made = cls(**{str(key): value for key, value in content.items()})
+            made = cls(**merged(layers))
         except ValidationError as reason:
-            raise RecipeError(f"{source}: {cls.explain(reason, quoted=True)}") from reason
+            raise RecipeError(cls._explain_by_source(reason, layers)) from reason
         if folder is not None:
             made._folder = folder
         return made
+
+    @classmethod
+    def replaced_by(cls, before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+        """Return what a source replaces besides its own keys: another form of a value that it gives.
+
+        Args:
+            before: Values of the earlier sources.
+            given: Values of the source.
+
+        Returns:
+            For each further key of `before`, its new value, and the key of `given` that replaces it.
+        """
+        return {}
+
+    @classmethod
+    def with_replaced(cls, layers: Sequence[Layer]) -> tuple[list[Layer], list[str]]:
+        """Add to each source what it replaces besides its own keys; see `replaced_by`.
+
+        Returns:
+            The sources, and a line for each key that is replaced.
+        """
+        complete: list[Layer] = []
+        lines: list[str] = []
+        for layer in layers:
+            before = merged(complete)
+            further = cls.replaced_by(before, layer.values)
+            for key, (value, by) in further.items():
+                origin = [one for one in complete if key in one.values][-1]
+                new, old = f"{by}={shown(layer.values[by])}", f"{key}={shown(before[key])}"
+                left = f", of which {shown(value)} is left" if value else ""
+                lines.append(f"{layer.name}: {new} replaces {old} of {origin.name}{left}")
+            values = {**layer.values, **{key: value for key, (value, _) in further.items()}}
+            complete.append(Layer(layer.source, values, layer.place))
+        return complete, lines
+
+    @classmethod
+    def _explain_by_source(cls, error: ValidationError, layers: Sequence[Layer]) -> str:
+        """Describe an error in one line, which names the source of each value that is refused."""
+        errors = _misspelt_first(error)
+        by_source: dict[str, list[str]] = {}
+        for details in errors[:_SHOWN]:
+            source = cls._source_of(details, layers)
+            by_source.setdefault(source, []).append(cls._explain_one(details, quoted=True))
+        return "; ".join(f"{source}: {'; '.join(texts)}" for source, texts in by_source.items()) + _rest(errors)
+
+    @classmethod
+    def _source_of(cls, details: ErrorDetails, layers: Sequence[Layer]) -> str:
+        if details["loc"]:
+            return [layer for layer in layers if details["loc"][0] in layer.values][-1].name
+        for number, layer in enumerate(layers[:-1]):  # keys that do not go together
+            try:
+                cls(**merged(layers[: number + 1]))
+            except ValidationError:
+                return layer.name
+        last = layers[-1]
+        try:
+            cls(**merged(layers[-1:]))
+        except ValidationError as reason:
+            if details["msg"] in [alone["msg"] for alone in reason.errors()]:
+                return last.name
+        others = [layer.name for layer in layers[:-1] if layer.values]
+        return f"{last.name}, with {' and '.join(others)}" if others else last.name
 
     def resolve(self, path: str) -> Path:
         """Resolve a path of the recipe, relative to the recipe's folder."""
@@ -245,62 +340,13 @@ def closed_choices(settings: type[CheckedSettings], key: str) -> tuple[str, ...]
     if key not in settings.model_fields:
         return ()
     annotation = settings.model_fields[key].annotation
-    return ("true", "false") if annotation is bool else _literals(annotation)
+    return ("true", "false") if annotation is bool else literals(annotation)
 
 
-def _literals(annotation: Any) -> tuple[str, ...]:
-    """Return the allowed values of a `Literal`, which may be optional; empty for other types."""
-    if get_origin(annotation) is Literal:
-        return get_args(annotation)
-    return next((found for part in get_args(annotation) if (found := _literals(part))), ())
+def _misspelt_first(error: ValidationError) -> list[ErrorDetails]:
+    """Return all errors. A misspelt key comes first, because it may be the reason of other errors."""
+    return sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
 
 
-def _allowed(annotation: Any, metadata: Iterable[Any], received: Any) -> str:
-    """Describe the allowed values of a field by a noun phrase. A largest value is named only to those who exceed it."""
-    kind, bounds = _kind_and_bounds(annotation, metadata)
-    if kind is int:
-        exceeds = isinstance(received, (int, float)) and "le" in bounds and received > bounds["le"]
-        most = f" to {bounds['le']}" if exceeds else ""
-        return "a whole number" + (f" from {bounds['ge']}{most}" if "ge" in bounds else "")
-    if kind is float:
-        number = received if isinstance(received, (int, float)) else 0
-        if bounds.get("le") == MOST_NUMBER and not MOST_NUMBER < number < math.inf:
-            del bounds["le"]
-        if bounds.get("ge") == LEAST_NUMBER:
-            if 0 < number < LEAST_NUMBER:
-                return f"a number from {LEAST_NUMBER:g}, because smaller ones count as 0"
-            bounds = {"gt": 0.0, **{name: bound for name, bound in bounds.items() if name != "ge"}}
-        ranges = {
-            ("gt",): "greater than {gt:g}",
-            ("ge",): "of at least {ge:g}",
-            ("ge", "lt"): "from {ge:g} to below {lt:g}",
-            ("gt", "lt"): "between {gt:g} and {lt:g}",
-            ("gt", "le"): "above {gt:g} and at most {le:g}",
-            ("ge", "le"): "from {ge:g} to {le:g}",
-        }
-        text = ranges.get(tuple(bounds))
-        return "a number" + (f" {text.format(**bounds)}" if text else "")
-    return {str: "a text", bool: "true or false", dict: "a mapping"}.get(kind, "of another type")
-
-
-def _kind_and_bounds(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, dict[str, Any]]:
-    bounds = {
-        name: getattr(part, name)
-        for name in ("gt", "ge", "lt", "le")
-        for part in metadata
-        if getattr(part, name, None) is not None
-    }
-    if get_origin(annotation) is Annotated:
-        inner, *more = get_args(annotation)
-        spread = [part for one in more for part in (getattr(one, "metadata", None) or [one])]
-        kind, deeper = _kind_and_bounds(inner, spread)
-        return kind, {**deeper, **bounds}
-    options = [part for part in get_args(annotation) if part is not type(None)]
-    if get_origin(annotation) is not dict and options:
-        kind, deeper = _kind_and_bounds(options[0], ())
-        return kind, {**deeper, **bounds}
-    return get_origin(annotation) or annotation, bounds
-
-
-def _shown(value: Any) -> str:
-    return "nothing" if value is None else f"{clipped(shown(value), _LONGEST_VALUE)} ({type(value).__name__})"
+def _rest(found: Sequence[object]) -> str:
+    return f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""

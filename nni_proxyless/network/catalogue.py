@@ -6,6 +6,7 @@ figure 5). MobileNetV2 follows Sandler et al. 2018, table 2.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 
 from ..errors import ArchitectureError, shown, unknown_name
@@ -121,6 +122,12 @@ def mobilenet_v2(width_mult: float = 1.0, like: SpaceSpec | None = None) -> tupl
     name = f"{MOBILENET_V2}_{width_mult:g}"
     spec = replace(base, name=name, kernels=(3,), expansions=(6,), skip=False).with_changes(width_mult=width_mult)
     return spec, {layer.label: "k3_e6" for layer in spec.layers}
+
+
+def is_like_a_network(name: str) -> bool:
+    """Whether a name is that of a network, or so much like one that it was probably meant."""
+    names = (*_PUBLISHED, MOBILENET_V2)
+    return any(difflib.get_close_matches(text, names, n=1) for text in (name, name.rpartition("_")[0]))
 
 
 def by_name(name: str, like: SpaceSpec | None = None) -> tuple[SpaceSpec, dict[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ArchitectureError, DamagedFileError, clipped
 from ..files import results_folder
+from ..files.nearby import did_you_mean, try_folders_with
 from ..files.writing import write_atomically
 from .torch_file import check_kind, fault_of, read_torch_file
 
@@ -65,7 +66,8 @@ def weights_file(path: Path) -> Path:
     names = (results_folder.WEIGHTS, results_folder.CHECKPOINT)
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
-        raise ArchitectureError(f"the folder {path} has neither {' nor '.join(names)} to inherit from")
+        end = try_folders_with(path, names[0], "give the folder of a search or of a retraining")
+        raise ArchitectureError(f"the folder {path} has neither {' nor '.join(names)} to inherit from; {end}")
     return found
 
 
@@ -76,7 +78,8 @@ def check_file(file: Path) -> None:
         ArchitectureError: There is no such file, or PyTorch did not write it.
     """
     if not file.is_file():
-        raise ArchitectureError(f"there is no file of weights {file}; give a weights.pt of a search or retraining")
+        end = did_you_mean(file) or "; give a weights.pt of a search or retraining"
+        raise ArchitectureError(f"there is no file of weights {file}{end}")
     try:
         check_kind(file)
     except DamagedFileError as reason:

@@ -93,13 +93,43 @@ def _try(config: Any, port: int) -> tuple[Any, str | None]:
     except BaseException as error:  # Ctrl-C too must not leave a manager behind
         told = last_error(Path(config.canonical_copy().experiment_working_directory) / experiment.id / "log")
         if experiment._proc is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), _nni_silent():
                 experiment.stop()
         _kill_managers(experiment.id)
         if not isinstance(error, Exception):
             raise
         return experiment, " ".join(f"{error}{f' ({told})' if told else ''}".split())
     return experiment, None
+
+
+def stop_manager(experiment: Any) -> None:
+    """Stop NNI's manager and its trials.
+
+    If the manager does not answer in time, or is interrupted once more, it is killed. NNI logs that as an error that
+    nobody can act on, so it is left out.
+
+    Args:
+        experiment: NNI's experiment.
+    """
+    _log.info("stopping NNI's manager and its trials")
+    try:
+        with _nni_silent():
+            experiment.stop()
+    except KeyboardInterrupt:
+        _kill_managers(experiment.id)
+
+
+@contextlib.contextmanager
+def _nni_silent() -> Iterator[None]:
+    """Context manager in which NNI's log of the experiment is left out, unless details are asked for."""
+    log = logging.getLogger("nni.experiment")
+    before = log.level
+    if not _log.isEnabledFor(logging.DEBUG):
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _kill_managers(experiment: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import product, takewhile
@@ -14,6 +15,7 @@ from typing import Any
 from ..deploy.retrain_recipe import RetrainRecipe
 from ..errors import InputError, RecipeError, unknown_name
 from ..files import results_folder
+from ..files.layers import Layer
 from ..files.reading import read_mapping, user_path
 from ..search.earlier import check_same_recipe
 from ..search.prepared import check_files as check_search
@@ -25,6 +27,7 @@ from .manager import gpus_seen_by_nni
 from .search_space import parse_dimensions
 from .trial import TASKS
 
+_log = logging.getLogger(__name__)
 MAX_COMBINATIONS_CHECKED = 1000
 _OF_TRIAL = ("--recipe", "--task", "--debug", "--verbose", "--quiet")
 _COMMANDS = ("nni-proxyless", "nni_proxyless")  # the console script, and the package after `python -m`
@@ -89,11 +92,18 @@ def check_config(path: Path) -> Plan:
     limited = any(content.get(key) is not None for key in ("maxTrialNumber", "maxExperimentDuration"))
     check_size(source, content.get("tuner"), points, limited=limited)
     written = read_mapping(recipe_path, "recipe", RecipeError)
-    recipes = [_recipe(task, recipe_path, {**written, **chosen}) for chosen in _combinations(values)]
-    first = {**written, **{key: listed[0] for key, listed in values.items()}}
+    file = Layer("recipe file", written, f"recipe {recipe_path}")
+
+    def recipe_of(chosen: Mapping[str, Any]) -> Recipe | RetrainRecipe:
+        return _recipe(task, recipe_path, [file, Layer("searchSpace", chosen, f"{source}: searchSpace")])
+
+    recipes = [recipe_of(chosen) for chosen in _combinations(values)]
+    first = {key: listed[0] for key, listed in values.items()}
     for key, dimension in dimensions.items():
         for value in dimension.probes:
-            _recipe(task, recipe_path, {**first, key: value})
+            recipe_of({**first, key: value})
+    for line in TASKS[task].with_replaced([file, Layer("searchSpace", first, f"{source}: searchSpace")])[1]:
+        _log.info("%s", line)
     service = content.get("trainingService")
     platform = service.get("platform") if isinstance(service, Mapping) else None
     if platform != "local":
@@ -187,8 +197,8 @@ def search_space(path: Path, content: Mapping[str, Any]) -> Any:
     return read_mapping(path.resolve().parent / Path(file).expanduser(), "search space", InputError)
 
 
-def _recipe(task: str, path: Path, content: Mapping[str, Any]) -> Recipe | RetrainRecipe:
-    recipe = TASKS[task].from_dict(content, path.resolve().parent, f"recipe {path}")
+def _recipe(task: str, path: Path, layers: Sequence[Layer]) -> Recipe | RetrainRecipe:
+    recipe = TASKS[task].from_layers(layers, path.resolve().parent)
     if isinstance(recipe, Recipe):
         recipe.described_target()
     return recipe

@@ -19,10 +19,10 @@ import yaml
 from ..errors import InputError, RunError
 from ..latency.judgement import warnings_of
 from ..progress import new_bar, shows_bars, work_begins
-from ..signals import ENDED_BY, INTERRUPTED
+from ..signals import ENDED_BY, INTERRUPTED, leave_word
 from .collect import Outcome, collect, parameters_of
 from .jobs import Job, list_jobs
-from .manager import last_error, start_manager
+from .manager import last_error, start_manager, stop_manager
 from .plan import Plan
 from .plan import check_config as check_config
 from .registration import TUNER, register
@@ -143,30 +143,32 @@ def run_experiment(
         jobs.sort(key=lambda job: job.by_hand)
         outcomes = [_collect(job, home, results or plan.results, used) for job in jobs]
         outcomes = [_with_limit(outcome, plan.limits) for outcome in outcomes]
+    except KeyboardInterrupt as stop:
+        leave_word(stop, _how_to_go_on(experiment.id, home, port, plan))
+        stop_manager(experiment)
+        raise
     except BaseException as reason:
-        experiment.stop()
-        if isinstance(reason, KeyboardInterrupt):
-            _log.info("stopped; continue with: nnictl resume %s --port %d", experiment.id, port)
-            _log.info(
-                "nnictl listens on all interfaces; on this machine only: nni-proxyless nnictl resume %s --port %d",
-                experiment.id,
-                port,
-            )
-            if not plan.survives:
-                _log.info(
-                    "its tuner does not know which trials it has already chosen, so some may come twice: %s", TUNERS
-                )
+        stop_manager(experiment)
         if isinstance(reason, requests.RequestException):
             raise RunError(
                 f"lost NNI's manager of experiment {experiment.id}, so its trials end; go on with: "
-                f"nnictl resume {experiment.id} --port {port} ({str(reason)[-200:]})"
+                f"nni-proxyless nnictl resume {experiment.id} --port {port} ({str(reason)[-200:]})"
             ) from reason
         raise
     if keep:
         _log.info("The web UI stays up at http://localhost:%d; stop it with: nnictl stop %s", port, experiment.id)
     else:
-        experiment.stop()
+        stop_manager(experiment)
     return outcomes
+
+
+def _how_to_go_on(experiment: str, home: Path, port: int, plan: Plan) -> str:
+    """Say what an interrupted experiment leaves, and the command that goes on with it."""
+    twice = "" if plan.survives else f"; its tuner may choose some trials twice: {TUNERS}"
+    return (
+        f"finished trials and checkpoints are kept in {home}; go on with: nni-proxyless nnictl resume {experiment} "
+        f"--port {port}{twice}"
+    )
 
 
 def _put_commands_on_path() -> None:

@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 Task = Literal["search", "retrain"]
 TASKS: dict[str, type[Recipe] | type[RetrainRecipe]] = {"search": Recipe, "retrain": RetrainRecipe}
 _PARAMETERS = "parameters.json"
+_PARAMETERS_SOURCE = "parameters from NNI's manager"
 _ALIVE = "alive.lock"
 _OTHER_ENDS_S = 60.0  # a trial ends within seconds after its manager
 
@@ -70,7 +71,7 @@ def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
     content = read_mapping(recipe_path, "recipe", RecipeError)
     channel = ManagerChannel()  # before torch is imported
     parameters = check_offered(channel.parameters, find_offers(output, recipe_path), TASKS[task], content)
-    recipe = TASKS[task].load(recipe_path, parameters)
+    recipe = TASKS[task].load(recipe_path, parameters, _PARAMETERS_SOURCE)
     if recipe.num_nodes > 1:
         raise RecipeError(f"a trial runs on one machine, got num_nodes: {recipe.num_nodes}; set it to 1")
     alive = filelock.FileLock(output / _ALIVE)
@@ -161,7 +162,8 @@ def _is_dead(folder: Path) -> bool:
 
 def _help(recipe_path: Path, task: Task, output: Path) -> None:
     """Run an additional process of a trial that uses several devices: the same training, without the manager."""
-    recipe = TASKS[task].load(recipe_path, read_mapping(output / _PARAMETERS, "parameters", InputError))
+    parameters = read_mapping(output / _PARAMETERS, "parameters", InputError)
+    recipe = TASKS[task].load(recipe_path, parameters, _PARAMETERS_SOURCE)
     if isinstance(recipe, RetrainRecipe):
         from ..deploy.retrain import prepare_retraining, run_retraining
 

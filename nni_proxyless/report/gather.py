@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError, LatencyTableError, RecipeError, clipped, shown
 from ..files import results_folder
+from ..files.nearby import did_you_mean
 from ..files.parsing import parse_json
 from ..files.reading import read_mapping, read_rows, read_text, user_path
 from ..latency import LatencyTable
@@ -51,7 +52,8 @@ def find_results(text: str) -> Results:
     if text not in known:
         raise InputError(
             f"there is no folder {clipped(text)} and no NNI experiment of this id; give a folder of results such as "
-            f"results/quickstart, or an id that `nnictl experiment list --all` shows{_near(text, known)}"
+            f"results/quickstart, or an id that `nnictl experiment list --all` shows"
+            f"{_near(text, known) or did_you_mean(folder)}"
         )
     home = known[text]
     trials = home / "environments" / "local-env" / "trials"
@@ -60,7 +62,7 @@ def find_results(text: str) -> Results:
 
 def _near(text: str, known: Mapping[str, Path]) -> str:
     close = difflib.get_close_matches(text, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _experiments() -> dict[str, Path]:

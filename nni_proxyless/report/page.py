@@ -11,7 +11,7 @@ from ..errors import OF_THE_MACHINE, InputError, RunError
 from ..files import results_folder
 from ..files.writing import write_atomically, write_csv, write_text
 from . import course_figures, figures, tables
-from .checks import latency_of
+from .checks import latency_of, number_of
 from .drawing import Picture, require_matplotlib, to_png, to_svg
 from .render import Drawn, Section, address, render
 from .results import RANDOM_BASELINE, Results, Search
@@ -214,6 +214,11 @@ def _progress(results: Results, folder: Path) -> Section:
         picture = course_figures.heat_map(search, (min(epochs), max(epochs)), name)
         picture.source.append((results_folder.PROBABILITIES, address(search.folder / "probabilities.csv", folder)))
         part.pictures.append(picture)
+    if chosen and any(number_of(row.get("temperature")) not in (None, 1.0) for s in chosen for row in s.history):
+        part.text.append(
+            "The heat maps show the probabilities at temperature 1. In the last epochs, a search trains at a lower "
+            "temperature, at which they are more decided. Entropy and expected latency are those at that temperature."
+        )
     with_probabilities = sum(bool(search.probabilities) for search in results.searches)
     if len(chosen) < with_probabilities:
         part.text.append(
@@ -237,7 +242,7 @@ def _shown_maps(results: Results) -> list[Search]:
 
 
 def _predictions(results: Results) -> Section:
-    part = Section("predicted_measured", "Predicted and measured latency")
+    part = Section("predicted_measured", "Predicted and measured latency", headings={"target": "found for"})
     part.rows = tables.predicted_and_measured(results)
     if part.rows:
         part.pictures.append(figures.predicted_against_measured(part.rows, results.targets))

@@ -17,6 +17,7 @@ from ..latency.difference import NOTICEABLE
 from .checks import number_of
 from .colours import BASELINE, css_variables, target_colour
 from .drawing import Picture
+from .headings import heading
 from .kept_budgets import quantity_text
 from .results import Results
 from .verdict import Line
@@ -37,6 +38,7 @@ class Section:
         shown: Whether the page shows the table. If not, it is only in the CSV file.
         folded: Whether the page shows the table only on demand.
         hidden: Columns that are only in the CSV file.
+        headings: Headings of columns that differ from their usual ones; see `headings.heading`.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Section:
     shown: bool = True
     folded: bool = False
     hidden: Collection[str] = ()
+    headings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ def render(
     )
     environment.filters["shown"] = _shown
     device = this_device()
-    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes")
+    now = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
     unfinished = sum(search.unfinished for search in results.searches)
     counts = _counted(len(results.searches), "search", "es") + (
         f", {unfinished} of them not finished" if unfinished else ""
@@ -143,6 +146,10 @@ def render(
                     for number, picture in enumerate(part.pictures)
                 ],
                 "columns": [c for c in part.rows[0] if c not in part.hidden] if part.rows and part.shown else [],
+                "headings": {
+                    column: part.headings.get(column) or heading(column, results.targets)
+                    for column in (part.rows[0] if part.rows and part.shown else ())
+                },
                 "rows": part.rows if part.shown else [],
                 "texts": _texts(part.rows),
                 "folded": part.folded,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..files import results_folder
 from ..latency.difference import relative_error
+from ..network.architecture import Architecture
 from .baseline_recipe import can_have_baselines
 from .checks import clean, latency_of
 from .kept_budgets import Kept, own_budgets, value_of
@@ -147,20 +148,18 @@ def _found(results: Results, search: Search) -> Line:
     note = _room(search.target, budgets) or note
     if found.spec is None:
         command, note = "", "a model class of your own: freeze it with the choices of architecture.json"
-    return Line(
-        search.target,
-        search.name,
-        search.folder,
-        search.strategy,
-        budgets,
-        latency_of(found.predicted_latency_ms),
-        latency_of(found.measured_latency_ms),
-        trained,
-        None if found.spec is None else found.multiply_adds,
-        files,
-        _expected_bytes(results, search),
-        command,
-        note,
+    row = Line(search.target, search.name, search.folder, search.strategy, budgets)
+    return _of_network(results, found, replace(row, trained=trained, files=files, next_command=command, note=note))
+
+
+def _of_network(results: Results, found: Architecture, row: Line) -> Line:
+    """Add to a row what follows from the network itself."""
+    return replace(
+        row,
+        predicted_ms=latency_of(found.predicted_latency_ms),
+        measured_ms=latency_of(found.measured_latency_ms),
+        multiply_adds=None if found.spec is None else found.multiply_adds,
+        expected_bytes=_bytes(value_of(results, found, "file_size")),
     )
 
 
@@ -185,44 +184,19 @@ def _trained_alone(results: Results, trained: Trained) -> Line:
     command, note = _next(results, trained.folder, trained, files, baselines=False)
     target = str(found.target)
     budgets = own_budgets(target, found)
-    return Line(
-        target,
-        trained.name,
-        trained.folder,
-        str(found.strategy),
-        budgets,
-        latency_of(found.predicted_latency_ms),
-        latency_of(found.measured_latency_ms),
-        trained,
-        None if found.spec is None else found.multiply_adds,
-        files,
-        _bytes(value_of(results, found, "file_size")),
-        command,
-        _room(target, budgets) or note,
-    )
+    note = _room(target, budgets) or note
+    row = Line(target, trained.name, trained.folder, str(found.strategy), budgets)
+    return _of_network(results, found, replace(row, trained=trained, files=files, next_command=command, note=note))
 
 
 def _baseline(results: Results, trained: Trained, name: str, target: str, measured: Latencies) -> Line:
     found = trained.architecture
-    predicted = value_of(results, found, target) if target else None
-    return Line(
-        target,
-        name,
-        trained.folder,
-        "baseline",
-        (),
-        predicted,
-        measured.get((trained.name, target)),
-        trained,
-        None if found.spec is None else found.multiply_adds,
-        _exported(results, trained.folder),
-        _bytes(value_of(results, found, "file_size")),
+    row = Line(target, name, trained.folder, "baseline", (), trained=trained, files=_exported(results, trained.folder))
+    return replace(
+        _of_network(results, found, row),
+        predicted_ms=value_of(results, found, target) if target else None,
+        measured_ms=measured.get((trained.name, target)),
     )
-
-
-def _expected_bytes(results: Results, search: Search) -> int | None:
-    assert search.architecture is not None
-    return _bytes(value_of(results, search.architecture, "file_size"))
 
 
 def _bytes(value: float | None) -> int | None:

@@ -51,7 +51,7 @@ class Record:
         default: Accuracy of the decoded network on the held-out part of the data, between 0 and 1.
         latency_ms: Latency of the decoded network, predicted by the table, in milliseconds.
         expected_latency_ms: Expected latency of the distribution over architectures, in milliseconds.
-        entropy: Mean entropy of the layers, in nats.
+        entropy: Mean entropy of the layers at the current temperature, in nats.
         train_loss: Mean loss of the epoch's weight steps.
         expected_over_budget: Expected latency divided by the budget; `None` without a budget.
         balanced_accuracy: Mean of the classes' accuracies, between 0 and 1; `None` if they hardly differ in size.

@@ -111,20 +111,20 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
     steps = max(weight_images // batch, 1)
     epochs = min(max(math.ceil(LEAST_STEPS / steps), EPOCHS[0]), EPOCHS[1])
     target = f"cpu_{backend.name}"
-    ranged = f"{networks.smallest_ms:.3g} to {networks.largest_ms:.3g} ms"
+    ends = f"its smallest network took {networks.smallest_ms:.3g} ms here, its largest {networks.largest_ms:.3g} ms"
     pixels = f"images of {spec.input_shape[1]} x {spec.input_shape[2]} pixels"
     shown = f"the images have {found.side} pixels at the shorter side" if found.kind == "imagefolder" else pixels
     choices = (
         Choice("data", found.kind, f"{found.images} training images of {len(found.training)} classes"),
         Choice("data_dir", data_dir, f"{found.test or 'no'} test images"),
-        Choice("space", networks.space, f"its networks took {ranged} when two of them were just measured"),
+        Choice("space", networks.space, ends),
         Choice("input_size", written(spec.input_size), shown),
         Choice("input_channels", spec.input_channels, _channels(found)),
-        Choice("width_mult", spec.width_mult, "so that the budget leaves a choice of layers"),
+        Choice("width_mult", spec.width_mult, "the largest width at which the budget leaves a choice of layers"),
         Choice("budget_ms", budget_ms, "the largest latency that you allow"),
         Choice("arch_fraction", ARCH_FRACTION, f"{architecture_images} images train the architecture"),
         Choice("held_out_fraction", HELD_OUT_FRACTION, "as many are held out to validate, and train nothing"),
-        Choice("batch_size", batch, f"at least 4 batches of the {architecture_images} images"),
+        Choice("batch_size", batch, _batches(architecture_images // batch)),
         Choice("learning_rate", _RATE * batch / _RATE_BATCH, f"{_RATE} for batches of {_RATE_BATCH}, in proportion"),
         Choice("epochs", epochs, f"{epochs * steps} steps of {weight_images} images in batches of {batch}"),
         Choice("seed", 0, "another seed makes another split"),
@@ -132,6 +132,10 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
         Choice("targets", {target: {"backend": backend.name, "threads": 1}}, "add your device (docs/your_own.md)"),
     )
     return FirstRecipe(choices, tuple(_warnings(found, networks, budget_ms, epochs * steps)))
+
+
+def _batches(number: int) -> str:
+    return f"{number} batch{'es' if number != 1 else ''} of the images that train the architecture"
 
 
 def _channels(found: FoundImages) -> str:
@@ -237,7 +241,10 @@ def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: i
             "look at the balanced accuracy"
         )
     if not found.test:
-        yield "there are no test images, so nothing tells how well the network does on new ones; add 'val'"
+        add = "add a folder 'val'" if found.nested else "move the classes into a folder 'train', and add a folder 'val'"
+        if found.kind == "arrays":
+            add = "add arrays of test images (docs/your_own.md)"
+        yield f"there are no test images, so nothing tells how well the network does on new ones; {add}"
     if budget_ms >= networks.largest_ms:
         yield (
             f"the budget of {budget_ms:g} ms has no effect: the largest network took {networks.largest_ms:.3g} ms; "

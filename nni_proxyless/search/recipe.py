@@ -6,6 +6,7 @@ module imports neither NNI nor torch, so that a recipe is checked before anythin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
@@ -34,6 +35,7 @@ from ..files.settings import (
     Workers,
 )
 from ..strategies.arch_settings import ArchSettings
+from .replaced_forms import replaced_forms
 from .target_description import DEFAULT_TARGETS, TargetDescription
 
 if TYPE_CHECKING:
@@ -224,6 +226,11 @@ class Recipe(Settings, ArchSettings, ImageSettings):
                 f"strategy {self.strategy} runs on one device, got devices: {self.devices}, num_nodes: {self.num_nodes}"
             )
         return self
+
+    @classmethod
+    def replaced_by(cls, before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+        """Return what a source replaces besides its own keys: another form of the budget of the search's target."""
+        return replaced_forms({"target": cls.model_fields["target"].default, **before}, given)
 
     @property
     def ranks(self) -> int:

@@ -83,6 +83,40 @@ def test_budgets_need_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert written.budgets["file_size"]["value"] <= written.budgets["file_size"]["limit"]
 
 
+def test_tables_are_called_after_their_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two tables of one run have the same file name. Each is that of the target in the recipe beside it."""
+    paths = [REPOSITORY / "tests" / "recorded" / "quickstart" / name for name in ("cpu_torch", "cpu_onnxruntime")]
+    found = SearchCheckpoint.load(SEARCH)
+    own = LatencyTable.load(SEARCH / "latency_table.yml")
+    for path in paths:  # tables of the space of the search
+        (tmp_path / path.name).mkdir()
+        own.save(tmp_path / path.name / "latency_table.yml")
+        (tmp_path / path.name / "recipe.yml").write_text((path / "recipe.yml").read_text())
+    tables = [str(tmp_path / path.name / "latency_table.yml") for path in paths]
+    code, out, _ = decode(capsys, "--table", *tables, "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["cpu_torch", "cpu_onnxruntime", "architectures:"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cpu_torch.json", "cpu_onnxruntime.json"}
+    # The target of the search has its own table, with which its budgets need none.
+    limit = 0.7 * own.costs(found.spec).largest
+    for words in ([f"cpu_torch<={limit}"], ["latency_table<=70%", "--table", tables[0]]):
+        code, out, err = decode(capsys, "--budget", *words, "--out", str(tmp_path / "within"))
+        assert code == 0, err
+        budgets = Architecture.load(tmp_path / "within" / "cpu_torch.json").budgets
+        assert budgets["cpu_torch"]["limit"] == pytest.approx(limit)
+        assert budgets["cpu_torch"]["value"] <= limit
+    code, _, err = decode(capsys, "--table", tables[0], str(SEARCH / "latency_table.yml"))
+    named = f"--table first={tables[0]} second={SEARCH / 'latency_table.yml'}"
+    assert code == 2
+    assert "two tables are called cpu_torch" in err
+    assert named in err
+    code, out, _ = decode(capsys, *named.split())
+    assert (code, [line.split()[0] for line in out.splitlines()]) == (0, ["first", "second"])
+    code, _, err = decode(capsys, "--table", "../out=" + tables[0])
+    assert code == 2
+    assert "the name of a table" in err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -45,6 +45,7 @@ def run(words: Sequence[object], capsys: pytest.CaptureFixture[str], code: int =
 def test_the_recipe_of_a_folder_of_classes_runs(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     photos(tmp_path / "photos", {"cat": 24, "dog": 12})
+    (tmp_path / "own" / "images").mkdir(parents=True)  # by an init that could not make its link
     words = ["init", "--data", "photos", "--budget-ms", "500", "--backend", "torch", "--out", "own/recipe.yml"]
     told = run([*words, "--experiment"], capsys)
     assert "36 training images of 2 classes" in told
@@ -55,6 +56,7 @@ def test_the_recipe_of_a_folder_of_classes_runs(tmp_path: Path, capsys: Any, mon
     assert (tmp_path / "own" / "images" / "train").resolve() == tmp_path / "photos"
     written = (tmp_path / "own" / "recipe.yml").read_text()
     assert "# 7 images train the architecture" in written
+    assert "# 1 batch of the images that train the architecture" in written  # of 4 images each
     recipe = Recipe.load("own/recipe.yml")
     # The shorter side has 36 pixels, so they are searched at 32. 36 images: 22 train the weights, in batches of 4.
     assert (recipe.space, recipe.input_size, recipe.width_mult) == ("mobilenetv2_cifar", 32, 1.0)
@@ -64,8 +66,8 @@ def test_the_recipe_of_a_folder_of_classes_runs(tmp_path: Path, capsys: Any, mon
     for path in ("recipe.yml", "config.yml"):
         assert f"own/{path} exists, and is not overwritten" in run([*words, "--experiment"], capsys, 2)
         (tmp_path / "own" / path).rename(tmp_path / path)
-    assert "own/images exists" in run(words, capsys, 2)
-    (tmp_path / "recipe.yml").rename(tmp_path / "own" / "recipe.yml")
+    run(words, capsys)  # the link of an earlier init serves again
+    assert yaml.safe_load((tmp_path / "own" / "recipe.yml").read_text()) == yaml.safe_load(written)
 
     spec = SpaceSpec.from_yaml(recipe.space).with_changes(input_size=32, width_mult=0.1, classes=2)
     table_of(spec).save(tmp_path / "own" / "made_up.yml")
@@ -82,6 +84,22 @@ def test_the_recipe_of_a_folder_of_classes_runs(tmp_path: Path, capsys: Any, mon
     assert told.startswith(("accuracy ", "warning: "))
     assert Architecture.load("found/architecture.json").spec == spec
     assert LatencyTable.load("found/latency_table.yml") == table_of(spec)
+
+
+def test_images_that_init_has_not_linked(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "photos", {"cat": 6, "dog": 6})
+    photos(tmp_path / "images", {"a": 6, "b": 6})
+    words = ["init", "--budget-ms", "5", "--data"]
+    for name in ("photos", "images"):
+        told = run([*words, name], capsys, 2)
+        assert "images exists, and is not a link to images that init has made" in told
+        assert f"into a folder 'train' inside {name}" in told
+    (tmp_path / "own" / "images").mkdir(parents=True)
+    (tmp_path / "own" / "images" / "train").symlink_to(tmp_path / "images")
+    told = run([*words, "photos", "--out", "own/recipe.yml"], capsys, 2)
+    assert f"own/images/train links to other images, {tmp_path / 'images'}" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize(

@@ -283,7 +283,8 @@ def test_unknown_preprocessing_is_said(tiny_spec: SpaceSpec, tmp_path: Path, cap
     out = tmp_path / "exported"
     export(architecture, weights, out, ("onnx",), Images.random(tiny_spec.input_shape, 2), measure=False)
     page = (out / "README.md").read_text()
-    assert "is **not known**" in page
+    assert "How an image becomes the input is **not known**." in page
+    assert "float32. Its shape is (1, 1, 8, 8): images, channels, height and width." in page
     assert "the files do not say how images are prepared" in caplog.text
     # A description of another network's classes or images counts as none.
     for shape, names in (((1, 8, 8), ("a", "b")), ((1, 9, 8), ("a", "b", "c"))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -14,13 +15,14 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
+import requests
 import yaml
 
 from nni_proxyless.cli import entry
 from nni_proxyless.errors import InputError, RunError
 from nni_proxyless.nni_bridge import manager, plan, run
 from nni_proxyless.nni_bridge.collect import Outcome
-from nni_proxyless.nni_bridge.manager import check_port, start_manager, terminated_like_ctrl_c
+from nni_proxyless.nni_bridge.manager import check_port, start_manager, stop_manager, terminated_like_ctrl_c
 from nni_proxyless.nni_bridge.plan import Plan, check_config, check_results
 from nni_proxyless.signals import Stopped
 from tests.helpers import REPOSITORY, free_port
@@ -167,6 +169,74 @@ def test_ctrl_c_during_the_start_leaves_no_manager(config: Any, monkeypatch: pyt
     with pytest.raises(KeyboardInterrupt):
         start_manager(config, None)
     assert stopped == ["own0"]
+
+
+class Stuck(FakeExperiment):
+    """NNI's experiment whose manager does not answer in time, or is interrupted once more."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(None)
+        self.reason = reason
+
+    def stop(self) -> None:
+        log = logging.getLogger("nni.experiment")
+        try:
+            raise self.reason
+        except OSError as reason:  # as NNI does
+            log.exception(reason)
+            log.warning("Cannot gracefully stop experiment, killing NNI process...")
+
+
+def stop_of(experiment: Any, caplog: pytest.LogCaptureFixture) -> str:
+    with caplog.at_level(logging.INFO):
+        stop_manager(experiment)
+    return caplog.text
+
+
+def test_ctrl_c_twice_kills_the_manager_and_nni_logs_no_error(
+    config: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed: list[str] = []
+    monkeypatch.setattr(manager, "_kill_managers", killed.append)
+    before = logging.getLogger("nni.experiment").level
+    told = stop_of(Stuck(requests.Timeout("read timed out")), caplog)
+    assert "stopping NNI's manager" in told
+    assert "Cannot gracefully stop" not in told
+    assert "Traceback" not in told
+    assert killed == []
+    stop_of(Stuck(KeyboardInterrupt()), caplog)
+    assert killed == ["own0"]
+    assert logging.getLogger("nni.experiment").level == before
+
+
+@pytest.mark.parametrize(("survives", "last"), [(True, "--port 8081"), (False, "continues where it was (docs/nni.md)")])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), Stopped(signal.SIGTERM)])
+def test_an_interrupted_run_says_in_one_line_how_to_go_on(
+    stop: KeyboardInterrupt, survives: bool, last: str, config: Any, monkeypatch: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """Everything but NNI and the following of the experiment is real. The last line is the command's only one."""
+    made = replace(check_config(changed(tmp_path)), survives=survives)
+    experiment = FakeExperiment(None)
+    monkeypatch.setattr(run, "load_config", lambda _plan: config)
+    monkeypatch.setattr(run, "start_manager", lambda _config, _port: (experiment, 8081))
+    for name in ("register", "_say_where"):
+        monkeypatch.setattr(run, name, lambda *_: None)
+    monkeypatch.setattr(run, "_follow", lambda *_: (_ for _ in ()).throw(stop))
+
+    def start(_options: object) -> int:
+        run.run_experiment(made, None)
+        return 0
+
+    number = stop.number if isinstance(stop, Stopped) else 2
+    options = argparse.Namespace(command="run", debug=False, run=start)
+    assert entry._exit_code(options, ["run", "quickstart"]) == 128 + number
+    (told,) = capsys.readouterr().err.strip().splitlines()
+    ended = "interrupted" if number == 2 else "ended by SIGTERM"
+    assert told.startswith(
+        f"nni-proxyless run: {ended}; finished trials and checkpoints are kept in {tmp_path / experiment.id}; "
+        f"go on with: nni-proxyless nnictl resume {experiment.id} --port 8081"
+    )
+    assert told.endswith(last)
 
 
 def changed(tmp_path: Path, **changes: Any) -> Path:

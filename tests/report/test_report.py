@@ -20,6 +20,7 @@ from nni_proxyless.report.colours import css_variables, target_colour
 from nni_proxyless.report.course_figures import heat_map
 from nni_proxyless.report.drawing import end_with_data
 from nni_proxyless.report.figures import accuracy_against_latency
+from nni_proxyless.report.headings import heading
 from nni_proxyless.report.page import draw
 from nni_proxyless.report.render import Drawn
 from nni_proxyless.report.results import Results
@@ -244,6 +245,24 @@ def test_predictions_costs_and_histories_are_the_records(made: Path, results: Re
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        ("predicted_latency_ms", "predicted latency (ms)"),
+        ("seconds", "time (s)"),
+        ("peak_memory_mib", "peak memory (MiB)"),
+        ("my_phone", "my_phone (ms)"),  # a target
+        ("my_phone <= 40.5", "my_phone ≤ 40.5 ms"),
+        ("peak_memory_int8", "peak memory int8 (bytes)"),
+        ("peak_memory_int8 <= 65536", "peak memory int8 ≤ 64 KiB"),
+        ("parameters <= 250000", "parameters ≤ 250,000"),
+        ("weight_steps", "weight steps"),
+    ],
+)
+def test_headings_have_units(column: str, shown: str) -> None:
+    assert heading(column, ["my_phone", "seconds_board"]) == shown
+
+
 def test_a_running_search_is_shown_as_such(recorded: Path, tmp_path: Path) -> None:
     (recorded / "cpu_torch" / "architecture.json").unlink()
     results = find_results(str(recorded))

@@ -325,7 +325,7 @@ def test_every_network_is_shown_under_every_constraint(recorded: Path) -> None:
     assert rows["cpu_onnxruntime"]["parameters <= 41210"] == "NOT kept"
     text = make_report(find_results(str(recorded)), measure=False).read_text()
     assert '<td class="text bad">NOT kept</td>' in text
-    assert "parameters &lt;= 41210" in text
+    assert "parameters ≤ 41,210" in text
 
 
 def test_compared_accuracies_are_of_one_kind(recorded: Path) -> None:

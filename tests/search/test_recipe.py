@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,70 @@ def test_yaml_reads_1e_3_as_a_text_and_so_do_we() -> None:
 def test_bad_recipes_are_refused(content: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         Recipe.from_dict(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "source"),
+    [
+        ({"epochs": 5}, {"epochs": "abc"}, "command line: 'epochs'"),
+        ({"epochs": "abc"}, {"seed": 1}, "recipe FILE: 'epochs'"),
+        ({"epochs": 5}, {"epoch": 5}, "command line: unknown key 'epoch'"),
+        ({"epochs": 0}, {"seed": -1}, "recipe FILE: 'epochs' .*; command line: 'seed'"),
+        ({"epochs": 5}, {"warmup_epochs": 7}, "command line, with recipe FILE: 'warmup_epochs' .* got 7 of 5"),
+        ({"epochs": 5}, {"epochs": 2, "warmup_epochs": 3}, "command line: 'warmup_epochs' .* got 3 of 2"),
+        ({"epochs": 2, "warmup_epochs": 3}, {"seed": 1}, "recipe FILE: 'warmup_epochs' .* got 3 of 2"),
+        ({}, {"budget_ms": 1, "budget_fraction": 0.5}, "command line: give budget_ms=1.0 or budget_fraction=0.5"),
+        ({"budget_ms": 1, "budget_fraction": 0.5}, {"budget_ms": 2}, "recipe FILE: give budget_ms"),
+    ],
+)
+def test_a_message_names_the_source_of_the_wrong_value(
+    content: dict[str, Any], given: dict[str, Any], source: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match="^" + source.replace("FILE", re.escape(str(path)))):
+        Recipe.load(path, given, "command line")
+
+
+_LISTED = {"phone": 5, "parameters": 100}
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "kept", "line"),
+    [
+        ({"budget_fraction": 0.5}, {"budget_ms": 2}, (2.0, None, {}), "budget_ms=2 replaces budget_fraction=0.5 of"),
+        ({"budget_ms": 2}, {"budget_fraction": 0.5}, (None, 0.5, {}), "budget_fraction=0.5 replaces budget_ms=2 of"),
+        ({"budgets": _LISTED}, {"budget_ms": 2}, (2.0, None, {"parameters": 100}), "{'parameters': 100} is left"),
+        ({"budget_ms": 2}, {"budgets": _LISTED}, (None, None, _LISTED), "replaces budget_ms=2 of"),
+        ({"budget_ms": 2}, {"budgets": {"parameters": 9}}, (2.0, None, {"parameters": 9}), ""),  # of something else
+        ({"budget_ms": 2}, {"budget_ms": 3}, (3.0, None, {}), ""),
+        ({"budget_ms": 2}, {"budget_fraction": None}, (2.0, None, {}), ""),
+        (
+            {"strategy": "darts", "strategy_args": {"a": 1}},
+            {"strategy": "proxyless"},
+            (None, None, {}),
+            "strategy_args=",
+        ),
+    ],
+)
+def test_a_given_value_replaces_the_other_form_of_it(
+    content: dict[str, Any],
+    given: dict[str, Any],
+    kept: tuple[Any, ...],
+    line: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    target = {"target": "phone", "targets": {"phone": {"backend": "torch"}}}
+    path = tmp_path / "recipe.yml"
+    path.write_text(yaml.safe_dump({**target, **content}))
+    with caplog.at_level("INFO", "nni_proxyless"):
+        recipe = Recipe.load(path, given, "command line")
+    assert (recipe.budget_ms, recipe.budget_fraction, recipe.budgets) == kept
+    assert recipe.strategy_args == {}
+    told = [text for text in caplog.messages if text.startswith("command line: ")]
+    assert len(told) == bool(line)
+    assert line in "".join(told)
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "", "a: [1", "3"])

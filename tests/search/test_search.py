@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -363,6 +364,15 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
     labels = list(architecture.choices)
     probs = {(row["layer"], row["candidate"]): float(row["probability"]) for row in rows}
     names = [[candidate for layer, candidate in probs if layer == label] for label in labels]
+    # They are those at temperature 1. The entropy follows from p^(1 / τ), as docs/nni.md says.
+    last = history(output)[-1]
+    tau = float(last["temperature"])
+    assert (tau < 1) == (strategy == "proxyless")
+    layers = [
+        np.array([probs[label, name] for name in of]) ** (1 / tau) for label, of in zip(labels, names, strict=True)
+    ]
+    entropies = [-float((p / p.sum() * np.log(p / p.sum())).sum()) for p in layers]
+    assert float(last["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-4)
     spec = architecture.require_spec()
     costs = LatencyTable.load(output / "latency_table.yml").costs(spec)
     assert architecture.budget_ms is not None

@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import importlib
 import json
+import logging
 import os
 import re
 from pathlib import Path
@@ -71,6 +72,22 @@ def _texts() -> list[str]:
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found
+
+
+def test_the_line_that_leaves_out_nnis_notices_leaves_out_all() -> None:
+    """Below the level of an error, no logger of NNI is enabled by itself. Ours still says what it warns of."""
+    importlib.import_module("nni.nas.experiment")
+    importlib.import_module("nni.nas.oneshot.pytorch")
+    (line,) = re.findall(r"^logging\.getLogger\(\"nni\"\).*", (DOCS / "your_space.md").read_text(), flags=re.M)
+    before = logging.getLogger("nni").level
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("nni.")]
+    assert {"nni.nas.experiment.experiment", "nni.nas.experiment.config.engine"} & set(names)
+    try:
+        exec(line, {"logging": logging})
+        assert [name for name in names if logging.getLogger(name).isEnabledFor(logging.WARNING)] == []
+        assert logging.getLogger("nni_proxyless.strategies").isEnabledFor(logging.WARNING)
+    finally:
+        logging.getLogger("nni").setLevel(before)
 
 
 @pytest.mark.parametrize(("page", "settings"), [("recipe.md", Recipe), ("retrain.md", RetrainRecipe)])

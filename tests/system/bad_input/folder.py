@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.constants import TINY_SPACE
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
@@ -22,17 +23,7 @@ from tests.helpers import table_of
 
 from .case import put
 
-SPACE: dict[str, Any] = {
-    "schema": "nni-proxyless/space@1",
-    "name": "tiny",
-    "input": {"channels": 1, "size": 8},
-    "stem": {"width": 8, "stride": 1},
-    "first_block": {"width": 8},
-    "stages": [{"width": 8, "depth": 2, "stride": 2}, {"width": 16, "depth": 1, "stride": 2}],
-    "candidates": {"kernels": [3, 5], "expansions": [1, 2], "skip": True},
-    "head": {"width": 16},
-    "classes": 10,
-}
+SPACE = TINY_SPACE
 COLOUR_SPACE = {**SPACE, "name": "colour", "input": {"channels": 3, "size": 8}, "classes": 2}
 OTHER_SPACE = {**SPACE, "name": "other", "head": {"width": 24}}
 _SPEC = SpaceSpec.from_dict(SPACE)

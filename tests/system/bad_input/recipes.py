@@ -139,7 +139,7 @@ _NUMBERS = settings(
         ("budget_fraction=null budget_ms=[2,3]", "[2, 3]", "'budget_ms' must be a number greater than 0"),
         ("budget_fraction=null budget_ms=1e-9", "1e-09 ms", f"the fastest takes {SMALLEST_MS:.4g} ms"),
         ("budget_fraction=null budget_ms=0.5", "0.5 ms", f"the slowest {LARGEST_MS:.4g} ms"),
-        ("budget_ms=3", "budget_ms=3", "not both"),
+        ("budget_ms=3 budget_fraction=0.5", "budget_ms=3", "not both"),
         ("budget_fraction=null objective=budget", "objective budget", "needs 'budget_ms'"),
     ],
 )
