@@ -314,8 +314,8 @@ class CommandBackend(Backend):
         reason = f"the output names the unit {named} elsewhere" if named else unclear_beside(text, start, end)
         if reason and beside is None and self.printed_unit is None:
             raise RunError(
-                f"pattern found '{shown(number)}' without a unit beside it, and {reason}: set unit if it is one; the "
-                f"line was: {shown(line)}"
+                f"pattern found '{shown(number)}' without a unit beside it, and {reason}: set unit if it is a time; "
+                f"the line was: {shown(line)}"
             )
         return reading(number.strip(), unit, "found by pattern", line)
 
