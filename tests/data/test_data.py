@@ -140,7 +140,7 @@ def test_arrays_are_shifted_and_flipped(tmp_path: Path) -> None:
         ({"images": np.full((60, 8, 8, 3), 0.5)}, r"from 0.5 to 0.5: \(255 \* images\).round\(\).astype\('uint8'\)"),
         (
             {"images": np.zeros((60, 3, 8, 8), np.uint8), "test_labels": None, "test_images": None},
-            r"channels before height and width; .* transpose\(0, 2, 3, 1\)",
+            r"channels before height and width; .*transpose\(0, 2, 3, 1\)",
         ),
         (
             {"labels": np.arange(60) % 3 + 1, "test_labels": None, "test_images": None},
