@@ -28,7 +28,8 @@ def run_fit(options: argparse.Namespace) -> int:
 
     if options.suggestions is not None and not options.suggest:
         raise InputError(f"--suggestions {options.suggestions} needs --suggest N, the number of networks to suggest")
-    measurements = read_measurements(options.measurements)
+    read = read_measurements(options.measurements)
+    measurements = read.distinct()
     basis = load_tables(options.basis)
     spec = _space(options)
     if spec is not None:
@@ -36,7 +37,7 @@ def run_fit(options: argparse.Namespace) -> int:
     costs = [costs_of(table, None if table.fitted_to_layers else spec) for table in basis]
     counts = _counts(options, spec)
     fit = fit_table(
-        measurements,
+        read,
         basis,
         basis_costs=costs,
         counts=counts,
@@ -46,6 +47,8 @@ def run_fit(options: argparse.Namespace) -> int:
     candidates = fit.table.own_costs().candidates
     _check_number("--suggest", options.suggest, candidates)
     fit.table.save(options.out)
+    if len(read) > len(measurements):
+        write_lines(f"{len(read)} rows of {len(measurements)} different networks: of each network, the median counts")
     write_lines(
         f"cross-validation over {fit.networks} networks: mean error {100 * fit.mean_relative_error:.1f} %, "
         f"Spearman {fit.spearman:.3f}"

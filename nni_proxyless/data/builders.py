@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -11,13 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..errors import DataError
+from ..errors import DataError, clipped
 from .augmentation import Augmentation, ImagePipeline
 from .image_arrays import ArrayImages, statistics_of
 from .item_images import ItemImages, as_image, labels_of, sampled_statistics
 from .preprocessing import Preprocessing
 from .request import DataSource, ImageDataset, Request, Statistics
 
+_log = logging.getLogger(__name__)
+_LISTED = 5
 _MEMORY_BYTES = 512 * 2**20  # of images of a data set that are kept in memory
 Part = tuple[Tensor, Tensor]
 
@@ -107,6 +110,11 @@ def source_of_arrays(
         DataError: The images do not fit the network or each other, or a class has no name.
     """
     found = tuple(train[0].shape[1:])
+    if (found[2], found[0], found[1]) == tuple(request.input_shape) or (found[1] in (1, 3) and found[0] > 4):
+        raise DataError(
+            f"{name} seem to have the channels before height and width; they must be of shape (count, height, width, "
+            "channels): images.transpose(0, 2, 3, 1)"
+        )
     if found[0] != request.input_shape[0] or (refuse and found != tuple(request.input_shape)):
         raise DataError(
             f"{name} are of shape {found} (channels, height, width), but the space takes {tuple(request.input_shape)}; "
@@ -236,6 +244,15 @@ def _class_names(classes: tuple[str, ...] | None, labels: Sequence[int], name: s
     _check_labels(labels, names, name)
     if max(labels) >= len(labels):
         raise DataError(f"{name} has class {max(labels)}, but only {len(labels)} images; classes must count from 0")
+    empty = sorted(set(range(len(names))) - set(labels))
+    if empty:
+        listed = ", ".join(names[c] for c in empty[:_LISTED]) + (" and others" if len(empty) > _LISTED else "")
+        if classes is None:
+            raise DataError(
+                f"{name} have no training image of class {listed}, but some of class {max(labels)}; classes must count "
+                "from 0 without a gap"
+            )
+        _log.warning("%s have no training image of class %s, which the network cannot learn", name, clipped(listed))
     return names
 
 

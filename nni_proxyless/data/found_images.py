@@ -16,6 +16,7 @@ from ..files.reading import open_regular
 # The endings that torchvision's ImageFolder takes for images.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 MOST_OPENED = 200  # images whose headers are read
+HELD = ("val", "test", "validation", "valid")  # folders of test images; the first one that exists is used
 LEAST_OF_A_CLASS = 5  # with a fifth held out and a fifth for the architecture, each part has one
 _GREY = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F"}
 
@@ -62,8 +63,8 @@ def look_at(source: Path) -> FoundImages:
     """Look at a folder of images, or at an `.npz` file.
 
     Args:
-        source: Folder with a folder of images for each class, or with `train` and perhaps `val` of this layout; or an
-            `.npz` file as the data set `arrays` takes it.
+        source: Folder with a folder of images for each class, or with `train` and perhaps `val` or `test` of this
+            layout; or an `.npz` file as the data set `arrays` takes it.
 
     Raises:
         DataError: There are no images, fewer than two classes, a class with too few images, or an image that cannot be
@@ -85,7 +86,8 @@ def _folder(source: Path) -> FoundImages:
         raise DataError(f"{source} is neither a folder of images nor an .npz file{did_you_mean(source)}")
     nested = (source / "train").is_dir()
     training = _classes(source / "train" if nested else source)
-    test = _classes(source / "val") if nested and (source / "val").is_dir() else {}
+    held = next((source / name for name in HELD if nested and (source / name).is_dir()), None)
+    test = {} if held is None else _classes(held)
     if not training:
         raise DataError(
             f"{source} holds no folder of images for each class; images end with {', '.join(ENDINGS)}, and a test part "
@@ -96,7 +98,10 @@ def _folder(source: Path) -> FoundImages:
         raise DataError(f"{source}: no images in {', '.join(empty)}; remove these folders, or add images")
     if test and set(test) != set(training):
         odd = sorted(set(test) ^ set(training))
-        raise DataError(f"{source}: 'train' and 'val' must have the same classes, but differ in {', '.join(odd)}")
+        raise DataError(
+            f"{source}: 'train' and '{held.name if held else HELD[0]}' must have the same classes, but differ in "
+            f"{', '.join(odd)}"
+        )
     paths = [path for listed in training.values() for path in listed]
     opened = [_header(path) for path in paths[:: max(1, len(paths) // MOST_OPENED)]]
     return FoundImages(

@@ -150,6 +150,15 @@ def checked_test(arrays: dict[str, np.ndarray], train: tuple[Tensor, Tensor], so
     return images, labels
 
 
+def _advice(images: np.ndarray) -> str:
+    """Say how images of another type become uint8."""
+    if images.size == 0 or images.dtype.kind not in "biuf" or images.ndim not in (3, 4):
+        return ""
+    low, high = float(images.min()), float(images.max())
+    how = "(255 * images).round().astype('uint8')" if high <= 1 else "images.astype('uint8')"
+    return f" with values from {low:g} to {high:g}" + (f": {how} converts them" if 0 <= low <= high <= 255 else "")
+
+
 def checked_part(arrays: dict[str, np.ndarray], prefix: str, source: str) -> tuple[Tensor, Tensor]:
     """Check images and labels, and return them as tensors.
 
@@ -171,7 +180,7 @@ def checked_part(arrays: dict[str, np.ndarray], prefix: str, source: str) -> tup
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise DataError(
             f"{source}: '{prefix}images' must be uint8 of shape (count, height, width) or (count, height, width, "
-            f"channels), none of them 0, got {images.dtype} of shape {images.shape}"
+            f"channels), none of them 0, got {images.dtype} of shape {images.shape}{_advice(images)}"
         )
     if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer) or labels.size == 0:
         raise DataError(

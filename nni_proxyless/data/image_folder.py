@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def list_folder(folder: Path) -> FolderContent:
 
 def _images(folder: Path) -> list[str]:
     found = []
-    for root, _, files in sorted(os.walk(folder, followlinks=True)):
+    for root, files in sorted(_walk(folder)):
         # `os.walk` goes on before the list is sorted, so hidden folders are recognised by their whole path.
         parts = Path(root).relative_to(folder).parts
         if any(_hidden(part, _NO_CLASSES) for part in parts):
@@ -114,6 +115,14 @@ def _images(folder: Path) -> list[str]:
                 )
             found.append(path)
     return found
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """List the folders within a folder and their files. A link to a folder above it is not followed."""
+    for root, folders, files in os.walk(folder, followlinks=True):
+        above = {os.path.realpath(root), *map(str, Path(os.path.realpath(root)).parents)}
+        folders[:] = [name for name in folders if os.path.realpath(os.path.join(root, name)) not in above]
+        yield root, files
 
 
 def _usual() -> list[str]:
@@ -187,3 +196,30 @@ def check_files(content: FolderContent, channels: int) -> None:
             len(several), clipped(several[0]),
         )  # fmt: skip
     _checked.add(key)
+
+
+def warn_of_copies(train: FolderContent, other: FolderContent, folder: Path) -> None:
+    """Warn if files of another folder are copies of training images, whose accuracy says nothing about new images.
+
+    The files of large data sets are not compared.
+
+    Args:
+        train: Files of the training images, which exist.
+        other: Files of other images, which exist.
+        folder: Folder of the other images, for the message.
+    """
+    sizes = {path: os.path.getsize(path) for path in (*train.paths, *other.paths)}
+    if sum(sizes.values()) > _DECODED_BYTES:
+        return
+    both = {sizes[path] for path in train.paths} & {sizes[path] for path in other.paths}
+    known = {_digest(path) for path in train.paths if sizes[path] in both}
+    copies = [path for path in other.paths if sizes[path] in both and _digest(path) in known]
+    if copies:
+        _log.warning(
+            "%d of the %d images in %s are copies of training images, such as %s; the accuracy on them says nothing "
+            "about new images", len(copies), len(other.paths), folder, clipped(copies[0]),
+        )  # fmt: skip
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.sha256(Path(path).read_bytes()).digest()

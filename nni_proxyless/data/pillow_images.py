@@ -27,6 +27,7 @@ _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 _DIRECT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 _WHITE_16 = 65535.0
+_PHOTOMETRIC, _SAMPLE_FORMAT, _SIGNED = 262, 339, 2  # tags of TIFF, and a value of the second
 
 
 @functools.cache
@@ -112,11 +113,14 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     """
     if channels not in (1, 3):
         raise DataError(f"can be converted to 1 channel (grey) or 3 (colours), but the space takes {channels}")
-    format_ = image.format  # the turned image has none
+    format_, white_is_zero = image.format, _tag(image, _PHOTOMETRIC) == 0  # the turned image has neither
+    if image.mode == "L" and _tag(image, _SAMPLE_FORMAT) == _SIGNED:
+        raise DataError("has signed numbers of 8 bits, whose black and white are not known; save it unsigned")
+    clear = image.info.get("transparency")
     image = ImageOps.exif_transpose(image)
     mode = image.mode
     if mode in _DEEP or (mode == "I" and format_ in ("PNG", "PPM")):
-        return _scaled(image, 255 / _WHITE_16)
+        return _scaled(image, 255 / _WHITE_16, white_is_zero, clear)
     if mode == "I":
         raise DataError("has mode I, whole numbers of 32 bits whose white is not known; save it with 8 or 16 bits")
     if mode == "F":
@@ -126,7 +130,7 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
             raise DataError(
                 f"has mode F, floats, which must be from 0 to 1, got {low:g} to {high:g}; save it as 16 bits"
             )
-        return _scaled(image, 255.0)
+        return _scaled(image, 255.0, white_is_zero)
     target = "L" if channels == 1 else "RGB"  # Pillow weights colours as ITU-R BT.601 does
     if mode in _ALPHA or (mode in _DIRECT and image.has_transparency_data):
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}[mode]) if mode in ("La", "RGBa") else image
@@ -140,8 +144,21 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     return image.convert(target) if mode in ("1", "L") else image.convert("RGB").convert(target)
 
 
-def _scaled(image: Image.Image, factor: float) -> Image.Image:
-    return Image.fromarray(np.asarray(image).astype(np.float32) * np.float32(factor))
+def _scaled(image: Image.Image, factor: float, white_is_zero: bool, clear: object = None) -> Image.Image:
+    """Scale deep grey levels to 255, with black as 0. The grey level `clear` is transparent and shows white."""
+    levels = np.asarray(image)
+    values = levels.astype(np.float32) * np.float32(factor)
+    if white_is_zero:  # Pillow inverts such images only if they have 8 bits or fewer
+        values = 255 - values
+    if isinstance(clear, int):
+        values[levels == clear] = BACKGROUND
+    return Image.fromarray(values)
+
+
+def _tag(image: Image.Image, number: int) -> object:
+    """Return the first value of a tag of a TIFF file; `None` for other files and without the tag."""
+    value = getattr(image, "tag_v2", {}).get(number) if image.format == "TIFF" else None
+    return value[0] if isinstance(value, tuple) and value else value
 
 
 def _rgb_of_lab(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from torch.nn import functional
 from ..errors import DataError, unknown_name
 from .augmentation import Augmentation, ImagePipeline
 from .builders import in_memory, need_picture_channels, numbered, source_of_arrays, source_of_items
+from .found_images import HELD
 from .image_arrays import checked_part, read_parts
-from .image_folder import ImageFiles, check_classes, check_files, list_folder
+from .image_folder import ImageFiles, check_classes, check_files, list_folder, warn_of_copies
 from .names import TORCHVISION, names_a_function
 from .request import DataSource as DataSource
 from .request import ImageDataset as ImageDataset
@@ -24,6 +26,7 @@ from .request import Request, Statistics
 from .torchvision_sets import check_torchvision_name, load_torchvision
 from .user_data import as_arrays, call_function
 
+_log = logging.getLogger(__name__)
 _CIFAR_STATISTICS: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CIFAR_GREY: Statistics = ((0.481,), (0.239,))  # of the images in grey
 _IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -123,7 +126,7 @@ def _torchvision(request: Request) -> DataSource:
 
 
 def _imagefolder(request: Request) -> DataSource:
-    """Images in ImageNet's layout: `<data_dir>/train/<class>/<image>`, and optionally `val` in the same layout."""
+    """Images in ImageNet's layout: `<data_dir>/train/<class>/<image>`, and optionally `val` or `test` like it."""
     folder, _ = _folder(request)
     channels = request.input_shape[0]
     need_picture_channels(request)
@@ -134,11 +137,15 @@ def _imagefolder(request: Request) -> DataSource:
     train = ImageFiles(content, channels, ImagePipeline(preprocessing, request.augmentation()))
     plain = ImagePipeline(preprocessing, Augmentation("none"))
     test = None
-    if (held := folder / "val").is_dir():
-        found = list_folder(held)
-        check_classes(content, found, (folder / "train", held))
+    held = [folder / name for name in HELD if (folder / name).is_dir()]
+    if held:
+        found = list_folder(held[0])
+        check_classes(content, found, (folder / "train", held[0]))
         check_files(found, channels)
         test = ImageFiles(found, channels, plain)
+        warn_of_copies(content, found, held[0])
+    for unused in held[1:]:
+        _log.warning("%s is not used: the test images are those in %s", unused, held[0].name)
     check_files(content, channels)
     return DataSource(
         train, ImageFiles(content, channels, plain), content.labels, len(content.classes), test, preprocessing,

@@ -16,12 +16,14 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..errors import DataError
+from ..errors import DataError, clipped
 from .image_settings import ImageSettings
 from .place import check_place
 from .preprocessing import Preprocessing
 from .request import DataSource, ImageDataset, Request
 from .sources import load_source
+
+_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,11 @@ def load_splits(
     check_place(name, input_shape, data_dir, download)
     source = load_source(Request(name, input_shape, data_dir, download, settings or ImageSettings(), folder))
     if source.held_out is None:
-        weights, architecture, held_out = split_indices(source.labels, arch_fraction, held_out_fraction, seed)
+        weights, architecture, held_out = split_indices(
+            source.labels, arch_fraction, held_out_fraction, seed, source.class_names
+        )
     else:
-        weights, architecture = _split_in_two(source.labels, arch_fraction, seed)
+        weights, architecture = _split_in_two(source.labels, arch_fraction, seed, source.class_names)
         held_out = list(range(len(source.held_out_labels)))
     return _splits(source, weights, architecture, held_out)
 
@@ -120,7 +124,7 @@ def _splits(source: DataSource, weights: list[int], architecture: list[int], hel
 
 
 def split_indices(
-    labels: Sequence[int], arch_fraction: float, held_out_fraction: float, seed: int
+    labels: Sequence[int], arch_fraction: float, held_out_fraction: float, seed: int, names: Sequence[str] = ()
 ) -> tuple[list[int], list[int], list[int]]:
     """Split a data set at random, stratified by class.
 
@@ -129,6 +133,7 @@ def split_indices(
         arch_fraction: Fraction of the images that trains the architecture.
         held_out_fraction: Fraction of the images that is held out.
         seed: Seed of the split.
+        names: Names of the classes, for error messages.
 
     Returns:
         Sorted indices of the weight-training, the architecture-training and the held-out part.
@@ -153,11 +158,13 @@ def split_indices(
             rest, test_size=round(arch_fraction * len(targets)), random_state=seed, stratify=targets[rest]
         )
     except ValueError as reason:
-        raise DataError(f"{len(targets)} images cannot be split into three parts: {reason}") from reason
+        raise _unsplit(targets, 3, names, reason) from reason
     return sorted(weights.tolist()), sorted(architecture.tolist()), sorted(held_out.tolist())
 
 
-def _split_in_two(labels: Sequence[int], arch_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+def _split_in_two(
+    labels: Sequence[int], arch_fraction: float, seed: int, names: Sequence[str]
+) -> tuple[list[int], list[int]]:
     """Split a data set that has its own held-out images into the parts for weights and architecture."""
     from sklearn.model_selection import train_test_split
 
@@ -167,8 +174,21 @@ def _split_in_two(labels: Sequence[int], arch_fraction: float, seed: int) -> tup
             np.arange(len(targets)), test_size=round(arch_fraction * len(targets)), random_state=seed, stratify=targets
         )
     except ValueError as reason:
-        raise DataError(f"{len(targets)} images cannot be split into two parts: {reason}") from reason
+        raise _unsplit(targets, 2, names, reason) from reason
     return sorted(weights.tolist()), sorted(architecture.tolist())
+
+
+def _unsplit(targets: np.ndarray, parts: int, names: Sequence[str], reason: ValueError) -> DataError:
+    """Say which classes have fewer images than there are parts, each of which must get some."""
+    classes, counts = np.unique(targets, return_counts=True)
+    rare = [
+        f"{names[c] if c < len(names) else c} ({n})"
+        for c, n in zip(classes.tolist(), counts.tolist(), strict=True)
+        if n < parts
+    ]
+    more = f" and {len(rare) - _LISTED} more" if len(rare) > _LISTED else ""
+    why = f"these classes have too few: {clipped(', '.join(rare[:_LISTED]))}{more}; add images, or remove the classes"
+    return DataError(f"{len(targets)} images cannot be split into {parts} parts: {why if rare else reason}")
 
 
 def _targets(labels: Sequence[int], fractions: Sequence[tuple[str, float]]) -> np.ndarray:

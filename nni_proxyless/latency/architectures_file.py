@@ -50,6 +50,19 @@ class Measurements:
         chosen = np.asarray(index)
         return Measurements({k: column[chosen] for k, column in self.layers.items()}, self.latency_ms[chosen])
 
+    def distinct(self) -> Measurements:
+        """Merge the rows of one network into its first row, with their median latency.
+
+        A network in several rows would be left out in cross-validation and known at the same time.
+        """
+        rows_of: dict[tuple[str, ...], list[int]] = {}
+        for row, network in enumerate(zip(*(column.tolist() for column in self.layers.values()), strict=True)):
+            rows_of.setdefault(network, []).append(row)
+        if len(rows_of) == len(self):
+            return self
+        medians = np.array([np.median(self.latency_ms[rows]) for rows in rows_of.values()])
+        return Measurements(self.rows([rows[0] for rows in rows_of.values()]).layers, medians)
+
 
 def read_columns(path: Path, what: str) -> pd.DataFrame:
     """Read a CSV file whose cells are all non-empty strings.

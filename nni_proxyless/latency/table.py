@@ -129,11 +129,19 @@ class LatencyTable:
 
         Raises:
             MissingOperatorError: The table lacks operators or candidates of the space. The message lists all of them.
-            LatencyTableError: Its offset makes the latency of the fastest network 0 or less.
+            LatencyTableError: Its offset makes the latency of the fastest network 0 or less, or it was fitted to
+                networks with further layers.
         """
         scale, offset = self.calibration.scale, self.calibration.offset_ms
         if self.fitted_to_layers:
             named = {layer.label: [Choice(layer.label, name) for name in layer.names] for layer in spec.layers}
+            surplus = {entry.layer for entry in self.operators if isinstance(entry, Choice)} - set(named)
+            if surplus:
+                raise LatencyTableError(
+                    f"{self._named()} has costs of layers that space '{spec.name}' does not have: "
+                    f"{', '.join(sorted(surplus)[:5])}; a column of the measurements that is no layer must be removed "
+                    "before the fit"
+                )
             self.sum(choice for choices in named.values() for choice in choices)
             fixed, layers = 0.0, {k: [self.operators[c].cost for c in choices] for k, choices in named.items()}
         else:

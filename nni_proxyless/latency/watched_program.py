@@ -8,7 +8,9 @@ it ends. A daemon, which begins a session of its own, is left alone, such as the
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -54,7 +56,7 @@ class Finished:
 
     Attributes:
         code: Exit code; 128 and the number of the signal if a signal has ended the program.
-        output: Standard output. Bytes that are not UTF-8 are replaced.
+        output: Standard output, decoded; see `_text`.
         errors: Standard error output.
     """
 
@@ -137,4 +139,20 @@ def _printed(process: subprocess.Popen[bytes], timeout_s: float) -> tuple[bytes,
 
 
 def _text(printed: bytes) -> str:
-    return printed.decode("utf-8", errors="replace").replace("\r\n", "\n").replace("\r", "\n")
+    """Decode UTF-8 or UTF-16. Bytes that are neither are taken as Latin-1, in which devices print `µs` and `±`."""
+    for mark, name in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
+        # Every other byte of UTF-16 in a Western language is zero. The mark of the byte order may be missing.
+        body = printed.removeprefix(mark)
+        zeros = body[1::2] if mark == codecs.BOM_UTF16_LE else body[::2]
+        if zeros.count(0) > 0.9 * len(zeros) > 0:
+            text = body.decode(name, errors="replace")
+            break
+    else:
+        text = printed.decode("utf-8", errors="surrogateescape")
+        text = re.sub("[\udc80-\udcff]", lambda byte: _latin(ord(byte[0]) - 0xDC00), text)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _latin(byte: int) -> str:
+    """Return the character of a byte in Latin-1. Its control characters, of which one ends a line, are replaced."""
+    return chr(byte) if byte >= 0xA0 else "\ufffd"

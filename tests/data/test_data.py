@@ -137,6 +137,16 @@ def test_arrays_are_shifted_and_flipped(tmp_path: Path) -> None:
     [
         ({"labels": None}, "has no array 'labels'; it has images, test_images, test_labels"),
         ({"images": np.zeros((60, 8, 8, 3))}, "must be uint8 .* got float64"),
+        ({"images": np.full((60, 8, 8, 3), 0.5)}, r"from 0.5 to 0.5: \(255 \* images\).round\(\).astype\('uint8'\)"),
+        (
+            {"images": np.zeros((60, 3, 8, 8), np.uint8), "test_labels": None, "test_images": None},
+            r"channels before height and width; .*transpose\(0, 2, 3, 1\)",
+        ),
+        (
+            {"labels": np.arange(60) % 3 + 1, "test_labels": None, "test_images": None},
+            "no training image of class 0, but",
+        ),
+        ({"labels": np.arange(60) % 3 * 2}, "no training image of class 1, 3, but some of class 4"),
         ({"labels": np.zeros(59, dtype=int)}, "one for each of the 60 images"),
         ({"labels": np.full(60, -1)}, "must count classes from 0, got -1"),
         ({"test_images": np.zeros((6, 4, 4, 3), dtype=np.uint8)}, "'test_images' must be of the shape of 'images'"),

@@ -127,3 +127,39 @@ def test_animations_give_their_first_frame_and_a_warning(folder: Path, caplog: p
     animated = [i for i, path in enumerate(source.content.paths) if path.endswith((".gif", ".tif"))]  # type: ignore[attr-defined]
     assert len(animated) == 2
     assert all(bool((source[i][0] == 1).all()) for i in animated)
+
+
+def test_links_to_folders_above_add_no_images(folder: Path) -> None:
+    before = list_folder(folder / "train")
+    (folder / "train" / "ape" / "above").symlink_to("..")
+    (folder / "train" / "ape" / "itself").symlink_to(".")
+    assert list_folder(folder / "train") == before
+
+
+def test_a_folder_test_is_the_test_part_without_val(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(folder / "val", folder / "test")
+    assert load_splits("imagefolder", (3, 6, 8), data_dir=folder).test is not None
+    assert f"{folder / 'test'} is not used: the test images are those in val" in caplog.text
+    (folder / "val").rename(folder / "other")
+    caplog.clear()
+    test = load_splits("imagefolder", (3, 6, 8), data_dir=folder).test
+    assert test is not None
+    assert len(test) == 6  # type: ignore[arg-type]
+    assert "not used" not in caplog.text
+
+
+def test_copies_of_training_images_give_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for path in (folder / "val").rglob("*.png"):
+        Image.fromarray(np.random.default_rng(len(path.name)).integers(0, 255, (9, 11), np.uint8)).save(path)
+    load_splits("imagefolder", (3, 6, 8), data_dir=folder)
+    assert "copies" not in caplog.text
+    shutil.copy(folder / "train" / "bee" / "3.png", folder / "val" / "bee" / "0.png")
+    load_splits("imagefolder", (3, 6, 8), data_dir=folder)
+    assert f"1 of the 6 images in {folder / 'val'} are copies of training images, such as" in caplog.text
+
+
+def test_classes_with_too_few_images_are_named(folder: Path) -> None:
+    for path in sorted((folder / "train" / "bee").glob("*.png"))[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"25 images cannot be split into 3 parts: .* too few: bee \(1\); add images"):
+        load_splits("imagefolder", (3, 6, 8), data_dir=folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -199,3 +200,39 @@ def test_images_above_pillows_limit_are_not_unpacked(tmp_path: Path, monkeypatch
 def test_usual_names_of_files() -> None:
     assert {".png", ".jpg", ".jpeg", ".gif", ".webp", ".tif", ".bmp", ".pgm", ".mpo"} <= suffixes()
     assert not {".eps", ".txt", ".wmf", ".pdf"} & suffixes()
+
+
+def write_tiff(path: Path, values: np.ndarray, white_is_zero: bool, sample_format: int = 1) -> None:
+    """Write a TIFF file with one row of grey levels."""
+    data, bits = values.tobytes(), 8 * values.itemsize
+    tags = [
+        (256, 3, len(values)), (257, 3, 1), (258, 3, bits), (259, 3, 1), (262, 3, 0 if white_is_zero else 1),
+        (273, 4, 8), (277, 3, 1), (278, 3, 1), (279, 4, len(data)), (339, 3, sample_format),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = b"II*\0" + struct.pack("<I", 8 + len(data))
+    path.write_bytes(head + data + struct.pack("<H", len(tags)) + entries + bytes(4))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([0, 51, 255], np.uint8), np.array([0, 13107, 65535], np.uint16), np.array([0, 0.2, 1], np.float32)],
+)
+def test_white_may_be_zero_in_tiff_files(tmp_path: Path, values: np.ndarray) -> None:
+    """Pillow itself inverts such images of 8 bits, but not of 16."""
+    sample_format = 3 if values.dtype.kind == "f" else 1
+    for white_is_zero, levels in ((False, [0, 51, 255]), (True, [255, 204, 0])):
+        write_tiff(tmp_path / "a.tif", values, white_is_zero, sample_format)
+        assert np.ravel(pixels(tmp_path / "a.tif", 1)) == pytest.approx(levels)
+
+
+def test_signed_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", np.array([0, -5, 100], np.int8), False, 2)
+    with pytest.raises(DataError, match=r"a\.tif has signed numbers of 8 bits"):
+        read_image(tmp_path / "a.tif", 1)
+
+
+def test_a_transparent_level_of_16_bits_shows_white(tmp_path: Path) -> None:
+    levels = Image.fromarray(np.array([[0, 25_700]], np.uint16))
+    levels.save(tmp_path / "a.png", transparency=0)
+    assert pixels(tmp_path / "a.png", 1) == [[255], [100]]

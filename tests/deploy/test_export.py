@@ -100,6 +100,21 @@ def test_a_model_that_differs_is_not_written(
     assert not list(out.glob(".export-*"))
 
 
+def test_large_logits_may_differ_by_more(
+    tiny_spec: SpaceSpec, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In float32, the rounding errors of logits grow with the logits."""
+    architecture, network = trained(tiny_spec, 0)
+    linear = network.classifier.linear  # type: ignore[union-attr]
+    with torch.no_grad():
+        linear.weight *= 1e6  # type: ignore[union-attr,operator]
+        linear.bias[2] = 1e9  # type: ignore[union-attr,index,operator]
+    weights = save_weights(network, tmp_path / "weights.pt")
+    (done,) = export(architecture, weights, tmp_path / "out", ("onnx",), of_the_data(tiny_spec, 4), measure=False)
+    assert done.max_difference <= 1e-4 * 2e9
+    assert "the network gives all 4 images the class 2" in caplog.text
+
+
 def test_logits_that_are_not_finite_are_refused(
     tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,11 @@ def command(text: str, **settings: Any) -> CommandBackend:
         ("echo 'warming up 99'; echo 'model2 took 12.5'", 12.5),
         ("echo 'latency 12.5 ms'; echo 'memory: 9.75 MB'; echo '80 FPS'", 12.5),
         ("printf '12.5'; echo 'noise 3' >&2", 12.5),
+        # Latin-1, and UTF-16 with and without a mark of the byte order.
+        (r"printf '12500 \265s \261 300 \265s\n'", 12.5),
+        (r"printf '\377\3761\0002\000.\0005\000m\000s\000'", 12.5),
+        (r"printf '1\0002\000.\0005\000m\000s\000'", 12.5),
+        (r"printf '\0001\0002\000.\0005\000m\000s'", 12.5),
     ],
 )
 def test_what_is_printed_is_understood(said: str, milliseconds: float, tmp_path: Path) -> None:
@@ -176,6 +181,20 @@ def test_what_goes_wrong_is_said(said: str, message: str, tmp_path: Path) -> Non
         ("echo", "([0-9.]*)$", "it printed nothing"),
         ("echo 80.0 FPS", "([0-9.]+) FPS", "what stands beside it is not a unit of time"),
         ("echo '9.75 (MB)'", "([0-9.]+)", "what stands beside it is not a unit of time"),
+        ("echo 'fps: 80'", "fps: ([0-9.]+)", "'80' without a unit beside it, and 'fps:' stands before it: set unit"),
+        ("echo '2 min'", "([0-9]+)", "'2' without a unit beside it, and 'min' stands after it: set unit"),
+        ("echo 'time (us)'; echo 12500", "([0-9]+)", "'12500' without .* the output names the unit us elsewhere"),
+        # A part of a number is no latency: 12.5 is neither 12 nor 5, and 1.2e-02 is not 1.2.
+        ("echo 'took 12.5 ms'", "took ([0-9]+)", "found '12', which is a part of the number '12.5': let the group"),
+        ("echo '12.5 ms'", "([0-9]+) ms", "found '5', which is a part of the number '12.5'"),
+        ("echo 'took 12.5 ms'", ".*([0-9.]+) ms", "found '5', which is a part of the number '12.5'"),
+        ("echo 'took 1.2e-02 s'", "took ([0-9.]+)", "found '1.2', which is a part of the number '1.2e-02'"),
+        ("echo 'took 1,234.5 ms'", "took ([0-9.]+)", "found '1', which is a part of the number '1,234.5'"),
+        ("echo 'took 12,5 ms'", "took ([0-9]+)", "found '12', which is a part of the number '12,5'"),
+        ("echo 'net,12.5,3.25,99'", "net,([0-9.]+)", None),
+        ("echo 'net,12.5,325'", "net,([0-9.]+),", None),
+        ("echo '0m0.0125s'", "m([0-9.]+)", None),
+        ("echo 'init_us: 300, load 3 s, latency 12.5'", "latency ([0-9.]+)", None),
     ],
 )
 def test_patterns_that_find_nothing_or_no_time(said: str, pattern: str, message: str | None, tmp_path: Path) -> None:

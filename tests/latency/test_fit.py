@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -250,3 +251,34 @@ def test_read_measurements(tmp_path: Path) -> None:
     found = read_measurements(path)
     assert found.latency_ms.tolist() == [1.5, 20.0]
     assert {k: v.tolist() for k, v in found.layers.items()} == {"first": ["k3", "k5"], "second": ["skip", "NA"]}
+
+
+def test_rows_of_one_network_are_one_measurement() -> None:
+    """A network in several rows would be left out and known at the same time: the error would seem to be small."""
+    columns, noise = networks(12, 3), np.random.default_rng(4)
+    once = Measurements(columns, noise.uniform(5, 20, 12))
+    repeated = once.rows(np.repeat(np.arange(12), 3))
+    repeated.latency_ms[:] *= np.tile([0.9, 1.0, 1.3], 12)
+    fits = [fit_table(once), fit_table(repeated)]
+    assert [fit.networks for fit in fits] == [12, 12]
+    assert fits[1].mean_relative_error == pytest.approx(fits[0].mean_relative_error)
+    with pytest.raises(InputError, match="2 measurements of different networks, in 8 rows, are too few"):
+        fit_table(once.rows([0, 1] * 4))
+
+
+def test_a_latency_in_another_unit_is_named() -> None:
+    measurements = measure(device(0), 60, 1, 0.01)
+    measurements.latency_ms[7] *= 1000
+    (warning,) = (text for text in fit_table(measurements).warnings if "do not fit the others" in text)
+    expected = rf"1 of 60 latencies .*: {measurements.latency_ms[7]:.4g} ms where about [\d.]+ ms are expected"
+    assert re.match(expected, warning)
+
+
+def test_a_table_of_further_layers_is_refused(tiny_spec: SpaceSpec) -> None:
+    draw = np.random.default_rng(0)
+    columns = {layer.label: draw.choice(np.array(layer.names), 80) for layer in tiny_spec.layers}
+    times = draw.uniform(5, 6, 80)
+    assert fit_table(Measurements(columns, times)).table.costs(tiny_spec)
+    further = Measurements({**columns, "phone": np.where(np.arange(80) % 2, "new", "old")}, times)
+    with pytest.raises(LatencyTableError, match=r"layers that space .* does not have: phone"):
+        fit_table(further).table.costs(tiny_spec)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nni_proxyless.errors import RunError
 from nni_proxyless.latency.tools import read_plain
 from nni_proxyless.latency.tools.candidates import unit_beside
+from nni_proxyless.latency.tools.labels import foreign_unit
 from nni_proxyless.latency.tools.quantity import AmbiguousNumberError, milliseconds_per, to_number
 
 UNITS = {
@@ -25,7 +26,8 @@ UNITS = {
         ("12", 12.0), ("12.5", 12.5), (".5", 0.5), ("-3", -3.0), ("1.5e+03", 1500.0), ("1.5E-3", 0.0015),
         ("12,5", 12.5), ("0,125", 0.125), ("1,2345", 1.2345), ("1234,567", 1234.567),
         ("1,234.5", 1234.5), ("1.234,5", 1234.5), ("1,234,567", 1234567.0), ("1.234.567", 1234567.0),
-        ("1'234.5", 1234.5), ("1_234.5", 1234.5), ("1\u202f234,5", 1234.5), ("1\u00a0234\u00a0567", 1234567.0),
+        ("1'234.5", 1234.5), ("1\u2019234.5", 1234.5), ("\u22123", -3.0),
+        ("1_234.5", 1234.5), ("1\u202f234,5", 1234.5), ("1\u00a0234\u00a0567", 1234567.0),
     ],
 )  # fmt: skip
 def test_a_printed_number_is_converted(text: str, value: float) -> None:
@@ -63,7 +65,8 @@ def test_other_letters_are_no_time_unit(unit: str) -> None:
         "12.5ms", "12.5 [ms]", "12.5 (ms)", "latency (ms): 12.5", "latency [ms] 12.5", "latency_ms=12.5", "ms: 12.5",
         '{"latency_ms":12.5}', "{'ms': 12.5}", "latency in ms: 12.5", "| latency | 12.5 ms |",
         "| latency | 12.5 | ms |",
-        "12.5 +/- 0.3 ms", "12.5 ms +- 0.3 ms", "(12.5 ± 0.3) ms", "Latency = 12.5 ms/image", "<b>12.5</b> (12.5 ms)",
+        "12.5 +/- 0.3 ms", "12.5 ms +- 0.3 ms", "12.5 (+/- 0.3) ms",
+        "(12.5 ± 0.3) ms", "Latency = 12.5 ms/image", "<b>12.5</b> (12.5 ms)",
         "Iteration 3/10 at 14:59:38, 80 % of 1 GB: 12.5 ms", "mobilenet-v2-1.0.onnx 12.5 ms",
         "batch 4, 8 threads: 12.5 ms",
         "10:59 12.5 ms", "[  12.123456] 12.5 ms", "sdk 34, android 14.0.1: 12.5 ms", "12.5 ms (IQR 0.3 ms)",
@@ -310,3 +313,75 @@ def test_brackets_and_statistics_do_not_hide_what_is_no_latency(line: str) -> No
     with pytest.raises(RunError):
         read_plain(line, "", None)
     assert read_plain(f"12.5 (ms)\n{line}", "", None).milliseconds == 12.5
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "latency(us)\n12500", "name,latency_us\nmodel,12500", "| a | time [µs] |\n| b | 12500 |", "avg us 12500",
+        '{"unit":"us","latency":12500}', '{"time_unit":"us","real_time":12500}', "<latency unit='us'>12500</latency>",
+        "Time (us): mean 12500", "Times in microseconds\n12500", "All times are in seconds\nlatency 12500",
+        "latencyUs: 12500", "elapsedNanos: 12500", '{"latencySeconds": 12500}', "unit is usec\n12500",
+    ],
+)  # fmt: skip
+def test_a_bare_number_is_not_taken_as_milliseconds_if_another_unit_is_named(output: str) -> None:
+    with pytest.raises(RunError, match=r"'12500' in .* without a unit beside it, and names the unit .*: set unit"):
+        read_plain(output)
+    assert read_plain(output, unit="us").milliseconds == 12.5
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "latency (ms)\n12.5",
+        "wait for us\n12.5",
+        "warm-up took 3 s\n",
+        "init_us: 300\n",
+        "the second run\n12.5",
+        "in sum\n12.5",
+    ],
+)
+def test_units_of_other_numbers_and_other_words_do_not_disturb(output: str) -> None:
+    assert foreign_unit(output) is None
+
+
+@pytest.mark.parametrize("output", ['{"latency": "12500 \\u00b5s"}', "'12500 \\xb5s'", '"12500 \\u03bcs"'])
+def test_a_micro_sign_that_json_or_python_escapes_is_read(output: str) -> None:
+    assert read_plain(output).milliseconds == 12.5
+
+
+@pytest.mark.parametrize("output", ["12500 \ufffds", "12500 ?s", "12500 ??s", "12500 \u00a6\u00ccs", "12500 \\xe6s"])
+def test_a_micro_sign_that_was_lost_is_no_millisecond(output: str) -> None:
+    with pytest.raises(RunError, match="its unit is not read"):
+        read_plain(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "0.5 s / 40 runs", "Elapsed 625 ms over 50 runs", "Elapsed: 625 ms, 50 iterations", "625 ms / 50",
+        "Executed 50 inferences: 625 ms", "12.5 s/epoch", "0.2 ms per layer", "11 ~ 12.5 ms",
+    ],
+)  # fmt: skip
+def test_a_time_of_many_runs_or_of_a_part_is_refused(output: str) -> None:
+    with pytest.raises(RunError, match=r"does not seem to be that of one run|2 numbers that may be"):
+        read_plain(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Average of 50 runs took 12.5 ms",
+        "50 iterations done, 12.5 ms each",
+        "ran 50 times, mean 12.5 ms",
+        "12.5 ms/iter",
+    ],
+)
+def test_a_mean_of_many_runs_is_read(output: str) -> None:
+    assert read_plain(output).milliseconds == 12.5
+
+
+@pytest.mark.parametrize("output", ["real 0.31\nuser 0.25\nsys 0.02", "cycles: 12500", "instructions = 12500"])
+def test_times_of_the_processor_and_counts_are_no_latency(output: str) -> None:
+    with pytest.raises(RunError, match="no number that may be the latency"):
+        read_plain(output)

@@ -23,7 +23,8 @@ from ...errors import InputError, MissingDependencyError, RunError
 from ...files.work_folder import WorkFolder
 from ..device import Device
 from ..protocol import Protocol
-from ..tools.candidates import no_time_beside, unit_beside
+from ..tools.candidates import no_time_beside, unclear_beside, unit_beside, whole_number
+from ..tools.labels import foreign_unit
 from ..tools.plain import read_plain
 from ..tools.quantity import milliseconds_per
 from ..tools.reading import Reading, lines_of, reading, shown
@@ -292,6 +293,12 @@ class CommandBackend(Backend):
         """
         number, beside = text[start:end], unit_beside(text, start, end)
         line = text[text.rfind("\n", 0, start) + 1 :].splitlines()[0]
+        whole = whole_number(text, start, end, self.pattern or "")
+        if whole != number:
+            raise RunError(
+                f"pattern found '{shown(number)}', which is a part of the number '{shown(whole)}': let the group match "
+                f"all of it, as in (\\S+); the line was: {shown(line)}"
+            )
         unit = self.printed_unit or beside or "ms"
         if beside is not None and milliseconds_per(beside) != milliseconds_per(unit):
             raise RunError(
@@ -301,6 +308,13 @@ class CommandBackend(Backend):
         if beside is None and no_time_beside(text, end):
             raise RunError(
                 f"pattern found '{shown(number)}', but what stands beside it is not a unit of time: change pattern; "
+                f"the line was: {shown(line)}"
+            )
+        named = foreign_unit(text) if beside is None and self.printed_unit is None else None
+        reason = f"the output names the unit {named} elsewhere" if named else unclear_beside(text, start, end)
+        if reason and beside is None and self.printed_unit is None:
+            raise RunError(
+                f"pattern found '{shown(number)}' without a unit beside it, and {reason}: set unit if it is a time; "
                 f"the line was: {shown(line)}"
             )
         return reading(number.strip(), unit, "found by pattern", line)

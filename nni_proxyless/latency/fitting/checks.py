@@ -8,10 +8,14 @@ import numpy as np
 
 from ...errors import InputError, LatencyTableError, misfit
 from ..architectures_file import Measurements
+from ..arrays import FloatArray
 from ..costs import SpaceCosts
 from ..counts import Counts
 from ..table import LatencyTable
 from .encoding import Encoding
+
+_OUTLIER = 3.0  # factor between a measured and an expected latency
+_MOST_OUTLIERS = 0.2  # part of the networks; if more do not fit, the model is at fault
 
 
 def common_candidates(
@@ -74,7 +78,7 @@ def _check_layers(
 
 
 def warnings_of(
-    measurements: Measurements, encoding: Encoding, informed: bool, error: float, rank: float
+    measurements: Measurements, encoding: Encoding, informed: bool, left_out: FloatArray, rank: float
 ) -> tuple[str, ...]:
     """Return the reasons for the user to distrust the table.
 
@@ -82,10 +86,12 @@ def warnings_of(
         measurements: Whole networks and their latencies.
         encoding: Encoding of the candidates.
         informed: Whether the fit knows basis tables or counts.
-        error: Cross-validated mean relative error.
+        left_out: Relative residuals of the networks left out in cross-validation, shape (n,); those of a part of the
+            networks if there are very many.
         rank: Cross-validated rank correlation.
     """
     found = []
+    error = float(np.mean(np.abs(left_out)))
     n, freedom = len(measurements), sum(len(names) - 1 for names in encoding.candidates.values())
     if not informed and n < freedom:
         found.append(
@@ -98,6 +104,7 @@ def warnings_of(
     if rare:
         shown = ", ".join(rare[:3]) + (f" and {len(rare) - 3} more" if len(rare) > 3 else "")
         found.append(f"never measured{', known from the basis or the counts only' if informed else ''}: {shown}")
+    found += _outliers(measurements, left_out)
     # A correlation from few networks is uncertain by about 1 / sqrt(n - 3).
     if not rank > 2.0 / np.sqrt(max(n - 3, 1)):
         found.append(
@@ -110,6 +117,21 @@ def warnings_of(
             "device quiet, and does each row hold the median of many runs?"
         )
     return tuple(found)
+
+
+def _outliers(measurements: Measurements, left_out: FloatArray) -> list[str]:
+    """Name the latencies that the other networks contradict. They count little in the fit."""
+    if len(left_out) != len(measurements):
+        return []
+    ratio = 1.0 / np.maximum(1.0 - left_out, 1e-6)  # measured / predicted
+    rows = np.flatnonzero(np.maximum(ratio, 1.0 / ratio) > _OUTLIER)
+    if not len(rows) or len(rows) > _MOST_OUTLIERS * len(ratio):
+        return []
+    named = ", ".join(
+        f"{time:.4g} ms where about {time / factor:.3g} ms are expected"
+        for time, factor in zip(measurements.latency_ms[rows[:3]], ratio[rows[:3]], strict=True)
+    )
+    return [f"{len(rows)} of {len(ratio)} latencies do not fit the others: {named}; are all in milliseconds?"]
 
 
 def unique_name(table: LatencyTable, index: int, basis: Sequence[LatencyTable]) -> str:

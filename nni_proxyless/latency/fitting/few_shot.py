@@ -214,7 +214,8 @@ def _fit(setting: _Setting, relative: FloatArray) -> _Fitted:
         weights, dual = _solve(setting, relative, precision, everything)
         if number < _REWEIGHTINGS:
             fitted = setting.totals @ weights + setting.residual * setting.gram @ dual
-            precision = student_weights((relative - fitted) / relative, floor=_LEAST_NOISE) / relative**2
+            errors, fitted_weights = (relative - fitted) / relative, int(np.count_nonzero(weights))
+            precision = student_weights(errors, floor=_LEAST_NOISE, parameters=fitted_weights) / relative**2
     fold = everything if n <= 4 * _FOLDS else np.random.default_rng(0).permutation(n) % _FOLDS
     left_out = np.empty(n)
     for number in range(int(fold.max()) + 1):

@@ -42,7 +42,7 @@ class Fit:
         table: Fitted table.
         mean_relative_error: Mean relative error of the predictions of networks left out in cross-validation.
         spearman: Rank correlation of predicted and measured latencies of networks left out in cross-validation.
-        networks: Number of networks to which the table was fitted.
+        networks: Number of different networks to which the table was fitted.
         mixture: Share of each basis table in the mean latency, by device name; empty without a basis.
         counts: Share of each count in the mean latency, by name; empty without counts.
         residual: Standard deviation of what neither basis nor counts explain, over random networks, relative to the
@@ -80,7 +80,7 @@ def fit_table(
     device: str = "not named",
     space: str | None = None,
 ) -> Fit:
-    """Fit a table to the latencies of whole networks.
+    """Fit a table to the latencies of whole networks. Of a network that was measured more than once, the median counts.
 
     Args:
         measurements: Whole networks and their latencies.
@@ -99,13 +99,15 @@ def fit_table(
         LatencyTableError: A basis table is not in milliseconds, has other layers than the measurements, lacks a
             measured candidate, or has entries for operators while `basis_costs` is not given.
     """
-    if len(measurements) < LEAST_NETWORKS:
-        raise InputError(
-            f"{len(measurements)} measurements are too few for a table: at least {LEAST_NETWORKS} with --basis or "
-            "counts (--space, --counts), and about as many as there are candidates in all layers without"
-        )
+    rows, measurements = len(measurements), measurements.distinct()
     costs = [table.own_costs() for table in basis] if basis_costs is None else list(basis_costs)
     encoding = Encoding(common_candidates(measurements, costs, basis, counts))
+    if len(measurements) < LEAST_NETWORKS:
+        different = f" of different networks, in {rows} rows," if len(measurements) < rows else ""
+        raise InputError(
+            f"{len(measurements)} measurements{different} are too few for a table: at least {LEAST_NETWORKS} with "
+            "--basis or counts (--space, --counts), and about as many as there are candidates in all layers without"
+        )
     if not costs and _enough(measurements, encoding):
         counts = None
     solution = _solve(measurements, encoding, costs, counts)
@@ -145,7 +147,7 @@ def fit_table(
         mixture,
         {name: share for name, share in counted.items() if share > 0},
         solution.residual,
-        warnings_of(measurements, encoding, bool(basis) or counts is not None, error, rank),
+        warnings_of(measurements, encoding, bool(basis) or counts is not None, solution.left_out, rank),
     )
 
 

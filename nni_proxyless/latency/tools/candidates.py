@@ -14,11 +14,11 @@ from .reading import Reading, reading, shown
 _SPACED = re.compile(r"(?<![\w.,])[-+]?\d{1,3}(?: \d{3})* $")
 _THREE = re.compile(r"\d{3}(?!\d)")
 # A number does not start or end inside a word, a version, a date, a time of day, a fraction or a list of sizes.
-_TOKEN = re.compile(rf"(?<![\w.])(?<![A-Za-z]-)(?<!\d[-+:/,'])(?P<number>{NUMBER})")
-_CONTINUED = re.compile(r"\.?[^\W\d]|[:/,'.-]\d|\d|-\w")
-# '12.5 ms', '12.5 [ms]', '12.5 ± 0.3 ms', '12.5, "unit": "ms"'
+_TOKEN = re.compile(rf"(?<![\w.])(?<![A-Za-z]-)(?<!\d[-+:/,'\u2019])(?P<number>{NUMBER})")
+_CONTINUED = re.compile(r"\.?[^\W\d]|[:/,'\u2019.-]\d|\d|-\w")
+# '12.5 ms', '12.5 [ms]', '12.5 ± 0.3 ms', '12.5 (+/- 0.3) ms', '12.5, "unit": "ms"'
 _UNIT_AFTER = re.compile(
-    rf"(?:\s*(?:±|\+/?-)\s*{NUMBER})?\)?\s*(?:[\[(|]|,?\s*[\"']units?[\"']\s*:\s*[\"'])?\s*(?P<unit>{UNIT})"
+    rf"(?:\s*\(?(?:±|\+/?-)\s*{NUMBER})?\)?\s*(?:[\[(|]|,?\s*[\"']units?[\"']\s*:\s*[\"'])?\s*(?P<unit>{UNIT})"
 )
 # 'latency (ms): 12.5', 'latency_ms=12.5', '"ms": 12.5', 'latency in us: 12.5', 'latency [ms] 12.5'; not 'per s: 80'
 _UNIT_BEFORE = re.compile(
@@ -30,7 +30,17 @@ _SPREAD = re.compile(
     r"(?:±|\+/?-|[<≤≥]|\b(?:std|stdev|stddev|sd|iqr|variance|jitter)\b[\w. ]*[:=(]*)\s*$", re.IGNORECASE
 )
 # A word after a bare number is a unit that is not known, as in '5000 cycles' or '2 min', unless it is one of these.
-_WORD_AFTER = re.compile(r"\s*(?!(?:on|for|with|using|at|and)\b)[^\W\d_]")
+# So are characters that stand for a micro sign which was lost on the way, as in '5000 ?s'.
+_LOST = r"(?:[^\x00-\x7f\s±°│┃║]|\?|\\\w+)+s(?!\w)|\\"
+_WORD_AFTER = re.compile(rf"\s*(?:(?!(?:on|for|with|using|at|and)\b)[^\W\d_]|{_LOST})")
+_NO_TIME_AFTER = re.compile(
+    rf"\s*(?:(?:m|mins?|minutes?|h|hrs?|hours?|cycles?|ticks?|clk|clocks?|points?)\b|{_LOST})", re.IGNORECASE
+)
+_NO_TIME_BEFORE = re.compile(
+    r"(?:\b|_)(?:[fqrti]ps|throughput|mem\w*|rss|cycles?|ticks?|instructions?|%)[\"')\]]*[\s:=]*$", re.IGNORECASE
+)
+# '11 ~ 13 ms' is a range.
+_RANGE = re.compile(r"\d\s*(?:~|\.\.+|[…–—])\s*$")
 _STAMP = re.compile(r"\]\s*\S")
 # Words beside a bare number that make it something else than a latency.
 _COUNTED = r"""(?:[kmgtp]?(?:flops?|macs?|ops?|bytes?|bits?|params?|parameters?|tokens?|inf\w*|ima?ge?s?|frames?
@@ -46,6 +56,7 @@ _THING_BEFORE = re.compile(
     r"""(?:\b|_)(?:fps|qps|throughput|rate|mem\w*|rss|size|bytes|footprint|usage|threads?|cores?|batch\w*|n?iter\w*|runs?
     |count|loops?|version|seed|acc\w*|top-?\d|pid|id|port|exit|code|status|errors?|warnings?|lines?|steps?|epochs?
     |frames?|images?|samples?|flops|macs|param\w*|temp\w*|freq\w*|clock|speed-?up|score|loss|index|energy|power|percent\w*
+    |cycles?|ticks?|clk|instructions?|real|user|sys
     |warm-?up\w*|per\ss\w*|per_s\w*|\w+/s\w*|(?:[kmgt]i?)?b|[kmgt]flops?|g?ops|ram|heap|%)
     (?:\s*[\[(]?(?:avg|average|mean|median|min|max)\b)?["')\]]*[\s:=]*(?:is\s+|of\s+|after\s+|in\s+)?[\[(]?$""",
     re.IGNORECASE | re.VERBOSE,
@@ -63,7 +74,11 @@ _RUNS = (
     r"|frames|batches)\b)"
 )
 _MANY_BEFORE = re.compile(rf"{_RUNS}.*\b(?:in|took|takes)\b\W*$", re.IGNORECASE)
-_MANY_AFTER = re.compile(rf"\s*(?:for|in)\s+{_RUNS}", re.IGNORECASE)
+_MANY_AFTER = re.compile(rf"\s*(?:for|in|over|/|\()\s*{_RUNS}", re.IGNORECASE)
+_MANY = re.compile(_RUNS, re.IGNORECASE)
+_DURATION = re.compile(r"\b(?:elapsed|took|ran|executed|finished|done|completed)\b", re.IGNORECASE)
+_OF_ONE = re.compile(r"\b(?:avg|average|mean|median|each|per|p50)\b|/\s*(?:run|iter|inf|im|frame)", re.IGNORECASE)
+_OTHER_UNIT_OF_WORK = re.compile(r"\s*(?:/|per)\s*(?:\d|epoch|layer|token|op\b|operator)", re.IGNORECASE)
 _LONG = re.compile(r"\d\s*(?:h|hours?|hrs?|m|mins?|minutes?)[\s,.]*$")
 _STATISTIC = re.compile(r"median|p50|mean|avg|average|minimum|min\b|best|maximum|max\b|p\d\d+", re.IGNORECASE)
 # Limits for a line of JSON, which may be very long.
@@ -107,10 +122,17 @@ class Candidate:
     @property
     def of_a_run(self) -> bool:
         """Whether the words around a time with a unit allow that it is the time of one run of the network."""
-        many = _TOTAL.search(self.before) or _MANY_BEFORE.search(self.before) or _MANY_AFTER.match(self.after)
+        around = self.before + self.after
+        many = (
+            _TOTAL.search(self.before)
+            or _MANY_BEFORE.search(self.before)
+            or _MANY_AFTER.match(self.after)
+            or (_DURATION.search(around) and _MANY.search(around) and not _OF_ONE.search(around))
+        )
         if many and self.value.statistic in ("mean", "median"):
             many = None  # 'Average inference time cost total: 12.5 ms'
-        return self.unit is None or not (_PREPARATION.search(self.before) or many)
+        other = _RANGE.search(self.before) or (self.unit and _OTHER_UNIT_OF_WORK.match(self.after))
+        return not other and (self.unit is None or not (_PREPARATION.search(self.before) or many))
 
     def same_as(self, other: Candidate) -> bool:
         """Whether two candidates are one time that is printed twice, such as `0.0125 s (12.5 ms)`."""
@@ -190,6 +212,41 @@ def unit_beside(text: str, start: int, end: int) -> str | None:
 def no_time_beside(text: str, end: int) -> bool:
     """Whether a unit of another kind, such as FPS, MB or %, stands directly after the number that ends at `end`."""
     return _OTHER_UNIT.match(text[end:].partition("\n")[0]) is not None
+
+
+def unclear_beside(text: str, start: int, end: int) -> str | None:
+    """Say what makes it unclear whether the bare number `text[start:end]` is a time; `None` if nothing does."""
+    before, after = text[:start].rpartition("\n")[2], text[end:].partition("\n")[0]
+    if _NO_TIME_AFTER.match(after):
+        return f"'{after.split()[0][:40]}' stands after it"
+    thing = _NO_TIME_BEFORE.search(before)
+    return f"'{thing[0].strip()}' stands before it" if thing else None
+
+
+def whole_number(text: str, start: int, end: int, pattern: str) -> str:
+    """Return the number that `text[start:end]` is a part of; the part itself if it is a whole number.
+
+    Args:
+        text: What a program printed.
+        start: Start of the part.
+        end: End of the part.
+        pattern: Regular expression that found the part. If it has a comma, commas separate numbers in the text.
+    """
+    part = text[start:end]
+    for match in re.finditer(NUMBER, text[max(0, start - _AROUND) : end + _AROUND]):
+        first, last = (place + max(0, start - _AROUND) for place in match.span())
+        if first <= start and end <= last and (first, last) != (start, end):
+            left, right = text[first:start], text[end:last]
+            if "," in pattern and (left.endswith(",") or right.startswith(",")):
+                continue
+            try:
+                to_number(match[0])
+            except AmbiguousNumberError:
+                return match[0]
+            except ValueError:
+                continue
+            return match[0] if left.strip("+-") or right else part
+    return part
 
 
 def _label_unit(before: str) -> str | None:

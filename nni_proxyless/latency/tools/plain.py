@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ...errors import RunError
 from .candidates import Candidate, candidates
+from .labels import foreign_unit
 from .reading import Reading, lines_of, shown
 from .registry import read_by_tools
 
@@ -18,7 +19,8 @@ def read_plain(output: str, errors: str = "", unit: str | None = None) -> Readin
 
     * A number with a time unit beside it (`12.5 ms`, `latency_us=12500`, `"ms": 12.5`) is converted. Several such times
       are an error, unless they are one time in different units.
-    * Without any, the only bare number of the last line counts, in the default unit, if no word follows it.
+    * Without any, the only bare number of the last line counts, in the default unit, if no word follows it. It is an
+      error if the output names another unit elsewhere, as in a head `latency (us)`, unless `unit` is set.
     * A number beside another unit, a count, a percentage, a time of day, a date, a version or a part of a name is no
       latency, nor is a spread such as `± 0.3 ms`.
 
@@ -47,6 +49,12 @@ def read_plain(output: str, errors: str = "", unit: str | None = None) -> Readin
     if found[0].doubtful or math.isnan(found[0].value.milliseconds):
         advice = _advice(output, errors)
         raise RunError(f"it printed one number, {found[0]}, but its unit is not read ({advice})")
+    elsewhere = foreign_unit(f"{output}\n{errors}") if found[0].unit is None and unit is None else None
+    if elsewhere is not None:
+        raise RunError(
+            f"it printed one number, {found[0]}, without a unit beside it, and names the unit {elsewhere} elsewhere: "
+            "set unit to that of the number"
+        )
     if not found[0].of_a_run:
         advice = _advice(output, errors)
         raise RunError(f"it printed one time, {found[0]}, which does not seem to be that of one run ({advice})")

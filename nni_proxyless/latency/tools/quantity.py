@@ -18,9 +18,10 @@ UNIT = (
     + "|".join(sorted((f"(?i:{name})" for name in _MILLISECONDS if name != "s"), key=len, reverse=True))
     + f"|[{_MICRO}]s(?:ecs?)?|s)(?![\\w{_MICRO}])"
 )
-_GROUPS = "'_\u00a0\u2009\u202f"  # apostrophe, underscore, and the spaces that do not break a line
-NUMBER = rf"[-+]?(?:\d+(?:[.,{_GROUPS}]\d+)*|\.\d+)(?:[eE][-+]?\d+)?"
-_PARTS = re.compile(rf"([-+]?)([\d.,{_GROUPS}]+)((?:[eE][-+]?\d+)?)")
+_GROUPS = "'\u2019_\u00a0\u2009\u202f"  # apostrophes, underscore, and the spaces that do not break a line
+_MINUS = "\u2212"
+NUMBER = rf"[-+{_MINUS}]?(?:\d+(?:[.,{_GROUPS}]\d+)*|\.\d+)(?:[eE][-+]?\d+)?"
+_PARTS = re.compile(rf"([-+{_MINUS}]?)([\d.,{_GROUPS}]+)((?:[eE][-+]?\d+)?)")
 
 
 class AmbiguousNumberError(ValueError):
@@ -50,7 +51,7 @@ def to_number(text: str) -> float:
     parts = _PARTS.fullmatch(text)
     if parts is None:
         raise ValueError(f"{text!r} is not a number")
-    sign, mantissa, exponent = parts.groups()
+    sign, mantissa, exponent = parts[1].replace(_MINUS, "-"), parts[2], parts[3]
     marks = [mark for mark in mantissa if not mark.isdigit()]
     decimal = _decimal_mark(mantissa, marks)
     whole, _, fraction = mantissa.rpartition(decimal) if decimal else (mantissa, "", "")

@@ -10,6 +10,7 @@ from ...errors import RunError
 from .quantity import NUMBER, UNIT, AmbiguousNumberError, milliseconds_per, to_number
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_MICRO = re.compile(r"\\(?:u00b5|u03bc|xb5)", re.IGNORECASE)  # as JSON and Python escape it
 _LONGEST = 160
 TIME = rf"(?P<number>{NUMBER})\s*(?P<unit>{UNIT})"
 
@@ -37,7 +38,7 @@ class Reading:
 
 def lines_of(output: str) -> list[str]:
     """Split an output into lines that are not empty, without colours and other terminal sequences."""
-    return [line.strip() for line in _ESCAPES.sub("", output).splitlines() if line.strip()]
+    return [line.strip() for line in _MICRO.sub("\u00b5", _ESCAPES.sub("", output)).splitlines() if line.strip()]
 
 
 def shown(line: str) -> str:

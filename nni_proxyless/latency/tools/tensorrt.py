@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from dataclasses import replace
 
 from ...errors import RunError
 from .reading import Reading, lines_of, matches, shown, the_only, times
@@ -17,7 +18,8 @@ def trtexec(output: str) -> Reading:
     The latency is the median of `GPU Compute Time`, in milliseconds. The lines `Latency` and `Host Latency` also count
     the copies of the input and the output between host and device. Inside a network, operators exchange no data with
     the host. So a table of operators that were measured with these copies would count copies for each operator.
-    `Enqueue Time` is the work of the CPU, which overlaps with that of the GPU.
+    `Enqueue Time` is the work of the CPU, which overlaps with that of the GPU. With several streams (`--infStreams`),
+    a time contains that of the others, and the reading says so.
 
     Until TensorRT 7, the median is a line `median: … ms` below the line `GPU Compute`. The file of `--exportTimes` is
     read too: the median of its `computeMs`.
@@ -42,4 +44,8 @@ def trtexec(output: str) -> Reading:
         return Reading(
             statistics.median(exported), f"median of {len(exported)} runs", "ms", "computeMs of --exportTimes"
         )
-    return the_only(found, "line 'GPU Compute Time' with a median", lines)
+    read = the_only(found, "line 'GPU Compute Time' with a median", lines)
+    for match, _ in matches(r"\bStreams: (\d+)$", lines):
+        if int(match[1]) > 1:
+            return replace(read, statistic=f"{read.statistic} with {match[1]} streams at a time")
+    return read
