@@ -6,8 +6,9 @@ Larger numbers are typing errors, and could exhaust the machine or overflow.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 MOST_WHOLE = 2**63 - 1
 MOST_LATENCY_MS = 1e9  # eleven days; a larger latency is an error, and sums of many could overflow
@@ -40,6 +41,25 @@ def is_number(value: object, least: float = -math.inf, most: float = math.inf) -
         return False
     small = abs(value) <= MOST_WHOLE if isinstance(value, int) else math.isfinite(value)
     return small and least <= value <= most
+
+
+def plain_number(value: Any) -> Any:
+    """Return a number of another library, such as NumPy's, as Python's own, and anything else unchanged."""
+    if type(value) in (int, float, bool) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def rounded_up(value: float, decimals: int) -> float:
+    """Round a number up to decimals, unless it differs from a rounded one by a rounding error only."""
+    nearest = round(value, decimals)
+    return nearest if nearest * (1 + 1e-12) >= value else round(nearest + 10.0**-decimals, decimals)
+
+
+def budget_text(ms: float) -> str:
+    """Format a latency in milliseconds with 4 digits, rounded up, so that it is a budget that a network is within."""
+    digits = 3 - math.floor(math.log10(abs(ms))) if ms else 0
+    return f"{rounded_up(ms, digits):.15g} ms"
 
 
 def finite_only(numbers: Mapping[str, float]) -> dict[str, float]:

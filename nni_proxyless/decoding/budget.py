@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..errors import InputError
+from ..errors import InputError, shown
+from ..values import budget_text, is_number, plain_number
 
 if TYPE_CHECKING:  # a recipe is checked without torch
     from ..latency.costs import SpaceCosts
@@ -58,17 +59,17 @@ class BudgetRequest:
             raise InputError(
                 f"give budget_ms={self.ms} or budget_fraction={self.fraction}, not both; set one of them to null"
             )
-        if self.ms is not None and not 0.0 < self.ms < float("inf"):
-            raise InputError(f"budget_ms must be greater than 0, got {self.ms!r}")
-        if self.fraction is not None and not 0.0 < self.fraction <= 1.0:
-            raise InputError(f"budget_fraction must be above 0 and at most 1, got {self.fraction!r}")
+        if self.ms is not None and not (is_number(self.ms) and self.ms > 0.0):
+            raise InputError(f"budget_ms must be a number greater than 0, in milliseconds, got {shown(self.ms)}")
+        if self.fraction is not None and not (is_number(self.fraction, most=1.0) and self.fraction > 0.0):
+            raise InputError(f"budget_fraction must be a number above 0 and at most 1, got {shown(self.fraction)}")
 
     @classmethod
     def of(cls, budget_ms: float | None, budget_fraction: float | None, *, hard: bool) -> BudgetRequest | None:
         """Create a request from two optional arguments; return `None` if neither is given."""
         if budget_ms is None and budget_fraction is None:
             return None
-        return cls(budget_ms, budget_fraction, hard)
+        return cls(plain_number(budget_ms), plain_number(budget_fraction), hard)
 
     def resolve(self, costs: SpaceCosts) -> Budget:
         """Compute the budget in milliseconds for a space with these costs.
@@ -80,9 +81,10 @@ class BudgetRequest:
             InputError: The budget is hard, and no network of the space is within it.
         """
         ms = self.ms if self.ms is not None else (self.fraction or 1.0) * costs.largest
-        if self.hard and not ms >= costs.smallest:
+        # The tolerance covers rounding errors: a budget may be the latency of the fastest network as it was printed.
+        if self.hard and not ms >= costs.smallest * (1 - 1e-12):
             raise InputError(
-                f"no network of this space takes {ms:.4g} ms or less; the fastest takes {costs.smallest:.4g} ms, "
+                f"no network of this space takes {ms:g} ms or less; the fastest takes {budget_text(costs.smallest)}, "
                 f"the slowest {costs.largest:.4g} ms"
             )
         return Budget(ms, self.hard)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, shown, unknown_name
-from ..values import is_number
+from ..values import is_number, plain_number
 
 if TYPE_CHECKING:  # a recipe is checked without torch
     from ..latency.costs import SpaceCosts
@@ -82,6 +82,7 @@ def parse_limit(name: str, limit: object) -> Limit:
     unit = QUANTITIES.get(name, "ms")
     known = _UNITS.get(unit, _COUNTS)
     examples = {"bytes": "256KiB, 1MB or 300000", "ms": "40 or '40 ms'"}.get(unit, "250000 or 1.5M")
+    limit = plain_number(limit)
     wrong = InputError(f"budget of {shown(name)}: the limit must be such as {examples}, or 60%, got {shown(limit)}")
     if isinstance(limit, str):
         match = _NUMBER.match(limit)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import RunError
+from ..values import budget_text, rounded_up
 from .constraint import Constraint, Problem
 from .integer_program import solve
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
-
-_DIGITS = 4  # of values in milliseconds
 
 
 def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> str:
@@ -154,14 +153,9 @@ def _limit(constraint: Constraint) -> str:
 def _value(constraint: Constraint, value: float) -> str:
     """Format a value, rounded up, so that it is a limit that a network is within."""
     if constraint.costs.unit == "ms":
-        number = f"{_rounded_up(value, _DIGITS - 1 - math.floor(math.log10(abs(value))) if value else 0):.15g} ms"
+        number = budget_text(value)
     else:
         number = f"{math.ceil(value * (1 - 1e-12))}{' bytes' if constraint.costs.unit == 'bytes' else ''}"
     if constraint.fraction is None:
         return number
-    return f"{number} ({_rounded_up(100 * value / constraint.largest, 2):g} %)"
-
-
-def _rounded_up(value: float, decimals: int) -> float:
-    nearest = round(value, decimals)
-    return nearest if nearest * (1 + 1e-12) >= value else round(nearest + 10.0**-decimals, decimals)
+    return f"{number} ({rounded_up(100 * value / constraint.largest, 2):g} %)"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from ..values import budget_text
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
@@ -160,7 +161,7 @@ class _Pass:
         smallest = costs.fixed + sum(float(layer.min()) for layer in layers_ms)
         if not budget_ms >= smallest * (1 - 1e-12):
             raise InputError(
-                f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {smallest:.4g} ms"
+                f"no network of this space takes {budget_ms:g} ms or less; the fastest takes {budget_text(smallest)}"
             )
         # For each layer, the smallest possible latency of all later layers.
         ahead = np.append(np.cumsum([layer.min() for layer in layers_ms][::-1])[::-1][1:], 0.0)

@@ -21,15 +21,22 @@ _ORIGINAL = "_loaders_before_the_search"
 
 
 def check_evaluator(evaluator: Any) -> None:
-    """Check the callbacks and loaders of an evaluator.
+    """Check that an evaluator is new, and check its callbacks and loaders.
 
     Args:
         evaluator: NNI's Lightning evaluator.
 
     Raises:
-        InputError: A callback belongs to the package `lightning`, or a loader has no batch.
+        InputError: The trainer has trained before, a callback belongs to the package `lightning`, or a loader has no
+            batch.
     """
-    for callback in evaluator.trainer.callbacks:
+    trainer = evaluator.trainer
+    if trainer.fit_loop.epoch_progress.current.processed:
+        raise InputError(
+            f"the Trainer of the evaluator has trained for {trainer.current_epoch} epochs before, and would go on "
+            "after them; create a new evaluator for each search"
+        )
+    for callback in trainer.callbacks:
         of_lightning = any(base.__module__.split(".")[0] == "lightning" for base in type(callback).__mro__)
         if of_lightning and not isinstance(callback, Callback):
             raise InputError(
@@ -48,6 +55,30 @@ def check_evaluator(evaluator: Any) -> None:
                 f"{name} of the evaluator has no batch to {what}; give it more data, a smaller batch_size, or "
                 "drop_last=False"
             )
+
+
+def check_steps(evaluator: Any) -> None:
+    """Check that the trainer leaves the steps to a search that takes them itself.
+
+    Args:
+        evaluator: NNI's Lightning evaluator, with the module of the search.
+
+    Raises:
+        InputError: The trainer clips or accumulates gradients.
+    """
+    trainer = evaluator.trainer
+    if evaluator.module.automatic_optimization:
+        return
+    if trainer.gradient_clip_val:
+        raise InputError(
+            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) does not clip in a search, which steps its "
+            "optimizers itself; remove it (ProxylessNAS and NNI's differentiable strategies have a gradient_clip_val)"
+        )
+    if trainer.accumulate_grad_batches != 1:
+        raise InputError(
+            f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) cannot be used in a search, which "
+            "steps its optimizers itself; use larger batches"
+        )
 
 
 def the_loader(given: Any, name: str) -> Any:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,9 +102,26 @@ def call_step(step: Callable[..., Any], batch: Any, index: int, loader: int, sev
     return step(batch, index) if len(taken) > 1 else step(batch)
 
 
+@contextmanager
+def inputs_differentiable(module: nn.Module) -> Iterator[None]:
+    """Let a `training_step` whose loss contains a gradient by its inputs run outside of a training.
+
+    The weights need no gradient meanwhile, so the steps of other evaluators build no graph.
+    """
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
 def number_of(value: Any) -> float | None:
     if isinstance(value, Tensor):
-        return float(value) if value.numel() == 1 else None
+        return float(value.detach()) if value.numel() == 1 else None
     return float(value) if isinstance(value, (int, float)) else None
 
 
@@ -137,7 +154,8 @@ class BatchScore:
         self.metric: Metric | None = None
         self.values: dict[str, float] = {}
         self._module = module
-        self._step = module.validation_step if is_overridden("validation_step", module) else module.training_step
+        self._validates = is_overridden("validation_step", module)
+        self._step = module.validation_step if self._validates else module.training_step
 
     @torch.no_grad()
     def of(self, batch: Any, batch_idx: int) -> float:
@@ -153,7 +171,7 @@ class BatchScore:
         with plain_state_kept(module), unsynchronised(module):
             for metric in torchmetrics_of(module):
                 metric.reset()
-            with collect_logged(module) as logged:
+            with collect_logged(module) as logged, nullcontext() if self._validates else inputs_differentiable(module):
                 values = values_of_step(call_step(self._step, copy_of(batch), batch_idx, 0, False), logged)
             found = {
                 name: number

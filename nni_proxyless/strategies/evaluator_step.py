@@ -31,6 +31,15 @@ def each_part(batch: Any, hook: Callable[[Any], Any]) -> Any:
     return hook(batch)
 
 
+def to_device_of(trainer: Any) -> Callable[[Any], Any]:
+    """Return the function that prepares a batch as Lightning does: its precision (such as `64-true`) and its device.
+
+    Args:
+        trainer: Lightning trainer of the running fit.
+    """
+    return lambda batch: trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
+
+
 @contextmanager
 def logging_as(module: Any, log: Callable[..., None], prefix: str) -> Iterator[None]:
     """Add a prefix to the names that an evaluator logs, which tells architecture steps from weight steps.

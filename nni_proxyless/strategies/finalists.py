@@ -6,11 +6,13 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..decoding.distribution import ArchitectureDistribution
 from ..latency.doubtful import doubts
 from ..latency.table import LatencyTable
+from .evaluator_step import to_device_of
 from .finalist import Finalist
 from .halving import Halving, scored_in
 from .network_score import STATISTICS_BATCHES, NetworkScore
@@ -78,6 +80,10 @@ def _finite(scores: Sequence[float]) -> list[float]:
     return [score if math.isfinite(score) else lowest for score in scores]
 
 
+def _same(loader: Any) -> Any:
+    return loader
+
+
 class FinalSelection:
     """Loaders of the final selection, and the comparison of finalists within a running fit.
 
@@ -101,14 +107,16 @@ class FinalSelection:
 
     def use(self, validation: Any, statistics: Any, statistics_batches: int) -> None:
         """Set the loaders; see `LatencyAwareStrategy.compare_on`."""
-        self._validation, self._statistics = lambda: validation, lambda: statistics
+        # No lambdas, so that the strategy can be pickled after a search, as NNI's can.
+        self._validation, self._statistics = partial(_same, validation), partial(_same, statistics)
         self._statistics_batches = statistics_batches
 
     def use_evaluator(self, evaluator: Any) -> None:
         """Use the loaders of an evaluator, unless `use` has set others. Call this before NNI changes the loaders."""
         source = evaluator.datamodule
         if source is None:
-            training, validation = (lambda: evaluator.train_dataloaders), (lambda: evaluator.val_dataloaders)
+            training = partial(getattr, evaluator, "train_dataloaders")
+            validation = partial(getattr, evaluator, "val_dataloaders")
         else:
             training, validation = source.train_dataloader, source.val_dataloader
         self._training = training
@@ -146,7 +154,7 @@ class FinalSelection:
                 module,
                 self._validation,
                 self._statistics,
-                trainer.strategy.batch_to_device,
+                to_device_of(trainer),
                 self._statistics_batches,
                 trainer.limit_val_batches or 1.0,  # 0 only turns off the validation of epochs
             )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..supernet.single_path import single_path
 from .evaluator_metric import call_step, collect_logged
-from .evaluator_step import loss_of
+from .evaluator_step import loss_of, to_device_of
 from .finalist import Finalist
 from .network_score import each_loader, state_kept
 
@@ -93,7 +93,7 @@ class Halving:
             InputError: The training loader has no batch.
         """
         found = list(finalists)
-        standing = sorted(range(len(found)), key=lambda index: -found[index].ranked_by)
+        standing = sorted(range(len(found)), key=lambda index: found[index].rank, reverse=True)
         weights = _Weights(module)
         of: dict[int, dict[str, Tensor]] = {}
         with _optimizer_of(trainer) as (optimizer, rates), isolate_rng(), state_kept(module):
@@ -129,13 +129,13 @@ class Halving:
         """Train one network for a round, and return whether its loss has stayed finite."""
         torch.manual_seed(_SEED + number)  # so that all networks of a round see the same batches
         optimizer.state = defaultdict(dict)
-        batches = _endless(training)
+        batches = map(to_device_of(trainer), _endless(training))
         plugin = trainer.precision_plugin
         scaler = None if getattr(plugin, "scaler", None) is None else torch.amp.GradScaler("cuda")
         with torch.enable_grad(), single_path(module.model, choices), collect_logged(module):
             module.train()
             for step in range(self.steps):
-                batch = trainer.strategy.batch_to_device(next(batches))
+                batch = next(batches)
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = RATE * rate * 0.5 * (1.0 + math.cos(math.pi * step / self.steps))
                 optimizer.zero_grad(set_to_none=True)

@@ -30,10 +30,10 @@ from ..signals import interruptions_raised
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.space import describe_space
-from ..supernet.unsupported import check_something_to_search
+from ..supernet.unsupported import check_space
 from .applied_table import costs_of_space, counts_of_space
 from .compatibility import check_lightning
-from .evaluator_checks import check_evaluator, keep_datamodule
+from .evaluator_checks import check_evaluator, check_steps, keep_datamodule
 from .export_methods import ExportMethods
 from .finalist import Finalist, best
 from .finalists import FinalSelection, with_doubts
@@ -141,7 +141,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         mutables = model.simplify()
         self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(searched(mutables))}
         self._constraints = Constraints.in_space(mutables)
-        check_something_to_search(model, self._candidates)
+        check_space(model, self._candidates)
         spec = describe_space(model)
         self._description = None if spec is None else spec.to_dict()
         latencies = {name: self._costs_of(table, model) for name, table in self.stated.tables.items()}
@@ -159,9 +159,8 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def _check_constraints(self) -> None:
         """Check that some network is within all budgets, and warn about those that change nothing."""
         uniform = {label: torch.full((len(of),), 1.0 / len(of)) for label, of in self._candidates.items()}
-        ArchitectureDistribution(self._candidates, uniform, self._costs, None, self.constraints).most_likely(
-            self.limit_ms
-        )
+        known = (self._candidates, uniform, self._costs, None, self.constraints, self.stated.target or LATENCY)
+        ArchitectureDistribution(*known).most_likely(self.limit_ms)
         for text in constraints_without_effect(self.constraints):
             self._warn(text)
 
@@ -229,6 +228,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             self._check_ranks(evaluator.trainer)
             self._selection.use_evaluator(evaluator)
         mutated = super().mutate_evaluator(evaluator)
+        check_steps(mutated)
         # It comes first, so that the evaluator's callbacks see the result, and replaces that of an earlier search.
         others = [c for c in evaluator.trainer.callbacks if not isinstance(c, StrategyCallback)]
         self._callback = StrategyCallback(self)

@@ -9,7 +9,7 @@ import itertools
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from .evaluator_metric import (
     choose_metric,
     collect_logged,
     directions_of,
+    inputs_differentiable,
     number_of,
     plain_state_kept,
     torchmetrics_of,
@@ -111,7 +112,7 @@ class NetworkScore:
             norm.reset_running_stats()
             norm.momentum = None  # batch-norm then computes the plain (cumulative) average
             norm.train()
-        with collect_logged(self._module):
+        with collect_logged(self._module), inputs_differentiable(self._module):
             for index, batch in enumerate(self._statistics):
                 call_step(self._module.training_step, self._to_device(batch), index, 0, False)
 
@@ -134,7 +135,8 @@ class NetworkScore:
         for number, loader in enumerate(loaders):
             for index, batch in enumerate(itertools.islice(loader, self._most_batches(loader))):
                 batch = self._to_device(batch)
-                with collect_logged(self._module) as logged:
+                context = nullcontext() if validates else inputs_differentiable(self._module)
+                with collect_logged(self._module) as logged, context:
                     values_of_step(call_step(step, batch, index, number, len(loaders) > 1), logged)
                 size = _size_of(batch)
                 total += size

@@ -123,7 +123,13 @@ def unmoved_choices(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> 
 
 def equal_scores(scores: Sequence[float]) -> str | None:
     """Return a warning if finalists cannot be told apart by their scores."""
-    if len(scores) < 2 or min(scores) < max(scores):
+    finite = [score for score in scores if math.isfinite(score)]
+    if scores and not finite:
+        return (
+            f"the scores of all {len(scores)} finalists are infinite or no numbers, so the most likely one was "
+            "exported; check the metric of validation_step"
+        )
+    if len(scores) < 2 or len(finite) < len(scores) or min(scores) < max(scores):
         return None
     return (
         f"all {len(scores)} finalists have the same score, {scores[0]:.4g}, so the shared weights could not tell them "

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ..errors import SpaceError
 from .outputs import check_alike, is_differentiable, rebuild
 
 
@@ -136,8 +136,8 @@ class _StraightThroughGates(torch.autograd.Function):
         return one_hot
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        _refuse_second_gradient()
         (probs,) = ctx.saved_tensors
         grads = probs * (grad - torch.dot(probs, grad))
         return grads.new_zeros(ctx.count).index_copy_(0, ctx.index, grads), None
@@ -199,8 +199,8 @@ class _GatedSum(torch.autograd.Function):
         return active.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        _refuse_second_gradient()
         differences: tuple[Tensor, ...] = ctx.saved_tensors
         grad_gates = None
         if ctx.needs_input_grad[0]:
@@ -208,6 +208,21 @@ class _GatedSum(torch.autograd.Function):
             products = [_inner(grad_output, difference) for difference in differences]
             grad_gates = torch.stack([torch.zeros_like(products[0]), *products]).to(dtype=dtype, device=device)
         return grad_gates, grad_output, *itertools.repeat(None, len(differences))
+
+
+def _refuse_second_gradient() -> None:
+    """Refuse a gradient that is to be differentiated again (`create_graph=True`).
+
+    It depends on the gates by the inactive paths' own gradients, which would need their graphs.
+
+    Raises:
+        SpaceError: It is.
+    """
+    if torch.is_grad_enabled():
+        raise SpaceError(
+            "the loss contains a gradient of the network (create_graph=True), of which the gates have no gradient; set "
+            "arch_gradient to reinforce"
+        )
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:

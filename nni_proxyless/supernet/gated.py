@@ -179,11 +179,10 @@ def mutate_choice(
             )
         return GatedLayerChoice(module, memo[str(module.label)])
     if type(module) is InputChoice:
-        varies = module.n_chosen is None
-        if module.reduction == "none" or (varies and module.reduction == "concat"):
+        if module.n_chosen is None and module.reduction in ("none", "concat"):
             raise SpaceError(
-                f"InputChoice '{module.label}' with reduction '{module.reduction}'"
-                f"{' and any number of inputs' if varies else ''} has outputs of different shapes; use sum or mean"
+                f"InputChoice '{module.label}' with reduction '{module.reduction}' and any number of inputs has "
+                "outputs of different shapes; use sum or mean, or set n_chosen"
             )
         return GatedInputChoice(module, memo[str(module.label)])
     if type(module) is Repeat and isinstance(module.depth_choice, Mutable):

@@ -7,14 +7,17 @@ outputs can be exchanged: at the end of the region that contains all of these mo
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from types import MethodType
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 from nni.mutable import Mutable, MutableExpression
 from nni.nas.nn.pytorch import ParametrizedModule, Repeat
+from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation, MixedOperationSamplingPolicy
 from nni.nas.space import model_context
@@ -192,16 +195,42 @@ def gates_read_by(module: nn.Module) -> tuple[Gate, ...]:
     return ()
 
 
-def make_plain(module: ParametrizedModule) -> None:
-    """Turn a module without choices, such as a MutableConv2d, into the plain module of torch that it stands for.
+def keep_own_weights(module: ParametrizedModule) -> None:
+    """Let a module without choices in its arguments keep its weights when the supernet is frozen.
 
-    NNI's `freeze` would replace it by a new module with new weights. A plain module keeps them.
+    NNI's `freeze` would replace it by a new module with new weights. A module such as MutableConv2d becomes the plain
+    module of torch that it stands for, and a module of the user freezes what is inside it.
     """
     bound = type(module)._bound_type
     if bound is not None and type(module).__init__ is not bound.__init__ and type(module).__bases__[-1] is bound:
         for name in ("trace_args", "trace_kwargs", "_mutables"):
             module.__dict__.pop(name, None)
         module.__class__ = bound
+    else:
+        module.__dict__["freeze"] = MethodType(_frozen_inside, module)
+
+
+def _frozen_inside(module: nn.Module, sample: dict[str, Any]) -> nn.Module:
+    """Return a module whose choices inside are frozen, with the weights that it has."""
+    frozen = recursive_freeze(module, sample, include_root=False)[0]
+    frozen = copy.deepcopy(module) if frozen is module else frozen
+    del frozen.__dict__["freeze"]
+    return frozen
+
+
+def refuse_own_forward(module: ParametrizedModule, name: str) -> None:
+    """Refuse a subclass of a module such as MutableConv2d whose own `forward` NNI's networks do not have.
+
+    Raises:
+        UnsupportedSpaceError: It has one.
+    """
+    bound = type(module)._bound_type
+    if bound is not None and type(module).forward is not bound.forward:
+        raise UnsupportedSpaceError(
+            f"module '{name}' is a {type(module).__name__} with its own forward method, but NNI's networks have a "
+            f"plain {bound.__name__} in its place; derive it from ParametrizedModule, and let it contain the "
+            f"{bound.__name__}"
+        )
 
 
 def mutate_value(
@@ -210,7 +239,8 @@ def mutate_value(
     """Replace modules with choices in their arguments (NNI mutation hook).
 
     Raises:
-        SpaceError: A module with choices in its arguments contains further choices, or has too many combinations.
+        SpaceError: A module with choices in its arguments contains further choices or has too many combinations, or the
+            class of a module is one that NNI's networks do not have.
     """
     if isinstance(module, BaseSuperNetModule):
         return None
@@ -219,8 +249,9 @@ def mutate_value(
         return ValueRepeat(module, [memo[label] for label in labels]) if len(labels) > 1 else None
     if not isinstance(module, ParametrizedModule):
         return None
+    refuse_own_forward(module, name)
     if not module.mutables:
-        make_plain(module)
+        keep_own_weights(module)
         return None
     inside = next(iter(module.mutable_descendants()), None)
     if inside is not None and inside.simplify():

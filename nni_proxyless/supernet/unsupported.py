@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
-from nni.nas.nn.pytorch import Cell, MutableModule
+from nni.nas.nn.pytorch import Cell, LayerChoice, MutableModule, Repeat
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
@@ -37,21 +37,45 @@ def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _
     )
 
 
-def check_something_to_search(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> None:
-    """Check that some choice of a model space has two candidates.
+def check_space(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> None:
+    """Check that a model space can be searched: it is new, and some choice has two candidates.
 
     Args:
-        model: Model space.
+        model: Model space that is not mutated yet.
         candidates: Mapping from labels to candidates.
 
     Raises:
-        SpaceError: There is nothing to search.
+        SpaceError: The space has been searched before, there is nothing to search, or a module with choices has two
+            names in the module that contains it.
     """
+    if any(isinstance(module, BaseSuperNetModule) for module in model.modules()):
+        raise SpaceError(
+            f"this {type(model).__name__} has been searched before, which has made a supernet of it; create a new one "
+            "for each search"
+        )
+    _refuse_second_names(model)
     if not any(len(of) > 1 for of in candidates.values()):
         raise SpaceError(
             f"{type(model).__name__} has no choice with two candidates, so there is nothing to search; add a "
             "LayerChoice, InputChoice or Repeat with a choice of depth"
         )
+
+
+def _refuse_second_names(model: nn.Module) -> None:
+    """Refuse modules with choices that one module contains twice: NNI neither searches nor freezes the second one."""
+    for path, parent in model.named_modules():
+        if isinstance(parent, (LayerChoice, Repeat)):  # they freeze their candidates and blocks one by one
+            continue
+        first: dict[int, str] = {}
+        for name, child in parent._modules.items():
+            if child is None or first.setdefault(id(child), name) == name:
+                continue
+            if any(isinstance(module, MutableModule) and module.mutables for module in child.modules()):
+                names = [f"{path}.{part}".lstrip(".") for part in (first[id(child)], name)]
+                raise SpaceError(
+                    f"'{names[0]}' and '{names[1]}' are the same module with choices, and NNI would always run the "
+                    "second one with its first candidates; keep it under one name and call it twice"
+                )
 
 
 def check_all_are_used(supernet: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> None:

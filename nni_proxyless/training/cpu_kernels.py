@@ -13,11 +13,11 @@ not contain them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from ..network.blocks import ConvBNReLU, MBConv
@@ -88,7 +88,7 @@ class DepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and self.weight.requires_grad and _on_plain_cpu(x):
+        if torch.is_grad_enabled() and self.weight.requires_grad and _on_plain_cpu(x) and x.ndim == 4:
             y: Tensor = _DepthwiseConv.apply(x, self.weight, self.stride, self.padding)
             return y
         return super().forward(x)
@@ -102,16 +102,32 @@ class _DepthwiseConv(torch.autograd.Function):
         return functional.conv2d(x, weight, None, stride, padding, groups=x.shape[1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         stride, padding = ctx.geometry
+        if torch.is_grad_enabled():
+            y = functional.conv2d(x, weight, None, stride, padding, groups=x.shape[1])
+            return *_again(y, (x, weight), ctx.needs_input_grad, grad), None, None
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = _conv_backward(grad, x, weight, stride, padding, (True, False))[0]
         if ctx.needs_input_grad[1]:
             grad_weight = depthwise_weight_gradient(grad, x, weight, stride, padding)
         return grad_x, grad_weight, None, None
+
+
+def _again(y: Tensor, inputs: tuple[Tensor, ...], wanted: Sequence[bool], grad: Tensor) -> list[Tensor | None]:
+    """Return gradients that can be differentiated again, for a loss that contains a gradient (`create_graph=True`).
+
+    Args:
+        y: Output, computed again by functions of PyTorch.
+        inputs: Inputs of these functions.
+        wanted: Whether each input's gradient is needed.
+        grad: Gradient ∂L/∂y.
+    """
+    needed = [x for x, need in zip(inputs, wanted, strict=False) if need]
+    found = iter(torch.autograd.grad(y, needed, grad, create_graph=True))
+    return [next(found) if need else None for _, need in zip(inputs, wanted, strict=False)]
 
 
 def depthwise_weight_gradient(
@@ -271,14 +287,16 @@ class _BatchNormReLU6(torch.autograd.Function):
     ) -> Tensor:
         y, batch_mean, inverse_std = torch.native_batch_norm(x, weight, bias, mean, var, True, factor, eps)
         y.clamp_(0.0, 6.0)
-        ctx.save_for_backward(x, weight, y, batch_mean, inverse_std)
+        ctx.save_for_backward(x, weight, bias, y, batch_mean, inverse_std)
         ctx.eps = eps
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, y, batch_mean, inverse_std = ctx.saved_tensors
+        x, weight, bias, y, batch_mean, inverse_std = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            plain = functional.relu6(functional.batch_norm(x, None, None, weight, bias, True, 0.0, ctx.eps))
+            return *_again(plain, (x, weight, bias), ctx.needs_input_grad, grad), None, None, None, None
         torch.ops.aten.hardtanh_backward.grad_input(grad, y, 0.0, 6.0, grad_input=grad)
         wanted = list(ctx.needs_input_grad[:3])
         grads = torch.ops.aten.native_batch_norm_backward(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nni_proxyless.decoding.budget import Budget, BudgetRequest
+from nni_proxyless.decoding.budgets import Limit, parse_limit
 from nni_proxyless.decoding.distribution import ArchitectureDistribution
+from nni_proxyless.decoding.knapsack import most_likely_within
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency.costs import SpaceCosts
 
@@ -93,16 +97,42 @@ def test_a_budget_is_resolved_once_against_a_table() -> None:
         BudgetRequest(ms=0.1).resolve(COSTS)
 
 
+def test_the_latency_of_the_fastest_network_as_it_is_printed_is_a_budget() -> None:
+    for costs in (
+        SpaceCosts(1.0, dict.fromkeys("abc", ("x",)), dict.fromkeys("abc", (0.1,))),  # a sum above 1.3 by rounding
+        SpaceCosts(1.23441, {"a": ("x",)}, {"a": (0.0,)}),
+    ):
+        with pytest.raises(InputError, match="the fastest takes") as raised:
+            BudgetRequest(ms=1.0).resolve(costs)
+        printed = float(str(raised.value).split("the fastest takes ")[1].split(" ms")[0])
+        assert printed == pytest.approx(costs.smallest, rel=1e-3)
+        assert BudgetRequest(ms=printed).resolve(costs).ms == printed
+        probs = {label: torch.ones(1) for label in costs.layers}
+        assert most_likely_within(probs, costs, printed) == dict.fromkeys(costs.layers, "x")
+        with pytest.raises(InputError, match=f"the fastest takes {printed:g} ms"):
+            most_likely_within(probs, costs, 1.0)
+
+
+def test_numbers_of_numpy_are_budgets() -> None:
+    found = BudgetRequest.of(np.float32(2.5), None, hard=True)
+    assert found == BudgetRequest(ms=2.5)
+    assert type(found.ms) is float
+    assert parse_limit("parameters", np.int64(300)) == Limit("parameters", 300.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({}, "a budget needs budget_ms="),
         ({"ms": 1.0, "fraction": 0.5}, "give budget_ms=1.0 or budget_fraction=0.5, not both"),
-        ({"ms": 0.0}, "budget_ms must be greater than 0, got 0.0"),
-        ({"ms": math.nan}, "budget_ms must be greater than 0, got nan"),
-        ({"fraction": 1.5}, "budget_fraction must be above 0 and at most 1, got 1.5"),
+        ({"ms": 0.0}, "budget_ms must be a number greater than 0, in milliseconds, got 0.0"),
+        ({"ms": math.nan}, "budget_ms must be a number greater than 0, in milliseconds, got nan"),
+        ({"ms": "5"}, "budget_ms must be a number greater than 0, in milliseconds, got '5'"),
+        ({"ms": True}, "budget_ms must be a number greater than 0, in milliseconds, got True"),
+        ({"fraction": True}, "budget_fraction must be a number above 0 and at most 1, got True"),
+        ({"fraction": 1.5}, "budget_fraction must be a number above 0 and at most 1, got 1.5"),
     ],
 )
-def test_bad_budgets_are_refused(arguments: dict[str, float], message: str) -> None:
+def test_bad_budgets_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BudgetRequest(**arguments)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from nni_proxyless import ProxylessNAS
-from tests.strategies.test_self_check import QUIET, Plain
+from nni_proxyless.errors import SpaceError
+from tests.strategies.test_self_check import QUIET, Plain, Signs, signs
 
 
 class Drop(nn.Module):
@@ -177,3 +178,37 @@ def test_a_real_task_is_searched(task: str, gradient: Any) -> None:
     assert strategy.warnings == []
     (model,) = strategy.list_models()
     assert {label: model.sample[label] for label in choices} == choices
+
+
+class Smooth(Plain):
+    """Evaluator whose loss contains the gradient of the network by its input, and which has no validation step."""
+
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        y = self.model(x)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        loss: Tensor = nn.functional.cross_entropy(y, batch[1]) + 0.01 * slope.pow(2).mean()
+        return loss
+
+
+def test_a_loss_with_a_gradient_is_searched_by_reinforce_and_compared() -> None:
+    def search(gradient: Any) -> ProxylessNAS:
+        torch.manual_seed(0)
+        data = [DataLoader(signs(seed), batch_size=32) for seed in (0, 1)]
+        evaluator = Lightning(
+            Smooth(), Trainer(max_epochs=4, **QUIET), train_dataloaders=data[0], val_dataloaders=data[1]
+        )
+        settings: dict[str, Any] = {"arch_learning_rate": 0.2, "arch_update_every": 1}
+        strategy = ProxylessNAS(arch_gradient=gradient, finalists=2, seed=0, **settings)
+        strategy(RawFormatModelSpace(Signs(), evaluator), SequentialExecutionEngine())
+        return strategy
+
+    strategy = search("reinforce")
+    assert [finalist.choices["layer"] for finalist in strategy.compared] == ["keep", "drop"]
+    assert strategy.compared[0].score > strategy.compared[1].score
+    assert all(weight.requires_grad for weight in strategy.supernet.parameters())
+    for gradient in ("full", "two_path"):
+        with pytest.raises(
+            SpaceError, match=r"the loss contains a gradient of the network .*set arch_gradient to reinf"
+        ):
+            search(gradient)

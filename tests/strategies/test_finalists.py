@@ -34,6 +34,7 @@ from nni_proxyless.strategies.nni_strategies import (
     LatencyNniProxyless,
     RandomSearch,
 )
+from nni_proxyless.strategies.search_warnings import equal_scores
 from nni_proxyless.supernet.single_path import single_path
 from tests import toy
 
@@ -457,6 +458,14 @@ def test_a_score_that_is_not_finite_only_counts_as_the_worst() -> None:
     assert [finalist.ranked_by for finalist in found] == [0.2, 0.2, 0.9]
     assert math.isnan(found[0].score)
     assert best(found).choices == {"layer": "c"}
+    # The likelihood, which also counts, makes up for no score, nor does a place at the front.
+    only = compare_finalists(
+        [{"layer": "a"}, {"layer": "b"}], lambda choices: given[choices["layer"]], lambda *_: [5.0, 0.2], distribution,
+        None,
+    )  # fmt: skip
+    assert best(only).choices == {"layer": "b"}
+    assert equal_scores([math.nan, 0.2]) is None
+    assert "of all 2 finalists are infinite or no numbers" in str(equal_scores([math.nan, math.inf]))
 
 
 def test_a_comparison_that_fails_ends_only_a_search_that_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,16 @@ import torch
 from nni.nas.hub.pytorch import NasBench201
 from nni.nas.hub.pytorch import ProxylessNAS as HubSpace
 from nni.nas.hub.pytorch.shufflenet import ShuffleNetSpace
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, Repeat
+from nni.nas.nn.pytorch import (
+    InputChoice,
+    LayerChoice,
+    ModelSpace,
+    MutableConv2d,
+    MutableDropout,
+    MutableLinear,
+    ParametrizedModule,
+    Repeat,
+)
 from torch import Tensor, nn
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
@@ -138,3 +147,51 @@ def test_choices_of_values_export_their_slices(width: int) -> None:
     assert state["first.weight"].shape == (width, 3, 3, 3)
     with torch.no_grad(), single_path(supernet, {"width": width}):
         torch.testing.assert_close(frozen(images), supernet(images))
+
+
+class Weighted(ParametrizedModule):
+    """Module of a user without choices in its arguments, with a weight of its own and a choice inside."""
+
+    def __init__(self, size: int, label: str | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(size))
+        inside = {"wide": nn.Linear(size, size), "none": nn.Identity()}
+        self.inside = nn.Identity() if label is None else LayerChoice(inside, label=label)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inside(x) * self.weight  # type: ignore[no-any-return]
+
+
+class Zeroed(MutableLinear):
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        nn.init.zeros_(self.bias)
+
+
+class OwnModules(ModelSpace):
+    def __init__(self, values: bool) -> None:
+        super().__init__()
+        self.first, self.second, self.third = Weighted(4), Weighted(4, "inside"), Zeroed(4, 4)
+        self.choice = LayerChoice({"own": Weighted(4, "deep"), "none": nn.Identity()}, label="choice")
+        self.drop = MutableDropout(nni.choice("rate", [0.1, 0.5])) if values else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.choice(self.third(self.second(self.first(x)))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("values", [False, True])
+def test_modules_of_the_user_keep_their_weights(values: bool) -> None:
+    """NNI's `freeze` gives them new ones, and a choice of a value anywhere used to make that of the exported state."""
+    torch.manual_seed(0)
+    space = OwnModules(values)
+    supernet: Any = ProxylessNAS().mutate_model(OwnModules(values)).eval()
+    x = torch.randn(3, 4)
+    for sample in samples(space, 6):
+        network = space.freeze(sample).eval()
+        network.load_state_dict(frozen_state(supernet, sample), strict=True)
+        with torch.no_grad(), single_path(supernet, sample):
+            torch.testing.assert_close(network(x), supernet(x), rtol=0, atol=0)
+            frozen = supernet.freeze(dict(sample))
+            torch.testing.assert_close(frozen(x), supernet(x), rtol=0, atol=0)
+        assert type(frozen.first) is Weighted
+        assert "freeze" not in vars(frozen.first)

@@ -10,12 +10,13 @@ from typing import Any
 import nni
 import pytest
 import torch
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, Repeat
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableLinear, Repeat
 from torch import Tensor, nn
 
 from nni_proxyless import MobileNetV2Space, ProxylessNAS
 from nni_proxyless.errors import SpaceError
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.strategies.nni_strategies import LatencyDARTS
 from nni_proxyless.supernet.binary_gates import PathSample
 from nni_proxyless.supernet.freezing import WeightFreezer
 from nni_proxyless.supernet.gated import GatedInputChoice, GatedLayerChoice, GatedRepeat, decoded_state, make_gates
@@ -271,8 +272,64 @@ def test_unsupported_choices_are_named() -> None:
             super().__init__()
             self.inputs = InputChoice(3, None, reduction="concat", label="listed")
 
-    with pytest.raises(SpaceError, match="different shapes"):
+    with pytest.raises(SpaceError, match="different shapes; use sum or mean, or set n_chosen"):
         ProxylessNAS().mutate_model(Listed())
+
+    class Doubling(MutableLinear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    for argument in (3, nni.choice("width", [3, 4])):
+        own = Named(doubling=Doubling(3, argument), choice=LayerChoice([nn.Identity(), nn.ReLU()], label="c"))
+        with pytest.raises(
+            SpaceError, match="module 'doubling' is a Doubling with its own forward method, but NNI's net"
+        ):
+            ProxylessNAS().mutate_model(own)
+
+
+class Named(ModelSpace):
+    def __init__(self, **modules: nn.Module) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+
+@pytest.mark.parametrize("kind", [ProxylessNAS, LatencyDARTS])
+def test_a_module_with_choices_has_one_name_in_each_module(kind: Any) -> None:
+    """NNI replaces and freezes each child once, under its first name."""
+    choice = LayerChoice([nn.Linear(3, 3), nn.Identity()], label="c")
+    block = nn.Sequential(choice, nn.ReLU())
+    for space, names in (
+        (Named(a=choice, b=choice), "'a' and 'b'"),
+        (Named(whole=nn.Sequential(block, nn.ReLU(), block)), "'whole.0' and 'whole.2'"),
+    ):
+        with pytest.raises(SpaceError, match=f"{names} are the same module with choices"):
+            kind().mutate_model(space)
+    plain = nn.Linear(3, 3)
+    kind().mutate_model(Named(a=plain, b=plain, c=choice))  # modules without choices may have several names
+    kind().mutate_model(Named(a=nn.Sequential(choice), b=nn.Sequential(choice)))
+
+
+def test_an_input_choice_may_give_a_list_of_its_inputs() -> None:
+    class Lists(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inputs = InputChoice(3, 2, reduction="none", label="listed")
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = self.inputs([x, x * 10, x * 100])
+            return first - second  # type: ignore[no-any-return]
+
+    strategy = ProxylessNAS()
+    supernet = strategy.mutate_model(Lists())
+    gate = strategy._gates["listed"]
+    gate.sample = PathSample(2, (0, 1))
+    assert gate.candidates == ([0, 1], [0, 2], [1, 2])
+    y = supernet(torch.ones(1))
+    assert float(y) == 10 - 100
+    y.backward()
+    outputs = torch.tensor([1.0 - 10, 1 - 100, 10 - 100])  # eq. 4: p_i Σ_j (δ_ij - p_j) o_j at equal probabilities
+    torch.testing.assert_close(gate.alpha.grad, (outputs - outputs.mean()) / 3)
 
 
 def test_paths_that_change_their_input_in_place_are_refused_in_architecture_steps() -> None:

@@ -198,3 +198,30 @@ def test_a_third_fewer_activations_are_kept() -> None:
     # faster block saves no copy.
     assert plain == pytest.approx(6 * hidden + 2 * narrow, abs=2 * weights)
     assert twin == pytest.approx(4 * hidden + 2 * narrow, abs=2 * weights)
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "block"])
+def test_a_loss_may_contain_a_gradient_of_them(kind: str) -> None:
+    """A penalty of the gradient by the input differentiates the modules twice."""
+    torch.manual_seed(0)
+    plain = lively(
+        nn.Conv2d(4, 4, (3, 5), padding=(1, 2), groups=4, bias=False)
+        if kind == "depthwise"
+        else MBConv(4, 6, 5, 3, 1, NORM)
+    )
+    fast = accelerate(nn.Sequential(copy.deepcopy(plain)))
+    found = []
+    for module in (plain, fast):
+        module.train().requires_grad_(True)
+        x = images(3, 4, 6, 6).copy_(torch.linspace(-2, 2, 432).view(3, 4, 6, 6).sin()).requires_grad_()
+        (slope,) = torch.autograd.grad(module(x).pow(2).sum(), x, create_graph=True)
+        slope.pow(2).sum().backward()
+        found.append([x.grad, *(p.grad for p in module.parameters())])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_an_image_without_a_batch() -> None:
+    conv = accelerate(nn.Sequential(nn.Conv2d(4, 4, 5, padding=2, groups=4, bias=False)))
+    x = torch.randn(4, 6, 7)
+    torch.testing.assert_close(conv(x), conv(x[None])[0])
