@@ -191,7 +191,7 @@ def _decoded(
     prepared: Prepared, folder: Path, output: Path
 ) -> tuple[Architecture, nn.Module, Record, list[dict[str, Any]]]:
     recipe = prepared.recipe
-    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True)
+    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True, keep=True)
     distribution, budget_ms = _within_budgets(prepared, comparison.found)
     architecture, compared, network = comparison.compare(distribution, recipe.target, budget_ms)
     compared = with_doubts(compared, prepared.table, budget_ms)
