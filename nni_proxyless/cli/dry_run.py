@@ -143,7 +143,9 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
     if found.comparison.mean:
         report.say("", f"the comparison of finalists takes {duration(found.comparison.mean)} of that")
     if recipe.share_search:
-        report.say("", "every further target or budget of this recipe only takes the comparison of its finalists, less those")
+        report.say(
+            "", "every further target or budget of this recipe only takes the comparison of its finalists, less those"
+        )
         report.say("", "that another one has compared")
     report.say("", _NOT_INCLUDED)
     _memory(report)

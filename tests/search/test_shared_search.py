@@ -288,7 +288,9 @@ def test_a_dry_run_names_the_shared_search(
     first = told()
     assert "shared      one search for all targets and budgets, to be trained: " in first
     assert re.search(r"time        about 2 min.*\n.*\n +the comparison of finalists takes 24 s of that\n", first)
-    assert "every further target or budget of this recipe only takes the comparison of its finalists, less those" in first
+    assert (
+        "every further target or budget of this recipe only takes the comparison of its finalists, less those" in first
+    )
     assert re.search(r"memory      about \d+ MiB", first)
     assert not (tmp_path / "out").exists()
     run_search(prepare(recipes("board", 0.9)), tmp_path / "board")
