@@ -2,12 +2,14 @@
 
     python -m benchmarks.search_quality.one_for_all --data ../shared/data/cifar10 [--seeds 10]
 
-For each seed, the six recipes have `share_search: true`: the first one trains the search, without a device in its loss,
-and all six decode it and compare their own finalists. The exported networks are looked up in the ground truth. The
-searches for each device and budget, with the same settings, are those of `search_quality.py`, strategy `proxyless`. The
-script continues where it stopped: each seed is six rows of `results/one_for_all.csv`, with the machine and the
-versions. `--summary` runs nothing, and prints the table. `--quick FOLDER` tries the script in a minute: it searches for
-two epochs, and writes the CSV file into the folder.
+For each seed, the six recipes have `share_search: true`. The search is trained once, without a device in its loss, and
+all six decode it and compare their own finalists. A comparison evaluates only networks that no earlier one has
+evaluated. The exported networks are looked up in the ground truth. The searches for each device and budget, with the
+same settings, are those of `search_quality.py`, strategy `proxyless`. The script continues where it stopped: each seed
+is six rows of `results/one_for_all.csv`, with the machine and the versions. CPU seconds are those of the process and
+the processes that it starts, so they hardly depend on what else the machine does. `--summary` runs nothing, and prints
+the table. `--quick FOLDER` tries the script in a minute: it searches for two epochs, and writes the CSV file into the
+folder.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from benchmarks.results_csv import append_rows, processor, read_rows
 from benchmarks.search_quality.ground_truth.load import SPACE, TABLES, GroundTruth
 from benchmarks.search_quality.outcomes import scored
 from benchmarks.search_quality.settings import COMMON, DEFAULTS, SEARCHES_CSV
+from nni_proxyless.files import results_folder
 from nni_proxyless.latency import this_device
 
 MODULE = "benchmarks.search_quality.one_for_all"
@@ -40,8 +43,8 @@ ONE_FOR_ALL_CSV = SEARCH_QUALITY_RESULTS / "one_for_all.csv"
 SETTINGS = {**COMMON, **DEFAULTS}
 COLUMNS = (
     "target", "budget", "seed", "settings", "budget_ms", "architecture", "accuracy", "best_accuracy", "regret",
-    "percentile", "within_budget", "training_seconds", "comparison_seconds", "peak_memory_mib", "processor", "cores",
-    "nni-proxyless", "torch",
+    "percentile", "within_budget", "evaluated", "training_cpu_seconds", "comparison_cpu_seconds", "training_seconds",
+    "comparison_seconds", "peak_memory_mib", "processor", "cores", "nni-proxyless", "torch",
 )  # fmt: skip
 SEEDS = 10
 QUICK: dict[str, Any] = {"epochs": 2, "finalists": 4}
@@ -59,11 +62,15 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
     own = {**SETTINGS, **job["changes"]}
     where = {"processor": processor(), "cores": this_device().cores}
     where |= {name: version(name) for name in ("nni-proxyless", "torch")}
+    pairs = list(itertools.product(TARGETS, GROUND_TRUTH_BUDGETS))
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NNI_PROXYLESS_CACHE"] = folder  # so that the search of this seed is trained here, and timed
-        for number, (target, part) in enumerate(itertools.product(TARGETS, GROUND_TRUTH_BUDGETS)):
+
+        def run(target: str, part: float, finalists: int) -> tuple[Any, Path, float, float]:
+            """Return what a target and budget get, its folder, and CPU seconds and seconds."""
             settings = {
                 **own,
+                "finalists": finalists,
                 "share_search": True,
                 "space": str(SPACE),
                 "data_dir": job["data"],
@@ -72,24 +79,46 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
                 "target": target,
                 "targets": {target: {"table": str(TABLES[target])}},
             }
-            output = Path(folder) / "results" / str(number)
-            start = time.perf_counter()
+            output = Path(folder) / "results" / f"{target}-{part}-{finalists}"
+            cpu, start = cpu_seconds(), time.perf_counter()
             found = run_search(prepare(Recipe.from_dict(settings)), output)
-            took = time.perf_counter() - start
-            cost = json.loads((output / "cost.json").read_text(encoding="utf-8"))
-            trained = cost["seconds"]
+            return found, output, cpu_seconds() - cpu, time.perf_counter() - start
+
+        _, output, training_cpu, training = run(*pairs[0], finalists=1)  # trains the search, and compares nothing
+        peak = json.loads((output / "cost.json").read_text(encoding="utf-8"))["peak_memory_mib"]
+        before = 0
+        for target, part in pairs:
+            found, _, cpu, took = run(target, part, own["finalists"])
+            evaluated = len(_evaluated(Path(folder)))
             rows.append(
                 {
                     **scored(truth, found.candidate_names, target, part),
                     "seed": job["seed"],
                     "settings": json.dumps(own, sort_keys=True),
-                    "training_seconds": trained,
-                    "comparison_seconds": round(took if number else took - trained, 1),
-                    "peak_memory_mib": cost["peak_memory_mib"],
+                    "evaluated": evaluated - before,
+                    "training_cpu_seconds": round(training_cpu, 1),
+                    "comparison_cpu_seconds": round(cpu, 2),
+                    "training_seconds": round(training, 1),
+                    "comparison_seconds": round(took, 1),
+                    "peak_memory_mib": peak,
                     **where,
                 }
             )
+            before = evaluated
     return rows
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of the processes that it has started and that have ended."""
+    of = os.times()
+    return of.user + of.system + of.children_user + of.children_system
+
+
+def _evaluated(cache: Path) -> set[str]:
+    """Networks that were evaluated for the shared search in a cache."""
+    (path,) = (cache / "searches").glob(f"*/{results_folder.ACCURACIES}")
+    kept = json.loads(path.read_text(encoding="utf-8"))["accuracies"]
+    return {name for networks in kept.values() for name in networks}
 
 
 def search(options: argparse.Namespace, path: Path = ONE_FOR_ALL_CSV) -> None:
@@ -103,8 +132,8 @@ def search(options: argparse.Namespace, path: Path = ONE_FOR_ALL_CSV) -> None:
     for rows in run_jobs(MODULE, jobs, options.processes, options.minutes):
         append_rows(rows, path, COLUMNS)
         regret = np.mean([row["regret"] for row in rows])
-        seconds = rows[0]["training_seconds"] + sum(row["comparison_seconds"] for row in rows)
-        sys.stdout.write(f"seed {rows[0]['seed']}: mean regret {100 * regret:.2f}, {seconds:.0f} s\n")
+        seconds = rows[0]["training_cpu_seconds"] + sum(row["comparison_cpu_seconds"] for row in rows)
+        sys.stdout.write(f"seed {rows[0]['seed']}: mean regret {100 * regret:.2f}, {seconds:.0f} CPU seconds\n")
 
 
 def shared_rows(path: Path = ONE_FOR_ALL_CSV, changes: Mapping[str, Any] | None = None) -> list[Row]:
@@ -138,10 +167,8 @@ def compared(shared: Sequence[Row]) -> str:
     if len(seeds) < 2:
         raise ValueError(f"the table needs two seeds, and there are {len(seeds)}; run {MODULE}")
     separate = separate_rows(seeds)
-    training, comparisons = _seconds(shared)
-    each = sum(training + one for one in comparisons)
-    together = training + sum(comparisons)
-    count = len(comparisons)
+    together, each = _cpu_seconds(shared)
+    count = len(TARGETS) * len(GROUND_TRUTH_BUDGETS)
     rows = [
         (f"{count} searches", *_regrets(separate), count, f"{each:.0f}"),
         (f"one search, {count} comparisons", *_regrets(shared), 1, f"{together:.0f} ({together / each:.2f} of it)"),
@@ -151,7 +178,7 @@ def compared(shared: Sequence[Row]) -> str:
     rows.append(("difference", f"{difference.mean():+.2f} ± {error:.2f}", "", "", "", ""))
     columns = (
         f"for {count} pairs of target and budget, {len(seeds)} seeds", "mean regret, points", "worst", "within budget",
-        "trainings for each seed", "seconds for each seed",
+        "trainings for each seed", "CPU seconds for each seed",
     )  # fmt: skip
     return markdown_table(columns, rows)
 
@@ -167,14 +194,25 @@ def _by_seed(rows: Sequence[Row]) -> Any:
     return np.array([np.mean([100 * float(row["regret"]) for row in rows if row["seed"] == seed]) for seed in seeds])
 
 
-def _seconds(rows: Sequence[Row]) -> tuple[float, list[float]]:
-    """Median seconds of a training, and of the comparison for each target and budget."""
-    pairs = list(itertools.product(TARGETS, map(str, GROUND_TRUTH_BUDGETS)))
-    comparisons = [
-        float(np.median([float(r["comparison_seconds"]) for r in rows if (r["target"], r["budget"]) == pair]))
-        for pair in pairs
-    ]
-    return float(np.median([float(row["training_seconds"]) for row in rows])), comparisons
+def _cpu_seconds(rows: Sequence[Row]) -> tuple[float, float]:
+    """Median over the seeds of the CPU seconds of a shared search with its comparisons, and of a search for each pair.
+
+    Each of the latter is as expensive as the shared training with the first comparison, the only one that evaluates all
+    of its finalists. Its budget is the tightest of its device, so its networks are the cheapest ones to evaluate.
+    """
+    together, each = [], []
+    for seed in {row["seed"] for row in rows}:
+        of = [row for row in rows if row["seed"] == seed]
+        training = float(of[0]["training_cpu_seconds"])
+        comparisons = [float(row["comparison_cpu_seconds"]) for row in of]
+        (first,) = (
+            float(row["comparison_cpu_seconds"])
+            for row in of
+            if (row["target"], row["budget"]) == (TARGETS[0], str(GROUND_TRUTH_BUDGETS[0]))
+        )
+        together.append(training + sum(comparisons))
+        each.append(len(of) * (training + first))
+    return float(np.median(together)), float(np.median(each))
 
 
 def main() -> None:

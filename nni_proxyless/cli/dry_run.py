@@ -143,7 +143,10 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
     if found.comparison.mean:
         report.say("", f"the comparison of finalists takes {duration(found.comparison.mean)} of that")
     if recipe.share_search:
-        report.say("", "every further target or budget of this recipe only takes the comparison of its finalists")
+        report.say(
+            "", "every further target or budget of this recipe only takes the comparison of its finalists, less those"
+        )
+        report.say("", "that another one has compared")
     report.say("", _NOT_INCLUDED)
     _memory(report)
 
@@ -226,7 +229,7 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
         )
     if found.shared:
         plural = "search is" if found.shared == 1 else "searches are"
-        report.say("", f"{found.shared} {plural} shared; each trial adds the comparison of its finalists")
+        report.say("", f"{found.shared} {plural} shared; each trial adds at most the comparison of its finalists")
     if found.timed < found.kinds:
         report.say("", f"{found.timed} of {found.kinds} kinds of trials were timed; the others count as their mean")
     report.say("", _NOT_INCLUDED.replace("the start", "the start of NNI and of each trial"))

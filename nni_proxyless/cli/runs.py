@@ -154,12 +154,11 @@ def search(options: argparse.Namespace) -> int:
         architecture = run_search(prepared, output)
         if not is_main_process():
             return 0
-    measured = architecture.measured_latency_ms
-    write_lines(*(f"warning: {text}" for text in architecture.warnings))
-    sys.stdout.write(
-        f"accuracy {architecture.metrics['default']:.4f}, "
-        f"predicted {architecture.predicted_latency_ms:.4g} ms, "
-        f"{'not measured' if measured is None else f'measured {measured:.4g} ms'}\n"
-        f"results: {output.resolve()}\n"
+    from ..report.found import found_lines
+
+    write_lines(
+        *(f"warning: {text}" for text in architecture.warnings),
+        *found_lines(architecture, recipe),
+        f"results: {output.resolve()}",
     )
     return 0

@@ -6,6 +6,7 @@ exports and reports read them.
 
 from __future__ import annotations
 
+ACCURACIES = "accuracies.json"  # of a shared search in the cache only
 ARCHITECTURE = "architecture.json"
 CHECKPOINT = "checkpoint.ckpt"
 COST = "cost.json"

@@ -1,6 +1,6 @@
 """Forecasts how long the trials of an experiment take. Trials that differ only in their values are timed once.
 
-Trials that share one search train it once. Each of them adds only the comparison of its own finalists.
+Trials that share one search train it once. Each of them adds at most the comparison of its own finalists.
 """
 
 from __future__ import annotations

@@ -93,10 +93,13 @@ def _run_main_process(recipe_path: Path, task: Task, output: Path) -> None:
 
     comes_back = os.environ.get("NNI_PLATFORM") == "local"  # other training services return no files
     if isinstance(recipe, Recipe):
+        from ..report.found import found_lines
         from ..search.prepared import prepare
         from ..search.run import run_search
 
         architecture = run_search(prepare(recipe), output, report, parameters)
+        for line in found_lines(architecture, recipe):
+            _log.info("%s", line)
         if not comes_back:
             final["architecture"] = architecture.candidate_names
             final["measured_latency_ms"] = architecture.measured_latency_ms

@@ -242,6 +242,11 @@ class Recipe(Settings, ArchSettings, ImageSettings):
         """Whether there is any budget."""
         return self._has_own_budget or bool(self.budgets)
 
+    @property
+    def keeps_budget(self) -> bool:
+        """Whether the search has to keep its latency budget, rather than taking it as the objective's reference."""
+        return self.strategy != "proxyless" or self.objective in (None, "budget")
+
     def _check_budgets(self) -> None:
         limits = parse_budgets(self.budgets)
         check_names(limits, self.targets or DEFAULT_TARGETS)

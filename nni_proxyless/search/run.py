@@ -203,11 +203,6 @@ def _finish(
     )
     save_weights(network, output / results_folder.WEIGHTS)
     architecture.save(output / results_folder.ARCHITECTURE)
-    _log.info(
-        "%s: accuracy %.4f, predicted %.3f ms, measured %s",
-        prepared.target.name, last.default, last.latency_ms,
-        "not at all" if measured is None else f"{measured:.3f} ms",
-    )  # fmt: skip
     if report:
         report(last, None)
     return architecture

@@ -2,7 +2,8 @@
 
 A distribution over architectures that was learnt without a latency term can be decoded within any budget of any device.
 So searches that differ only in their target and budgets train it once. It lies in the cache, under a hash of everything
-that it depends on. The first search trains it and holds a lock; the others wait, and compare their own finalists.
+that it depends on. The first search trains it and holds a lock; the others wait, and compare their own finalists. Each
+network is evaluated once for all of them (`kept_accuracies`).
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def _decoded(
     prepared: Prepared, folder: Path, output: Path
 ) -> tuple[Architecture, nn.Module, Record, list[dict[str, Any]]]:
     recipe = prepared.recipe
-    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True)
+    comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True, keep=True)
     distribution, budget_ms = _within_budgets(prepared, comparison.found)
     architecture, compared, network = comparison.compare(distribution, recipe.target, budget_ms)
     compared = with_doubts(compared, prepared.table, budget_ms)

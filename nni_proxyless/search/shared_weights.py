@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,16 +27,19 @@ from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError, clipped
 from ..files import results_folder
-from ..latency import LatencyTable
+from ..latency import LatencyTable, this_device
 from ..network.architecture import Architecture
 from ..network.plain_network import Network
 from ..network.torch_file import read_torch_file
 from ..progress import work_begins
+from ..strategies.exported import installed_versions
 from ..strategies.finalist import Finalist, best
 from ..strategies.finalists import compare_finalists
 from ..supernet.gated import decoded_state
 from ..supernet.space import MobileNetV2Space
-from ..training.accuracy import Accuracies, accuracy, evaluate, reestimate_batch_norm
+from ..training.accuracy import Accuracies, Batch, accuracy, evaluate, reestimate_batch_norm
+from ..training.kept_batches import MOST_BYTES, KeptBatches
+from .kept_accuracies import KeptAccuracies
 from .prepared import load_recipe_data
 from .recipe import Recipe
 
@@ -68,13 +73,22 @@ class SharedWeightEvaluator:
     Args:
         recipe: Recipe of the search.
         splits: Data of the search.
+        most_bytes: Largest size of the batches that are kept in memory for the next network: once for those that
+            networks are compared on, and once for those of the batch-norm statistics.
     """
 
-    def __init__(self, recipe: Recipe, splits: DataSplits) -> None:
+    def __init__(self, recipe: Recipe, splits: DataSplits, most_bytes: int = 0) -> None:
         self._recipe = recipe
-        self._statistics = statistics_loader(recipe, splits)
+        self._loader = statistics_loader(recipe, splits)
         self._held_out = DataLoader(splits.held_out, batch_size=recipe.batch_size, num_workers=recipe.num_workers)
-        self._finalists = finalists_loader(recipe, splits)
+        self._statistics = KeptBatches(self._read_statistics, most_bytes)
+        self._finalists = KeptBatches(partial(finalists_loader, recipe, splits), most_bytes)
+
+    def _read_statistics(self) -> Iterable[Batch]:
+        """Read the batches on which batch-norm statistics are estimated, the same ones each time."""
+        batches = min(self._recipe.bn_batches, len(self._loader))
+        self._loader.generator.manual_seed(self._recipe.seed)
+        return itertools.islice(self._loader, batches) if batches else ()
 
     def network(self, supernet: nn.Module, architecture: Architecture) -> Network:
         """Build a plain network with the supernet's weights, and re-estimate its batch-norm statistics."""
@@ -82,10 +96,8 @@ class SharedWeightEvaluator:
         network.load_state_dict(decoded_state(supernet, architecture.choices))
         device = next(supernet.parameters()).device
         network = network.to(device).to(memory_format=torch.channels_last)
-        batches = min(self._recipe.bn_batches, len(self._statistics))
-        if batches:
-            self._statistics.generator.manual_seed(self._recipe.seed)
-            reestimate_batch_norm(network, itertools.islice(self._statistics, batches))
+        if min(self._recipe.bn_batches, len(self._loader)):
+            reestimate_batch_norm(network, self._statistics)
         return network
 
     def held_out_accuracy(self, network: nn.Module) -> float:
@@ -99,6 +111,15 @@ class SharedWeightEvaluator:
     def finalist_accuracy(self, network: nn.Module) -> float:
         """Compute the top-1 accuracy on the architecture part of the data, without augmentation."""
         return accuracy(network, self._finalists)
+
+    def conditions(self) -> dict[str, Any]:
+        """Return everything that `finalist_accuracy` depends on besides the weights, such as hashes of the images."""
+        return {
+            "images": self._finalists.digest(),
+            "statistics": self._statistics.digest(),
+            "versions": installed_versions(),
+            "processor": [this_device().processor, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()],
+        }
 
 
 def decode_finalists(
@@ -171,12 +192,13 @@ class SharedWeightComparison:
         folder: Folder of the search's results, with its checkpoint and its recipe.
         count: Number of networks that are compared; 1 compares none, and takes the most likely one.
         own: Whether the user has named the recipe, so that a function that it takes its data from may run.
+        keep: Whether other comparisons in this folder use the accuracies too, through a file in it.
 
     Attributes:
         found: Space and distribution of the search.
     """
 
-    def __init__(self, folder: Path, count: int, own: bool = False) -> None:
+    def __init__(self, folder: Path, count: int, own: bool = False, keep: bool = False) -> None:
         if not (folder / results_folder.RECIPE).is_file():
             raise InputError(
                 f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data"
@@ -201,7 +223,8 @@ class SharedWeightComparison:
             raise InputError(
                 f"{folder / results_folder.RECIPE} and its data are not of the space that {folder} was searched in"
             )
-        self._evaluator = SharedWeightEvaluator(self._recipe, self._splits)
+        self._evaluator = SharedWeightEvaluator(self._recipe, self._splits, MOST_BYTES)
+        self._keep = keep
         self._accuracies: dict[str, float] = {}
 
     @cached_property
@@ -224,6 +247,8 @@ class SharedWeightComparison:
         _ = self._weights  # a checkpoint without weights is refused before the comparison is announced
         name = target or "all budgets"
         _log.info("%s: comparing %d networks on %d images", name, len(likeliest), len(self._splits.finalists))
+        if self._keep and len(likeliest) > 1:
+            self._share_accuracies(likeliest)
         likelihoods = distribution.log_likelihoods(likeliest)
         sizes = [Architecture.of_space(self._spec, choices).multiply_adds for choices in likeliest]
         rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
@@ -243,6 +268,23 @@ class SharedWeightComparison:
         if differ_in_size(self._splits.held_out_labels):
             metrics["balanced_accuracy"] = found.balanced
         return replace(architecture, metrics=metrics), compared, network
+
+    def _share_accuracies(self, networks: Sequence[Mapping[str, Any]]) -> None:
+        """Evaluate the networks that no other comparison in this folder has evaluated."""
+        weights = hashlib.sha256((self._folder / results_folder.CHECKPOINT).read_bytes()).hexdigest()
+        conditions = {"weights": weights, **self._evaluator.conditions()}
+        kept = KeptAccuracies(self._folder / results_folder.ACCURACIES, conditions)
+        by_name = {Architecture.of_space(self._spec, choices).candidate_names: choices for choices in networks}
+        new = [name for name in by_name if name not in kept.known]
+        _log.info("%d of them are known from other targets and budgets", len(by_name) - len(new))
+        random.Random().shuffle(new)  # so that two processes at a time seldom evaluate the same network
+        try:
+            for name in new:
+                if name not in kept.known:
+                    kept.add(name, self.accuracy(by_name[name]))
+        finally:
+            kept.exchange()
+        self._accuracies |= kept.known
 
     def accuracy(self, choices: Mapping[str, Any]) -> float:
         """Compute the accuracy by which networks are compared, on the architecture part of the data."""

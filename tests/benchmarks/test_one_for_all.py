@@ -13,8 +13,8 @@ from benchmarks.search_quality.one_for_all import compared, separate_rows
 def shared(lost: dict[str, float]) -> list[dict[str, str]]:
     """Made-up results: the networks of separate searches, with some regret more for each seed."""
     return [
-        {**row, "regret": str(float(row["regret"]) + lost[row["seed"]]), "training_seconds": "100",
-         "comparison_seconds": "5"}
+        {**row, "regret": str(float(row["regret"]) + lost[row["seed"]]), "training_cpu_seconds": "100",
+         "comparison_cpu_seconds": "20" if (row["target"], row["budget"]) == ("cpu_torch", "0.25") else "4"}
         for row in separate_rows(set(lost))
     ]  # fmt: skip
 
@@ -24,9 +24,9 @@ def test_difference_and_cost_by_hand() -> None:
     assert len(rows) == 12
     head, _, separate, together, difference = compared(rows).splitlines()
     assert head.startswith("| for 6 pairs of target and budget, 2 seeds |")
-    # 6 searches of 100 s with a comparison of 5 s each, against one search with 6 comparisons
-    assert separate.endswith("| 6 | 630 |")
-    assert together.endswith("| 1 | 130 (0.21 of it) |")
+    # 6 searches of 100 s with a whole comparison of 20 s each, against one search with a whole one and 5 of 4 s
+    assert separate.endswith("| 6 | 720 |")
+    assert together.endswith("| 1 | 140 (0.19 of it) |")
     # 1 and 3 points more: 2 on average, with a standard error of sqrt(2) / sqrt(2)
     assert "| +2.00 ± 1.00 |" in difference
     regrets = [100 * float(row["regret"]) for row in rows]

@@ -16,6 +16,7 @@ import yaml
 from nni_proxyless import LatencyTable
 from nni_proxyless.cli.entry import main
 from nni_proxyless.latency import Calibration, this_device
+from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.search import kept_tables, targets
 from nni_proxyless.search.targets import Target
@@ -103,7 +104,14 @@ def test_a_table_of_another_device_is_searched_with_but_not_measured(recipe: Pat
             + ["epochs=1", "warmup_epochs=0", "--output", str(output)]
         )
     assert exit_.value.code == 0
-    assert "not measured" in capsys.readouterr().out
+    told = capsys.readouterr()
+    found = Architecture.load(output / "architecture.json")
+    assert (
+        f"phone: accuracy {found.metrics['default']:.4f}, predicted {found.predicted_latency_ms:.4g} ms, not measured\n"
+        in told.out
+    )
+    assert f"budget kept by the table: phone {found.predicted_latency_ms:.4g} of {found.budget_ms:.4g} ms\n" in told.out
+    assert (told.out + told.err).count(f"accuracy {found.metrics['default']:.4f}, predicted") == 1
     assert LatencyTable.load(output / "latency_table.yml") == table_of(spec)
 
 

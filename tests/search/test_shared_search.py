@@ -26,7 +26,8 @@ from nni_proxyless.search.epoch_callback import EpochCallback, Record
 from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
-from nni_proxyless.search.shared_search import epochs_done
+from nni_proxyless.search.shared_search import epochs_done, shared_folder
+from nni_proxyless.search.shared_weights import SharedWeightComparison
 from nni_proxyless.training.step_probe import Timing
 from tests.helpers import table_of
 
@@ -79,18 +80,46 @@ def expected_by_hand(output: Path, table: LatencyTable, epoch: int) -> float:
     return total
 
 
-def test_one_search_serves_all_targets_and_budgets(recipes: Any, tmp_path: Path) -> None:
+def test_one_search_serves_all_targets_and_budgets(
+    recipes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outputs, reports = {}, {}
+    evaluated = []
+    accuracy = SharedWeightComparison.accuracy
+
+    def counted(self: SharedWeightComparison, choices: Any) -> float:
+        evaluated.extend([] if " ".join(choices.values()) in self._accuracies else [" ".join(choices.values())])
+        return accuracy(self, choices)
+
+    monkeypatch.setattr(SharedWeightComparison, "accuracy", counted)
     for target, fraction in PAIRS:
         output = outputs[target, fraction] = tmp_path / f"{target}-{fraction}"
         told = reports[target, fraction] = Reports()
-        architecture = run_search(prepare(recipes(target, fraction)), output, told)
+        prepared = prepare(recipes(target, fraction))
+        architecture = run_search(prepared, output, told)
         assert architecture.budget_ms is not None
         assert architecture.predicted_latency_ms is not None
         assert architecture.predicted_latency_ms <= architecture.budget_ms
         assert Architecture.load(output / "architecture.json").target == target
         assert len(read(output / "finalists.csv")) == 6
         assert Recipe.load(output / "recipe.yml").budget_fraction == fraction
+    # Each finalist was evaluated once, whichever targets compare it.
+    compared = [row["architecture"] for output in outputs.values() for row in read(output / "finalists.csv")]
+    assert sorted(evaluated) == sorted(set(compared))
+    assert len(evaluated) < len(compared)
+    # Without what the others have evaluated, the last one gets the same, to the last digit.
+    folder = shared_folder(prepared)
+    (folder / "accuracies.json").unlink()
+    run_search(prepared, tmp_path / "again")
+    assert len(evaluated) == len(set(compared)) + 6
+    for name in ("architecture.json", "finalists.csv", "history.csv", "weights.pt"):
+        assert (tmp_path / "again" / name).read_bytes() == (output / name).read_bytes()
+    # Accuracies with other weights are of no use.
+    checkpoint = torch.load(folder / "checkpoint.ckpt", weights_only=True)
+    checkpoint["state_dict"]["training_module._model.classifier.linear.weight"] *= 2
+    torch.save(checkpoint, folder / "checkpoint.ckpt")
+    run_search(prepared, tmp_path / "other")
+    assert len(evaluated) == len(set(compared)) + 12
     # The search itself ran once: all results have its checkpoint, and its loss knew no device.
     assert len({(output / "checkpoint.ckpt").read_bytes() for output in outputs.values()}) == 1
     assert len({(output / "cost.json").read_text() for output in outputs.values()}) == 1
@@ -259,7 +288,9 @@ def test_a_dry_run_names_the_shared_search(
     first = told()
     assert "shared      one search for all targets and budgets, to be trained: " in first
     assert re.search(r"time        about 2 min.*\n.*\n +the comparison of finalists takes 24 s of that\n", first)
-    assert "every further target or budget of this recipe only takes the comparison of its finalists" in first
+    assert (
+        "every further target or budget of this recipe only takes the comparison of its finalists, less those" in first
+    )
     assert re.search(r"memory      about \d+ MiB", first)
     assert not (tmp_path / "out").exists()
     run_search(prepare(recipes("board", 0.9)), tmp_path / "board")
