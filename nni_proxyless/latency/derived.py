@@ -82,15 +82,16 @@ class Derived:
         return cls(name, tuple(sizes), (*steps[:-1], last), tuple(order))
 
     @classmethod
-    def tabulated(cls, name: str, labels: Sequence[str], values: npt.NDArray[Any]) -> Derived:
+    def tabulated(cls, name: str, labels: Sequence[str], values: IntArray, names: Sequence[str]) -> Derived:
         """Build the smallest diagram of a quantity whose value is known for each combination of candidates.
 
         Args:
             name: Name of the quantity.
             labels: Labels of the layers, in the order of the diagram.
-            values: Its values, with an axis for each layer.
+            values: Positions of its values in `names`, with an axis for each layer.
+            names: Names of values, of which those that never occur are left out.
         """
-        names, state = np.unique(values.ravel(), return_inverse=True)
+        found, state = np.unique(values.ravel(), return_inverse=True)
         state = np.asarray(state, dtype=np.int64).ravel()
         steps: list[tuple[tuple[int, ...], ...]] = []
         for size in reversed(values.shape):
@@ -101,7 +102,7 @@ class Derived:
             _, first, state = np.unique(key, return_index=True, return_inverse=True)
             state = state.ravel()
             steps.insert(0, tuple(map(tuple, rows[first].tolist())))
-        return cls(name, tuple(labels), tuple(steps), tuple(map(str, names.tolist())))
+        return cls(name, tuple(labels), tuple(steps), tuple(names[place] for place in found.tolist()))
 
     @cached_property
     def tables(self) -> tuple[IntArray, ...]:
