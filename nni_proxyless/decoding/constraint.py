@@ -162,7 +162,7 @@ class Problem:
         """Create the problem; return `None` if a constraint of the kind `max` leaves a layer without candidates."""
         left = open_candidates(probs, constraints)
         derived, natural = derived_of(constraints), tuple(left)
-        left |= {quantity.name: np.arange(len(quantity.values)) for quantity in derived}
+        left |= {quantity.name: np.arange(quantity.allowed) for quantity in derived}
         left = {label: left[label] for label in layer_order(list(left), constraints, derived)}
         if any(len(kept) == 0 for kept in left.values()):
             return None

@@ -117,7 +117,7 @@ class _Pass:
         for quantity, shifts in zip(problem.derived, relaxation.flows, strict=True):
             joint.append(DiagramBound(quantity, problem.labels, shifts, len(room)))
             for layer, shift in zip(joint[-1].layers, shifts, strict=True):
-                gains[layer] = gains[layer] + shift
+                gains[layer] = gains[layer] + shift[: len(gains[layer])]
         ahead = np.append(np.cumsum([gain.max() for gain in gains][::-1])[::-1][1:], 0.0)
         least = np.cumsum([c.min(axis=0) for c in problem.costs][::-1], axis=0)[::-1]
         least = np.vstack([least[1:], np.zeros((1, len(room)))])

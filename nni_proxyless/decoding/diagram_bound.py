@@ -39,7 +39,7 @@ class DiagramBound:
         self.least = [np.zeros(dims)]
         self._tables, self._shifts, self._dims = quantity.tables, shifts, dims
         # For each number of chosen layers, the best rest by state.
-        self._rest: list[FloatArray] = [-shifts[-1]]
+        self._rest: list[FloatArray] = [np.where(np.arange(len(shifts[-1])) < quantity.allowed, -shifts[-1], -np.inf)]
         for table, shift in zip(reversed(self._tables), reversed(shifts[:-1]), strict=True):
             self._rest.insert(0, (self._rest[0][table] - shift).max(axis=1))
         self.best: list[Any] = [float(self._rest[0][0])]
@@ -53,8 +53,9 @@ class DiagramBound:
             layer: Position of the layer.
             picks: Positions of the candidates of each state, shape (states, layers so far).
         """
-        after = self._value(layer, picks)
-        return after - self._value(layer - 1, picks), np.zeros((len(picks), self._dims))
+        after, before = self._value(layer, picks), self._value(layer - 1, picks)
+        change = np.where(np.isfinite(after), after - np.where(np.isfinite(before), before, 0.0), -np.inf)
+        return change, np.zeros((len(picks), self._dims))
 
     def _value(self, chosen: int, picks: npt.NDArray[np.int16]) -> FloatArray:
         """Part of the bound if the layers up to the position `chosen` are known."""

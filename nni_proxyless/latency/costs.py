@@ -210,10 +210,13 @@ class SpaceCosts:
         """Find the network with the smallest cost times `sign`."""
         labels = list(self.layers)
         layers = [sign * np.asarray(self.layers[label], dtype=np.float64) for label in labels]
-        if self.joint:
-            by_label = dict(zip(labels, layers, strict=True)) | {d.name: np.zeros(len(d.values)) for d in self.derived}
+        if self.joint or self.derived:
+            by_label = dict(zip(labels, layers, strict=True)) | {d.name: np.zeros(d.allowed) for d in self.derived}
             order = list(by_label)
-            joint = [([order.index(k) for k in of], sign * values) for of, values in self.joint_arrays]
+            joint = [
+                ([order.index(k) for k in of], sign * values[tuple(slice(len(by_label[k])) for k in of)])
+                for of, values in self.joint_arrays
+            ]
             places = cheapest(by_label, joint, self.derived)[: len(labels)]
         else:
             places = [int(costs.argmin()) for costs in layers]

@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # settings and files are checked without torch
     from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+# Value of combinations that the constraints of the space exclude. It is always the last value.
+FORBIDDEN = "not a network"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Derived:
         name: Name of the quantity, which is not a label of the space.
         labels: Labels of the layers on which it depends, in the order of the diagram.
         steps: For each layer, the next state by state and candidate, shape (S_j, n_j).
-        values: Names of its values. The last state is the position of the value.
+        values: Names of its values. The last state is the position of the value. No decoded network has the value
+            `FORBIDDEN`.
     """
 
     name: str
@@ -77,7 +80,7 @@ class Derived:
             steps.append(tuple(rows))
             states = list(found)
         names = [value(state) for state in states]
-        order = {each: place for place, each in enumerate(sorted(set(names)))}
+        order = {each: place for place, each in enumerate(sorted(set(names), key=_last_forbidden))}
         last = tuple(tuple(order[names[state]] for state in row) for row in steps[-1])
         return cls(name, tuple(sizes), (*steps[:-1], last), tuple(order))
 
@@ -91,7 +94,9 @@ class Derived:
             values: Positions of its values in `names`, with an axis for each layer.
             names: Names of values, of which those that never occur are left out.
         """
-        found, state = np.unique(values.ravel(), return_inverse=True)
+        order = sorted(range(len(names)), key=lambda place: _last_forbidden(names[place]))
+        names = [names[place] for place in order]
+        found, state = np.unique(np.argsort(order)[values.ravel()], return_inverse=True)
         state = np.asarray(state, dtype=np.int64).ravel()
         steps: list[tuple[tuple[int, ...], ...]] = []
         for size in reversed(values.shape):
@@ -184,6 +189,11 @@ class Derived:
         return replace(self, steps=tuple(tuple(map(tuple, table.tolist())) for table in tables))
 
     @property
+    def allowed(self) -> int:
+        """Number of values that networks may have, which come first."""
+        return len(self.values) - (self.values[-1] == FORBIDDEN)
+
+    @property
     def arcs(self) -> int:
         """Number of arcs of the diagram: Σ S_j n_j."""
         return sum(table.size for table in self.tables)
@@ -191,6 +201,10 @@ class Derived:
     @property
     def _widths(self) -> list[int]:
         return [*map(len, self.steps), len(self.values)]
+
+
+def _last_forbidden(name: str) -> tuple[bool, str]:
+    return name == FORBIDDEN, name
 
 
 def flow_rows(
@@ -203,7 +217,7 @@ def flow_rows(
     layers come first, then those of its values, and last those of the states between.
 
     Args:
-        starts: Number of the first variable of each layer and of each quantity.
+        starts: Number of the first variable of each layer, and of each quantity, which has one for each allowed value.
         first: Number of the first variable of the arcs, which are ordered by quantity, layer, state and candidate.
         quantities: Quantities.
 
@@ -228,10 +242,10 @@ def flow_rows(
             add(count + arcs % size, begin + arcs, 1.0)
             add(count + np.arange(size), starts[label] + np.arange(size), -1.0)
             count += size
-        ends, size = np.arange(quantity.tables[-1].size), len(quantity.values)
+        ends, allowed = np.arange(quantity.tables[-1].size), np.arange(quantity.allowed)
         add(count + quantity.tables[-1].ravel(), int(begins[-2]) + ends, 1.0)
-        add(count + np.arange(size), starts[quantity.name] + np.arange(size), -1.0)
-        count += size
+        add(count + allowed, starts[quantity.name] + allowed, -1.0)
+        count += len(quantity.values)
         for layer in range(1, len(quantity.tables)):
             before, table = quantity.tables[layer - 1], quantity.tables[layer]
             add(count + before.ravel(), int(begins[layer - 1]) + np.arange(before.size), 1.0)

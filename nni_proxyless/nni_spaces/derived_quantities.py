@@ -16,7 +16,7 @@ from nni.nas.hub.pytorch.modules.nasbench101 import NasBench101Cell
 from nni.nas.nn.pytorch import Cell
 from torch import nn
 
-from ..latency.derived import Derived, IntArray
+from ..latency.derived import FORBIDDEN, Derived, IntArray
 
 Mask = npt.NDArray[np.bool_]
 ABSENT = "absent"
@@ -72,7 +72,9 @@ def vertex_name(scope: str, vertex: int) -> str:
 
 
 def vertices(cell: NasBench101Cell, features: Sequence[int], candidates: Mapping[str, Sequence[Any]]) -> list[Derived]:
-    """Return what each vertex of a cell of NasBench101 is: absent, or its width and whether it has the cell's input.
+    """Return which graphs of a NasBench101 cell are networks, and what each vertex is.
+
+    A vertex is absent, or it has a width, and it is joined with the cell's input or not.
 
     NNI removes vertices that do not connect the input with the output. A vertex before the output has a part of the
     output's width, and any other one the largest width of those behind it.
@@ -86,31 +88,55 @@ def vertices(cell: NasBench101Cell, features: Sequence[int], candidates: Mapping
     counts = [int(of) for of in candidates[f"{scope}/num_nodes"]]
     labels = [f"{scope}/input{vertex}" for vertex in range(1, max(counts))]
     tables = {count: _described([candidates[label] for label in labels[: count - 1]], features) for count in counts}
+    networks = {
+        count: _networks([candidates[label] for label in labels[: count - 1]], cell.max_num_edges) for count in counts
+    }
     sizes = {f"{scope}/num_nodes": len(counts)} | {label: len(candidates[label]) for label in labels}
-    found = []
+    graph = [Derived.tabulated("", labels[: count - 1], *networks[count]) for count in counts]
+    found = [_joined(f"{scope}: graph", sizes, graph)]
     for vertex in range(1, max(counts)):
         of_count = [
-            Derived.tabulated("", labels[: count - 1], *tables[count][vertex]) if vertex < count else None
+            Derived.tabulated("", labels[: count - 1], *tables[count][vertex])
+            if vertex < count
+            else Derived("", (), (), (ABSENT,))
             for count in counts
         ]
-
-        def step(
-            state: tuple[int, int], layer: int, candidate: int, of: Sequence[Derived | None] = of_count
-        ) -> tuple[int, int]:
-            number, inner = state
-            if layer == 0:
-                return candidate, 0
-            quantity = of[number]
-            if quantity is None or layer > len(quantity.labels):
-                return state
-            return number, quantity.steps[layer - 1][inner][candidate]
-
-        def value(state: tuple[int, int], of: Sequence[Derived | None] = of_count) -> str:
-            quantity = of[state[0]]
-            return ABSENT if quantity is None else quantity.values[state[1]]
-
-        found.append(Derived.stepwise(vertex_name(scope, vertex), sizes, (0, 0), step, value))
+        found.append(_joined(vertex_name(scope, vertex), sizes, of_count))
     return found
+
+
+def _joined(name: str, sizes: Mapping[str, int], of_count: Sequence[Derived]) -> Derived:
+    """Return the quantity whose first choice says which of several quantities it is."""
+
+    def step(state: tuple[int, int], layer: int, candidate: int) -> tuple[int, int]:
+        number, inner = state
+        if layer == 0:
+            return candidate, 0
+        steps = of_count[number].steps
+        return (number, steps[layer - 1][inner][candidate]) if layer <= len(steps) else state
+
+    return Derived.stepwise(name, sizes, (0, 0), step, lambda state: of_count[state[0]].values[state[1]])
+
+
+def _networks(inputs: Sequence[Sequence[Any]], most_edges: int) -> tuple[IntArray, list[str]]:
+    """Say which graphs connect the input with the output and have few edges; see `_described`."""
+    shape, edge, reached = _connected(inputs)
+    edges = np.sum([*edge.values()], axis=0)
+    return np.where(reached[-1] & (edges <= most_edges), 0, 1).reshape(shape), ["network", FORBIDDEN]
+
+
+def _connected(inputs: Sequence[Sequence[Any]]) -> tuple[tuple[int, ...], dict[tuple[int, int], Mask], list[Mask]]:
+    """Return the shape of all graphs, their edges, and which vertices are reached from the input."""
+    shape = tuple(map(len, inputs))
+    grid = np.indices(shape).reshape(len(inputs), -1)
+    edge: dict[tuple[int, int], Mask] = {}
+    for vertex, (of, places) in enumerate(zip(inputs, grid, strict=True), start=1):
+        for source in range(vertex):
+            edge[source, vertex] = np.array([source in _numbers(candidate) for candidate in of])[places]
+    reached: list[Mask] = [np.ones(grid.shape[1], dtype=bool)]
+    for vertex in range(1, len(inputs) + 1):
+        reached.append(np.any([edge[source, vertex] & reached[source] for source in range(vertex)], axis=0))
+    return shape, edge, reached
 
 
 def _described(inputs: Sequence[Sequence[Any]], features: Sequence[int]) -> dict[int, tuple[IntArray, list[str]]]:
@@ -123,16 +149,9 @@ def _described(inputs: Sequence[Sequence[Any]], features: Sequence[int]) -> dict
     Returns:
         For each vertex, an array of positions in a list of names, with an axis for each item of `inputs`, and the list.
     """
-    last, shape = len(inputs), tuple(map(len, inputs))
-    grid = np.indices(shape).reshape(last, -1)
-    edge: dict[tuple[int, int], Mask] = {}
-    for vertex, (of, places) in enumerate(zip(inputs, grid, strict=True), start=1):
-        for source in range(vertex):
-            edge[source, vertex] = np.array([source in _numbers(candidate) for candidate in of])[places]
-    count = grid.shape[1]
-    reached, reaching = [np.ones(count, dtype=bool)], {last: np.ones(count, dtype=bool)}
-    for vertex in range(1, last + 1):
-        reached.append(np.any([edge[source, vertex] & reached[source] for source in range(vertex)], axis=0))
+    last, (shape, edge, reached) = len(inputs), _connected(inputs)
+    count = len(reached[0])
+    reaching = {last: np.ones(count, dtype=bool)}
     for vertex in range(last - 1, -1, -1):
         behind = range(vertex + 1, last + 1)
         reaching[vertex] = np.any([edge[vertex, target] & reaching[target] for target in behind], axis=0)

@@ -19,7 +19,11 @@ def composition_of(functions: SpaceFunctions) -> Composition:
     for labels, sites in by_labels.items():
         functions.check_independent(labels, sites[0][0])
     parts = [_part(functions, labels, sites) for labels, sites in sorted(by_labels.items())]
-    derived = tuple(each for each in functions.tracer.derived if any(each.name in part.labels for part in parts))
+    derived = tuple(
+        each
+        for each in functions.tracer.derived
+        if each.allowed < len(each.values) or any(each.name in part.labels for part in parts)
+    )
     return Composition({label: tuple(map(str, of)) for label, of in candidates.items()}, tuple(parts), derived)
 
 
