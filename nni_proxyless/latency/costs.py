@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..errors import InputError, LatencyTableError, unknown_name
 from .arrays import FloatArray
+from .cheapest_by_states import cheapest_by_states
 from .derived import Derived
 from .joint_costs import JointCosts, cheapest
 
@@ -217,7 +218,8 @@ class SpaceCosts:
                 ([order.index(k) for k in of], sign * values[tuple(slice(len(by_label[k])) for k in of)])
                 for of, values in self.joint_arrays
             ]
-            places = cheapest(by_label, joint, self.derived)[: len(labels)]
+            found = cheapest_by_states(by_label, joint, self.derived)
+            places = (cheapest(by_label, joint, self.derived) if found is None else found)[: len(labels)]
         else:
             places = [int(costs.argmin()) for costs in layers]
         return {label: self.candidates[label][place] for label, place in zip(labels, places, strict=True)}

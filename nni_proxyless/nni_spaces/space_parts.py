@@ -16,8 +16,8 @@ def composition_of(functions: SpaceFunctions) -> Composition:
     by_labels: dict[tuple[str, ...], list[tuple[Site, Function]]] = {(): []}
     for site, function in functions.functions.items():
         by_labels.setdefault(function.labels, []).append((site, function))
-    for labels, sites in by_labels.items():
-        functions.check_independent(labels, sites[0][0])
+    for site, function in functions.functions.items():
+        functions.check_independent(function.labels, site)
     parts = [_part(functions, labels, sites) for labels, sites in sorted(by_labels.items())]
     derived = tuple(
         each
