@@ -15,6 +15,7 @@ GROUND_TRUTH = BENCHMARKS / "search_quality" / "ground_truth"
 RETRAINING_RESULTS = BENCHMARKS / "retraining" / "results"
 CIFAR10_RESULTS = BENCHMARKS / "cifar10" / "results"
 PUBLISHED_RESULTS = BENCHMARKS / "published_networks" / "results"
+SPACES_RESULTS = BENCHMARKS / "spaces" / "results"
 GPU_RESULTS = BENCHMARKS / "gpu" / "results"
 FBNET_DATA = Path("../shared/data/latency/fbnet")
 

@@ -21,10 +21,11 @@ from benchmarks.latency.tables import TABLES as LATENCY_TABLES
 from benchmarks.published_networks.tables import TABLES as PUBLISHED_TABLES
 from benchmarks.retraining.tables import TABLES as RETRAINING_TABLES
 from benchmarks.search_quality.tables import TABLES as SEARCH_QUALITY_TABLES
+from benchmarks.spaces.tables import TABLES as SPACES_TABLES
 
 TABLES: dict[str, Callable[[], str]] = {
     **LATENCY_TABLES, **COST_TABLES, **SEARCH_QUALITY_TABLES, **CIFAR10_TABLES, **RETRAINING_TABLES,
-    **PUBLISHED_TABLES,
+    **PUBLISHED_TABLES, **SPACES_TABLES,
 }  # fmt: skip
 START = re.compile(r"<!-- table: ([\w-]+) -->\n")
 BLOCK = re.compile(START.pattern + r"(.*?)<!-- end -->", re.DOTALL)

@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
+from ..latency.derived import Derived
 from ..latency.joint_costs import linking_rows, one_of_each
+from .layer_order import derived_of, layer_order
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
@@ -122,10 +124,12 @@ class Relaxation:
         multipliers: Multipliers λ of the constraints in nats per unit of the scaled costs, at least 0, shape (K,).
         shifts: For each factor and each of its layers, what the bound counts to the candidates of the layer instead of
             the factor, in nats, shape (num_candidates,). Any values are valid; the dual ones give the best bound.
+        flows: The same for each derived quantity, for its layers and then for its values.
     """
 
     multipliers: FloatArray
     shifts: tuple[tuple[FloatArray, ...], ...] = ()
+    flows: tuple[tuple[FloatArray, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,15 @@ class Problem:
     """Arrays of a multiple-choice knapsack problem with L layers and K additive constraints.
 
     Attributes:
-        labels: Labels of the layers. With factors, those of one factor follow each other as far as possible.
+        labels: Labels of the layers. With factors, those of one factor follow each other as far as possible. Derived
+            quantities are layers, too, which come after those they follow from. All their values have the probability 1.
         names: Candidates that are left, by layer.
         logs: Logarithms of their probabilities, by layer, shape (num_candidates,).
         costs: Their costs as parts of `room`, by layer, shape (num_candidates, K).
         room: What the limits leave for the layers, as parts of the limits, shape (K,).
         factors: Costs of several layers at once; none for most problems.
-        natural: The labels in the order of the space.
+        natural: The labels in the order of the space, without derived quantities.
+        derived: Derived quantities, for the candidates that are left.
     """
 
     labels: tuple[str, ...]
@@ -149,31 +155,37 @@ class Problem:
     room: FloatArray = field(default_factory=lambda: np.zeros(0))
     factors: tuple[Factor, ...] = ()
     natural: tuple[str, ...] = ()
+    derived: tuple[Derived, ...] = ()
 
     @classmethod
     def of(cls, probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> Problem | None:
         """Create the problem; return `None` if a constraint of the kind `max` leaves a layer without candidates."""
         left = open_candidates(probs, constraints)
-        left = {label: left[label] for label in _joint_last(list(left), constraints)}
+        derived, natural = derived_of(constraints), tuple(left)
+        left |= {quantity.name: np.arange(quantity.allowed) for quantity in derived}
+        left = {label: left[label] for label in layer_order(list(left), constraints, derived)}
         if any(len(kept) == 0 for kept in left.values()):
             return None
         if any(not c.holds(c.costs.fixed) for c in constraints if c.combine == "max"):
             return None
-        candidates = constraints[0].costs.candidates
+        candidates = {**constraints[0].costs.candidates, **{quantity.name: quantity.values for quantity in derived}}
         logs, costs, names = [], [], []
         added = [c for c in constraints if c.combine == "sum"]
         # Scaled to 1, so that all constraints have the same weight in the solver's tolerances.
         scale = np.array([1.0 / abs(c.limit) if c.limit else 1.0 for c in added])
         for label, kept in left.items():
-            p = probs[label].detach().double().cpu().numpy()[kept]
+            p = probs[label].detach().double().cpu().numpy()[kept] if label in probs else np.ones(len(kept))
             logs.append(np.log(np.maximum(p, 1e-300)))
-            values = np.array([[c.costs.layers[label][i] for c in added] for i in kept], dtype=np.float64)
+            of_layer = [c.costs.layers[label] if label in probs else (0.0,) * len(kept) for c in added]
+            values = np.array([[of[i] for of in of_layer] for i in kept], dtype=np.float64)
             costs.append(values.reshape(len(kept), len(added)) * scale)
             names.append(tuple(candidates[label][i] for i in kept))
         room = np.array([(c.limit - c.costs.fixed + abs(c.limit) * _TOLERANCE) for c in added]) * scale
         factors = _factors(added, left, scale)
-        natural = tuple(_labels(constraints))
-        return cls(tuple(left), tuple(names), tuple(logs), tuple(costs), room.reshape(len(added)), factors, natural)
+        return cls(
+            tuple(left), tuple(names), tuple(logs), tuple(costs), room.reshape(len(added)), factors, natural,
+            tuple(quantity.with_candidates(left) for quantity in derived),
+        )  # fmt: skip
 
     @property
     def sizes(self) -> list[int]:
@@ -186,25 +198,31 @@ class Problem:
         return sum(int(np.prod(factor.shape)) for factor in self.factors)
 
     @property
+    def arcs(self) -> int:
+        """Number of variables of the integer programme that stand for arcs of the derived quantities' diagrams."""
+        return sum(quantity.arcs for quantity in self.derived)
+
+    @property
     def flat_logs(self) -> FloatArray:
-        """Log-likelihoods of all candidates of all layers, then 0 for each combination, shape (total,)."""
-        return np.concatenate([*self.logs, np.zeros(self.combinations)])
+        """Log-likelihoods of all candidates of all layers, then 0 for each combination and each arc, shape (total,)."""
+        return np.concatenate([*self.logs, np.zeros(self.combinations + self.arcs)])
 
     @property
     def flat_costs(self) -> FloatArray:
-        """Costs of all candidates of all layers, then of all combinations, shape (K, total)."""
+        """Costs of all candidates of all layers, then of all combinations and arcs, shape (K, total)."""
         joint = [factor.costs.reshape(-1, len(self.room)) for factor in self.factors]
-        return np.concatenate([*self.costs, *joint]).T
+        return np.concatenate([*self.costs, *joint, np.zeros((self.arcs, len(self.room)))]).T
 
     def one_of_each(self) -> Any:
         """Return the sparse matrix that sums the candidates of each layer, shape (L, total)."""
-        return one_of_each(self.sizes, self.combinations)
+        return one_of_each(self.sizes, self.combinations + self.arcs)
 
     def links(self) -> Any:
         """Return the sparse matrix of the equations of combinations, or `None`; see `joint_costs.linking_rows`."""
-        if not self.factors:
+        if not self.factors and not self.derived:
             return None
-        return linking_rows(self.sizes, [(factor.layers, factor.shape) for factor in self.factors])
+        sizes = dict(zip(self.labels, self.sizes, strict=True))
+        return linking_rows(sizes, [(factor.layers, factor.shape) for factor in self.factors], self.derived)
 
     def used(self, picks: Sequence[int]) -> FloatArray:
         """Return what an architecture takes of the room, given the candidate's position in each layer, shape (K,)."""
@@ -217,7 +235,12 @@ class Problem:
 
     def relaxation(self) -> Relaxation | None:
         """Solve the linear relaxation; return `None` if not even a mixture of architectures keeps the constraints."""
-        free = Relaxation(np.zeros(len(self.room)), tuple(tuple(map(np.zeros, f.shape)) for f in self.factors))
+        ends = [[*(len(table[0]) for table in d.steps), len(d.values)] for d in self.derived]
+        free = Relaxation(
+            np.zeros(len(self.room)),
+            tuple(tuple(map(np.zeros, f.shape)) for f in self.factors),
+            tuple(tuple(map(np.zeros, sizes)) for sizes in ends),
+        )
         if len(self.room) == 0:
             return free
         least = [c.min(axis=0) for c in self.costs]
@@ -246,16 +269,17 @@ class Problem:
             return free
         multipliers = np.maximum(-np.asarray(solved.ineqlin.marginals, dtype=np.float64), 0.0)
         duals, shifts, start = np.asarray(solved.eqlin.marginals, dtype=np.float64), [], len(self.labels)
-        for factor in self.factors:
-            ends = start + np.cumsum([0, *factor.shape])
-            shifts.append(tuple(-duals[a:b] for a, b in pairwise(ends.tolist())))
-            start = int(ends[-1])
-        return Relaxation(multipliers, tuple(shifts))
+        between = [0] * len(self.factors) + [sum(map(len, d.steps[1:])) for d in self.derived]  # rows of states
+        for sizes, more in zip([*(factor.shape for factor in self.factors), *ends], between, strict=True):
+            places = start + np.cumsum([0, *sizes])
+            shifts.append(tuple(-duals[a:b] for a, b in pairwise(places.tolist())))
+            start = int(places[-1]) + more
+        return Relaxation(multipliers, tuple(shifts[: len(self.factors)]), tuple(shifts[len(self.factors) :]))
 
     def choices(self, picks: Sequence[int]) -> dict[str, Any]:
         """Return the architecture of a candidate's position in each layer."""
         chosen = {label: names[pick] for label, names, pick in zip(self.labels, self.names, picks, strict=True)}
-        return {label: chosen[label] for label in self.natural or self.labels}
+        return {label: chosen[label] for label in self.natural}
 
 
 def _factors(added: Sequence[Constraint], left: Mapping[str, IntArray], scale: FloatArray) -> tuple[Factor, ...]:
@@ -270,18 +294,6 @@ def _factors(added: Sequence[Constraint], left: Mapping[str, IntArray], scale: F
             costs = found.setdefault(key, np.zeros((*(len(left[label]) for label in key), len(added))))
             costs[..., k] += kept.transpose(by_order) * scale[k]
     return tuple(Factor(tuple(order[label] for label in labels), costs) for labels, costs in found.items())
-
-
-def _joint_last(labels: list[str], constraints: Sequence[Constraint]) -> list[str]:
-    """Order labels so that the layers of a joint cost are close to each other; unchanged without joint costs."""
-    joint = {frozenset(j.labels) for c in constraints if c.combine == "sum" for j in c.costs.joint}
-    waiting = sorted((sorted(of, key=labels.index) for of in joint), key=lambda of: [labels.index(k) for k in of])
-    ordered: dict[str, None] = {}
-    while waiting:
-        following = min(waiting, key=lambda of: sum(label not in ordered for label in of))
-        waiting.remove(following)
-        ordered.update(dict.fromkeys(following))
-    return [*ordered, *(label for label in labels if label not in ordered)]
 
 
 def _labels(constraints: Sequence[Constraint]) -> list[str]:

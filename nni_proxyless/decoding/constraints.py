@@ -4,7 +4,8 @@ The most likely architecture within K constraints is a multiple-choice knapsack 
 relaxation is solved by SciPy's HiGHS. The multipliers of that solution give an upper bound on the likelihood of every
 partial architecture (Lagrangian relaxation; Geoffrion 1974), with which `likeliest_satisfying` enumerates exactly.
 A cost of several layers at once is bounded by its best value over the layers that are not chosen yet, and the dual
-solution says which part of it the bound counts to each layer. `decoding.integer_program` solves the same problem by
+solution says which part of it the bound counts to each layer. The same holds for derived quantities, which are layers
+with a single possible candidate (`diagram_bound.py`). `decoding.integer_program` solves the same problem by
 integer programming, which is exact as well, but takes a second and more for each architecture. `decoding.knapsack` is
 for one additive constraint.
 
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from .conflicts import explain_conflict
 from .constraint import Constraint, Factor, FloatArray, IntArray, Problem, Relaxation
+from .diagram_bound import DiagramBound
 from .integer_program import likeliest_by_milp
 
 if TYPE_CHECKING:  # files are checked without torch
@@ -60,7 +62,7 @@ def likeliest_satisfying(
     if problem is None or relaxation is None:
         raise InputError(explain_conflict(probs, constraints))
     width, threshold = _FIRST_WIDTH, -np.inf
-    while width <= (_LARGEST_WIDTH if not problem.factors else _LARGEST_JOINT_WIDTH):
+    while width <= (_LARGEST_WIDTH if not problem.factors and not problem.derived else _LARGEST_JOINT_WIDTH):
         pass_ = _Pass(problem, relaxation, count, width, threshold)
         if pass_.complete:
             if len(pass_.scores) == 0:
@@ -78,7 +80,7 @@ def can_be_satisfied(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
     problem = Problem.of(probs, constraints)
     if problem is None:
         return False
-    if len(problem.room) <= 1 and not problem.factors:  # the cheapest architecture decides
+    if len(problem.room) <= 1 and not problem.factors and not problem.derived:  # the cheapest architecture decides
         return bool(np.all(np.sum([c.min(axis=0) for c in problem.costs], axis=0) <= problem.room))
     try:
         likeliest_satisfying(probs, constraints)
@@ -107,11 +109,15 @@ class _Pass:
     def __init__(self, problem: Problem, relaxation: Relaxation, count: int, width: int, threshold: float) -> None:
         room, multipliers = problem.room, relaxation.multipliers
         gains = [logs - costs @ multipliers for logs, costs in zip(problem.logs, problem.costs, strict=True)]
-        joint = []
+        joint: list[_Joint | DiagramBound] = []
         for factor, shifts in zip(problem.factors, relaxation.shifts, strict=True):
             joint.append(_Joint(factor, multipliers, shifts))
             for layer, shift in zip(factor.layers, shifts, strict=True):
                 gains[layer] = gains[layer] + shift
+        for quantity, shifts in zip(problem.derived, relaxation.flows, strict=True):
+            joint.append(DiagramBound(quantity, problem.labels, shifts, len(room)))
+            for layer, shift in zip(joint[-1].layers, shifts, strict=True):
+                gains[layer] = gains[layer] + shift[: len(gains[layer])]
         ahead = np.append(np.cumsum([gain.max() for gain in gains][::-1])[::-1][1:], 0.0)
         least = np.cumsum([c.min(axis=0) for c in problem.costs][::-1], axis=0)[::-1]
         least = np.vstack([least[1:], np.zeros((1, len(room)))])
@@ -133,7 +139,7 @@ class _Pass:
                 if layer in each.layers:
                     more_value, more_used = each.step(layer, picks)
                     value, used = value + more_value, used + more_used
-            possible = np.all(used + least[layer] <= room, axis=1)
+            possible = np.all(used + least[layer] <= room, axis=1) & np.isfinite(value)
             bound = value + ahead[layer] + room @ multipliers
             kept = np.flatnonzero(possible & (bound >= threshold - slack))
             if len(kept) > width:

@@ -184,6 +184,11 @@ class ArchitectureDistribution:
     def _allowed(self, count: int, budget_ms: float | None) -> list[dict[str, Any]]:
         assert self.allowed is not None
         keeps, limits = self.allowed, self._with_budget(budget_ms)
+        if any(quantity.allowed < len(quantity.values) for limit in limits for quantity in limit.costs.derived):
+            # The tables know the constraints of the space. A table of another version might not know all of them.
+            likeliest = likeliest_satisfying(self.probs, limits, count)
+            if all(keeps(choices) for choices in likeliest):
+                return likeliest
 
         def allowed(choices: Mapping[str, Any]) -> bool:
             return all(limit.holds(limit.of(choices)) for limit in limits) and keeps(choices)

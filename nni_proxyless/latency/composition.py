@@ -18,6 +18,8 @@ from ..values import MOST_OPERATIONS
 from . import table_parts as parts
 from .arrays import FloatArray
 from .costs import SpaceCosts
+from .derived import Derived
+from .derived_file import derived_from, derived_to
 from .joint_costs import JointCosts
 
 Count = Literal["parameters", "multiply_adds"]
@@ -32,7 +34,7 @@ class Part:
     The tuples have an item for each combination of the candidates. The candidate of the last layer changes fastest.
 
     Attributes:
-        labels: Labels of the choices; none for what every network has.
+        labels: Labels of the choices, and names of derived quantities; none for what every network has.
         entries: Positions of the table's entries; `None` if no network has the combination.
         parameters: Number of parameters.
         multiply_adds: Multiply-adds for one image.
@@ -51,10 +53,12 @@ class Composition:
     Attributes:
         candidates: Names of the candidates of each choice, by label.
         parts: Parts. No two have the same labels.
+        derived: Quantities that follow from several choices.
     """
 
     candidates: Mapping[str, tuple[str, ...]]
     parts: tuple[Part, ...]
+    derived: tuple[Derived, ...] = ()
 
     def costs(self, entry_costs: Sequence[float], *, scale: float = 1.0, offset: float = 0.0) -> SpaceCosts:
         """Sum the costs of entries over all networks: offset + scale · Σ.
@@ -85,8 +89,9 @@ class Composition:
 
     def _summed(self, values: Mapping[tuple[str, ...], Sequence[float]], unit: str, fixed: float) -> SpaceCosts:
         sums: dict[tuple[str, ...], FloatArray] = {(): np.array(fixed)}
+        known = values_by_label(self.candidates, self.derived)
         for labels, of in values.items():
-            array = np.array(of, dtype=np.float64).reshape([len(self.candidates[label]) for label in labels])
+            array = np.array(of, dtype=np.float64).reshape([len(known[label]) for label in labels])
             # No network has such a combination, so its cost is never asked for. The mean disturbs expectations least.
             array = np.where(np.isnan(array), np.nanmean(array), array)
             needed = [axis for axis in range(len(labels)) if np.ptp(array, axis=axis).any()]
@@ -101,7 +106,12 @@ class Composition:
                 for label, names in self.candidates.items()
             },
             unit,
-            tuple(JointCosts(k, tuple(array.ravel().tolist())) for k, array in sums.items() if len(k) > 1),
+            tuple(
+                JointCosts(k, tuple(array.ravel().tolist()))
+                for k, array in sums.items()
+                if len(k) > 1 or (k and k[0] not in self.candidates)
+            ),
+            self.derived,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,6 +130,7 @@ class Composition:
                 }
                 for part in self.parts
             ],
+            **({"derived": [derived_to(quantity) for quantity in self.derived]} if self.derived else {}),
         }
 
     @classmethod
@@ -135,8 +146,8 @@ class Composition:
             LatencyTableError: A key is unknown, or a value has the wrong type or is out of range.
         """
         where = f"{source}: composition"
-        own = parts.mapping(content, where, ("candidates", "parts"))
-        candidates = {}
+        own = parts.mapping(content, where, ("candidates", "parts", "derived"))
+        candidates: dict[str, tuple[str, ...]] = {}
         for label, names in parts.mapping(own.get("candidates"), f"{where}.candidates").items():
             good = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
             if not (isinstance(label, str) and good and len(set(names)) == len(names)):
@@ -147,10 +158,19 @@ class Composition:
         listed = own.get("parts")
         if not isinstance(listed, list):
             raise LatencyTableError(f"{where}.parts must be a list, got {shown(listed)}")
-        found = [_part(row, candidates, entries, f"{where}: part {n}") for n, row in enumerate(listed, start=1)]
+        derived = derived_from(own.get("derived", []), candidates, where)
+        known = values_by_label(candidates, derived)
+        found = [_part(row, known, entries, f"{where}: part {n}") for n, row in enumerate(listed, start=1)]
         if len({part.labels for part in found}) < len(found):
             raise LatencyTableError(f"{where}: two parts have the same labels")
-        return cls(candidates, tuple(found))
+        return cls(candidates, tuple(found), derived)
+
+
+def values_by_label(
+    candidates: Mapping[str, Sequence[str]], derived: Sequence[Derived]
+) -> dict[str, Sequence[str]]:
+    """Return the candidates of each choice by label, and the values of each derived quantity by name."""
+    return {**candidates, **{quantity.name: quantity.values for quantity in derived}}
 
 
 def _part(row: object, candidates: Mapping[str, Sequence[str]], entries: int, where: str) -> Part:

@@ -5,7 +5,8 @@ The expected latency E[lat] = fixed + Σ_layers Σ_i p_i F(o_i) is linear in the
 architecture, of a distribution over architectures, and of the cheapest and the most expensive network.
 
 Spaces with choices of widths also have costs of several layers at once (`joint_costs.py`). Layers are chosen
-independently, so the expectation of such a cost is Σ p_i p_j F(o_i, o_j), which is exact and differentiable too.
+independently, so the expectation of such a cost is Σ p_i p_j F(o_i, o_j), which is exact and differentiable too. Where
+a cost depends on many layers through one quantity (`derived.py`), the probabilities of its values stand for p.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import numpy.typing as npt
 
 from ..errors import InputError, LatencyTableError, unknown_name
 from .arrays import FloatArray
+from .cheapest_by_states import cheapest_by_states
+from .derived import Derived
 from .joint_costs import JointCosts, cheapest
 
 if TYPE_CHECKING:  # settings and files are checked without torch
@@ -37,7 +40,9 @@ class SpaceCosts:
         candidates: Candidate names of each layer, by layer label.
         layers: Costs of each layer's candidates, by layer label, in the order of `candidates`. A skip costs 0.
         unit: Unit of the table.
-        joint: Costs that depend on several layers at once, in addition to those of the layers.
+        joint: Costs that depend on several layers at once, in addition to those of the layers. Their labels may be
+            names of `derived`. No two labels of a joint cost follow from a common layer.
+        derived: Quantities that follow from several layers.
     """
 
     fixed: float
@@ -45,6 +50,7 @@ class SpaceCosts:
     layers: Mapping[str, tuple[float, ...]]
     unit: str = "ms"
     joint: tuple[JointCosts, ...] = ()
+    derived: tuple[Derived, ...] = ()
 
     def _total(
         self,
@@ -65,7 +71,8 @@ class SpaceCosts:
     @cached_property
     def joint_arrays(self) -> list[tuple[tuple[str, ...], FloatArray]]:
         """Labels and costs of each of `joint`, the latter with one axis for each label."""
-        return [(joint.labels, joint.array([len(self.layers[k]) for k in joint.labels])) for joint in self.joint]
+        sizes = {label: len(of) for label, of in self.layers.items()} | {d.name: len(d.values) for d in self.derived}
+        return [(joint.labels, joint.array([sizes[k] for k in joint.labels])) for joint in self.joint]
 
     def of(self, choices: Mapping[str, str]) -> float:
         """Compute the cost of one architecture.
@@ -77,6 +84,7 @@ class SpaceCosts:
             InputError: A label is missing or a candidate does not exist.
         """
         places = {label: self._position(label, choices.get(label)) for label in self.layers}
+        places |= {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
         return float(
             self._total(
                 lambda label, costs: costs[places[label]],
@@ -110,6 +118,7 @@ class SpaceCosts:
         for label in self.layers:
             names, codes = np.unique(np.asarray(columns[label]), return_inverse=True)
             places[label] = np.array([self._position(label, name) for name in names], dtype=np.int64)[codes]
+        places |= {quantity.name: quantity.places_of(places) for quantity in self.derived}
         total = self._total(
             lambda label, costs: np.asarray(costs, dtype=np.float64)[places[label]],
             lambda labels, values: values[tuple(places[label] for label in labels)],
@@ -132,14 +141,16 @@ class SpaceCosts:
         """
         import torch
 
+        known = {**probs, **{quantity.name: quantity.probs(probs) for quantity in self.derived}}
+
         def of_layer(label: str, costs: tuple[float, ...]) -> Tensor:
             p = probs[label]
             return torch.dot(p, torch.tensor(costs, dtype=p.dtype, device=p.device))
 
         def of_joint(labels: tuple[str, ...], values: FloatArray) -> Tensor:
-            left = torch.as_tensor(values, dtype=probs[labels[0]].dtype, device=probs[labels[0]].device)
+            left = torch.as_tensor(values, dtype=known[labels[0]].dtype, device=known[labels[0]].device)
             for label in reversed(labels):
-                left = left @ probs[label]  # sums over the last axis
+                left = left @ known[label]  # sums over the last axis
             return left
 
         return torch.as_tensor(self._total(of_layer, of_joint))
@@ -167,7 +178,20 @@ class SpaceCosts:
     @property
     def mean(self) -> float:
         """Mean cost of all networks."""
-        return float(self._total(lambda _, costs: sum(costs) / len(costs), lambda _, values: float(values.mean())))
+        return self._mean({})
+
+    def _mean(self, given: Mapping[str, int]) -> float:
+        """Mean cost of all networks with some candidates, which are given by their positions."""
+        probs = {label: np.full(len(costs), 1.0 / len(costs)) for label, costs in self.layers.items()}
+        probs |= {label: np.eye(len(self.layers[label]))[place] for label, place in given.items()}
+        probs |= {quantity.name: quantity.array_probs(probs) for quantity in self.derived}
+
+        def of_joint(labels: tuple[str, ...], values: FloatArray) -> float:
+            for label in reversed(labels):
+                values = values @ probs[label]
+            return float(values)
+
+        return float(self._total(lambda label, costs: float(np.dot(costs, probs[label])), of_joint))
 
     @property
     def averaged(self) -> tuple[float, dict[str, tuple[float, ...]]]:
@@ -175,23 +199,27 @@ class SpaceCosts:
 
         The cheapest candidate of a layer with joint costs has the cost 0, and `fixed` is larger instead.
         """
-        fixed, layers = self.fixed, {label: np.asarray(values) for label, values in self.layers.items()}
-        for labels, values in self.joint_arrays:
-            fixed += float(values.mean()) * (1 - len(labels))
-            for axis, label in enumerate(labels):
-                layers[label] = layers[label] + values.mean(axis=tuple(a for a in range(len(labels)) if a != axis))
-        for label in {label for labels, _ in self.joint_arrays for label in labels}:
-            least = float(layers[label].min())
-            fixed, layers[label] = fixed + least, layers[label] - least
+        layers = {label: np.asarray(values, dtype=np.float64) for label, values in self.layers.items()}
+        behind = {quantity.name: quantity.labels for quantity in self.derived}
+        for label in {layer for joint in self.joint for each in joint.labels for layer in behind.get(each, (each,))}:
+            means = np.array([self._mean({label: place}) for place in range(len(layers[label]))])
+            layers[label] = means - means.min()
+        fixed = self.mean - sum(float(values.mean()) for values in layers.values())
         return fixed, {label: tuple(values.tolist()) for label, values in layers.items()}
 
     def _extreme(self, sign: float) -> dict[str, Any]:
         """Find the network with the smallest cost times `sign`."""
         labels = list(self.layers)
         layers = [sign * np.asarray(self.layers[label], dtype=np.float64) for label in labels]
-        if self.joint:
-            joint = [([labels.index(k) for k in of], sign * values) for of, values in self.joint_arrays]
-            places = cheapest(layers, joint)
+        if self.joint or self.derived:
+            by_label = dict(zip(labels, layers, strict=True)) | {d.name: np.zeros(d.allowed) for d in self.derived}
+            order = list(by_label)
+            joint = [
+                ([order.index(k) for k in of], sign * values[tuple(slice(len(by_label[k])) for k in of)])
+                for of, values in self.joint_arrays
+            ]
+            found = cheapest_by_states(by_label, joint, self.derived)
+            places = (cheapest(by_label, joint, self.derived) if found is None else found)[: len(labels)]
         else:
             places = [int(costs.argmin()) for costs in layers]
         return {label: self.candidates[label][place] for label, place in zip(labels, places, strict=True)}

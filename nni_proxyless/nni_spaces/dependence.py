@@ -4,13 +4,16 @@ The labels of the choices above a site and in its arguments are known. Shapes ma
 networks are run: if two of them agree in all labels that a site is known to depend on, but its values differ, then one
 of the other labels matters. It is found by bisection between the two networks. Then the combinations that no network
 had yet are run, many sites at once, until random networks bring nothing new.
+
+A site may depend on a derived quantity (`derived_quantities.py`) instead of the choices from which it follows. If the
+label that was found changes such a quantity, the quantity is taken first, and the label only if that does not suffice.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +27,7 @@ MOST_NETWORKS = 3000
 # Combinations of choices up to which the value of a site is found for each one.
 MOST_COMBINATIONS = 1024
 _TRIES = 30
+_MOST_TRIES = 1000  # for combinations with a derived quantity, of which few may keep the constraints
 
 
 @dataclass
@@ -31,8 +35,8 @@ class Function:
     """Value of a site by the choices on which it depends.
 
     Attributes:
-        labels: Labels of the choices.
-        values: Value by the positions of the chosen candidates; `None` where the site does not exist. Combinations
+        labels: Labels of the choices, and names of derived quantities.
+        values: Value by the positions of the chosen candidates or of the quantities' values; `None` where the site does not exist. Combinations
             that no network can have are missing.
     """
 
@@ -51,7 +55,9 @@ class SpaceFunctions:
 
     Attributes:
         functions: Function of each site.
-        runs: Positions of the candidates of each network that was run, and the value of each of its sites.
+        runs: Positions of the candidates of each network that was run, and of the values of its derived quantities, and
+            the value of each of its sites.
+        sizes: Number of candidates of each label, and of values of each derived quantity.
 
     Raises:
         SpaceError: A network cannot be built or run, or a site depends on too many choices.
@@ -61,12 +67,19 @@ class SpaceFunctions:
         self, tracer: Tracer, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
     ) -> None:
         self.tracer = tracer
-        self.labels = list(tracer.candidates)
+        self.sizes = {label: len(of) for label, of in tracer.candidates.items()}
+        self.sizes |= {quantity.name: len(quantity.values) for quantity in tracer.derived}
+        self.labels = list(self.sizes)
         self.functions: dict[Site, Function] = {}
         self.runs: dict[Codes, dict[Site, Hashable]] = {}
+        self._support = {label: (label,) for label in tracer.candidates}
+        self._support |= {quantity.name: quantity.labels for quantity in tracer.derived}
         self._place = {label: place for place, label in enumerate(self.labels)}
         self._first: dict[Site, dict[Codes, Codes]] = {}  # a network of each known combination of each site
+        self._given: dict[Site, frozenset[str]] = {}  # labels that follow from the places of the sites
+        self._hints: dict[Site, str] = {}
         self._conflicts: list[tuple[Site, Codes, Codes]] = []
+        self._candidates = list(tracer.candidates.items())
         self._random = random.Random(f"model space {seed}")
         self._progress = progress
         for _ in range(FIRST_NETWORKS):
@@ -75,11 +88,27 @@ class SpaceFunctions:
 
     def sample(self, codes: Codes) -> dict[str, Any]:
         """Return the NNI sample of a network that is given by the positions of its candidates."""
-        return {label: of[code] for (label, of), code in zip(self.tracer.candidates.items(), codes, strict=True)}
+        return {label: of[code] for (label, of), code in zip(self.tracer.candidates.items(), codes, strict=False)}
 
     def codes(self, sample: Mapping[str, Any]) -> Codes:
-        """Return the positions of the candidates of an NNI sample."""
-        return tuple(of.index(sample[label]) for label, of in self.tracer.candidates.items())
+        """Return the positions of the candidates of an NNI sample, and of the values of the derived quantities."""
+        return self.extended([of.index(sample[label]) for label, of in self.tracer.candidates.items()])
+
+    def extended(self, codes: Sequence[int]) -> Codes:
+        """Append the positions of the derived quantities' values to those of all candidates."""
+        places = dict(zip(self.tracer.candidates, codes, strict=True))
+        return (*codes, *(int(quantity.places_of(places)) for quantity in self.tracer.derived))
+
+    def check_independent(self, labels: Sequence[str], site: Site) -> None:
+        """Check that no two labels of a function follow from a common choice, as expectations need it.
+
+        Raises:
+            SpaceError: Two labels do.
+        """
+        support = [label for name in labels for label in self._support[name]]
+        if len(set(support)) < len(support):
+            raise SpaceError(self._too_many(site, list(dict.fromkeys(support))))
+
 
     def draw(self, given: Mapping[int, int] | None = None) -> Codes:
         """Draw a network that keeps the constraints of the space.
@@ -103,12 +132,16 @@ class SpaceFunctions:
             self._run(self.draw())
 
     def _draw(self, given: Mapping[int, int], tries: int) -> Codes | None:
+        wanted = {self.labels[place]: code for place, code in given.items()}
         for _ in range(tries):
-            codes = tuple(
-                given[place] if place in given else self._random.randrange(len(of))
-                for place, of in enumerate(self.tracer.candidates.values())
+            places = dict(wanted)
+            for quantity in self.tracer.derived:
+                if quantity.name in wanted:
+                    places |= quantity.draw(wanted[quantity.name], self._random, places) or {}
+            codes = self.extended(
+                [places[k] if k in places else self._random.randrange(len(of)) for k, of in self._candidates]
             )
-            if self._allowed(codes):
+            if all(codes[place] == code for place, code in given.items()) and self._allowed(codes):
                 return codes
         return None
 
@@ -125,7 +158,9 @@ class SpaceFunctions:
             )
         trace = self.tracer.run(self.sample(codes))
         self.runs[codes] = trace.values
+        self._hints |= trace.hints
         for site, labels in trace.labels.items():
+            self._given[site] = self._given.get(site, frozenset()) | labels
             function = self.functions.get(site)
             if function is None:
                 self._restart(site, labels)
@@ -143,26 +178,26 @@ class SpaceFunctions:
         return max(missing, default=0)
 
     def _sizes(self, labels: Iterable[str]) -> list[int]:
-        return [len(self.tracer.candidates[label]) for label in labels]
+        return [self.sizes[label] for label in labels]
 
     def _restart(self, site: Site, labels: Iterable[str]) -> None:
         """Let a site depend on other labels, and learn its values from all networks so far."""
-        ordered = tuple(
-            label for label in self.labels if label in set(labels) and len(self.tracer.candidates[label]) > 1
-        )
-        combinations = math.prod(self._sizes(ordered))
-        if combinations > MOST_COMBINATIONS:
-            shown = ", ".join(ordered[:4]) + (", …" if len(ordered) > 4 else "")
-            raise SpaceError(
-                f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(ordered)} "
-                f"choices at once ({shown}), in {combinations} combinations, and at most {MOST_COMBINATIONS} are "
-                "measured; fit a table to whole networks instead (nni-proxyless latency fit, with the labels as "
-                "columns)"
-            )
+        kept = self._needed(site, {label for label in labels if self.sizes[label] > 1})
+        ordered = tuple(label for label in self.labels if label in kept)
+        if math.prod(self._sizes(ordered)) > MOST_COMBINATIONS:
+            raise SpaceError(self._too_many(site, ordered))
         self.functions[site] = Function(ordered)
         self._first[site] = {}
         for codes in self.runs:
             self._note(site, codes)
+
+    def _too_many(self, site: Site, labels: Sequence[str]) -> str:
+        shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
+        return (
+            f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(labels)} choices "
+            f"at once ({shown}), in {math.prod(self._sizes(labels))} combinations, and at most {MOST_COMBINATIONS} are "
+            "measured; fit a table to whole networks instead (nni-proxyless latency fit, with the labels as columns)"
+        )
 
     def _note(self, site: Site, codes: Codes) -> None:
         function = self.functions[site]
@@ -195,12 +230,17 @@ class SpaceFunctions:
         places = [self._place[label] for label in function.labels]
         if any(one[place] != other[place] for place in places):
             return  # explained meanwhile
+        hint = self._hints.get(site)
+        if hint and hint not in function.labels and self._explains(site, {*function.labels, hint}):
+            self._restart(site, {*function.labels, hint})
+            return
         value = self.runs[one].get(site)
-        differing = [place for place in range(len(one)) if one[place] != other[place]]
+        differing = [place for place in range(len(self.tracer.candidates)) if one[place] != other[place]]
         low, high = 0, len(differing)
 
         def between(count: int) -> Codes:
-            return tuple(other[place] if place in differing[:count] else one[place] for place in range(len(one)))
+            mixed = [other[place] if place in differing[:count] else one[place] for place in range(len(one))]
+            return self.extended(mixed[: len(self.tracer.candidates)])
 
         while high - low > 1:
             middle = (low + high) // 2
@@ -212,14 +252,44 @@ class SpaceFunctions:
             else:
                 high = middle
         found = {self.labels[place] for place in differing[low:high]}
+        changed = self._changed(between(low), between(high))
         known = set(self.functions[site].labels)
+        new = {name for name in changed if name not in known}
+        found = {min(new, key=self.labels.index)} if new and high - low == 1 else found
         if not found <= known:
             self._restart(site, known | found)
-        if high - low == 1:  # other sites whose values differ between the same two networks depend on it, too
+        if high - low == 1:  # other sites whose values differ between these two networks depend on it, too
             before, after = self.runs[between(low)], self.runs[between(high)]
             for each, of in list(self.functions.items()):
                 if before.get(each) != after.get(each) and not found <= set(of.labels):
-                    self._restart(each, set(of.labels) | found)
+                    if not changed or self._explains(each, {*of.labels, *found}):
+                        self._restart(each, {*of.labels, *found})
+
+    def _changed(self, one: Codes, other: Codes) -> list[str]:
+        """Names of the derived quantities in which two networks differ."""
+        first = len(self.tracer.candidates)
+        return [self.labels[place] for place in range(first, len(one)) if one[place] != other[place]]
+
+    def _needed(self, site: Site, labels: set[str]) -> set[str]:
+        """Drop labels without which the values of a site are still explained, if there are derived quantities.
+
+        A quantity is taken before the label that changes it, so one of both may turn out to have no effect.
+        """
+        if not self.tracer.derived:
+            return labels
+        for label in sorted(labels - self._given[site], key=self.labels.index, reverse=True):
+            if self._explains(site, labels - {label}):
+                labels = labels - {label}
+        return labels
+
+    def _explains(self, site: Site, labels: set[str]) -> bool:
+        """Whether all networks so far that agree in some labels have the same value of a site."""
+        places = [self._place[label] for label in labels]
+        values: dict[Codes, Hashable] = {}
+        return all(
+            values.setdefault(tuple(codes[place] for place in places), of.get(site)) == of.get(site)
+            for codes, of in self.runs.items()
+        )
 
     def _run_missing(self, unreachable: set[tuple[Site, tuple[str, ...], Codes]]) -> bool:
         """Run networks with combinations that are not known yet; return whether there were any."""
@@ -228,13 +298,20 @@ class SpaceFunctions:
             return False
         while waiting and not self._conflicts:
             given: dict[int, int] = {}
+            taken: set[str] = set()  # labels from which the given codes follow
             for _site, labels, key in waiting:
                 wanted = {self._place[label]: code for label, code in zip(labels, key, strict=True)}
-                if all(given.get(place, code) == code for place, code in wanted.items()) and (
-                    not self.tracer.constraints or not given
-                ):
+                if given and self.tracer.constraints:
+                    break
+                if any(given.get(place, code) != code for place, code in wanted.items()):
+                    continue
+                new = {label for name in labels if self._place[name] not in given for label in self._support[name]}
+                if not new & taken:
                     given |= wanted
-            codes = self._draw(given, _TRIES if self.tracer.constraints else 1)
+                    taken |= new
+            rare = any(place >= len(self.tracer.candidates) for place in given)
+            tries = (_MOST_TRIES if rare else _TRIES) if self.tracer.constraints else 1
+            codes = self._draw(given, tries)
             if codes is None:
                 unreachable.add(waiting.pop(0))
                 continue

@@ -83,10 +83,37 @@ def _of_layers(costs: SpaceCosts, choices: Mapping[str, Any]) -> Any:
     for label, values in costs.layers.items():
         if any(values):
             terms.append(_lookup([choices[label]], np.asarray(values)[order[label]]))
-    for labels, array in costs.joint_arrays:
+    derived = {quantity.name for quantity in costs.derived}
+    plain = [(labels, array) for labels, array in costs.joint_arrays if not derived & set(labels)]
+    if len(plain) < len(costs.joint):
+        terms.append(_of_quantities(costs, choices, derived))
+    for labels, array in plain:
         ordered = array[np.ix_(*(order[label] for label in labels))]
         terms.append(_lookup([choices[label] for label in labels], ordered))
     return _sum([costs.fixed, *terms])
+
+
+def _of_quantities(costs: SpaceCosts, choices: Mapping[str, Any], derived: set[str]) -> Any:
+    """Build an NNI expression of all costs that depend on derived quantities. It calls a function of the choices."""
+    joint = tuple(each for each in costs.joint if derived & set(each.labels))
+    behind = {quantity.name: quantity.labels for quantity in costs.derived}
+    used = {label for each in joint for name in each.labels for label in behind.get(name, (name,))}
+    used |= {label for labels in behind.values() for label in labels}
+    own = [label for label in costs.layers if label in used]
+    part = SpaceCosts(
+        0.0,
+        {label: costs.candidates[label] for label in own},
+        {label: (0.0,) * len(costs.layers[label]) for label in own},
+        costs.unit,
+        joint,
+        costs.derived,
+    )
+
+    def cost(*values: Any) -> float:
+        return part.of({label: str(value) for label, value in zip(own, values, strict=True)})
+
+    template = f"cost({', '.join('{}' for _ in own)})"
+    return MutableExpression(cost, template, [choices[label] for label in own])
 
 
 def _candidates(choice: Any) -> Sequence[Any]:

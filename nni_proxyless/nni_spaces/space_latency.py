@@ -231,7 +231,7 @@ def _calibration_networks(functions: SpaceFunctions, costs: SpaceCosts, count: i
     candidates, constraints = functions.tracer.candidates, functions.tracer.constraints
     found: dict[Codes, None] = {}
     for choices in (costs.cheapest, costs.dearest):
-        codes = tuple([str(each) for each in of].index(choices[label]) for label, of in candidates.items())
+        codes = functions.extended([[str(each) for each in of].index(choices[k]) for k, of in candidates.items()])
         if not constraints or constraints.allow(functions.sample(codes)):
             found[codes] = None
     for _ in range(20 * count):

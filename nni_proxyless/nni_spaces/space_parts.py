@@ -16,8 +16,15 @@ def composition_of(functions: SpaceFunctions) -> Composition:
     by_labels: dict[tuple[str, ...], list[tuple[Site, Function]]] = {(): []}
     for site, function in functions.functions.items():
         by_labels.setdefault(function.labels, []).append((site, function))
+    for site, function in functions.functions.items():
+        functions.check_independent(function.labels, site)
     parts = [_part(functions, labels, sites) for labels, sites in sorted(by_labels.items())]
-    return Composition({label: tuple(map(str, of)) for label, of in candidates.items()}, tuple(parts))
+    derived = tuple(
+        each
+        for each in functions.tracer.derived
+        if each.allowed < len(each.values) or any(each.name in part.labels for part in parts)
+    )
+    return Composition({label: tuple(map(str, of)) for label, of in candidates.items()}, tuple(parts), derived)
 
 
 def numbered_anew(composition: Composition, kept: Sequence[int]) -> Composition:
@@ -31,7 +38,7 @@ def numbered_anew(composition: Composition, kept: Sequence[int]) -> Composition:
         Part(part.labels, tuple(map(renumbered, part.entries)), part.parameters, part.multiply_adds)
         for part in composition.parts
     ]
-    return Composition(composition.candidates, tuple(parts))
+    return Composition(composition.candidates, tuple(parts), composition.derived)
 
 
 def _part(functions: SpaceFunctions, labels: tuple[str, ...], sites: Sequence[tuple[Site, Function]]) -> Part:
@@ -59,4 +66,4 @@ def _part(functions: SpaceFunctions, labels: tuple[str, ...], sites: Sequence[tu
 
 
 def _combinations(functions: SpaceFunctions, labels: tuple[str, ...]) -> itertools.product[Codes]:
-    return itertools.product(*(range(len(functions.tracer.candidates[label])) for label in labels))
+    return itertools.product(*(range(functions.sizes[label]) for label in labels))

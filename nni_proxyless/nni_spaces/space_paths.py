@@ -8,9 +8,12 @@ from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 from nni.mutable import Mutable
+from nni.nas.hub.pytorch.modules.nasbench101 import NasBench101Cell, _NasBench101CellFixed, prune
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, MutableModule, ParametrizedModule, Repeat
 from nni.nas.nn.pytorch.choice import ChosenInputs
 from torch import nn
+
+from .derived_quantities import vertex_name
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,15 @@ class Origin:
 
     Attributes:
         path: Names of the modules from the space down to it, candidates of choices included.
-        labels: Labels of the choices that decide whether the module is there.
+        labels: Labels of the choices, and names of the derived quantities, that decide whether the module is there.
         module: The module, with its choices; `None` if the frozen network has a module that the space has not.
+        hint: Label of the input of an operator in a cell, which often decides on its stride or its width.
     """
 
     path: str
     labels: frozenset[str]
     module: nn.Module | None
+    hint: str | None = None
 
 
 def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
@@ -39,8 +44,20 @@ def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
     path: list[str] = []
     labels: set[str] = set()
     here: nn.Module | None = _chosen(space, sample, path, labels)
+    graph: NasBench101Cell | None = None
+    cell: tuple[Cell, list[str]] | None = None  # the innermost cell, and the parts of the name inside it
     for part in name.split(".") if name else ():
         below = None
+        if graph is not None and part.isdigit():
+            vertex = _vertices(graph, sample)[int(part)]
+            labels |= {vertex_name(graph.label, vertex)} if vertex else set()
+            part, graph = str(vertex), None
+        elif isinstance(here, NasBench101Cell):
+            graph = here
+        if isinstance(here, Cell):
+            cell = here, []
+        if cell is not None:
+            cell[1].append(part)
         if isinstance(here, Repeat):
             if isinstance(here.depth_choice, Mutable) and not (part.isdigit() and int(part) < here.min_depth):
                 labels |= labels_of(here.depth_choice)
@@ -50,7 +67,17 @@ def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
             below = here._modules.get(part)
         path.append(part)
         here = None if below is None else _chosen(below, sample, path, labels)
-    return Origin(".".join(path), frozenset(labels), here)
+    hint = None
+    if cell is not None and cell[1][:1] == ["ops"] and len(cell[1]) > 2:
+        hint = str(cell[0].inputs[int(cell[1][1])][int(cell[1][2])].label)  # type: ignore[index, union-attr]
+    return Origin(".".join(path), frozenset(labels), here, hint)
+
+
+def _vertices(cell: NasBench101Cell, sample: Mapping[str, Any]) -> list[int]:
+    """Return the vertices of a graph that NNI does not remove."""
+    count = sample[f"{cell.label}/num_nodes"]
+    inputs = [sample[f"{cell.label}/input{vertex}"] for vertex in range(1, count)]
+    return prune(_NasBench101CellFixed.build_connection_matrix(inputs, count), list(range(count)))[1]  # type: ignore[no-any-return]
 
 
 def _chosen(module: nn.Module, sample: Mapping[str, Any], path: list[str], labels: set[str]) -> nn.Module:

@@ -25,6 +25,7 @@ from ..errors import SpaceError
 from ..latency.calls import Call
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
+from .derived_quantities import quantities_of
 from .example_inputs import ExampleInputs
 from .module_identity import described, shapes_of
 from .shallow_freeze import shallow_freeze
@@ -68,10 +69,12 @@ class Trace:
     Attributes:
         values: Value of each site.
         labels: Labels on which each site is known to depend, because of its place and its arguments.
+        hints: Label on which a site is likely to depend, too.
     """
 
     values: dict[Site, Hashable]
     labels: dict[Site, frozenset[str]]
+    hints: dict[Site, str]
 
 
 class Tracer:
@@ -84,6 +87,7 @@ class Tracer:
     Attributes:
         candidates: Candidates of each label, as an NNI sample names them.
         constraints: Constraints of the space.
+        derived: Quantities that follow from several choices, on which sites may depend.
         units: Different units that were found.
 
     Raises:
@@ -95,6 +99,7 @@ class Tracer:
         self.space, self.inputs = space, inputs
         self.candidates = {str(k): tuple(path_candidates(mutables[k])) for k in sorted(searched(mutables))}
         self.constraints = Constraints.in_space(mutables)
+        self.derived = quantities_of(space, self.candidates)
         self.units: list[Unit] = []
         self._numbers: dict[Hashable, int] = {}
         self._whole: dict[int, bool] = {}
@@ -173,7 +178,7 @@ class _Run:
     counter: FlopCounterMode
 
     def __init__(self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any]) -> None:
-        self.trace = Trace({}, {})
+        self.trace = Trace({}, {}, {})
         self._tracer, self._network = tracer, network
         self._origins = {name: origin_of(tracer.space, name, sample) for name, _ in network.named_modules()}
         self._inside = 0  # depth of calls within a unit
@@ -222,6 +227,8 @@ class _Run:
             labels |= labels_inside(module) if whole else _own_labels(module)
         self.trace.values[site] = value
         self.trace.labels[site] = frozenset(labels)
+        if origin.hint is not None:
+            self.trace.hints[site] = origin.hint
 
     def _total(self) -> float:
         return self.counter.get_total_flops() / 2  # PyTorch counts a multiply-add as two operations

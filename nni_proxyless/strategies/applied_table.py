@@ -76,8 +76,10 @@ def with_candidates(
             )
         order[label] = [known.index(name) for name in names]
     layers = {label: tuple(costs.layers[label][place] for place in order[label]) for label in candidates}
+    derived = tuple(quantity.with_candidates(order) for quantity in costs.derived)
+    order |= {quantity.name: list(range(len(quantity.values))) for quantity in costs.derived}
     joint = tuple(
         JointCosts(labels, tuple(values[np.ix_(*(order[label] for label in labels))].ravel().tolist()))
         for labels, values in costs.joint_arrays
     )
-    return SpaceCosts(costs.fixed, dict(candidates), layers, costs.unit, joint)
+    return SpaceCosts(costs.fixed, dict(candidates), layers, costs.unit, joint, derived)

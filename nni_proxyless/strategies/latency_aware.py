@@ -33,6 +33,7 @@ from ..supernet.space import describe_space
 from ..supernet.unsupported import check_space
 from .applied_table import costs_of_space, counts_of_space
 from .compatibility import check_lightning
+from .early_budgets import refuse_impossible
 from .evaluator_checks import check_evaluator, check_steps, keep_datamodule
 from .export_methods import ExportMethods
 from .finalist import Finalist, best
@@ -87,12 +88,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         super().__init__(**kwargs)
         if not isinstance(finalists, int) or isinstance(finalists, bool) or finalists < 1:
             raise InputError(f"finalists must be a whole number from 1, got {finalists!r}")
-        for table in stated.tables.values():
-            if table.unit != "ms":
-                raise InputError(
-                    f"latency= needs a table in ms, got one in {table.unit}; give it as "
-                    "penalty={'profiler': LatencyProfiler(space, table), 'baseline': …} instead"
-                )
+        refuse_impossible(stated)
         self.stated = stated
         self.latency = None if stated.target is None else stated.tables[stated.target]
         self.budget_request = stated.request

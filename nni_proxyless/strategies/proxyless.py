@@ -81,7 +81,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         True
 
     Raises:
-        InputError: An argument is unknown or out of range. The message says what is allowed.
+        InputError: An argument is unknown or out of range, or by the tables no network is within the budgets. The
+            message says what is allowed.
         MissingOperatorError: The table lacks operators of the space. This is raised when the experiment starts.
     """
 

@@ -1,0 +1,49 @@
+"""In which order the layers of a decoding problem are chosen, and which quantities follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..latency.derived import Derived
+
+if TYPE_CHECKING:
+    from .constraint import Constraint
+
+
+def derived_of(constraints: Sequence[Constraint]) -> tuple[Derived, ...]:
+    """Collect the derived quantities of all constraints on sums.
+
+    Raises:
+        InputError: Two tables follow the same quantity from the choices in different ways.
+    """
+    found: dict[str, Derived] = {}
+    for constraint in constraints:
+        for quantity in constraint.costs.derived if constraint.combine == "sum" else ():
+            if found.setdefault(quantity.name, quantity) != quantity:
+                raise InputError(
+                    f"the table of '{constraint.name}' is measured for another space: its '{quantity.name}' follows from "
+                    "the choices in another way"
+                )
+    return tuple(found.values())
+
+
+def layer_order(labels: list[str], constraints: Sequence[Constraint], derived: Sequence[Derived]) -> list[str]:
+    """Order labels so that the layers of a joint cost are close to each other; unchanged without joint costs.
+
+    Args:
+        labels: Labels of the layers, and names of derived quantities.
+        constraints: Constraints.
+        derived: Derived quantities. Each comes after its layers, which are in the order of its diagram if possible.
+    """
+    joint = {frozenset(j.labels) for c in constraints if c.combine == "sum" for j in c.costs.joint}
+    waiting = sorted((sorted(of, key=labels.index) for of in joint), key=lambda of: [labels.index(k) for k in of])
+    ordered: dict[str, None] = {}
+    for quantity in derived:
+        ordered.update(dict.fromkeys([*quantity.labels, quantity.name]))
+    while waiting:
+        following = min(waiting, key=lambda of: sum(label not in ordered for label in of))
+        waiting.remove(following)
+        ordered.update(dict.fromkeys(following))
+    return [*ordered, *(label for label in labels if label not in ordered)]
