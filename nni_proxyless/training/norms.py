@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from .depthwise import gradients, on_plain_cpu
 
+LARGE = 1 << 17  # numbers in an image for which more but faster operations pay
+
 
 def normalises_in_place(norm: nn.BatchNorm2d, x: Tensor) -> bool:
     """Whether a batch-norm may overwrite its input, which must be an image that nothing else reads.
@@ -24,10 +26,19 @@ def normalises_in_place(norm: nn.BatchNorm2d, x: Tensor) -> bool:
 
 
 def normalise_(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """Write the output of a batch-norm over its input, and return it."""
-    stats = x.new_empty((2, x.shape[1]))
-    torch.native_batch_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, out=(x, stats[0], stats[1]))
-    return x
+    """Write the output of a batch-norm over its input, and return it.
+
+    With channels_last, PyTorch's kernel takes two thirds of its time for the last pass, y = s x + t. Two elementwise
+    operations take half of that. They do not pay for small images.
+    """
+    if x.numel() < LARGE or not x.is_contiguous(memory_format=torch.channels_last) or norm.weight is None:
+        stats = x.new_empty((2, x.shape[1]))
+        torch.native_batch_norm(x, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, out=(x, stats[0], stats[1]))
+        return x
+    mean, var = torch.batch_norm_update_stats(x, None, None, 0.0)
+    scale = var.add_(norm.eps).rsqrt_().mul_(norm.weight)
+    shift = torch.addcmul(norm.bias, mean, scale, value=-1.0)
+    return x.mul_(scale[:, None, None]).add_(shift[:, None, None])
 
 
 def trains_as_one(norm: nn.BatchNorm2d, x: Tensor) -> bool:
