@@ -96,6 +96,8 @@ def make_strategy(
         arguments = {key: value for key in ArchSettings.model_fields if (value := getattr(recipe, key)) is not None}
         arguments["arch_betas"] = (arguments.pop("arch_beta1"), arguments.pop("arch_beta2"))
         arguments |= {"gradient_clip_val": recipe.gradient_clip_val, "seed": recipe.seed}
+        if recipe.channels_last is False:  # a user's subclass need not know this argument
+            arguments["channels_last"] = False
         return _make(kind, recipe, {"latency": latency, **budget, **arguments})
     arguments = {"objective": recipe.objective, "latency_weight": recipe.latency_weight}
     if recipe.finalists is not None:

@@ -10,6 +10,8 @@ from nni.nas.oneshot.pytorch.differentiable import DartsLightningModule
 from torch import Tensor
 
 from ..errors import InputError
+from ..supernet.entangling import entangle
+from ..training.memory_format import ChannelsLast, on_cpu
 from .evaluator_step import each_part
 from .rank_mean import RankMean
 
@@ -17,17 +19,34 @@ from .rank_mean import RankMean
 class EvaluatorModule(DartsLightningModule):
     """Optimizes the evaluator's weights on one or several ranks, and calls those hooks of its module that NNI does not.
 
+    Args:
+        *args: Arguments of NNI's module.
+        channels_last: Whether convolutions on the CPU use channels_last.
+        **kwargs: Keyword arguments of NNI's module.
+
     Attributes:
         ranks: Mean over the ranks of the search.
+        channels_last: Convolutions in channels_last; `None` if their memory format was not changed.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, channels_last: bool, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.ranks = RankMean()
+        self.channels_last: ChannelsLast | None = None
+        self._wants_channels_last = channels_last
+
+    def on_fit_start(self) -> Any:
+        model = self.training_module.model
+        if self._wants_channels_last and on_cpu(model):
+            self.channels_last = ChannelsLast(model)
+        entangle(model)  # for evaluators that do not do it themselves
+        return super().on_fit_start()
 
     def on_train_start(self) -> Any:
         self.ranks = RankMean(self.trainer.world_size)
         check_optimizers(self.training_module, self.trainer)
+        if self.channels_last is not None:
+            self.channels_last.follow(self.trainer.optimizers)
         return super().on_train_start()
 
     def advance_optimization(

@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..supernet import binary_gates as gates
 from ..supernet.binary_gates import PathSample
 from ..supernet.constraints import Constraints
-from ..supernet.entangling import entangle
 from ..supernet.freezing import WeightFreezer
 from ..supernet.gated import Gate
 from ..supernet.pruning import forget_pruned, free_pruned, keep_pruned, prune_improbable
@@ -54,6 +53,7 @@ class ProxylessLightningModule(EvaluatorModule):
         sampling_seed: Seed of the path sampler, which has a separate random number generator.
         gradient_clip_val: Largest norm of the weights' gradients, to which they are clipped; `None` for no clipping.
         log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
+        channels_last: Whether convolutions on the CPU use channels_last.
 
     Attributes:
         pruned: Pruned paths, each with epoch, label, candidate and the probability that it had.
@@ -76,6 +76,7 @@ class ProxylessLightningModule(EvaluatorModule):
         sampling_seed: int,
         gradient_clip_val: float | None,
         log_prob_every_n_step: int,
+        channels_last: bool,
     ) -> None:
         limits = [constraint.limit for constraint in objective.constraints]
         schedule = ArchSchedule(arch, objective.reference_ms, keeps_budget=limit_ms is not None, limits=limits)
@@ -86,6 +87,7 @@ class ProxylessLightningModule(EvaluatorModule):
             log_prob_every_n_step=log_prob_every_n_step,
             warmup_epochs=arch.warmup_epochs,
             penalty=objective.penalty,
+            channels_last=channels_last,
         )
         # This is a plain dictionary, because the gates are already registered as modules of the supernet.
         self._gates = dict(gates_by_label)
@@ -142,10 +144,6 @@ class ProxylessLightningModule(EvaluatorModule):
         """Return Adam. With a first decay rate of 0, the paper's, paths that are not sampled do not move."""
         return make_arch_optimizer(self.arch_parameters(), self.arch, self.arc_learning_rate)
 
-    def on_fit_start(self) -> Any:
-        entangle(self.training_module.model)  # for evaluators that do not do it themselves
-        return super().on_fit_start()
-
     def on_train_start(self) -> Any:
         result = super().on_train_start()
         check_fused(self.trainer.optimizers)
@@ -192,7 +190,9 @@ class ProxylessLightningModule(EvaluatorModule):
         """Take one weight step and, if it is due, one architecture step; return the loss of the weight step."""
         if self._check.is_due:
             assert self._freezer is not None
-            self._check.before_training(self.training_module, batch["val"], batch_idx, self._freezer)
+            self._check.before_training(
+                self.training_module, batch["val"], batch_idx, self._freezer, self.channels_last
+            )
         loss = self.weight_step(batch["train"], batch_idx)
         past_warmup = self.trainer.current_epoch >= self.warmup_epochs
         if past_warmup and not self._among_finalists and batch_idx % self.arch.effective_arch_update_every == 0:

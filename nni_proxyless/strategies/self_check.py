@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
 
 from ..errors import RunError
 from ..supernet.constraints import Constraints
 from ..supernet.freezing import WeightFreezer
-from ..supernet.gate import Gate
+from ..supernet.gate import Gate, UnlikePathsError, probing
 from ..supernet.gated import GatedModule
 from ..supernet.regions import run_all_paths
+from ..training.memory_format import ChannelsLast
 from .arch_schedule import ArchSchedule
 from .arch_settings import ArchSettings
 from .evaluator_metric import BatchScore, collect_logged, copy_of
 from .evaluator_step import loss_of
 from .search_warnings import differing_ranks, ended_early, equal_rewards, nothing_learnt, silent_choices, unknown_length
+
+_log = logging.getLogger(__name__)
 
 
 class SelfCheck:
@@ -53,14 +58,19 @@ class SelfCheck:
         self._looked = False
         self._samples_networks = arch.arch_gradient == "reinforce"
 
-    def before_training(self, module: Any, batch: Any, batch_idx: int, freezer: WeightFreezer) -> None:
-        """Run all candidates once on a batch, to check that they can be exchanged. Nothing else changes.
+    def before_training(
+        self, module: Any, batch: Any, batch_idx: int, freezer: WeightFreezer, channels_last: ChannelsLast | None = None
+    ) -> None:
+        """Run all candidates once on a batch, to check that they can be exchanged.
+
+        Nothing else changes, except that a network that cannot run in channels_last no longer does.
 
         Args:
             module: Lightning module of the evaluator.
             batch: Batch that trains the architecture.
             batch_idx: Number of the batch, counted from 0.
             freezer: Freezer of the supernet's weights.
+            channels_last: Convolutions in channels_last, if their memory format was changed.
 
         Raises:
             SpaceError: The outputs of two candidates cannot be exchanged, or no gradient can reach one of them.
@@ -68,18 +78,32 @@ class SelfCheck:
         """
         self.is_due = False
         self._gated = {gate.label for m in module.modules() if isinstance(m, GatedModule) for gate in m.own_gates()}
-        with isolate_rng(), freezer.frozen():
+
+        def run() -> Tensor:
+            return loss_of(module.training_step(copy_of(batch), batch_idx))
+
+        def check() -> None:
             if self._samples_networks:  # it never compares outputs
                 generator = torch.Generator().manual_seed(0)
                 self._constraints.draw(self._gates, lambda gate: gate.draw_path(generator))
                 self._score.of(batch, batch_idx)
             else:
                 with collect_logged(module):
-                    run_all_paths(
-                        module.model,
-                        self._gates.values(),
-                        lambda: loss_of(module.training_step(copy_of(batch), batch_idx)),
-                    )
+                    run_all_paths(module.model, self._gates.values(), run)
+
+        with isolate_rng(), freezer.frozen():
+            if channels_last is None or not channels_last.weights:
+                check()
+                return
+            try:
+                check()
+                if self._samples_networks:
+                    with collect_logged(module), probing(self._gates.values()):
+                        run()
+            except (RuntimeError, UnlikePathsError) as reason:
+                channels_last.revert()
+                _log.info("searching without channels_last: %s", str(reason).splitlines()[0])
+                check()
 
     def after_epoch(self, trainer: Any, *, last: bool) -> list[str]:
         """Check what can be wrong with a search: choices without a gradient, different ranks, an unexpected length.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nni_proxyless.network.blocks import ConvBNReLU, MBConv, NormSettings
-from nni_proxyless.training.cpu_kernels import BatchNormReLU6, DepthwiseConv2d, accelerate, depthwise_weight_gradient
+from nni_proxyless.training.cpu_kernels import BatchNormReLU6, DepthwiseConv2d, accelerate
+from nni_proxyless.training.depthwise import depthwise_weight_gradient
 
 NORM = NormSettings(momentum=0.3)
 
@@ -65,7 +66,7 @@ def test_a_block_and_its_faster_twin_agree(kernel: int, stride: int, expansion: 
 def test_the_depthwise_gradient_is_that_of_autograd(
     height: int, width: int, stride: tuple[int, int], padding: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nni_proxyless.training.cpu_kernels.CHUNK_BYTES", 3 * 6 * 10 * 12 * 4)  # size of three images
+    monkeypatch.setattr("nni_proxyless.training.depthwise.CHUNK_BYTES", 3 * 6 * 10 * 12 * 4)  # size of three images
     x, kernel = images(5, 6, 10, 12), torch.randn(6, 1, height, width)
     exact = kernel.double().requires_grad_()
     y = nn.functional.conv2d(x.double(), exact, None, stride, padding, groups=6)
