@@ -7,9 +7,12 @@ EVERYTHING := -e ".[onnx,openvino,mnn,ncnn,enas,plot,docs,dev]"
 # Pip would compile all modules of all packages, most of which nobody imports. These are compiled once, before several
 # processes import them at the same time.
 COMPILED := torch, torchvision, torchmetrics, pytorch_lightning, nni.nas.strategy, onnxruntime, onnx, pandas, sklearn, \
-	scipy.stats, matplotlib.pyplot, tensorboard.summary
+	scipy.stats, matplotlib.pyplot, tensorboard.summary, torch.export._trace, onnxruntime.quantization
 
-.PHONY: quickstart test test-fast test-oldest-lightning test-second-python lint bench ground-truth search-quality docs docs-check docs-run package-check clean
+# Some containers set it. Each of several hundred processes of the tests would then compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: quickstart test test-fast test-oldest-lightning test-second-python second-python-environment lint bench ground-truth search-quality docs docs-check docs-run package-check clean
 
 $(READY): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,13 +41,16 @@ test-fast: $(READY)
 OLDEST_LIGHTNING := build/lightning-2.0
 test-oldest-lightning: $(READY)
 	@test -d $(OLDEST_LIGHTNING)/pytorch_lightning || $(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST_LIGHTNING) pytorch-lightning==2.0.9.post0
-	PYTHONPATH=$(CURDIR)/$(OLDEST_LIGHTNING) $(PARALLEL) -m "not slow" tests/adapters tests/strategies/test_nni_conformance.py \
+	PYTHONPATH=$(CURDIR)/$(OLDEST_LIGHTNING) $(PARALLEL) -n 2 -m "not slow" tests/adapters tests/strategies/test_nni_conformance.py \
 		tests/strategies/test_nni_strategies.py tests/search/test_version_0_1.py tests/training/test_late_loader.py \
 		tests/training/test_resume.py tests/deploy/test_retrain.py
 
 # A part of the fast tests on another Python than that of `.venv`, where there is one. The script says which part.
 test-second-python: $(READY)
 	.ci/second_python
+
+second-python-environment: $(READY)
+	.ci/second_python --only-environment
 
 lint: $(READY)
 	$(BIN)/ruff check .

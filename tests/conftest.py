@@ -13,7 +13,10 @@ import yaml
 from nni_proxyless.latency import LatencyTable, fresh_process, measure_table_isolated
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY, TINY_SPACE, Workplace, table_of
+from tests.quick_steps import make_steps_quick
 from tests.warm_changes import PROGRAM
+
+make_steps_quick()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would all processes that the tests start and interrupt.
@@ -81,8 +84,8 @@ def recipe_file(tmp_path: Path, tiny_spec: SpaceSpec) -> Path:
     (tmp_path / "tiny.yml").write_text(yaml.safe_dump(spec.to_dict()))
     table_of(spec).save(tmp_path / "table.yml")
     content = {
-        "space": "tiny.yml", "data": "digits", "batch_size": 64, "epochs": 6, "warmup_epochs": 2, "learning_rate": 0.1,
-        "budget_fraction": 0.87, "arch_learning_rate": 0.3, "bn_batches": 2, "threads": 1, "finalists": 1,
+        "space": "tiny.yml", "data": "digits", "batch_size": 128, "epochs": 6, "warmup_epochs": 2, "learning_rate": 0.1,
+        "budget_fraction": 0.87, "arch_learning_rate": 0.6, "bn_batches": 2, "threads": 1, "finalists": 1,
         "target": "device", "targets": {"device": {"table": "table.yml"}},
     }  # fmt: skip
     path = tmp_path / "recipe.yml"

@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.warm_changes import PROGRAM, TRIALS
+from tests.warm_changes import PROGRAM, PYTHON, TRIALS
 
 _SERVER = "NNI_PROXYLESS_TESTS_SERVER"
 # Its name, in Linux' abstract namespace. Workers of pytest-xdist inherit it from the process that starts them.
@@ -162,9 +162,29 @@ def start_trials_warm(folder: Path, environment: dict[str, str]) -> None:
     """
     folder.mkdir()
     command = shlex.quote(str(Path(sys.executable).parent / "nni-proxyless"))
-    for name, other in (("nni-proxyless", f'[ "$1" = trial ] || exec {command} "$@"'), ("python", "")):
-        program = folder / name
-        program.write_text(f'#!/bin/sh\n{other}\nexec {shlex.join(PROGRAM)} {name} "$@"\n')
-        program.chmod(0o755)
+    write_program(folder / "nni-proxyless", f'[ "$1" = trial ] || exec {command} "$@"')
+    write_program(folder / "python")
     environment[TRIALS] = str(folder)
     environment["PATH"] = os.pathsep.join([str(folder), environment["PATH"]])
+
+
+def warm_python(folder: Path) -> dict[str, str]:
+    """Return an environment in which a warm process starts other Python processes warm, such as ranks.
+
+    Args:
+        folder: Folder for a program, `python`, that runs Python code in warm processes.
+    """
+    write_program(folder / "python")
+    connected().close()  # a server is running
+    return {**os.environ, PYTHON: str(folder / "python")}
+
+
+def write_program(path: Path, before: str = "") -> None:
+    """Write a program that starts in a warm process.
+
+    Args:
+        path: File of the program, whose name is `nni-proxyless` or `python`.
+        before: Command of the shell that runs first.
+    """
+    path.write_text(f'#!/bin/sh\n{before}\nexec {shlex.join(PROGRAM)} {path.name} "$@"\n')
+    path.chmod(0o755)

@@ -18,6 +18,8 @@ MEASURE_ONCE = "NNI_PROXYLESS_TESTS_MEASURE_ONCE"
 FEW_SAMPLES = "NNI_PROXYLESS_TESTS_FEW_SAMPLES"
 # The tuner and the trials of a manager that it starts are warm processes. The value is the folder of their programs.
 TRIALS = "NNI_PROXYLESS_TESTS_TRIALS"
+# What the process starts with `sys.executable` is warm, too. The value is a program in place of Python.
+PYTHON = "NNI_PROXYLESS_TESTS_PYTHON"
 WORKER = "nni_proxyless.latency.worker"
 # Command for warm processes in place of `python`.
 PROGRAM = (sys.executable, "-IS", str(Path(__file__).with_name("warm_program.py")))
@@ -47,6 +49,8 @@ def apply(words: Sequence[str], place: int | None) -> None:
         from nni_proxyless.nni_bridge.answering import wait_longer
 
         wait_longer()
+    if PYTHON in os.environ:
+        sys.executable = os.environ[PYTHON]
     if place is not None and words[:2] == ["nni-proxyless", "trial"]:
         _watch_from(place)
 

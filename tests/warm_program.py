@@ -12,14 +12,22 @@ import socket
 import sys
 
 _SERVER = "NNI_PROXYLESS_TESTS_SERVER"
-
-
+_PYTHON = "NNI_PROXYLESS_TESTS_PYTHON"  # of tests/warm_changes.py
 WORKER = "nni_proxyless.latency.worker"
+
+
+def is_warm(arguments: list[str]) -> bool:
+    """Whether Python runs these arguments in a warm process: NNI, a measuring process or, if asked for, all code."""
+    if arguments[:1] == ["-W"]:
+        arguments = arguments[2:]
+    if _PYTHON in os.environ:
+        return arguments[:1] not in ([], ["-"])  # not code from the standard input
+    return arguments[:2] in (["-m", "nni"], ["-m", WORKER])
 
 
 def main() -> None:
     program, *arguments = sys.argv[1:]
-    if program == "python" and arguments[:2] not in (["-m", "nni"], ["-m", WORKER]):
+    if program == "python" and not is_warm(arguments):
         os.execv(sys.executable, [sys.executable, *arguments])
     if WORKER in arguments:
         # As the measuring process that it replaces does (`nni_proxyless.latency.parent_process`).

@@ -32,6 +32,8 @@ from benchmarks.gpu.part import DEVICE_COLUMNS, Row, Setting, _run, check_place,
 from benchmarks.results_csv import read_rows
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.helpers import REPOSITORY
+from tests.warm import warm_python
+from tests.warm_changes import MEASURE_ONCE, PYTHON
 
 MODULES: dict[str, Any] = {
     "correctness": correctness, "search_cost": search_cost, "memory": memory, "latency": latency,
@@ -45,9 +47,11 @@ OPTIONAL = {"top1_test", "predicted_ms", "budget_ms", "calibration_error"}
 @pytest.mark.slow(120)
 def test_the_dry_run_runs_every_part(tmp_path: Path) -> None:
     before = set(GPU_RESULTS.rglob("*"))
+    environment = warm_python(tmp_path)  # each part imports PyTorch, Lightning and NNI
     done = subprocess.run(
         [REPOSITORY / "benchmarks" / "gpu" / "check.sh", "--toy", "--output", str(tmp_path)],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHON": sys.executable},
+        capture_output=True, text=True, check=False,
+        env={**environment, "PYTHON": environment[PYTHON], MEASURE_ONCE: "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     table = done.stdout.split("\n\n")[-1].splitlines()

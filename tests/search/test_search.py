@@ -44,7 +44,7 @@ from nni_proxyless.search.warmup import shared_warmup
 from nni_proxyless.strategies.lightning_module import ProxylessLightningModule
 from nni_proxyless.supernet.binary_gates import path_probs
 from tests.helpers import REPOSITORY, table_of
-from tests.warm import WarmProcess, run_warm
+from tests.warm import WarmProcess, run_warm, warm_python
 
 # Columns that may differ between two runs of the same search. All others must be equal.
 CLOCK = {"seconds"}
@@ -262,7 +262,7 @@ def watched(self, trainer, module):
 
 EpochCallback.on_train_epoch_end = watched
 run_search(prepare(Recipe.load(folder / "recipe.yml", {
-    "devices": 2, "accelerator": "cpu", "batch_size": 32, "epochs": 4, "prune_below": 0.02,
+    "devices": 2, "accelerator": "cpu", "batch_size": 64, "epochs": 4, "prune_below": 0.02,
     "arch_gradient": sys.argv[2],
 })), folder / "out")
 torch.save(seen, folder / f"rank{seen[0]['rank']}.pt")
@@ -276,7 +276,8 @@ def test_two_ranks_stay_identical(gradient: str, recipe_file: Path) -> None:
     script = recipe_file.parent / "ranks.py"
     script.write_text(RANKS)
     words = ["python", "-W", "ignore", str(script), str(recipe_file.parent), gradient]
-    done = run_warm(words, recipe_file.parent, {**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    environment = {**warm_python(recipe_file.parent), "PYTHONPATH": str(REPOSITORY)}
+    done = run_warm(words, recipe_file.parent, environment)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(recipe_file.parent / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert len(first) == len(second) == 4
@@ -297,7 +298,7 @@ def test_the_command_on_two_devices_prints_once(recipe_file: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "LOCAL_RANK"}
     done = subprocess.run(
         command(
-            recipe_file, "devices=2", "accelerator=cpu", "batch_size=32", "epochs=3",
+            recipe_file, "devices=2", "accelerator=cpu", "epochs=3",
             "--output", str(recipe_file.parent / "out"),
         ),
         capture_output=True, text=True, check=False, timeout=600, env=environment,

@@ -191,7 +191,8 @@ def test_the_best_network_is_found(kind: str, gradient: Any) -> None:
 @pytest.mark.parametrize("gradient", GRADIENTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_best_network_is_found_in_nine_of_ten_seeds(kind: str, gradient: Any) -> None:
-    assert found_in(kind, gradient, range(10), best_of(kind)) >= 9
+    """The test above has the first seed, in which the best network is found."""
+    assert found_in(kind, gradient, range(1, 10), best_of(kind)) >= 8
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)

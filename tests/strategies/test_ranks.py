@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from nni_proxyless.errors import InputError
 from tests import toy
 from tests.helpers import REPOSITORY
 from tests.strategies.test_self_check import QUIET, Plain
-from tests.warm import run_warm
+from tests.warm import run_warm, warm_python
 
 SCRIPT = """
 import json, os, sys, warnings
@@ -55,7 +54,7 @@ def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp
     script.write_text(SCRIPT)
     out = tmp_path / "out"
     out.mkdir()
-    done = run_warm(["python", str(script), str(out), gradient], REPOSITORY, _environment(), 300)
+    done = run_warm(["python", str(script), str(out), gradient], REPOSITORY, _environment(tmp_path), 300)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (json.loads((out / rank).read_text()) for rank in ("0", "1"))
     # Rank 0 alone trains finalists on: 4, then 2 of them. Their weights are restored, so both ranks end alike.
@@ -65,8 +64,8 @@ def test_plain_ddp_searches_alike_on_all_ranks_without_a_seed(gradient: str, tmp
     assert not any("ranks" in warning for warning in first["warnings"])
 
 
-def _environment() -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("LOCAL_RANK", "PYTEST"))}
+def _environment(folder: Path) -> dict[str, str]:
+    kept = {key: value for key, value in warm_python(folder).items() if not key.startswith(("LOCAL_RANK", "PYTEST"))}
     return {**kept, "PYTHONPATH": str(REPOSITORY)}
 
 

@@ -133,6 +133,7 @@ def test_stop_and_resume_go_on_from_the_checkpoint(workplace: Workplace) -> None
 @pytest.mark.slow(100)
 def test_kills_at_random_moments(workplace: Workplace) -> None:
     """Kill the manager or a trial repeatedly. No finished trial is lost or repeated, and no process is left."""
+    workplace.start_trials_warm()
     workplace.shrink(epochs=16, share_warmup=False)
     seeds = list(range(max(2, KILLS // 2)))
     space = {
@@ -149,7 +150,7 @@ def test_kills_at_random_moments(workplace: Workplace) -> None:
     finished: dict[str, float] = {}
     killed: set[int] = set()  # seeds of killed trials; each is killed only once, because a second crash is final
     for number in range(KILLS):
-        time.sleep(draw.uniform(4, 10))
+        time.sleep(draw.uniform(2, 6))
         folders = trials_folder(workplace, experiment)
         known = {path.parent.name: epochs(path.parent) for path in folders.glob("*/history.csv")}
         if number % 2 == 0:

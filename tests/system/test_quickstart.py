@@ -22,7 +22,7 @@ from tests.helpers import Workplace, read_csv, wait_until
 
 # All tests share one experiment, so they run in one worker.
 pytestmark = [pytest.mark.slow(200), pytest.mark.xdist_group("quickstart")]
-EPOCHS, WARMUP, FINALISTS = 10, 4, 8
+EPOCHS, WARMUP, FINALISTS = 8, 3, 8
 KEYS = {"default", "latency_ms", "expected_latency_ms", "expected_over_budget", "entropy", "train_loss"}
 
 
@@ -31,7 +31,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
     """Workplace with a finished, shortened quickstart. Its manager is still running until the last test has ended."""
     place = Workplace(tmp_path_factory.mktemp("finished"))
     place.start_trials_warm()
-    place.change("recipe.yml", {"epochs": EPOCHS, "warmup_epochs": WARMUP, "threads": 1, "finalists": FINALISTS})
+    short = {"epochs": EPOCHS, "warmup_epochs": WARMUP, "batch_size": 64, "threads": 1, "finalists": FINALISTS}
+    place.change("recipe.yml", short)
     done = place.command(
         "nni-proxyless", "run", "experiments/quickstart/config.yml", "--port", str(place.port), "--keep"
     )
