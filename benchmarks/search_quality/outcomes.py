@@ -9,8 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from benchmarks.constants import GROUND_TRUTH_BUDGETS
 from benchmarks.results_csv import read_rows
 from benchmarks.search_quality.ground_truth.load import SPACE, TABLES, GroundTruth

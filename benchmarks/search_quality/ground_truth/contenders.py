@@ -17,23 +17,27 @@ BEST = 30  # networks of each target and budget
 RESULTS = tuple(SEARCH_QUALITY_RESULTS / f"{name}.csv" for name in ("search_quality", "search_tried", "one_for_all"))
 
 
-def contenders(truth: GroundTruth, best: int = BEST, results: tuple[Path, ...] = RESULTS) -> list[str]:
-    """Networks that are among the best within a budget, or that a recorded search has exported.
+def contenders(
+    truth: GroundTruth, best: int = BEST, results: tuple[Path, ...] = RESULTS, random_seeds: int = SEEDS_OF_RANDOM
+) -> list[str]:
+    """Networks that are among the best within a budget, or that a recorded search or random search has exported.
 
     The best are chosen by the seeds that every network has. So further trainings do not change the choice, and an
-    interrupted run continues with the same networks.
+    interrupted run continues with the same networks. Those that were exported are trained whatever their accuracy, so
+    their means are not biased by the choice.
 
     Args:
         truth: The ground truth.
         best: Number of networks of each target and budget.
         results: Files of recorded searches, with a column `architecture`.
+        random_seeds: Number of seeds of random search.
 
     Returns:
         `Architecture.candidate_names` of each, sorted.
     """
     first = truth.accuracies[:, :GROUND_TRUTH_SEEDS].mean(1)
     names = {row["architecture"] for path in results for row in read_rows(path)}
-    names.update(row["architecture"] for row in random_rows(SEEDS_OF_RANDOM, truth) if "one" not in row["strategy"])
+    names.update(row["architecture"] for row in random_rows(random_seeds, truth) if "one" not in row["strategy"])
     for target, part in itertools.product(truth.latency_ms, GROUND_TRUTH_BUDGETS):
         within = truth.within(target, truth.budget(target, part))
         order = within[np.argsort(-first[within], kind="stable")]

@@ -91,22 +91,22 @@ def estimate(measured: Trainings, draws: int = DRAWS) -> Estimates:
     """
     if measured.freedom < 1:
         raise ValueError("no network has two trainings; train at least one network with two seeds")
-    features, kinds = _features(measured.choices)
-    fits = [_fit(measured, features, kinds, ratio) for ratio in OWN]
-    likelihoods = np.array([fit.log_likelihood for fit in fits])
+    columns = design(measured.choices)
+    fits = [fit(measured, columns, ratio) for ratio in OWN]
+    likelihoods = np.array([found.log_likelihood for found in fits])
     weights = np.exp(likelihoods - likelihoods.max())
     weights /= weights.sum()
     shares = np.diff(np.rint(draws * np.cumsum(weights)).astype(int), prepend=0)
     generator = np.random.default_rng(0)
-    drawn = [_draw(measured, features, kinds, fit, n, generator) for fit, n in zip(fits, shares, strict=True) if n]
-    variances = np.array([(fit.main, fit.pair, fit.own, fit.noise) for fit in fits])
+    drawn = [draw(measured, columns, found, n, generator) for found, n in zip(fits, shares, strict=True) if n]
+    variances = np.array([(found.main, found.pair, found.own, found.noise) for found in fits])
     main, pair, own, noise = np.sqrt(weights @ variances)
     return Estimates(np.concatenate(drawn), float(noise), {"main": main, "pair": pair, "own": own})
 
 
 @dataclass(frozen=True)
-class _Fit:
-    """Variances that maximise the likelihood for one ratio of `own` to the noise."""
+class Variances:
+    """Variances of the effects and of a training, in points², and their log-likelihood up to a constant."""
 
     main: float
     pair: float
@@ -115,12 +115,26 @@ class _Fit:
     log_likelihood: float
 
 
-def _features(choices: Sequence[Sequence[str]]) -> tuple[Floats, npt.NDArray[np.intp]]:
-    """One column for the mean, for each candidate of a layer, and for each pair of candidates of two layers.
+@dataclass(frozen=True)
+class Design:
+    """Which effects each network has: the mean, its candidate of each layer, and of each pair of layers.
 
-    Returns:
-        The columns, shape (networks, columns), and the kind of each: 0 mean, 1 main, 2 pair.
+    Attributes:
+        features: 1 where a network has an effect, shape (networks, effects).
+        kinds: Kind of each effect: 0 mean, 1 main, 2 pair, shape (effects,).
     """
+
+    features: Floats
+    kinds: npt.NDArray[np.intp]
+
+    def scaled(self, main: float, pair: float) -> Floats:
+        """Features times the standard deviations of their effects."""
+        scaled: Floats = self.features * np.array([_FLAT, np.sqrt(main), np.sqrt(pair)])[self.kinds]
+        return scaled
+
+
+def design(choices: Sequence[Sequence[str]]) -> Design:
+    """The effects of some networks, given the candidates of their layers."""
     table = np.array([list(of) for of in choices])
     layers = range(table.shape[1])
     columns, kinds = [np.ones(len(table))], [0]
@@ -133,22 +147,20 @@ def _features(choices: Sequence[Sequence[str]]) -> tuple[Floats, npt.NDArray[np.
         for name in np.unique(both):
             columns.append(both == name)
             kinds.append(2)
-    return np.array(columns, dtype=np.float64).T, np.array(kinds)
+    return Design(np.array(columns, dtype=np.float64).T, np.array(kinds))
 
 
-def _scaled(features: Floats, kinds: npt.NDArray[np.intp], main: float, pair: float) -> Floats:
-    """Columns times the standard deviations of their effects."""
-    scaled: Floats = features * np.array([_FLAT, np.sqrt(main), np.sqrt(pair)])[kinds]
-    return scaled
+def fit(measured: Trainings, columns: Design, ratio: float) -> Variances:
+    """Variances that maximise the likelihood, if `own` has this standard deviation in units of the noise.
 
-
-def _fit(measured: Trainings, features: Floats, kinds: npt.NDArray[np.intp], ratio: float) -> _Fit:
+    The matrices have as many rows as there are effects, by the matrix determinant lemma and Woodbury's identity.
+    """
     centred = measured.means - measured.means.mean()
 
     def lost(logarithms: Floats) -> float:
         main, pair, noise = np.exp(logarithms)
         variance = noise * (ratio**2 + 1 / measured.counts)
-        scaled = _scaled(features, kinds, main, pair)
+        scaled = columns.scaled(main, pair)
         factor = cholesky(np.eye(scaled.shape[1]) + scaled.T @ (scaled / variance[:, None]), lower=True)
         part = solve_triangular(factor, scaled.T @ (centred / variance), lower=True)
         quadratic = (centred**2 / variance).sum() - (part**2).sum()
@@ -161,29 +173,22 @@ def _fit(measured: Trainings, features: Floats, kinds: npt.NDArray[np.intp], rat
     bounds = [(_SMALLEST, _LARGEST)] * 2 + [(np.log(noise) - 3, np.log(noise) + 3)]
     found = minimize(lost, np.clip(start, *np.transpose(bounds)), method="L-BFGS-B", bounds=bounds)
     main, pair, noise = np.exp(found.x)
-    return _Fit(main, pair, noise * ratio**2, noise, -float(found.fun))
+    return Variances(main, pair, noise * ratio**2, noise, -float(found.fun))
 
 
-def _draw(
-    measured: Trainings,
-    features: Floats,
-    kinds: npt.NDArray[np.intp],
-    fit: _Fit,
-    number: int,
-    generator: np.random.Generator,
-) -> Floats:
-    """True accuracies for one set of variances, shape (number, networks)."""
+def draw(measured: Trainings, columns: Design, found: Variances, number: int, generator: np.random.Generator) -> Floats:
+    """Draw true accuracies given the trainings and the variances, shape (number, networks)."""
     level = measured.means.mean()
-    variance = fit.own + fit.noise / measured.counts
-    scaled = _scaled(features, kinds, fit.main, fit.pair)
+    variance = found.own + found.noise / measured.counts
+    scaled = columns.scaled(found.main, found.pair)
     factor = cholesky(np.eye(scaled.shape[1]) + scaled.T @ (scaled / variance[:, None]), lower=True)
     centre = solve_triangular(factor, scaled.T @ ((measured.means - level) / variance), lower=True)
     noise = generator.standard_normal((scaled.shape[1], number))
     effects = solve_triangular(factor, centre[:, None] + noise, lower=True, trans=1)
     explained = level + (scaled @ effects).T
     # What is left of a network's mean is partly `own` and partly noise.
-    kept = fit.own / variance
+    kept = found.own / variance
     own = kept * (measured.means - explained)
-    deviation = np.sqrt(kept * fit.noise / measured.counts)
+    deviation = np.sqrt(kept * found.noise / measured.counts)
     drawn: Floats = explained + own + deviation * generator.standard_normal(explained.shape)
     return drawn

@@ -90,6 +90,7 @@ def numbers_table(truth: GroundTruth) -> str:
     estimates = truth.estimates
     main, pair, own = (estimates.deviations[kind] for kind in ("main", "pair", "own"))
     many = counts > counts.min()
+    slope, spread = np.mean([_calibration(truth, *halves) for halves in ((_EVEN, _ODD), (_ODD, _EVEN))], axis=0)
     rows: list[tuple[str, object]] = [
         ("networks", len(counts)),
         ("trainings", int(counts.sum())),
@@ -100,6 +101,8 @@ def numbers_table(truth: GroundTruth) -> str:
         ("standard error of an estimated accuracy: mean", f"{estimates.error.mean():.2f}"),
         ("standard deviation of the effects of a layer's candidate, of a pair, of one network",
          f"{main:.2f}, {pair:.2f}, {own:.2f}"),
+        ("half of the trainings on estimates from the other half: slope (1 is right)", f"{slope:.2f}"),
+        ("their difference in units of its predicted deviation (1 is right)", f"{spread:.2f}"),
     ]  # fmt: skip
     return markdown_table(("quantity", "value"), rows)
 
@@ -133,6 +136,15 @@ def halves_table(truth: GroundTruth, exported: Mapping[str, Sequence[str]]) -> s
         "estimate − other half ± standard error",
     )  # fmt: skip
     return markdown_table(columns, rows)
+
+
+def _calibration(truth: GroundTruth, first: slice, second: slice) -> tuple[float, float]:
+    """Slope of the means of one half of the trainings on estimates from the other, and their scaled difference."""
+    estimates, unseen = truth.estimated(first), 100 * np.nanmean(truth.accuracies[:, second], 1)
+    counts = np.isfinite(truth.accuracies[:, second]).sum(1)
+    predicted = np.hypot(estimates.error, estimates.noise / np.sqrt(counts))
+    slope = float(np.polyfit(estimates.accuracy, unseen, 1)[0])
+    return slope, float(np.sqrt((((unseen - estimates.accuracy) / predicted) ** 2).mean()))
 
 
 def _compared(

@@ -39,7 +39,7 @@ def write(truth: GroundTruth) -> None:
 
 
 def cost_table(truth: GroundTruth) -> str:
-    """Spread of estimated accuracies among networks of nearly the same cost: each fifth of the networks, by each cost."""
+    """Spread of estimated accuracies among networks of nearly equal cost: each fifth of the networks, by each cost."""
     rows = []
     for name, cost in {**truth.latency_ms, "multiply-adds": truth.multiply_adds}.items():
         order = np.argsort(cost, kind="stable")

@@ -5,7 +5,9 @@
 
 The first command trains every network. The second trains those that matter when searches are judged, `contenders.py`,
 with more seeds: all of them with one seed, then all of them with the next, so that an interrupted run leaves equal
-numbers of trainings. The script continues where it stopped: each finished training is a row of `networks.csv`. Each process trains one
+numbers of trainings.
+
+The script continues where it stopped: each finished training is a row of `networks.csv`. Each process trains one
 network at a time on one core. `summary.py` reads the rows and makes tables and a picture.
 """
 
