@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,13 @@ def contenders(
         random_seeds: Number of seeds of random search.
 
     Returns:
-        `Architecture.candidate_names` of each, sorted.
+        `Architecture.candidate_names` of each; those that were exported most often come first.
     """
     first = truth.accuracies[:, :GROUND_TRUTH_SEEDS].mean(1)
-    names = {row["architecture"] for path in results for row in read_rows(path)}
+    names = Counter(row["architecture"] for path in results for row in read_rows(path))
     names.update(row["architecture"] for row in random_rows(random_seeds, truth) if "one" not in row["strategy"])
     for target, part in itertools.product(truth.latency_ms, GROUND_TRUTH_BUDGETS):
         within = truth.within(target, truth.budget(target, part))
         order = within[np.argsort(-first[within], kind="stable")]
         names.update(truth.names[i] for i in order[:best])
-    return sorted(names)
+    return sorted(names, key=lambda name: (-names[name], name))

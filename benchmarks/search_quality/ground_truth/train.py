@@ -229,7 +229,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10's train.tar.xz")
     parser.add_argument("--seeds", type=int, default=GROUND_TRUTH_SEEDS)
     parser.add_argument("--processes", type=int, default=PROCESSES)
-    parser.add_argument("--networks", type=int, help="train only this many networks, drawn at random")
+    parser.add_argument(
+        "--networks", type=int, help="train only this many networks, drawn at random or the first contenders"
+    )
     parser.add_argument(
         "--contenders", action="store_true", help="train the networks that matter, seed by seed, instead of all"
     )
@@ -241,9 +243,7 @@ def main() -> None:
     random.Random(0).shuffle(names)  # so that an unfinished run has trained a random part
     seeds = range(options.seeds)
     if options.contenders:
-        chosen = set(contenders(GroundTruth()))
-        names = [name for name in names if name in chosen]
-        jobs = [(name, seed) for seed in seeds for name in names[: options.networks]]
+        jobs = [(name, seed) for seed in seeds for name in contenders(GroundTruth())[: options.networks]]
     else:
         jobs = [(name, seed) for name in names[: options.networks] for seed in seeds]
     left = [job for job in jobs if job not in finished()]
