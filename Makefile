@@ -70,7 +70,8 @@ bench: $(READY)
 DATA ?= ../shared/data/cifar10
 ground-truth: $(READY)
 	$(BIN)/python -m benchmarks.search_quality.ground_truth.train --data $(DATA)
-	$(BIN)/python -m benchmarks.search_quality.ground_truth.summary
+	$(BIN)/python -m benchmarks.search_quality.ground_truth.train --data $(DATA) --contenders --seeds 16
+	$(BIN)/python -m benchmarks.search_quality.rescore
 
 search-quality: $(READY)
 	$(BIN)/python -m benchmarks.search_quality.search_quality --data $(DATA)

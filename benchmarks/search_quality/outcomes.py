@@ -9,8 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from benchmarks.constants import GROUND_TRUTH_BUDGETS
 from benchmarks.results_csv import read_rows
 from benchmarks.search_quality.ground_truth.load import SPACE, TABLES, GroundTruth
@@ -41,10 +39,10 @@ def scored(truth: GroundTruth, architecture: str, target: str, budget: float) ->
         "budget": budget,
         "budget_ms": budget_ms,
         "architecture": architecture,
-        "accuracy": score.accuracy,
-        "best_accuracy": score.best_accuracy,
-        "regret": score.regret,
-        "percentile": score.percentile,
+        "accuracy": round(score.accuracy, 6),
+        "best_accuracy": round(score.best_accuracy, 6),
+        "regret": round(score.regret, 6),
+        "percentile": round(score.percentile, 3),
         "within_budget": score.within_budget,
     }
 
@@ -85,7 +83,7 @@ def most_rows(truth: GroundTruth) -> list[Row]:
     """The network with the most multiply-adds within each budget."""
     rows = []
     for target, budget in itertools.product(TABLES, GROUND_TRUTH_BUDGETS):
-        within = np.flatnonzero(truth.latency_ms[target] <= truth.budget(target, budget))
+        within = truth.within(target, truth.budget(target, budget))
         best = truth.names[within[truth.multiply_adds[within].argmax()]]
         row = {
             "strategy": MOST, "seed": 0, "settings": json.dumps({**COMMON, "epochs": 0}), "weight_steps": 0,

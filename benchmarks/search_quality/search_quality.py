@@ -15,14 +15,15 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.constants import GROUND_TRUTH_BUDGETS, SEEDS, TARGETS
+from benchmarks.constants import FINALISTS, GROUND_TRUTH_BUDGETS, SEEDS, TARGETS
 from benchmarks.jobs import add_job_arguments, print_result, run_jobs
 from benchmarks.results_csv import append_rows, read_rows
 from benchmarks.search_quality.ground_truth.load import SPACE, TABLES, GroundTruth
-from benchmarks.search_quality.outcomes import most_rows, random_rows, scored, selected_rows
+from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, scored, selected_rows
 from benchmarks.search_quality.settings import (
     COMMON,
     ENTANGLED,
@@ -36,6 +37,7 @@ from benchmarks.search_quality.settings import (
     TRIED,
 )
 from benchmarks.search_quality.summary import (
+    Groups,
     against_base_table,
     against_random_table,
     by_strategy,
@@ -164,14 +166,22 @@ def main() -> None:
         search(options)
     final = options.out.resolve() == SEARCHES_CSV
     found = read_rows(options.out) if final else read_rows(options.out) + read_rows(SEARCHES_CSV)
-    truth = GroundTruth()
-    rows = selected_rows(found, options.finalists, truth) + random_rows(options.seeds, truth) + most_rows(truth)
-    groups = by_strategy(rows)
+    groups = _results(found, GroundTruth(), options.finalists, options.seeds)
     sys.stdout.write(f"{strategy_table(groups)}\n{against_random_table(groups)}")
     if final:
         draw(groups, PICTURE)
     else:
         sys.stdout.write(f"\n{against_base_table(groups, options.finalists)}")
+
+
+def draw_results(truth: GroundTruth) -> None:
+    """Draw the picture of the recorded searches."""
+    draw(_results(read_rows(SEARCHES_CSV), truth), PICTURE)
+
+
+def _results(rows: list[Row], truth: GroundTruth, finalists: Sequence[int] = (1, FINALISTS), seeds: int = 10) -> Groups:
+    """What recorded searches and baselines export."""
+    return by_strategy(selected_rows(rows, finalists, truth) + random_rows(seeds, truth) + most_rows(truth))
 
 
 if __name__ == "__main__":

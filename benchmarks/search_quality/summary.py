@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from benchmarks.constants import GROUND_TRUTH_BUDGETS, RANDOM_BEST_OF
 from benchmarks.markdown import markdown_table
+from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.outcomes import Row
 from benchmarks.search_quality.settings import BASE, OWN_SUFFIX, TRIED_ON_BASE
 
@@ -117,36 +119,84 @@ def against_base_table(groups: Groups, counts: Iterable[int]) -> str:
     return markdown_table(("tried", "searches", *(f"{end}: regret, with a {BASE}, difference" for end in ends)), rows)
 
 
-def paired_table(selections: Mapping[str, list[Row]]) -> str:
-    """Regret of several selections in the searches that each has in common with the first, and the difference to it.
+@dataclass(frozen=True)
+class Pairs:
+    """Two selections in the searches that both have.
 
-    The searches of one seed share data and paths, so the standard error and the p-value come from the mean difference
-    of each seed: n seeds are n observations of a paired t-test. With one seed there is neither.
+    Attributes:
+        searches: Number of these searches.
+        seeds: Number of their seeds.
+        own: Mean regret of the second selection, in points.
+        first: Mean regret of the first.
+        difference: Mean difference: second minus first.
+        error: Standard error of the difference from its spread over the seeds; None with one seed.
+        truth_error: The same from the noise of the ground truth; None without a ground truth.
+        p_value: Of a t-test with both errors, whose degrees of freedom are those of the seeds; None with one seed.
+        outcomes: Number of searches in which the second is better, equal, worse.
+    """
 
-    Args:
-        selections: Name of a selection to its rows; the first one is what the others are compared with.
+    searches: int
+    seeds: int
+    own: float
+    first: float
+    difference: float
+    error: float | None
+    truth_error: float | None
+    p_value: float | None
+    outcomes: tuple[int, int, int]
+
+
+def paired(first_rows: list[Row], rows: list[Row], truth: GroundTruth | None = None) -> Pairs:
+    """Compare two selections by seed.
+
+    The searches of one seed share data and paths, so the standard error comes from the mean difference of each seed: n
+    seeds are n observations. The accuracies of the networks are known up to the noise of the ground truth, which all
+    seeds share.
     """
     from scipy import stats
 
+    mine, base = ({search_of(row): row for row in of} for of in (rows, first_rows))
+    common = sorted(set(base) & set(mine))
+    own, first = (100 * column([of[key] for key in common], "regret") for of in (mine, base))
+    seeds = sorted({seed for _, _, seed in common})
+    of_seed = np.array([(own - first)[[key[2] == seed for key in common]].mean() for seed in seeds])
+    error = float(stats.sem(of_seed)) if len(seeds) > 1 else None
+    of_truth = None
+    if truth is not None:
+        draws = truth.estimates.draws
+        chosen = [[truth.index(of[key]["architecture"]) for key in common] for of in (base, mine)]
+        of_truth = float((draws[:, chosen[0]].mean(1) - draws[:, chosen[1]].mean(1)).std())
+    p_value = None
+    if error is not None and (both := float(np.hypot(error, of_truth or 0.0))) > 0:
+        p_value = float(2 * stats.t.sf(abs(of_seed.mean()) / both, len(seeds) - 1))
+    better, worse = int((own < first).sum()), int((own > first).sum())
+    return Pairs(
+        len(common), len(seeds), float(own.mean()), float(first.mean()), float((own - first).mean()), error, of_truth,
+        p_value, (better, len(common) - better - worse, worse),
+    )  # fmt: skip
+
+
+def paired_table(selections: Mapping[str, list[Row]], truth: GroundTruth | None = None) -> str:
+    """Regret of several selections in the searches that each has in common with the first, and the difference to it.
+
+    Args:
+        selections: Name of a selection to its rows; the first one is what the others are compared with.
+        truth: The ground truth, whose noise then has a column and counts in the p-value.
+    """
     base_name = next(iter(selections))
-    base, *others = [{search_of(row): 100 * float(row["regret"]) for row in rows} for rows in selections.values()]
     rows = []
-    for name, regret in zip(list(selections)[1:], others, strict=True):
-        common = sorted(set(base) & set(regret))
-        own, first = (np.array([found[key] for key in common]) for found in (regret, base))
-        seeds = sorted({seed for _, _, seed in common})
-        of_seed = np.array([(own - first)[[key[2] == seed for key in common]].mean() for seed in seeds])
-        error = f" ± {stats.sem(of_seed):.2f}" if len(seeds) > 1 else ""
-        p_value = float(stats.ttest_1samp(of_seed, 0.0).pvalue) if error and of_seed.std() > 0 else None
-        better, worse = int((own < first).sum()), int((own > first).sum())
-        outcomes = f"{better}, {len(common) - better - worse}, {worse}"
+    for name in list(selections)[1:]:
+        found = paired(selections[base_name], selections[name], truth)
+        error = f" ± {found.error:.2f}" if found.error is not None else ""
+        noise = () if found.truth_error is None else (f"{found.truth_error:.2f}",)
         rows.append(
-            (name, len(common), len(seeds), f"{own.mean():.2f}", f"{first.mean():.2f}",
-             f"{(own - first).mean():+.2f}{error}", _p_cell(p_value), outcomes)
+            (name, found.searches, found.seeds, f"{found.own:.2f}", f"{found.first:.2f}",
+             f"{found.difference:+.2f}{error}", *noise, _p_cell(found.p_value), ", ".join(map(str, found.outcomes)))
         )  # fmt: skip
     columns = (
         f"compared with {base_name}", "searches", "seeds", "regret", f"regret of {base_name}",
-        "difference ± standard error", "p", "better, equal, worse",
+        "difference ± standard error", *(("error from the ground truth",) if truth is not None else ()), "p",
+        "better, equal, worse",
     )  # fmt: skip
     return markdown_table(columns, rows)
 

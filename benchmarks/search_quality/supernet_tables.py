@@ -8,22 +8,43 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from benchmarks.constants import GROUND_TRUTH_BUDGETS, RANDOM_BEST_OF, TARGETS
 from benchmarks.markdown import markdown_table
+from benchmarks.search_quality.ground_truth.estimates import Estimates
 from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.outcomes import Row
 from benchmarks.search_quality.supernet_accuracies import shared_accuracies
 from nni_proxyless.decoding.ranking import additive_fit
 
 Supernets = dict[tuple[str, int], list[dict[str, str]]]
-DRAWS = 1000
+DRAWS = 40  # true accuracies that values are correlated with
 # Variants of supernets, and how many of them are averaged.
 AVERAGED = (
     *itertools.product((1, 2, 5, 10), ("random",)),
     *itertools.product((1, 2, 4), ("random, 10 epochs", "random, 5 epochs")),
 )
+
+
+def true_spearman(values: Any, estimates: Estimates, within: Any) -> float:
+    """Mean rank correlation of values with true accuracies drawn from their distribution.
+
+    Args:
+        values: One value for each network.
+        estimates: The distribution of the true accuracies.
+        within: Positions of the networks to be compared.
+    """
+    ranks = rankdata(values[within])
+    of_draws = rankdata(estimates.draws[:: len(estimates.draws) // DRAWS, within], axis=1)
+    ranks, of_draws = ranks - ranks.mean(), of_draws - of_draws.mean(1, keepdims=True)
+    norms = np.sqrt((ranks**2).sum() * (of_draws**2).sum(1))
+    return float((of_draws @ ranks / norms).mean())
+
+
+def regret_of(estimates: Estimates, within: Any) -> Any:
+    """Expected regret of each network within a budget, in points."""
+    return estimates.best(within).mean() - estimates.accuracy[within]
 
 
 def supernet_table(found: Supernets, truth: GroundTruth) -> str:
@@ -32,18 +53,17 @@ def supernet_table(found: Supernets, truth: GroundTruth) -> str:
         "supernet", "seeds", "Spearman, all networks: mean (range)", "within the budgets: mean",
         "regret of the best by shared weights, points", "training, s", "ranking one, s",
     )  # fmt: skip
-    rows = []
+    rows, every = [], np.arange(len(truth.names))
     for variant in dict.fromkeys(name for name, _ in found):
         of = [lines for (name, _), lines in sorted(found.items()) if name == variant]
         overall, within, regrets = [], [], []
         for lines in of:
             shared = np.array([shared_accuracies(lines)[name] for name in truth.names])
-            overall.append(spearmanr(shared, truth.accuracy).statistic)
+            overall.append(true_spearman(shared, truth.estimates, every))
             for target, budget in itertools.product(TARGETS, GROUND_TRUTH_BUDGETS):
-                feasible = truth.latency_ms[target] <= truth.budget(target, budget)
-                within.append(spearmanr(shared[feasible], truth.accuracy[feasible]).statistic)
-                own = truth.accuracy[feasible]
-                regrets.append(100 * (own.max() - own[shared[feasible].argmax()]))
+                feasible = truth.within(target, truth.budget(target, budget))
+                within.append(true_spearman(shared, truth.estimates, feasible))
+                regrets.append(float(regret_of(truth.estimates, feasible)[shared[feasible].argmax()]))
         rows.append(
             (
                 variant,
@@ -68,10 +88,7 @@ def limits_table(
     """How little regret is possible: all networks ranked by several supernets at once, and by their own trainings.
 
     The table also counts how often the network that is ranked first is better than random best-of-8 with the same
-    budget.
-
-    The last row is what knowledge of every network's true accuracy would leave. The best of hundreds of noisy means is
-    partly the luckiest. So true accuracies are drawn from their distribution given the measured means and their noise.
+    budget. The last row is what knowledge of every network's true accuracy would leave.
 
     Args:
         found: The supernets.
@@ -81,33 +98,36 @@ def limits_table(
         suffix: Of the strategy names of random search: `, own weights` for candidates with weights of their own.
     """
     cells = {
-        (target, budget): np.flatnonzero(truth.latency_ms[target] <= truth.budget(target, budget))
+        (target, budget): truth.within(target, truth.budget(target, budget))
         for budget, target in itertools.product(GROUND_TRUTH_BUDGETS, TARGETS)
     }
+    estimates, every = truth.estimates, np.arange(len(truth.names))
+    lost = {key: regret_of(estimates, cell) for key, cell in cells.items()}
     choices = [dict(enumerate(name.split())) for name in truth.names]
     of_variant: dict[str, list[list[float]]] = defaultdict(list)
     for (variant, _), lines in sorted(found.items()):
         shared = shared_accuracies(lines)
         of_variant[variant].append([shared[name] for name in truth.names])
-    by_eight: dict[tuple[str, float], list[float]] = defaultdict(list)
+    by_eight: dict[tuple[str, float], list[int]] = defaultdict(list)
     for row in baselines:
         if row["strategy"] == f"random_best_of_{RANDOM_BEST_OF}{suffix}":
-            by_eight[row["target"], float(row["budget"])].append(float(row["accuracy"]))
+            by_eight[row["target"], float(row["budget"])].append(truth.index(row["architecture"]))
 
-    def first(values: Any, cell: Any, smoothed: bool) -> float:
-        """Accuracy of the network that is ranked first among those of a cell."""
+    def first(values: Any, cell: Any, smoothed: bool) -> int:
+        """Number, within a cell, of the network that is ranked first."""
         own = values[cell]
         if smoothed:
             own = np.array(additive_fit([choices[i] for i in cell], own.tolist()))
-        return float(truth.accuracy[cell][own.argmax()])
+        return int(own.argmax())
 
     def scored(rankings: Any, smoothed: bool) -> tuple[str, str]:
         regrets: list[float] = []
-        better: dict[float, list[bool]] = {budget: [] for budget in GROUND_TRUTH_BUDGETS}
+        better: dict[float, list[Any]] = {budget: [] for budget in GROUND_TRUTH_BUDGETS}
         for values, ((target, budget), cell) in itertools.product(rankings, cells.items()):
-            accuracy = first(values, cell, smoothed)
-            regrets.append(100 * (truth.accuracy[cell].max() - accuracy))
-            better[budget] += [accuracy > other for other in by_eight[target, budget]]
+            one = first(values, cell, smoothed)
+            regrets.append(lost[target, budget][one])
+            own = estimates.accuracy[cell[one]]
+            better[budget] += [own > estimates.accuracy[other] for other in by_eight[target, budget]]
         return f"{np.mean(regrets):.2f}", _of_ten(better)
 
     budgets = ", ".join(map(str, GROUND_TRUTH_BUDGETS))
@@ -120,22 +140,18 @@ def limits_table(
         shared_all = np.array(of_variant[variant])
         parts = np.split(shared_all[: len(shared_all) // count * count], len(shared_all) // count)
         means = [part.mean(0) for part in parts]
-        spearman = np.mean([spearmanr(mean, truth.accuracy).statistic for mean in means])
+        spearman = np.mean([true_spearman(mean, estimates, every) for mean in means])
         rows.append((f"{count} {variant}", f"{spearman:.2f}", *scored(means, False), *scored(means, True)))
-    rows.append(("the trainings themselves", "1", *scored([truth.accuracy], False), *scored([truth.accuracy], True)))
-    generator, noise = np.random.default_rng(0), truth.seed_noise**2 / truth.accuracies.shape[1]
-    left: list[float] = []
-    better: dict[float, list[bool]] = {budget: [] for budget in GROUND_TRUTH_BUDGETS}
+    for name, values in {"means of their trainings": truth.accuracy, "estimates from them": estimates.accuracy}.items():
+        spearman = true_spearman(values, estimates, every)
+        rows.append((name, f"{spearman:.2f}", *scored([values], False), *scored([values], True)))
+    better: dict[float, list[Any]] = {budget: [] for budget in GROUND_TRUTH_BUDGETS}
     for (target, budget), cell in cells.items():
-        of = truth.accuracy[cell]
-        known = 1 - noise / of.var()
-        for _ in range(DRAWS):
-            true = of.mean() + known * (of - of.mean()) + generator.normal(0, np.sqrt(known * noise), len(of))
-            left.append(of.max() - of[true.argmax()])
-            better[budget] += [of[true.argmax()] > other for other in by_eight[target, budget]]
-    rows.append(("their true accuracies", "", f"{100 * np.mean(left):.2f}", _of_ten(better), "", ""))
+        best = estimates.best(cell)
+        better[budget] += [(best > estimates.draws[:, other]).mean() for other in by_eight[target, budget]]
+    rows.append(("true accuracies", "1", "0.00", _of_ten(better), "", ""))
     return markdown_table(columns, rows)
 
 
-def _of_ten(better: dict[float, list[bool]]) -> str:
+def _of_ten(better: dict[float, list[Any]]) -> str:
     return ", ".join(f"{10 * np.mean(of):.1f}" for of in better.values())

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.constants import FINALISTS, GROUND_TRUTH_BUDGETS, SEEDS
+from benchmarks.constants import FINALISTS, GROUND_TRUTH_BUDGETS, RANDOM_BEST_OF, SEEDS
 from benchmarks.markdown import markdown_table
 from benchmarks.results_csv import read_rows
 from benchmarks.search_quality import one_for_all
+from benchmarks.search_quality.goals import Goal, goals_table, missed_table, search_goals
 from benchmarks.search_quality.ground_truth.load import GroundTruth
+from benchmarks.search_quality.ground_truth.oracle import best_table, halves_table, numbers_table, oracle_table
 from benchmarks.search_quality.ground_truth.summary import budget_table, correlation_table, cost_table
 from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, selected_rows
 from benchmarks.search_quality.settings import BASE, HALVING, MOST, NNI, OWN_SUFFIX, SEARCHES_CSV, TRIED_CSV
@@ -77,7 +79,8 @@ _WITH_LIKELIHOODS = (
 
 
 @cache
-def _truth() -> GroundTruth:
+def ground_truth() -> GroundTruth:
+    """The ground truth that all tables of this process are made with."""
     return GroundTruth()
 
 
@@ -85,12 +88,12 @@ def _truth() -> GroundTruth:
 def _selected(path: Path, counts: tuple[int, ...] = (1, FINALISTS), families: tuple[str, ...] = ()) -> Groups:
     """What the searches of a file export with each final selection; only those of some strategies if there are any."""
     rows = [row for row in read_rows(path) if not families or row["strategy"] in families]
-    return by_strategy(selected_rows(rows, counts, _truth()))
+    return by_strategy(selected_rows(rows, counts, ground_truth()))
 
 
 @cache
 def _baselines() -> tuple[Row, ...]:
-    return (*random_rows(ALL_SEEDS, _truth()), *most_rows(_truth()))
+    return (*random_rows(ALL_SEEDS, ground_truth()), *most_rows(ground_truth()))
 
 
 @cache
@@ -232,20 +235,39 @@ def paired() -> str:
         made[f"{_NAMES[family]}, no final selection"] = groups[f"{family}, likeliest"]
     for name in ("random_best_of_64, smoothed, multiply-adds", "random_best_of_8"):
         made[", ".join(_RANDOM[name])] = groups[name]
-    return paired_table(made)
+    return paired_table(made, ground_truth())
+
+
+@cache
+def recorded_goals(suffix: str = "") -> list[Goal]:
+    """The goals of the searches with entangled weights, or with weights of their own."""
+    return search_goals(_searches(), ground_truth(), read_supernets(), _SELECTION, suffix)
+
+
+def halves() -> str:
+    """Estimates of the ground truth from half of the trainings, against the other half."""
+    names = {
+        f"proxyless{_SELECTION}": "ours",
+        "gumbel_darts, likeliest": "NNI's `GumbelDARTS`",
+        "nni_proxyless_builtin, likeliest": "NNI's `Proxyless`",
+        "random_best_of_64, smoothed, multiply-adds": "random search, 64 networks, as ours",
+        f"random_best_of_{RANDOM_BEST_OF}": "random search, 8 networks",
+    }
+    groups = {f"exported by {name}": [row["architecture"] for row in _searches()[key]] for key, name in names.items()}
+    return halves_table(ground_truth(), groups)
 
 
 def supernets() -> str:
     """How well supernets rank networks."""
-    return supernet_table(read_supernets(), _truth())
+    return supernet_table(read_supernets(), ground_truth())
 
 
 def limits(suffix: str) -> str:
     """How much regret the ranking by one or several supernets leaves."""
     if not suffix:
-        return limits_table(read_supernets(), _truth(), _baselines())
+        return limits_table(read_supernets(), ground_truth(), _baselines())
     averaged = tuple(itertools.product((1, 2, 5, 10), (f"random{suffix}",)))
-    return limits_table(read_supernets(), _truth(), _baselines(), averaged, suffix)
+    return limits_table(read_supernets(), ground_truth(), _baselines(), averaged, suffix)
 
 
 TABLES = {
@@ -259,10 +281,17 @@ TABLES = {
     "latency_in_nni": latency_in_nni,
     "halving": halving,
     "paired": paired,
+    "search_goals": lambda: goals_table(recorded_goals()),
+    "search_goals_own_weights": lambda: goals_table(recorded_goals(OWN_SUFFIX)),
+    "search_missed": lambda: missed_table(recorded_goals()),
     "supernets": supernets,
     "limits": partial(limits, ""),
     "limits_own_weights": partial(limits, OWN_SUFFIX),
-    "ground_truth": lambda: budget_table(_truth()),
-    "ground_truth_costs": lambda: cost_table(_truth()),
-    "ground_truth_correlations": lambda: correlation_table(_truth()),
+    "ground_truth": lambda: budget_table(ground_truth()),
+    "ground_truth_costs": lambda: cost_table(ground_truth()),
+    "ground_truth_numbers": lambda: numbers_table(ground_truth()),
+    "ground_truth_best": lambda: best_table(ground_truth()),
+    "ground_truth_oracle": lambda: oracle_table(ground_truth()),
+    "ground_truth_halves": halves,
+    "ground_truth_correlations": lambda: correlation_table(ground_truth()),
 }

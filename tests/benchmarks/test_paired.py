@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.search_quality.summary import paired_table
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from benchmarks.search_quality.ground_truth.estimates import Estimates
+from benchmarks.search_quality.summary import paired, paired_table
+from benchmarks.search_quality.supernet_tables import true_spearman
 
 
 def rows(*regrets: tuple[int, str, float]) -> list[dict[str, str]]:
@@ -41,3 +47,35 @@ def test_small_p_values_are_bounds() -> None:
     first = rows(*((seed, "a", 1.0) for seed in range(8)))
     other = rows(*((seed, "a", 3.0 + 0.01 * seed) for seed in range(8)))
     assert cells(paired_table({"first": first, "other": other}))[-1][-2] == "< 0.001"
+
+
+class Truth:
+    """Two networks whose true accuracies are drawn twice: they differ by 1 and by 3 points."""
+
+    class estimates:
+        draws = np.array([[50.0, 51.0], [50.0, 53.0]])
+
+    @staticmethod
+    def index(name: str) -> int:
+        return "ab".index(name)
+
+
+def test_the_noise_of_the_ground_truth_counts() -> None:
+    first = [{**row, "architecture": "b"} for row in rows((0, "x", 0.0), (1, "x", 0.0))]
+    other = [{**row, "architecture": "a"} for row in rows((0, "x", 1.0), (1, "x", 3.0))]
+    found = paired(first, other, Truth())
+    assert (found.difference, found.error, found.truth_error) == pytest.approx((2.0, 1.0, 1.0))
+    # t is 2 / √2 with one degree of freedom, whose distribution is Cauchy's.
+    assert found.p_value == pytest.approx(1 - 2 / math.pi * math.atan(math.sqrt(2)))
+    assert cells(paired_table({"first": first, "other": other}, Truth()))[-1][5:7] == ["+2.00 ± 1.00", "1.00"]
+
+
+def test_rank_correlation_is_with_true_accuracies() -> None:
+    generator = np.random.default_rng(0)
+    true = np.arange(30.0)
+    draws = np.tile(true, (80, 1))
+    draws[::2] += generator.normal(0, 5, (40, 30))
+    values = generator.normal(0, 1, 30)
+    used = draws[::2]
+    expected = np.mean([spearmanr(values, one).statistic for one in used])
+    assert true_spearman(values, Estimates(draws, 1.0, {}), np.arange(30)) == pytest.approx(expected)

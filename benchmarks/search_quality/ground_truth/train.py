@@ -1,6 +1,11 @@
 """Train every network of a small space with the same settings, and record its accuracy.
 
     python -m benchmarks.search_quality.ground_truth.train --data ../shared/data/cifar10 [--seeds 2] [--minutes 120]
+    python -m benchmarks.search_quality.ground_truth.train --data ../shared/data/cifar10 --contenders --seeds 16
+
+The first command trains every network. The second trains those that matter when searches are judged, `contenders.py`,
+with more seeds: all of them with one seed, then all of them with the next, so that an interrupted run leaves equal
+numbers of trainings.
 
 The script continues where it stopped: each finished training is a row of `networks.csv`. Each process trains one
 network at a time on one core. `summary.py` reads the rows and makes tables and a picture.
@@ -36,7 +41,8 @@ from benchmarks.constants import (
     PROCESSES,
 )
 from benchmarks.results_csv import read_rows
-from benchmarks.search_quality.ground_truth.load import NETWORKS_CSV, SPACE
+from benchmarks.search_quality.ground_truth.contenders import contenders
+from benchmarks.search_quality.ground_truth.load import NETWORKS_CSV, SPACE, GroundTruth
 from nni_proxyless.data.image_arrays import ArrayImages, load_arrays
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
@@ -223,14 +229,23 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with CIFAR-10's train.tar.xz")
     parser.add_argument("--seeds", type=int, default=GROUND_TRUTH_SEEDS)
     parser.add_argument("--processes", type=int, default=PROCESSES)
-    parser.add_argument("--networks", type=int, help="train only this many networks, drawn at random")
+    parser.add_argument(
+        "--networks", type=int, help="train only this many networks, drawn at random or the first contenders"
+    )
+    parser.add_argument(
+        "--contenders", action="store_true", help="train the networks that matter, seed by seed, instead of all"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no training after this long")
     options = parser.parse_args()
     spec = SpaceSpec.from_yaml(str(SPACE))
     data = make_data(options.data, Training(), data_file())
     names = [architecture.candidate_names for architecture in all_architectures(spec)]
     random.Random(0).shuffle(names)  # so that an unfinished run has trained a random part
-    jobs = [(name, seed) for name in names[: options.networks] for seed in range(options.seeds)]
+    seeds = range(options.seeds)
+    if options.contenders:
+        jobs = [(name, seed) for seed in seeds for name in contenders(GroundTruth())[: options.networks]]
+    else:
+        jobs = [(name, seed) for name in names[: options.networks] for seed in seeds]
     left = [job for job in jobs if job not in finished()]
     sys.stdout.write(f"{len(jobs)} trainings, {len(jobs) - len(left)} finished\n")
     deadline = time.time() + 60 * options.minutes
