@@ -55,7 +55,10 @@ def make_parser() -> Parser:
     cli_network.add_commands(commands, command)
     _add_installation(command)
     latency = commands.add_parser(
-        "latency", help="Latency tables of devices.", description="Latency tables of devices.", parents=[common]
+        "latency",
+        help="Make, check and use latency tables of devices.",
+        description="Make, check and use latency tables of devices.",
+        parents=[common],
     )
     tables = latency.add_subparsers(dest="subcommand", required=True, metavar="COMMAND", parser_class=Parser)
     cli_latency.add_commands(tables, command)
@@ -91,7 +94,7 @@ def _add_running(command: Any) -> None:
     nnictl = command(
         "nnictl",
         runs.nnictl,
-        "NNI's nnictl, whose manager, unlike that of plain nnictl, listens on this machine only.",
+        "Run NNI's nnictl with a manager that listens on this machine only, unlike that of plain nnictl.",
         "nni-proxyless nnictl create --config experiments/remote/config.yml",
     )
     nnictl.add_argument("--host", help="address on which the manager listens, besides 127.0.0.1 (no other)")
@@ -100,7 +103,7 @@ def _add_running(command: Any) -> None:
     trial = command(
         "trial",
         runs.trial,
-        "The trial command of an nnictl config: one search or retraining with the parameters that NNI sends.",
+        "Run one search or retraining with the parameters that NNI sends: the trial command of an nnictl config.",
         "trialCommand: nni-proxyless trial --recipe recipe.yml",
     )
     trial.add_argument("--recipe", type=Path, required=True, help="the recipe that the parameters override")
@@ -147,7 +150,7 @@ def _add_decode(command: Any) -> None:
     made = command(
         "decode",
         decode.decode,
-        "The most likely architecture within a budget, for any devices' tables, from the checkpoint of one search.",
+        "Find the most likely architecture within a budget, for the tables of any devices, from one search.",
         "nni-proxyless decode results/quickstart/cpu_torch --table phone.yml gpu.yml --budget-ms 40 --out decoded",
     )
     made.add_argument("checkpoint", type=Path, help="a checkpoint.ckpt, or the folder of a search's results")
@@ -157,7 +160,7 @@ def _add_decode(command: Any) -> None:
         nargs="+",
         default=[],
         metavar="[NAME=]FILE",
-        help="latency tables, one for each device; that of a search is called after the target of the search",
+        help="latency tables, one for each device; the name is that of the file, or of the target of a search",
     )
     made.add_argument("--budget-ms", type=positive("milliseconds"), help="latency budget in milliseconds")
     made.add_argument(

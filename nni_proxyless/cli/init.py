@@ -39,7 +39,9 @@ def add_command(command: Any) -> None:
         "--data", type=Path, required=True,
         help="folder with a folder of images for each class, or with 'train' and 'val' of this kind; or an .npz file",
     )  # fmt: skip
-    init.add_argument("--budget-ms", type=positive("milliseconds"), required=True, help="latency budget")
+    init.add_argument(
+        "--budget-ms", type=positive("milliseconds"), required=True, help="latency budget in milliseconds"
+    )
     backend = init.add_argument(
         "--backend", metavar=choices.braces(BACKENDS), choices=BACKENDS,
         help="what runs the network on this machine (onnxruntime if it is installed, else torch)",

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, clipped
+from ..errors import InputError, clipped, shown
 from ..files import results_folder
 from ..files.nearby import nearest, no_such_path, try_folders_with
 from ..files.reading import user_path
@@ -128,6 +128,8 @@ def _retrain(options: argparse.Namespace) -> int:
     if (start := options.recipe or file) is not None:
         settings = with_paths_from_here(settings, Path(start).resolve().parent)
     if options.inherit is not None:
+        if "inherit" in settings:
+            raise InputError(f"the weights are given twice, by --inherit and as inherit={shown(settings['inherit'])}")
         if options.inherit == "" and file is None:
             raise InputError(f"--inherit needs a file of weights: {options.architecture} is a name")
         chosen = Path(options.inherit) if options.inherit else (file or Path()).parent / results_folder.WEIGHTS

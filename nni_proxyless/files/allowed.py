@@ -1,15 +1,29 @@
-"""Describes in words what a field of settings allows, for error messages."""
+"""Parts of the messages about settings that are refused: which errors they name, and what a field allows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from ..errors import clipped, shown
 from ..values import LEAST_NUMBER, MOST_NUMBER
 
+MOST_ERRORS = 3  # largest number of errors in one message
 LONGEST_VALUE = 100  # largest number of characters of a value in a message
+
+
+def misspelt_first(error: ValidationError) -> list[ErrorDetails]:
+    """Return all errors. A misspelt key comes first, because it may be the reason of other errors."""
+    return sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
+
+
+def and_more(found: Sequence[object]) -> str:
+    """Return the end of a message that names the first `MOST_ERRORS` of some errors."""
+    return f" (and {len(found) - MOST_ERRORS} more)" if len(found) > MOST_ERRORS else ""
 
 
 def literals(annotation: Any) -> tuple[str, ...]:

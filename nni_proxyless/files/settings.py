@@ -43,7 +43,7 @@ from ..values import (
     MOST_THREADS,
     MOST_WIDTH_MULT,
 )
-from .allowed import allowed, literals, shown_value
+from .allowed import MOST_ERRORS, allowed, and_more, literals, misspelt_first, shown_value
 from .layers import Layer, merged
 from .reading import read_mapping, user_path
 
@@ -51,7 +51,6 @@ _log = logging.getLogger(__name__)
 
 _C = TypeVar("_C", bound="CheckedSettings")
 _S = TypeVar("_S", bound="Settings")
-_SHOWN = 3  # largest number of errors in one message
 
 
 def _whole(value: Any) -> Any:
@@ -142,8 +141,8 @@ class CheckedSettings(BaseModel):
             error: Error of pydantic.
             quoted: Whether keys are quoted, as in messages about a file.
         """
-        found = [cls._explain_one(details, quoted) for details in _misspelt_first(error)]
-        return "; ".join(found[:_SHOWN]) + _rest(found)
+        found = [cls._explain_one(details, quoted) for details in misspelt_first(error)]
+        return "; ".join(found[:MOST_ERRORS]) + and_more(found)
 
     @classmethod
     def _explain_one(cls, details: ErrorDetails, quoted: bool) -> str:
@@ -282,12 +281,12 @@ class Settings(CheckedSettings):
     @classmethod
     def _explain_by_source(cls, error: ValidationError, layers: Sequence[Layer]) -> str:
         """Describe an error in one line, which names the source of each value that is refused."""
-        errors = _misspelt_first(error)
+        errors = misspelt_first(error)
         by_source: dict[str, list[str]] = {}
-        for details in errors[:_SHOWN]:
+        for details in errors[:MOST_ERRORS]:
             source = cls._source_of(details, layers)
             by_source.setdefault(source, []).append(cls._explain_one(details, quoted=True))
-        return "; ".join(f"{source}: {'; '.join(texts)}" for source, texts in by_source.items()) + _rest(errors)
+        return "; ".join(f"{source}: {'; '.join(texts)}" for source, texts in by_source.items()) + and_more(errors)
 
     @classmethod
     def _source_of(cls, details: ErrorDetails, layers: Sequence[Layer]) -> str:
@@ -341,12 +340,3 @@ def closed_choices(settings: type[CheckedSettings], key: str) -> tuple[str, ...]
         return ()
     annotation = settings.model_fields[key].annotation
     return ("true", "false") if annotation is bool else literals(annotation)
-
-
-def _misspelt_first(error: ValidationError) -> list[ErrorDetails]:
-    """Return all errors. A misspelt key comes first, because it may be the reason of other errors."""
-    return sorted(error.errors(include_url=False), key=lambda details: details["type"] != "extra_forbidden")
-
-
-def _rest(found: Sequence[object]) -> str:
-    return f" (and {len(found) - _SHOWN} more)" if len(found) > _SHOWN else ""

@@ -245,6 +245,16 @@ def test_predictions_costs_and_histories_are_the_records(made: Path, results: Re
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("lowest", [1.0, 0.1])
+def test_the_temperature_of_probabilities_is_said_if_it_matters(
+    lowest: float, results: Results, tmp_path: Path, undrawn: None
+) -> None:
+    for row, temperature in zip(results.searches[0].history[-3:], (1.0, 0.5, lowest), strict=True):
+        row["temperature"] = temperature if lowest < 1 else 1.0
+    page = make_report(results, tmp_path, measure=False).read_text()
+    assert ("the probabilities at temperature 1." in page) == (lowest < 1)
+
+
 @pytest.mark.parametrize(
     ("column", "shown"),
     [

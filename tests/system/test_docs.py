@@ -15,6 +15,11 @@ from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 from nni_proxyless.search.recipe import Recipe
 from tests.helpers import REPOSITORY
 
+EVERY_OTHER_PAGE = [
+    REPOSITORY / "CHANGELOG.md",
+    REPOSITORY / "SECURITY.md",
+    *(path for name in ("docs/api", "benchmarks", "experiments") for path in sorted((REPOSITORY / name).rglob("*.md"))),
+]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
@@ -23,6 +28,13 @@ def test_links_and_pictures_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *EVERY_OTHER_PAGE], ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_lines_of_prose_have_at_most_120_characters(page: Path) -> None:
+    """Tables, programs and equations may be wider."""
+    prose = re.sub(r"^ *```.*?^ *```|^\$\$.*?\$\$|^\|.*?$", "", page.read_text(), flags=re.M | re.S)
+    assert [line for line in prose.splitlines() if len(line) > 120] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

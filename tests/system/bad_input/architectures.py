@@ -117,7 +117,7 @@ _COMMANDS = settings(
         ("decode architecture.json", "architecture.json", "give the checkpoint.ckpt of a search"),
         ("decode images.npz", "images.npz", "give the checkpoint.ckpt of a search"),
         ("decode found/weights.pt", "weights.pt", "not a checkpoint of a search"),
-        ("decode ''", "checkpoint.ckpt", "the folder of a search's results"),
+        ("decode ''", "checkpoint.ckpt", "give found"),
         ("decode ~nouser/found", "~nouser", "checkpoint.ckpt"),
         ("report nowhere", "nowhere", "NNI experiment"),
         ("report empty", "empty", "give a folder of results"),

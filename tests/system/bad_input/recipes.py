@@ -314,7 +314,7 @@ _IN_THE_FILE = [
     Case("search recipe", "'recipe'", "the path of a recipe.yml"),
     Case("search nowhere.yml", "nowhere.yml", "there is no file"),
     Case("search quickstrat", "'quickstrat'", "did you mean 'quickstart'?"),
-    Case("search /", "/", "there is no file"),
+    Case("search /", "/", "is a folder"),
     Case("search ''", "''", "the path of a recipe.yml"),
     Case("search ~nouser/recipe.yml", "~nouser", "home"),
     Case(f"search {'r' * 5000}.yml", "rrr", "name"),

@@ -14,6 +14,7 @@ _SETTINGS = settings(
     [
         ("epoch=3", "'epoch'", "did you mean 'epochs'?"),
         ("budget_ms=3", "'budget_ms'", "unknown key"),
+        ("inherit=weights.pt --inherit", "inherit='weights.pt'", "given twice"),
         ("target=phone", "'target'", "unknown key"),
         ("epochs=0", "got 0", "'epochs' must be a whole number from 1"),
         ("epochs=sixty", "'sixty'", "'epochs' must be a whole number from 1"),
