@@ -21,7 +21,8 @@ from .torch_file import fault_of, read_torch_file
 from .weights import load_into
 from .weights import weights_file as weights_file
 
-_WRAPPERS = ("state_dict", "model_state_dict")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "model_state", "weights")
+_OTHERS = frozenset({"teacher", "ema", "ema_model", "model_ema", "average", "swa", "momentum", "target"})
 _FIRST = "stem.conv.weight"  # a key of every network; what stands before it in a file is a prefix
 _CLASSIFIER = "classifier."
 _COUNT = "num_batches_tracked"  # of batch-norms; old files lack it, and nothing depends on it here
@@ -129,8 +130,26 @@ def _without_prefix(state: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
             f"{file} are weights of another architecture: they lack '{_FIRST}'; give a weights.pt of a search or "
             "retraining"
         )
-    prefix = min(prefixes, key=len)
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    # A network that learns from a teacher, or keeps a moving average, may have been saved with it.
+    own = [prefix for prefix in prefixes if not _OTHERS & set(prefix.lower().split("."))] or prefixes
+    found = [{key[len(p) :]: value for key, value in state.items() if key.startswith(p)} for p in own]
+    if any(
+        one.keys() != found[0].keys() or not all(_equal(one[key], found[0][key]) for key in one) for one in found[1:]
+    ):
+        raise ArchitectureError(
+            f"{file} has the weights of {len(own)} networks, with the prefixes {clipped(', '.join(map(repr, own)))}; "
+            "save the state dict of one of them"
+        )
+    return found[0]
+
+
+def _equal(first: Any, second: Any) -> bool:
+    return first is second or (
+        isinstance(first, Tensor)
+        and isinstance(second, Tensor)
+        and first.shape == second.shape
+        and torch.equal(first, second)
+    )
 
 
 def _decoded(state: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:

@@ -65,6 +65,10 @@ def prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + key: value for key, value in state.items()}
 
 
+def doubled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: 2 * value for key, value in state.items()}
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -76,14 +80,44 @@ def prefixed(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         lambda state: {"state_dict": {"state_dict": state}, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
         lambda state: {"model_state_dict": {**prefixed(state, "net."), "criterion.weight": torch.ones(10)}},
         lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
+        lambda state: {"model": prefixed(state, "module."), "optimizer": {"lr": 0.1}},
+        # What a network learnt from, or its moving average, is not the network.
+        lambda state: {**prefixed(doubled(state), "ema."), **prefixed(state, "model.")},
+        lambda state: {**prefixed(state, "student."), **prefixed(doubled(state), "teacher.model.")},
+        lambda state: prefixed(state, "teacher."),
         lambda state: nn.Module.state_dict(nn.ModuleDict()) | state,
     ],
-    ids=["plain", "module", "model", "compiled", "wrapped", "nested", "other_keys", "old", "ordered"],
+    ids=[
+        "plain",
+        "module",
+        "model",
+        "compiled",
+        "wrapped",
+        "nested",
+        "other_keys",
+        "old",
+        "of_a_key",
+        "average",
+        "teacher",
+        "a_teacher",
+        "ordered",
+    ],
 )
 def test_weights_of_other_programs(wrap: Any, found: Path) -> None:
     state = read_weights(found / "weights.pt")
     torch.save(wrap(state), found / "other.pth")
     assert same(inherited(found, found / "other.pth"), state)
+
+
+def test_one_of_several_networks_is_not_chosen_by_chance(found: Path, tmp_path: Path) -> None:
+    state = read_weights(found / "weights.pt")
+    torch.save({**prefixed(state, "first."), **prefixed(doubled(state), "second.")}, tmp_path / "two.pt")
+    with pytest.raises(
+        ArchitectureError, match=r"weights of 2 networks, with the prefixes 'first\.', 'second\.'; save"
+    ):
+        inherited(found, tmp_path / "two.pt")
+    torch.save({**prefixed(state, "first."), **prefixed(state, "second.")}, tmp_path / "same.pt")
+    assert same(inherited(found, tmp_path / "same.pt"), state)
 
 
 def test_a_folder_stands_for_its_weights(found: Path) -> None:

@@ -128,20 +128,17 @@ def _posterior(features: FloatArray, precision: FloatArray, covariance: FloatArr
     return np.asarray(root @ np.linalg.solve(inner, root.T))
 
 
-def student_weights(residuals: FloatArray, floor: float = 1e-6, parameters: int = 0) -> FloatArray:
+def student_weights(residuals: FloatArray, floor: float = 1e-6) -> FloatArray:
     """Compute the weights of robust regression: (ν + 1) / (ν + (e / σ)²), with σ estimated by the median of |e|.
 
     Args:
         residuals: Residuals e, shape (n,).
         floor: Lower bound of σ.
-        parameters: Number p of parameters that were fitted to these n residuals. They make them smaller, so σ is
-            multiplied by √(n / (n - p)).
 
     Returns:
         Weights, shape (n,).
     """
-    inflation = np.sqrt(len(residuals) / max(len(residuals) - parameters, 1))
-    scale = max(1.4826 * inflation * float(np.median(np.abs(residuals))), floor)
+    scale = max(1.4826 * float(np.median(np.abs(residuals))), floor)
     return np.asarray((_FREEDOM + 1.0) / (_FREEDOM + (residuals / scale) ** 2))
 
 
