@@ -15,6 +15,7 @@ import torch
 import torchmetrics
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import InputError
@@ -155,6 +156,7 @@ class BatchScore:
         self.values: dict[str, float] = {}
         self._module = module
         self._validates = is_overridden("validation_step", module)
+        self._evaluates = False
         self._step = module.validation_step if self._validates else module.training_step
 
     @torch.no_grad()
@@ -171,8 +173,13 @@ class BatchScore:
         with plain_state_kept(module), unsynchronised(module):
             for metric in torchmetrics_of(module):
                 metric.reset()
-            with collect_logged(module) as logged, nullcontext() if self._validates else inputs_differentiable(module):
-                values = values_of_step(call_step(self._step, copy_of(batch), batch_idx, 0, False), logged)
+            try:
+                values = self._values(batch, batch_idx)
+            except Exception:
+                if self._evaluates or not self._validates:
+                    raise
+                self._evaluates = True
+                values = self._values(batch, batch_idx)
             found = {
                 name: number
                 for name, value in values.items()
@@ -185,6 +192,31 @@ class BatchScore:
             _log.info("sampled networks are rewarded by %s", self.metric)
         value = found[self.metric.name]
         return value if self.metric.higher_is_better else -value
+
+    def _values(self, batch: Any, batch_idx: int) -> dict[str, Any]:
+        """Run the step once.
+
+        The network stays in training mode, whose batch-norms normalise by the batch. If `validation_step` fails then,
+        all other modules are in evaluation mode: a network may have further outputs while it trains.
+        """
+        module = self._module
+        mode = evaluating_except_norms(module) if self._evaluates else nullcontext()
+        alone = nullcontext() if self._validates else inputs_differentiable(module)
+        with collect_logged(module) as logged, mode, alone:
+            return values_of_step(call_step(self._step, copy_of(batch), batch_idx, 0, False), logged)
+
+
+@contextmanager
+def evaluating_except_norms(module: nn.Module) -> Iterator[None]:
+    """Put all modules except batch-norms into evaluation mode, and restore their modes at the end."""
+    modes = [(m, m.training) for m in module.modules() if not isinstance(m, _BatchNorm)]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def torchmetrics_of(module: nn.Module) -> list[torchmetrics.Metric]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
+from ..decoding.budget import BudgetRequest
 from ..decoding.constraint import Constraint
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.knapsack import FrontPoint
@@ -93,9 +94,13 @@ class ExportMethods:
             ranked = sorted(self.compared, key=lambda finalist: finalist.standing, reverse=True)
             others = [dict(finalist.choices) for finalist in ranked]
         else:
-            others = self.distribution().k_most_likely((limit or self._num_finalists) + 1, self.limit_ms)
+            others = self._uncompared((limit or self._num_finalists) + 1)
         most = limit or (len(others) if self.compared else max(self._num_finalists, 1))
         return [first, *(choices for choices in others if choices != first)][:most]
+
+    def _uncompared(self, count: int) -> list[dict[str, Any]]:
+        """Return up to `count` of the best architectures if none have been compared."""
+        return self.distribution().k_most_likely(count, self.limit_ms)
 
     def export_state_dict(self, sample: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """Return the supernet's weights of one architecture, which `space.freeze(sample)` loads strictly.
@@ -134,6 +139,8 @@ class ExportMethods:
             if self.latency is None:
                 raise InputError("export_front needs tables=, or a search with latency=")
             tables = {"latency": self.latency}
+        request = BudgetRequest.of(budget_ms, None, hard=True)
+        budget_ms = None if request is None else request.ms
         distribution = self.distribution()
         return {
             name: distribution.with_costs(self._costs_of(table, self.supernet)).front(budget_ms)
@@ -153,14 +160,16 @@ class ExportMethods:
             **details: Further fields of `Architecture`, such as `target`, `metrics` and `seed`.
 
         Raises:
-            InputError: There is a budget but no table, or no architecture is within the budget.
+            InputError: There is a budget but no table, it is not a number above 0, or no architecture is within it.
         """
-        own = budget_ms is None and table is None
+        request = BudgetRequest.of(budget_ms, None, hard=True)
+        own = request is None and table is None
         distribution = self.distribution()
         if table is not None:
             distribution = distribution.with_costs(self._costs_of(table, self.supernet))
         if budget_ms is not None and distribution.costs is None:
             raise InputError(f"budget_ms={budget_ms} needs a search with latency=, the table of the device")
+        budget_ms = None if request is None else request.ms
         choices = self.decoded_choices() if own else distribution.most_likely(budget_ms)
         known: dict[str, Any] = {
             "strategy": self.strategy_name,

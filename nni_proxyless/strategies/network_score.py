@@ -73,6 +73,7 @@ class NetworkScore:
         self._validation = validation
         self._limit = limit
         self._directions: dict[str, bool] = {}
+        self._trains = False
         self._to_device = to_device
         self._norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         with isolate_rng():
@@ -104,10 +105,23 @@ class NetworkScore:
         return value if self.metric.higher_is_better else -value
 
     def _estimate_statistics(self) -> None:
-        """Replace the running statistics by the plain average over some batches, if there are any."""
-        self._module.eval()
+        """Replace the running statistics by the plain average over some batches, if there are any.
+
+        The network is in evaluation mode, apart from its batch-norms. If the evaluator's `training_step` fails then, it
+        is in training mode, in which a network may have further outputs, such as NNI's DARTS with an auxiliary loss.
+        """
         if not self._statistics:
             return
+        try:
+            self._run_statistics()
+        except Exception:
+            if self._trains:
+                raise
+            self._trains = True
+            self._run_statistics()
+
+    def _run_statistics(self) -> None:
+        self._module.train(self._trains)
         for norm in self._norms:
             norm.reset_running_stats()
             norm.momentum = None  # batch-norm then computes the plain (cumulative) average

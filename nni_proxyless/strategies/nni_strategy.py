@@ -8,6 +8,7 @@ from typing import Any
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 from nni.mutable import CategoricalMultiple
 from nni.nas.nn.pytorch import Cell, ModelSpace
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingRepeat
 
 from ..errors import InputError, SpaceError, UnsupportedSpaceError
 from ..latency.table import LatencyTable
@@ -80,6 +81,9 @@ class NniStrategy(LatencyAwareStrategy):
         check_cells(model, type(self).__name__)
         self.apply_table(model)
         supernet = super().mutate_model(model)
+        for module in supernet.modules():
+            if type(module) is PathSamplingRepeat:
+                module.__class__ = RepeatFromZero
         check_all_are_used(supernet, self._candidates)
         return accelerate(supernet)
 
@@ -95,6 +99,13 @@ class NniStrategy(LatencyAwareStrategy):
     def progress(self) -> dict[str, float]:
         """Return further columns of the search's history."""
         return {**super().progress(), "latency_weight": self.latency_weight}
+
+
+class RepeatFromZero(PathSamplingRepeat):
+    """Sampled Repeat whose depth may be 0, at which NNI's fails."""
+
+    def forward(self, x: Any) -> Any:
+        return x if self._sampled == 0 else super().forward(x)
 
 
 def check_cells(model: ModelSpace, strategy: str) -> None:

@@ -114,6 +114,9 @@ class RandomSearch(NniStrategy, RandomOneShot):
     def finalists(self) -> list[dict[str, Any]]:
         return self._drawn
 
+    def _uncompared(self, count: int) -> list[dict[str, Any]]:
+        return self._drawn[:count]  # others need not be accepted by filter=
+
     def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
         """Return the unchanged scores, because random search is defined as the best of k by accuracy."""
         return list(scores)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..decoding.checkpoint import CHECKPOINT_SCHEMA
+from ..errors import InputError
 from ..supernet.gated import Gate
 from .arch_schedule import ArchSchedule
 from .reinforce import MovingAverage
@@ -45,6 +46,28 @@ def search_state(
     }
 
 
+def check_candidates(state: Mapping[str, Any], candidates: Mapping[str, Sequence[Any]]) -> None:
+    """Check that a checkpoint is that of a search in the same space, with candidates in the same order.
+
+    Probabilities are stored by the position of the candidates, so another order would give them to other candidates.
+
+    Args:
+        state: Part of the checkpoint that has the names of all candidates.
+        candidates: Mapping from labels to the candidates of the present search.
+
+    Raises:
+        InputError: They differ. The message names the first label of which they do.
+    """
+    saved = {label: [str(name) for name in names] for label, names in state.get("candidates", {}).items()}
+    own = {label: [str(name) for name in names] for label, names in candidates.items()}
+    for label in [*own, *saved] if saved else ():
+        if saved.get(label) != own.get(label):
+            raise InputError(
+                f"the checkpoint is of another model space: of choice '{label}' it knows "
+                f"{saved.get(label, 'nothing')}, this space has {own.get(label, 'nothing')}; start without the checkpoint"
+            )
+
+
 def load_search_state(
     state: Mapping[str, Any],
     gates_by_label: Mapping[str, Gate],
@@ -53,6 +76,7 @@ def load_search_state(
     baseline: MovingAverage,
 ) -> None:
     """Restore the state that `search_state` returned, in place; see there for the arguments."""
+    check_candidates(state, {label: gate.candidates for label, gate in gates_by_label.items()})
     paths.generator.set_state(state["path_sampler"].cpu())
     baseline.load_state_dict(state["baseline"])
     schedule.load_state_dict(state)

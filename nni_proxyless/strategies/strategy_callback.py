@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytorch_lightning as pl
 
 from ..decoding.checkpoint import CHECKPOINT_KEY
+from .search_state import check_candidates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +55,9 @@ class StrategyCallback(pl.Callback):
     def on_load_checkpoint(self, trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
         """Restore the strategy's own state."""
         self._loaded = True
-        self._strategy.load_extra_state(checkpoint.get(CHECKPOINT_KEY, {}).get("strategy", {}))
+        state = checkpoint.get(CHECKPOINT_KEY, {})
+        check_candidates(state, self._strategy.checkpoint()["candidates"])
+        self._strategy.load_extra_state(state.get("strategy", {}))
 
     @property
     def has_state(self) -> bool:

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.errors import SpaceError
+from nni_proxyless.supernet.single_path import single_path
 from tests.strategies.test_self_check import QUIET, Plain, Signs, signs
 
 
@@ -212,3 +213,50 @@ def test_a_loss_with_a_gradient_is_searched_by_reinforce_and_compared() -> None:
             SpaceError, match=r"the loss contains a gradient of the network .*set arch_gradient to reinf"
         ):
             search(gradient)
+
+
+class Auxiliary(ModelSpace):
+    """Network with a second output while it trains, as NNI's DARTS with an auxiliary loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = keep_or_drop()
+        self.norm, self.linear, self.second = nn.BatchNorm1d(4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.norm(self.layer(x))
+        return (self.linear(y), self.second(y)) if self.training else self.linear(y)
+
+
+class WithAuxiliaryLoss(Plain):
+    def training_step(self, batch: Any, _index: int) -> Tensor:
+        first, second = self.model(batch[0])
+        losses = [nn.functional.cross_entropy(y, batch[1]) for y in (first, second)]
+        return losses[0] + 0.4 * losses[1]
+
+    def validation_step(self, batch: Any, _index: int) -> None:
+        self.log("val_acc", (self.model(batch[0]).argmax(1) == batch[1]).float().mean())
+
+
+@pytest.mark.parametrize("gradient", ["full", "reinforce"])
+def test_a_network_may_have_further_outputs_while_it_trains(gradient: Any) -> None:
+    torch.manual_seed(0)
+    data = [DataLoader(signs(seed), batch_size=32) for seed in (0, 1)]
+    trainer = Trainer(max_epochs=4, **QUIET)
+    evaluator = Lightning(WithAuxiliaryLoss(), trainer, train_dataloaders=data[0], val_dataloaders=data[1])
+    strategy = ProxylessNAS(arch_gradient=gradient, finalists=2, arch_learning_rate=0.2, arch_update_every=1, seed=0)
+    strategy(RawFormatModelSpace(Auxiliary(), evaluator), SequentialExecutionEngine())
+    scores = {finalist.choices["layer"]: finalist.score for finalist in strategy.compared}
+    assert scores["keep"] > 0.8 > scores["drop"]
+    # By hand: statistics of the training images, whatever mode they were estimated in.
+    network: Any = strategy.supernet.eval()
+    x, _ = signs(0).tensors
+    y, right = signs(1).tensors
+    with single_path(network, {"layer": "keep"}), torch.no_grad():
+        network.norm.reset_running_stats()
+        network.norm.momentum = None
+        network.norm.train()
+        for part in torch.split(x, 32):
+            network(part)
+        network.norm.eval()
+        assert scores["keep"] == pytest.approx(float((network(y).argmax(1) == right).float().mean()), abs=1e-5)

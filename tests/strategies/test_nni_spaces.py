@@ -319,6 +319,27 @@ def test_cells_whose_supernet_in_nni_is_another_network_are_refused(kind: Any) -
     kind().mutate_model(Cells(op_candidates=operators))
 
 
+@pytest.mark.parametrize("kind", [LatencyENAS, RandomSearch])
+def test_a_repeat_of_no_block_is_searched_by_strategies_that_sample(kind: Any) -> None:
+    """NNI's own fail with an empty AssertionError as soon as they sample a depth of 0."""
+
+    class Depths(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.repeat = Repeat(lambda _: nn.Linear(4, 4), (0, 2), label="depth")
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.repeat(x))  # type: ignore[no-any-return]
+
+    strategy = searched(made(kind), Depths(), epochs=1)
+    assert strategy.export_architecture().choices["depth"] in (0, 1, 2)
+    x = torch.randn(3, 4)
+    supernet = strategy.supernet
+    supernet.repeat.resample({"depth": 0})
+    torch.testing.assert_close(supernet(x), supernet.head(x))
+
+
 def test_random_search_keeps_its_filter() -> None:
     strategy = searched(RandomSearch(best_of=4, filter=lambda sample: sample["inputs"] != [0]), Inputs(1))
     assert strategy.compared

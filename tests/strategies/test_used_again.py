@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from nni.nas.evaluator.pytorch import Classification
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import RawFormatModelSpace
+from torch import Tensor, nn
 
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.errors import InputError, SpaceError
@@ -77,3 +79,43 @@ def test_finalists_are_compared_and_trained_in_the_precision_of_the_search(preci
     search(strategy, toy.Features(), evaluator(precision=precision))
     assert len(strategy.compared) == 3
     assert sum(finalist.trained_steps > 0 for finalist in strategy.compared) > 1
+
+
+class Ordered(ModelSpace):
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        made = {"keep": nn.Identity(), "linear": nn.Linear(4, 4), "more": nn.Linear(4, 4)}
+        self.layer = LayerChoice({name: made[name] for name in names}, label="layer")
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        (ProxylessNAS, ("linear", "keep")),
+        (ProxylessNAS, ("keep", "linear", "more")),
+        (LatencyDARTS, ("linear", "keep")),
+    ],
+)
+def test_a_checkpoint_of_other_candidates_is_refused(kind: Any, names: tuple[str, ...], tmp_path: Path) -> None:
+    """Probabilities are stored by position, so those of candidates in another order would be exchanged."""
+    settings: dict[str, Any] = {"default_root_dir": str(tmp_path), "enable_checkpointing": True}
+    first = search(kind(), Ordered("keep", "linear"), evaluator(**settings))
+    second = kind()
+    second.initialize(RawFormatModelSpace(Ordered(*names), evaluator(**settings)), SequentialExecutionEngine())
+    second.load_state_dict(first.state_dict())
+    with pytest.raises(InputError, match="the checkpoint is of another model space: of choice 'layer' it knows"):
+        second.run()
+
+
+def test_an_architecture_is_exported_for_a_budget_that_is_a_number() -> None:
+    strategy = search(ProxylessNAS(latency=toy.table()), toy.Features(), evaluator())
+    assert toy.latency_ms(strategy.export_architecture(budget_ms=3).choices) <= 3
+    for wrong in ("3", True, -1.0):
+        with pytest.raises(InputError, match="budget_ms must be a number greater than 0, in milliseconds, got"):
+            strategy.export_architecture(budget_ms=wrong)
+        with pytest.raises(InputError, match="budget_ms must be a number greater than 0, in milliseconds, got"):
+            strategy.export_front(budget_ms=wrong)
