@@ -194,8 +194,9 @@ class SpaceFunctions:
         shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
         return (
             f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(labels)} "
-            f"choices at once ({shown}), in {math.prod(self._sizes(labels))} combinations, and at most {MOST_COMBINATIONS} are "
-            "measured; fit a table to whole networks instead (nni-proxyless latency fit, with the labels as columns)"
+            f"choices at once ({shown}), in {math.prod(self._sizes(labels))} combinations, and at most "
+            f"{MOST_COMBINATIONS} are measured; fit a table to whole networks instead (nni-proxyless latency fit, with "
+            "the labels as columns)"
         )
 
     def _note(self, site: Site, codes: Codes) -> None:
