@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import nni
 import nni.nas.hub.pytorch as hub
-import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs
+import nni.nas.strategy
 import torch
 import torch.nn.functional as F
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv1d, MutableDropout, MutableLinear, Repeat
@@ -69,7 +69,11 @@ class _FeedForward(nn.Module):
     def __init__(self, width: int, label: str) -> None:
         super().__init__()
         inner = nni.choice(label, [width, 2 * width, 4 * width])
-        self.norm, self.first, self.second = nn.LayerNorm(width), MutableLinear(width, inner), MutableLinear(inner, width)
+        self.norm, self.first, self.second = (
+            nn.LayerNorm(width),
+            MutableLinear(width, inner),
+            MutableLinear(inner, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.gelu(self.first(self.norm(x))))

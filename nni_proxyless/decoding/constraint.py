@@ -138,7 +138,7 @@ class Problem:
 
     Attributes:
         labels: Labels of the layers. With factors, those of one factor follow each other as far as possible. Derived
-            quantities are layers, too, which come after those they follow from. All their values have the probability 1.
+            quantities are layers, too, which come after those they follow from. Their values have the probability 1.
         names: Candidates that are left, by layer.
         logs: Logarithms of their probabilities, by layer, shape (num_candidates,).
         costs: Their costs as parts of `room`, by layer, shape (num_candidates, K).

@@ -23,8 +23,8 @@ def derived_of(constraints: Sequence[Constraint]) -> tuple[Derived, ...]:
         for quantity in constraint.costs.derived if constraint.combine == "sum" else ():
             if found.setdefault(quantity.name, quantity) != quantity:
                 raise InputError(
-                    f"the table of '{constraint.name}' is measured for another space: its '{quantity.name}' follows from "
-                    "the choices in another way"
+                    f"the table of '{constraint.name}' is measured for another space: its '{quantity.name}' follows "
+                    "from the choices in another way"
                 )
     return tuple(found.values())
 

@@ -1,7 +1,7 @@
 """The cheapest network of a space whose costs depend on derived quantities of the same layers, by dynamic programming.
 
-The linear relaxation of the integer programme in `joint_costs.py` knows only how likely each value of a quantity is, not
-which values occur together, so it may take long. Here, the joint state of all diagrams is followed through the layers,
+The linear relaxation of the integer programme in `joint_costs.py` does not know which values of the quantities occur
+together, so the programme may take long. Here, the joint state of all diagrams is followed through the layers,
 and of all partial networks in the same joint state only the cheapest one is kept.
 """
 
@@ -65,7 +65,10 @@ def cheapest_by_states(
 
 
 def _best_of_free(
-    quantity: Derived, free: Sequence[str], layers: Mapping[str, FloatArray], parts: Sequence[tuple[list[str], FloatArray]]
+    quantity: Derived,
+    free: Sequence[str],
+    layers: Mapping[str, FloatArray],
+    parts: Sequence[tuple[list[str], FloatArray]],
 ) -> tuple[FloatArray, IntArray]:
     """Return the smallest cost of its free layers by value, and the number of the combination that has it."""
     axes = {label: axis for axis, label in enumerate([quantity.name, *free])}

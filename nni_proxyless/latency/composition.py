@@ -166,9 +166,7 @@ class Composition:
         return cls(candidates, tuple(found), derived)
 
 
-def values_by_label(
-    candidates: Mapping[str, Sequence[str]], derived: Sequence[Derived]
-) -> dict[str, Sequence[str]]:
+def values_by_label(candidates: Mapping[str, Sequence[str]], derived: Sequence[Derived]) -> dict[str, Sequence[str]]:
     """Return the candidates of each choice by label, and the values of each derived quantity by name."""
     return {**candidates, **{quantity.name: quantity.values for quantity in derived}}
 

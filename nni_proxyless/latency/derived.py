@@ -66,7 +66,7 @@ class Derived:
             name: Name of the quantity.
             sizes: Number of candidates of each layer, by label, in the order of the diagram.
             start: First state; any value that can be compared.
-            step: Function of a state, the position of the layer and that of the candidate, which returns the next state.
+            step: Function of a state, the position of the layer and that of the candidate; returns the next state.
             value: Function that returns the name of the quantity's value in a last state.
         """
         states: list[Any] = [start]
@@ -143,7 +143,7 @@ class Derived:
 
     def array_probs(self, probs: Mapping[str, FloatArray]) -> FloatArray:
         """Return the probability of each value; see `probs`."""
-        states = np.ones(1)
+        states: FloatArray = np.ones(1)
         for (label, table), after in zip(zip(self.labels, self.tables, strict=True), self._widths[1:], strict=True):
             arcs = (states[:, None] * probs[label]).ravel()
             states = np.bincount(table.ravel(), arcs, minlength=after)

@@ -73,7 +73,9 @@ def _quantity(row: object, candidates: Mapping[str, Sequence[str]], where: str) 
 def _table(step: object, size: int, where: str) -> tuple[tuple[int, ...], ...]:
     # A single number is no text in YAML.
     rows = [row.split() for row in str(step).split(",")] if isinstance(step, (str, int)) else []
-    good = rows and all(len(row) == size and all(w.isascii() and w.isdigit() and len(w) < 10 for w in row) for row in rows)
+    good = rows and all(
+        len(row) == size and all(w.isascii() and w.isdigit() and len(w) < 10 for w in row) for row in rows
+    )
     if not good:
         raise LatencyTableError(f"{where} must be texts of {size} numbers for each state, got {shown(step)}")
     return tuple(tuple(map(int, row)) for row in rows)

@@ -36,8 +36,8 @@ class Function:
 
     Attributes:
         labels: Labels of the choices, and names of derived quantities.
-        values: Value by the positions of the chosen candidates or of the quantities' values; `None` where the site does not exist. Combinations
-            that no network can have are missing.
+        values: Value by the positions of the chosen candidates, or of the quantities' values; `None` where the site
+            does not exist. Combinations that no network can have are missing.
     """
 
     labels: tuple[str, ...]
@@ -72,7 +72,7 @@ class SpaceFunctions:
         self.labels = list(self.sizes)
         self.functions: dict[Site, Function] = {}
         self.runs: dict[Codes, dict[Site, Hashable]] = {}
-        self._support = {label: (label,) for label in tracer.candidates}
+        self._support: dict[str, tuple[str, ...]] = {label: (label,) for label in tracer.candidates}
         self._support |= {quantity.name: quantity.labels for quantity in tracer.derived}
         self._place = {label: place for place, label in enumerate(self.labels)}
         self._first: dict[Site, dict[Codes, Codes]] = {}  # a network of each known combination of each site
@@ -108,7 +108,6 @@ class SpaceFunctions:
         support = [label for name in labels for label in self._support[name]]
         if len(set(support)) < len(support):
             raise SpaceError(self._too_many(site, list(dict.fromkeys(support))))
-
 
     def draw(self, given: Mapping[int, int] | None = None) -> Codes:
         """Draw a network that keeps the constraints of the space.
@@ -194,9 +193,10 @@ class SpaceFunctions:
     def _too_many(self, site: Site, labels: Sequence[str]) -> str:
         shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
         return (
-            f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(labels)} choices "
-            f"at once ({shown}), in {math.prod(self._sizes(labels))} combinations, and at most {MOST_COMBINATIONS} are "
-            "measured; fit a table to whole networks instead (nni-proxyless latency fit, with the labels as columns)"
+            f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(labels)} "
+            f"choices at once ({shown}), in {math.prod(self._sizes(labels))} combinations, and at most "
+            f"{MOST_COMBINATIONS} are measured; fit a table to whole networks instead (nni-proxyless latency fit, with "
+            "the labels as columns)"
         )
 
     def _note(self, site: Site, codes: Codes) -> None:
@@ -261,9 +261,9 @@ class SpaceFunctions:
         if high - low == 1:  # other sites whose values differ between these two networks depend on it, too
             before, after = self.runs[between(low)], self.runs[between(high)]
             for each, of in list(self.functions.items()):
-                if before.get(each) != after.get(each) and not found <= set(of.labels):
-                    if not changed or self._explains(each, {*of.labels, *found}):
-                        self._restart(each, {*of.labels, *found})
+                new = before.get(each) != after.get(each) and not found <= set(of.labels)
+                if new and (not changed or self._explains(each, {*of.labels, *found})):
+                    self._restart(each, {*of.labels, *found})
 
     def _changed(self, one: Codes, other: Codes) -> list[str]:
         """Names of the derived quantities in which two networks differ."""

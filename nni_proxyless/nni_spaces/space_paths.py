@@ -69,7 +69,7 @@ def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
         here = None if below is None else _chosen(below, sample, path, labels)
     hint = None
     if cell is not None and cell[1][:1] == ["ops"] and len(cell[1]) > 2:
-        hint = str(cell[0].inputs[int(cell[1][1])][int(cell[1][2])].label)  # type: ignore[index, union-attr]
+        hint = str(cell[0].inputs[int(cell[1][1])][int(cell[1][2])].label)
     return Origin(".".join(path), frozenset(labels), here, hint)
 
 

@@ -45,7 +45,7 @@ def refuse_impossible(stated: StatedBudgets) -> None:
         _refuse_below(stated, name)
     if stated.request is not None and stated.target in costs:
         stated.request.resolve(costs[stated.target])
-    counts = {}
+    counts: dict[str, SpaceCosts] = {}
     if stated.counts is not None and stated.counts.composition is not None:
         counts = {name: stated.counts.composition.counts(name) for name in COUNTS.values() if name in limited}
     known = tuple(limit for limit in stated.limits if limit.name in costs or limit.name in counts)

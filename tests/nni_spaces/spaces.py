@@ -10,7 +10,7 @@ import nni
 import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
 import torch
 import torch.nn.functional as F
-from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableLinear, Repeat
+from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace, MutableConv2d, MutableLinear, Repeat
 from torch import Tensor, nn
 
 from nni_proxyless.latency.backends.base import Backend, Workload
@@ -51,6 +51,33 @@ class EveryChoice(ModelSpace):
         early = F.avg_pool2d(x, 2) if self.pooled else x
         x = self.join([self.blocks(x), early])
         return self.classifier(self.scale * self.head(x).mean(dim=(2, 3)))
+
+
+class AnyWidth(nn.Module):
+    """Convolution that takes as many channels as there are."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(2, most, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight[:, : x.shape[1]])
+
+
+class LooseEnds(ModelSpace):
+    """Space of 48 networks, whose last convolution gets as many nodes as no other node uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def conv(kernel: int) -> Callable[[int, int, int | None], nn.Module]:
+            return lambda node, op, chosen: nn.Conv2d(3, 3, kernel, padding=kernel // 2, bias=chosen == 0)
+
+        self.cell = Cell({"one": conv(1), "three": conv(3)}, 3, merge_op="loose_end", label="cell")
+        self.last = AnyWidth(9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.cell([x])).mean((2, 3))
 
 
 class Attention(nn.Module):
@@ -100,7 +127,8 @@ def cost_ms(network: nn.Module, *inputs: Any, **named: Any) -> float:
         nonlocal total
         read = sum(value.numel() for value in given if isinstance(value, Tensor))
         parameters = sum(p.numel() for p in module.parameters())
-        total += 1e-3 * parameters + 1e-4 * read + 3e-4 * output.numel()
+        made = sum(value.numel() for value in (output if isinstance(output, (list, tuple)) else [output]))
+        total += 1e-3 * parameters + 1e-4 * read + 3e-4 * made
 
     leaves = [part for part in network.modules() if next(part.children(), None) is None]
     hooks = [leaf.register_forward_hook(add) for leaf in leaves]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,26 @@ from nni_proxyless.latency import Protocol, make_backend
 from nni_proxyless.latency.show import layer_bars
 from nni_proxyless.nni_spaces.space_latency import measure_model_space, measure_space_networks
 from nni_proxyless.strategies.applied_table import costs_of_space
-from nni_proxyless.supernet.candidates import path_candidates
-from tests.nni_spaces.spaces import ComputedBackend, EveryChoice, Sequences, cost_ms, samples_of
+from nni_proxyless.supernet.candidates import path_candidates, searched
+from nni_proxyless.supernet.constraints import Constraints
+from tests.nni_spaces.spaces import ComputedBackend, EveryChoice, LooseEnds, Sequences, cost_ms, samples_of
 from tests.strategies.hub_spaces import SPACES
 from tests.strategies.test_self_check import QUIET, Plain
 
 SHAPE = (3, 8, 8)
 SHORT = Protocol(warmup_s=0.0, settle_s=0.0, sample_s=0.0005, min_rounds=2, max_rounds=2)
+
+
+def drawn(space: ModelSpace, count: int, seed: int) -> list[dict[str, Any]]:
+    """Random networks that keep the constraints of a space."""
+    mutables = space.simplify()
+    generator, constraints = random.Random(seed), Constraints.in_space(mutables)
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        sample = {label: generator.choice(path_candidates(mutables[label])) for label in searched(mutables)}
+        if constraints.allow(sample):
+            found.append(sample)
+    return found
 
 
 def candidates_of(space: ModelSpace) -> dict[str, tuple[Any, ...]]:
@@ -43,6 +57,11 @@ def candidates_of(space: ModelSpace) -> dict[str, tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def table() -> LatencyTable:
     return measure_model_space(EveryChoice(), SHAPE, ComputedBackend())
+
+
+@pytest.fixture(scope="module")
+def loose_ends() -> LatencyTable:
+    return measure_model_space(LooseEnds(), SHAPE, ComputedBackend())
 
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -88,31 +107,71 @@ def test_counts_of_all_networks_are_those_of_the_networks_that_nni_builds(backen
         assert beside.of(named) == true
 
 
+HUB = ("ProxylessNAS", "AutoFormer", "NasBench201", "MobileNetV3Space", "ENAS", "NasBench101")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ProxylessNAS", "AutoFormer", "NasBench201", "MobileNetV3Space"])
+@pytest.mark.parametrize("name", HUB)
 def test_counts_of_hub_spaces_are_those_of_the_networks_that_nni_builds(name: str) -> None:
     space, size = SPACES[name].make(), SPACES[name].size
     own = measure_model_space(space, (3, size, size), make_backend("flops"))
     assert all("object at 0x" not in entry.module for entry in own.operators)  # type: ignore[union-attr]
     assert own.composition is not None
     parameters = own.composition.counts("parameters")
-    draw = np.random.RandomState(1)
-    for _ in range(6):
-        sample: dict[str, Any] = {}
-        network = space.random(sample, random_state=draw).eval()
-        named = {label: str(candidate) for label, candidate in sample.items()}
-        assert parameters.of(named) == sum(p.numel() for p in network.parameters())
+    for sample in drawn(space, 6, seed=1):
+        network = space.freeze(dict(sample)).eval()
+        assert parameters.of(sample) == sum(p.numel() for p in network.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.randn(1, 3, size, size))
-        assert own.own_costs().of(named) == counter.get_total_flops() / 2
+        assert own.own_costs().of(sample) == counter.get_total_flops() / 2
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["NasBench101", "NASNet"])
-def test_hub_spaces_whose_shapes_depend_on_everything_are_refused(name: str) -> None:
-    space, size = SPACES[name].make(), SPACES[name].size
-    with pytest.raises(SpaceError, match=rf"of {name} computes depends on \d+ choices at once .*fit a table"):
-        measure_model_space(space, (3, size, size), make_backend("params"))
+def test_cells_with_loose_ends_are_exact_and_are_decoded_exactly(loose_ends: LatencyTable, tmp_path: Path) -> None:
+    space, table = LooseEnds(), loose_ends
+    assert table.calibration.mean_relative_error == pytest.approx(0.0, abs=1e-9)
+    table = LatencyTable.load(table.save(tmp_path / "table.yml"))
+    candidates = candidates_of(space)
+    costs, profiler = costs_of_space(table, space, candidates), LatencyProfiler(space, table)
+    assert [quantity.values for quantity in costs.derived] == [("1", "2", "3")]
+    probs = {label: torch.softmax(torch.arange(len(of)).double(), 0) for label, of in candidates.items()}
+    found = ArchitectureDistribution(candidates, probs, costs)
+    known = []
+    for sample in samples_of(space):
+        true = cost_ms(space.freeze(sample), torch.randn(1, *SHAPE))
+        assert costs.of(sample) == pytest.approx(true)
+        assert profiler.profile(sample) == pytest.approx(true)
+        known.append((found.log_likelihoods([sample])[0], true))
+    assert len(known) == 48
+    assert (costs.smallest, costs.largest) == pytest.approx((min(n[1] for n in known), max(n[1] for n in known)))
+    assert found.expected_ms() == pytest.approx(math.fsum(math.exp(p) * true for p, true in known), rel=1e-6)
+    budget = 0.7 * costs.smallest + 0.3 * costs.largest
+    within = sorted((n for n in known if n[1] <= budget), reverse=True)
+    best = found.k_most_likely(4, budget)
+    assert found.log_likelihoods(best) == pytest.approx([n[0] for n in within[:4]])
+    assert all(costs.of(choices) <= budget for choices in best)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(name=[3]), "derived 1: name"),
+        (lambda d: d.update(name="cell/op_1_0"), "must have different names, which are not labels"),
+        (lambda d: d.update(labels=["wrong"]), "labels must be labels of the candidates"),
+        (lambda d: d.update(labels=[d["labels"][1]] * 3), "a label is listed twice"),
+        (lambda d: d.update(steps=d["steps"][:2]), "steps must have an item for each label"),
+        (lambda d: d["steps"].__setitem__(1, "0 1 2"), r"must be texts of 2 numbers for each state, got '0 1 2'"),
+        (lambda d: d["steps"].__setitem__(1, "0 -1"), "must be texts of 2 numbers for each state"),
+        (lambda d: d["steps"].__setitem__(1, "0 9"), "must have 10 states, got 2"),
+        (lambda d: d.update(values=["1", "2"]), "the steps lead to 3 values, and only 2 are listed"),
+        (lambda d: d.update(values=["1", "1", "2"]), "values must be a list of different texts"),
+        (lambda d: d.update(more=1), "more"),
+    ],
+)
+def test_damaged_quantities_are_refused(change: Any, message: str, loose_ends: LatencyTable) -> None:
+    content = loose_ends.to_dict()
+    change(content["composition"]["derived"][0])
+    with pytest.raises(LatencyTableError, match=message):
+        LatencyTable.from_dict(content)
 
 
 @pytest.mark.parametrize("seed", range(4))

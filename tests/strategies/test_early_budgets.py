@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from nni_proxyless.baselines import LatencyDARTS
 
 from nni_proxyless import LatencyTable, ProxylessNAS
 from nni_proxyless.errors import InputError
@@ -15,7 +16,6 @@ from nni_proxyless.latency.composition import Composition, Part
 from nni_proxyless.latency.fastest import least_ms
 from nni_proxyless.network.operators import Operator
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.baselines import LatencyDARTS
 from tests import toy
 
 NAMES = ("small", "large")
