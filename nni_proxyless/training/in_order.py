@@ -57,7 +57,10 @@ class InOrder(nn.Sequential):
                     x = child(x)
                 fresh = False
             else:
-                x = child._run(x, following) if plain and _only_runs_children(child) else child(x)
+                if plain and isinstance(child, InOrder) and _only_runs_children(child):
+                    x = child._run(x, following)
+                else:
+                    x = child(x)
                 fresh = plain and type(child) in _CONVOLUTIONS
         return x
 
@@ -70,7 +73,6 @@ class InOrder(nn.Sequential):
 def join_norms(model: nn.Module) -> None:
     """Make all Sequentials of a model, also those of subclasses, join their batch-norms; changed in place."""
     for module in reversed(list(model.modules())):
-        kind = type(module)
         if isinstance(module, nn.Sequential) and not isinstance(module, InOrder) and not hasattr(module, "freeze"):
             children = list(module._modules.values())
             pairs = itertools.pairwise(children)
@@ -78,7 +80,7 @@ def join_norms(model: nn.Module) -> None:
                 isinstance(child, InOrder) for child in children
             ):
                 try:
-                    module.__class__ = _in_order(kind)
+                    module.__class__ = _in_order(type(module))
                 except TypeError:  # a class whose layout or bases do not allow it
                     continue
 
