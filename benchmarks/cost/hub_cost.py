@@ -1,6 +1,6 @@
 """What a weight step and an architecture step cost in NNI's own space, with NNI's strategy and with ours.
 
-    python -m benchmarks.cost.hub_cost [--networks 6] [--rounds 3] [--batches 24] [--parts steps experiment]
+    python -m benchmarks.cost.hub_cost [--networks 6] [--rounds 3] [--batches 24] [--parts steps experiment] [--append]
 
 The space is `ProxylessNAS` of NNI's hub, with choices of operators inside choices of depth, and 16 images of 96 x 96.
 All times are CPU times of one thread, so that other programs on the machine matter little. Runs take turns.
@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--parts", nargs="+", default=["steps", "experiment"])
+    parser.add_argument("--append", action="store_true", help="keep the rows of an earlier run, of other parts")
     options = parser.parse_args()
     rows = []
     # Each part has a process of its own: NNI's Proxyless leaves some GB of graphs behind.
@@ -199,7 +200,9 @@ def main() -> None:
                 rows += pool.apply(run_part, (part, options.networks, options.rounds))
     if "experiment" in options.parts:
         rows += experiment(options.batches)
-    publish("hub_cost", rows, ("nni-proxyless", "nni", "torch", "pytorch-lightning"), COST_RESULTS)
+    publish(
+        "hub_cost", rows, ("nni-proxyless", "nni", "torch", "pytorch-lightning"), COST_RESULTS, append=options.append
+    )
 
 
 if __name__ == "__main__":

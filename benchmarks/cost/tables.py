@@ -14,6 +14,7 @@ PROCESSORS = {
     "AMD EPYC, Zen 3": "search_cost-amd-epyc-family-25-model-1.csv",
     "Intel Xeon, family 6 model 207": "search_cost-intel-r-xeon-r-processor-family-6-model-207.csv",
 }
+HUB_FILE = "hub_cost-amd-epyc-family-25-model-17.csv"
 END_TO_END_FILE = "end_to_end-amd-epyc.csv"
 NNI_TO_OURS = "NNI Proxyless / ours, weight + architecture"
 # Name of a step to its row with seconds and its row with saved activations.
@@ -90,6 +91,42 @@ def search_cost_growth() -> str:
     return markdown_table(columns, made)
 
 
+HUB_STEPS = {
+    "weight step": "weight",
+    "architecture step, `two_path`": "two_path",
+    "architecture step, `full`": "full",
+    "NNI `Proxyless`, weight step": "NNI Proxyless weight",
+    "NNI `Proxyless`, architecture step": "NNI Proxyless architecture",
+}
+
+
+def hub_cost() -> str:
+    """Cost of each kind of step in the space of NNI's hub."""
+    rows = read_rows(COST_RESULTS / HUB_FILE)
+    made = []
+    for name, what in HUB_STEPS.items():
+        times = [_cell(rows, f"steps, {memory_format}", what) for memory_format in ("channels_last", "contiguous")]
+        memory = "NNI Proxyless" if what.startswith("NNI") else what
+        made.append((name, *times, _value(rows, "steps, channels_last", memory, "saved activations")))
+    return markdown_table(("step", "time, channels_last", "time, contiguous", "saved activations"), made)
+
+
+def hub_cost_ratios() -> str:
+    """How much longer NNI's steps take than ours in the space of NNI's hub."""
+    rows = read_rows(COST_RESULTS / HUB_FILE)
+    names = {
+        "weight step and `two_path`": "weight + two_path",
+        "weight step and `full`": "weight + full",
+        "weight step and `reinforce`": "weight + reinforce",
+        "weight step, with our defaults": "weight step with the defaults",
+    }
+    parts = ("steps, channels_last", "steps, contiguous", "experiment")
+    made = [
+        (name, *(_cell(rows, part, f"NNI Proxyless / ours, {what}") for part in parts)) for name, what in names.items()
+    ]
+    return markdown_table(("ours", "both in channels_last", "both contiguous", "whole searches"), made)
+
+
 def end_to_end() -> str:
     """Accuracy, latency and time of the chain from search to device."""
     columns = (
@@ -140,5 +177,7 @@ TABLES = {
     "search_cost": search_cost,
     "search_cost_processors": search_cost_processors,
     "search_cost_growth": search_cost_growth,
+    "hub_cost": hub_cost,
+    "hub_cost_ratios": hub_cost_ratios,
     "end_to_end": end_to_end,
 }

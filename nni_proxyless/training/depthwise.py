@@ -161,9 +161,7 @@ def _conv_backward(
     )
 
 
-def gradients(
-    y: Tensor, inputs: Sequence[Tensor | None], grad: Tensor, wanted: Sequence[bool]
-) -> list[Tensor | None]:
+def gradients(y: Tensor, inputs: Sequence[Tensor | None], grad: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
     """Return those gradients of a function's inputs that are wanted. They can be differentiated again.
 
     Args:

@@ -7,7 +7,7 @@ as they are. Children with hooks are called as usual.
 
 from __future__ import annotations
 
-import functools
+import itertools
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,8 +24,8 @@ class InOrder(nn.Sequential):
     Shape: those of its children.
     """
 
-    def forward(self, x: Any) -> Any:
-        return self._run(x, None)
+    def forward(self, input: Any) -> Any:
+        return self._run(input, None)
 
     forward.runs_children_in_order = True  # type: ignore[attr-defined]  # as `nn.Sequential.forward` does (regions.py)
 
@@ -42,9 +42,9 @@ class InOrder(nn.Sequential):
             child, following = children[number], children[number + 1]
             number += 1
             assert child is not None
-            plain = _has_no_hooks(child)
+            plain = _is_unmodified(child)
             if plain and type(child) is nn.BatchNorm2d and isinstance(x, Tensor):
-                joins = type(following) is nn.ReLU6 and number < len(children) - 1 and _has_no_hooks(following)
+                joins = type(following) is nn.ReLU6 and number < len(children) - 1 and _is_unmodified(following)
                 if fresh and normalises_in_place(child, x):
                     x = normalise_(child, x)
                     if joins:
@@ -57,7 +57,10 @@ class InOrder(nn.Sequential):
                     x = child(x)
                 fresh = False
             else:
-                x = child._run(x, following) if plain and _only_runs_children(child) else child(x)
+                if plain and isinstance(child, InOrder) and _only_runs_children(child):
+                    x = child._run(x, following)
+                else:
+                    x = child(x)
                 fresh = plain and type(child) in _CONVOLUTIONS
         return x
 
@@ -70,26 +73,27 @@ class InOrder(nn.Sequential):
 def join_norms(model: nn.Module) -> None:
     """Make all Sequentials of a model, also those of subclasses, join their batch-norms; changed in place."""
     for module in reversed(list(model.modules())):
-        kind = type(module)
         if isinstance(module, nn.Sequential) and not isinstance(module, InOrder) and not hasattr(module, "freeze"):
             children = list(module._modules.values())
-            pairs = zip(children, children[1:], strict=False)
+            pairs = itertools.pairwise(children)
             if any(type(a) in _CONVOLUTIONS and type(b) is nn.BatchNorm2d for a, b in pairs) or any(
                 isinstance(child, InOrder) for child in children
             ):
                 try:
-                    module.__class__ = _in_order(kind)
+                    module.__class__ = _in_order(type(module))
                 except TypeError:  # a class whose layout or bases do not allow it
                     continue
 
 
-@functools.cache
+_KINDS: dict[type[nn.Sequential], type[nn.Sequential]] = {nn.Sequential: InOrder}  # class to its faster subclass
+
+
 def _in_order(kind: type[nn.Sequential]) -> type[nn.Sequential]:
-    if kind is nn.Sequential:
-        return InOrder
-    # Behind the class itself, so that a `forward` of its own that calls `super().forward` finds this one.
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind, InOrder), {**names, "_plain_class": kind})
+    if kind not in _KINDS:
+        # Behind the class itself, so that a `forward` of its own that calls `super().forward` finds this one.
+        names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+        _KINDS[kind] = type(kind.__name__, (kind, InOrder), {**names, "_plain_class": kind})
+    return _KINDS[kind]
 
 
 def _new(kind: type[nn.Sequential]) -> nn.Module:
@@ -97,9 +101,14 @@ def _new(kind: type[nn.Sequential]) -> nn.Module:
     return made.__new__(made)
 
 
-def _has_no_hooks(module: nn.Module) -> bool:
+def _is_unmodified(module: nn.Module) -> bool:
+    """Whether a module has no hooks, and no `forward` other than that of its class."""
     return not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
     )
 
 
@@ -109,7 +118,7 @@ def _only_runs_children(module: nn.Module) -> bool:
 
 def _begins_with_convolution(module: nn.Module | None) -> bool:
     """Whether a module does nothing else with its input than to give it to a convolution."""
-    while module is not None and _has_no_hooks(module):
+    while module is not None and _is_unmodified(module):
         if type(module) in _CONVOLUTIONS:
             return True
         if not _only_runs_children(module):

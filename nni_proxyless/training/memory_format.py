@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 class ChannelsLast:
@@ -25,12 +26,12 @@ class ChannelsLast:
 
     def __init__(self, model: nn.Module) -> None:
         # A weight that shares its memory with others, as entangled weights do, must stay where it is.
-        users = Counter(_memory(parameter) for parameter in model.parameters())
+        users = Counter(_memory(parameter) for parameter in model.parameters() if not is_lazy(parameter))
         found = {
             id(weight): weight
             for module in model.modules()
             if isinstance(module, nn.Conv2d) and (weight := module._parameters.get("weight")) is not None
-            if users[_memory(weight)] == 1 and weight.is_contiguous() and weight.numel() > 0
+            if not is_lazy(weight) and users[_memory(weight)] == 1 and weight.is_contiguous() and weight.numel() > 0
         }
         self.weights = list(found.values())
         self._lay_out(torch.channels_last)

@@ -68,7 +68,7 @@ def norm_relu6(norm: nn.BatchNorm2d, x: Tensor, *, masks_in_place: bool) -> Tens
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Whether PyTorch's kernel takes a tensor as it is. It does not refuse a single value per channel, as modules do."""
+    """Whether PyTorch's kernel can be called directly. Unlike modules, it takes a single value per channel."""
     return on_plain_cpu(x) and x.ndim == 4 and x.numel() > x.shape[1]
 
 
