@@ -14,6 +14,8 @@ from benchmarks.results_csv import read_rows
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.decoding.ranking import rank_values
 from nni_proxyless.latency import LatencyTable
+from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.operators import total_activations
 from nni_proxyless.strategies.latency_aware import LatencyAwareStrategy
 from nni_proxyless.strategies.nni_strategies import LatencyDARTS, LatencyENAS, LatencyGumbelDARTS, LatencyNniProxyless
 from nni_proxyless.strategies.proxyless import ProxylessNAS
@@ -86,17 +88,21 @@ def settings(name: str, budgets: list[Budget]) -> dict[str, Any]:
 
 
 def finalists(output: Path, budget: Budget, count: int) -> list[dict[str, str]]:
-    """Rows of `finalists.csv` that a search for this budget alone would have, the most likely network first."""
+    """Rows of `finalists.csv` that a search for this budget alone would have, the most likely network first.
+
+    They have `activations` as well, which such a search takes into account.
+    """
     rows = {row["architecture"]: row for row in read_rows(output / "finalists.csv")}
     found = SearchCheckpoint.load(output)
     likeliest = found.for_table(LatencyTable.load(budget[0])).k_most_likely(count, budget[1])
-    return [rows[" ".join(choices[layer.label] for layer in found.spec.layers)] for choices in likeliest]
+    networks = [Architecture.of_space(found.spec, choices) for choices in likeliest]
+    return [{**rows[one.candidate_names], "activations": str(total_activations(one.operators()))} for one in networks]
 
 
 def best(compared: list[dict[str, str]]) -> str:
-    """The network that a search exports if its final selection compares these rows of `finalists.csv`."""
+    """The network that a search exports if its final selection compares these rows of `finalists`."""
     choices = [dict(enumerate(row["architecture"].split())) for row in compared]
-    columns = ("accuracy", "log_likelihood", "multiply_adds")
+    columns = ("accuracy", "log_likelihood", "multiply_adds", "activations")
     values = rank_values(choices, *([float(row[key]) for row in compared] for key in columns))
     return compared[values.index(max(values))]["architecture"]
 

@@ -107,8 +107,8 @@ def selected_rows(rows: list[Row], counts: Iterable[int], truth: GroundTruth) ->
 
     Returns:
         Rows with other names: `<strategy>, likeliest` for 1, `<strategy>, <k> finalists` as the recipe's defaults
-        select, `…, without multiply-adds`, `…, accuracies alone` without likelihoods too, and `…, not smoothed` for a
-        count below 0.
+        select, `…, without activations`, `…, with likelihoods` without multiply-adds too, `…, accuracies alone`, and
+        `…, not smoothed` for a count below 0.
     """
     compared: dict[tuple[str, ...], list[Row]] = defaultdict(list)
     for line in read_rows(FINALISTS_CSV):
@@ -139,11 +139,13 @@ def _selections(lines: list[Row], truth: GroundTruth, smoothed: bool) -> dict[st
     if not lines[0]["log_likelihood"]:  # searches before 2026-11-28 did not record likelihoods
         return {", accuracies alone": fitted}
     likelihoods = [float(line["log_likelihood"]) for line in lines]
-    numbers = [truth.architecture(line["architecture"]).multiply_adds for line in lines]
+    networks = [truth.index(line["architecture"]) for line in lines]
+    sizes = [of[networks].tolist() for of in (truth.multiply_adds, truth.activations)]
     return {
         ", accuracies alone": fitted,
-        ", without multiply-adds": rank_values(choices, accuracies, likelihoods),
-        "": rank_values(choices, accuracies, likelihoods, numbers),
+        ", with likelihoods": rank_values(choices, accuracies, likelihoods),
+        ", without activations": rank_values(choices, accuracies, likelihoods, sizes[0]),
+        "": rank_values(choices, accuracies, likelihoods, *sizes),
     }
 
 
@@ -152,9 +154,10 @@ def _best_drawn(drawn: list[dict[str, Any]], shared: dict[str, float], ranking: 
     values = [shared[network] for network in names]
     if ranking == "smoothed":
         values = additive_fit(drawn, values)
-    elif ranking == "multiply-adds":  # all drawn networks are equally likely
-        numbers = [truth.architecture(network).multiply_adds for network in names]
-        values = rank_values(drawn, values, [0.0] * len(drawn), numbers)
+    elif ranking == "final selection":  # all drawn networks are equally likely
+        networks = [truth.index(network) for network in names]
+        sizes = [of[networks].tolist() for of in (truth.multiply_adds, truth.activations)]
+        values = rank_values(drawn, values, [0.0] * len(drawn), *sizes)
     return names[values.index(max(values))]
 
 

@@ -74,8 +74,8 @@ def expressivity(features: Tensor) -> float:
 def trainability(before: Tensor, after: Tensor, generator: torch.Generator) -> float:
     """-σ - 1/σ + 2 of a block, where σ is the spectral norm of an estimate of its Jacobian (trainability of AZ-NAS).
 
-    The estimate is the mean of g vᵀ over images and positions. v is the gradient at the output and has random signs, and
-    g is the gradient at the input. Where the block has a stride, positions that become one count as channels. The value
+    The estimate is the mean of g vᵀ over images and positions. v is the gradient at the output with random signs, and g
+    is the gradient at the input. Where the block has a stride, positions that become one count as channels. The value
     is 0 if the block keeps the scale of gradients, and negative otherwise.
 
     Args:

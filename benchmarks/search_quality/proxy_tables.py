@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.constants import SEEDS
+from benchmarks.cifar10.settings import network
+from benchmarks.constants import CIFAR10_RESULTS, SEEDS
 from benchmarks.markdown import markdown_table
 from benchmarks.results_csv import read_rows
+from benchmarks.search_quality.ground_truth.estimates import Floats
 from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.outcomes import Row
 from benchmarks.search_quality.proxies import PROXIES_CSV, SCORES
@@ -22,8 +24,9 @@ from nni_proxyless.decoding.ranking import (
     add_weighted_criteria,
     additive_fit,
 )
+from nni_proxyless.network.operators import total_activations, total_multiply_adds
 
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5)
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 FAMILIES = ("proxyless", f"proxyless{OWN_SUFFIX}", "warm-up of 4 epochs", "running statistics in architecture steps")
 _AGGREGATED = ("expressivity", "progressivity", "trainability")
 Values = Callable[[Sequence[str]], list[float]]
@@ -46,24 +49,66 @@ def az_nas(scores: Sequence[Sequence[float]]) -> list[float]:
 def proxy_table(truth: GroundTruth, finalists: Mapping[tuple[str, ...], list[Row]]) -> str:
     """Regret of the final selection with each proxy as a further criterion.
 
-    The weight is chosen on the first seeds of the default search, and the others report it.
+    The first seeds of the default search choose the weight, and the others report it. The chosen weight is the smallest
+    whose regret is within a standard error of the best one's (Hastie, Tibshirani and Friedman, The Elements of
+    Statistical Learning, section 7.10).
     """
     rows = []
     for name, values in proxies(truth).items():
         regrets = {weight: search_regrets(truth, finalists, values, weight) for weight in WEIGHTS}
         first, later = ([key for key in regrets[0.0] if (int(key[3]) < SEEDS) == early] for early in (True, False))
-        chosen = min(WEIGHTS[1:], key=lambda weight: _mean(regrets[weight], first, FAMILIES[0]))
+        best = min(WEIGHTS, key=lambda weight: _mean(regrets[weight], first, FAMILIES[0]))
+        chosen = next(w for w in WEIGHTS if _as_good(regrets[w], regrets[best], first, FAMILIES[0]))
         spearman = true_spearman(np.array(values(truth.names)), truth.estimates, np.arange(len(truth.names)))
         cells = [
             f"{_mean(regrets[0.0], first, FAMILIES[0]):.2f}, {_mean(regrets[chosen], first, FAMILIES[0]):.2f}",
             *(_change(regrets[0.0], regrets[chosen], later, family) for family in FAMILIES),
         ]
-        rows.append((name, f"{spearman:.2f}", chosen, *cells))
+        rows.append((name, f"{spearman:.2f}", chosen or "none", *cells))
     columns = (
         "further criterion", "Spearman, all networks", "weight", f"seeds 0–{SEEDS - 1}: regret without, with",
         *(f"{family}, other seeds: without, with, difference ± standard error" for family in FAMILIES),
     )  # fmt: skip
     return markdown_table(columns, rows)
+
+
+def cifar10_table() -> str:
+    """Whether size explains the accuracy of networks of another space that are equally fast.
+
+    The networks are those that searches on CIFAR-10 have exported for the same target and budget. Their accuracies are
+    regressed on the logarithms of their sizes, with a constant for each pair of target and budget.
+    """
+    accuracies: dict[str, list[float]] = defaultdict(list)
+    for row in read_rows(CIFAR10_RESULTS / "retrained.csv"):
+        accuracies[row["network"]].append(100 * float(row["top1"]))
+    pairs: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for row in read_rows(CIFAR10_RESULTS / "searches.csv"):
+        if row["architecture"] in accuracies:
+            pairs[row["target"], row["budget"]].add(row["architecture"])
+    accuracy, sizes = [], []
+    for networks in pairs.values():
+        operators = [network(one).operators() for one in sorted(networks)]
+        logarithms = np.log([[total_multiply_adds(of), total_activations(of)] for of in operators])
+        of_pair = np.array([np.mean(accuracies[one]) for one in sorted(networks)])
+        accuracy.append(of_pair - of_pair.mean())
+        sizes.append(logarithms - logarithms.mean(0))
+    y, x = np.concatenate(accuracy), np.concatenate(sizes)
+    x = x / x.std(0)
+    rows = []
+    for name, columns in (("multiply-adds", [0]), ("activations", [1]), ("both", [0, 1])):
+        slopes, errors = _regression(x[:, columns], y, len(y) - len(columns) - len(pairs))
+        cells = [f"{slope:+.2f} ± {error:.2f}" for slope, error in zip(slopes, errors, strict=True)]
+        rows.append((name, len(y), ", ".join(cells)))
+    columns_of = ("regression on the logarithm of", "networks", "points for one standard deviation ± standard error")
+    return markdown_table(columns_of, rows)
+
+
+def _regression(x: Floats, y: Floats, freedom: int) -> tuple[Floats, Floats]:
+    """Slopes of a least-squares fit without a constant, and their standard errors."""
+    inverse = np.linalg.inv(x.T @ x)
+    slopes: Floats = inverse @ x.T @ y
+    errors: Floats = np.sqrt(np.diag(inverse) * ((y - x @ slopes) ** 2).sum() / freedom)
+    return slopes, errors
 
 
 def compared_finalists(families: Sequence[str] = FAMILIES) -> dict[tuple[str, ...], list[Row]]:
@@ -87,7 +132,11 @@ def proxies(truth: GroundTruth) -> dict[str, Values]:
         multiply_adds = [float(truth.multiply_adds[truth.index(one)]) for one in networks]
         return az_nas([*(single(key)(networks) for key in _AGGREGATED), multiply_adds])
 
-    return {**{names[key]: single(key) for key in SCORES}, "AZ-NAS: all four": aggregated}
+    def activations(networks: Sequence[str]) -> list[float]:
+        return [math.log(truth.activations[truth.index(one)]) for one in networks]
+
+    of_key = {names[key]: single(key) for key in SCORES}
+    return {**of_key, "AZ-NAS: all four": aggregated, "logarithm of activations": activations}
 
 
 def search_regrets(
@@ -114,6 +163,29 @@ def _mean(regrets: Mapping[tuple[str, ...], float], keys: Sequence[tuple[str, ..
     return float(np.mean([regrets[key] for key in keys if key[0] == family]))
 
 
+def _as_good(
+    regrets: Mapping[tuple[str, ...], float],
+    best: Mapping[tuple[str, ...], float],
+    keys: Sequence[tuple[str, ...]],
+    family: str,
+) -> bool:
+    """Whether the mean regret is at most a standard error above the best one, paired by seed."""
+    of_seed = _by_seed(best, regrets, keys, family)
+    return float(of_seed.mean()) <= float(of_seed.std(ddof=1)) / math.sqrt(len(of_seed))
+
+
+def _by_seed(
+    without: Mapping[tuple[str, ...], float],
+    changed: Mapping[tuple[str, ...], float],
+    keys: Sequence[tuple[str, ...]],
+    family: str,
+) -> Floats:
+    """Mean difference of the regrets of each seed."""
+    of = [key for key in keys if key[0] == family]
+    seeds = sorted({key[3] for key in of})
+    return np.array([np.mean([changed[key] - without[key] for key in of if key[3] == seed]) for seed in seeds])
+
+
 def _change(
     without: Mapping[tuple[str, ...], float],
     changed: Mapping[tuple[str, ...], float],
@@ -121,10 +193,7 @@ def _change(
     family: str,
 ) -> str:
     """Regret without and with, and the difference with its standard error over the seeds."""
-    seeds = sorted({key[3] for key in keys if key[0] == family})
-    of_seed = [
-        np.mean([changed[key] - without[key] for key in keys if key[0] == family and key[3] == seed]) for seed in seeds
-    ]
-    error = np.std(of_seed, ddof=1) / np.sqrt(len(of_seed))
+    of_seed = _by_seed(without, changed, keys, family)
+    error = of_seed.std(ddof=1) / np.sqrt(len(of_seed))
     means = f"{_mean(without, keys, family):.2f}, {_mean(changed, keys, family):.2f}"
-    return f"{means}, {np.mean(of_seed):+.2f} ± {error:.2f}"
+    return f"{means}, {of_seed.mean():+.2f} ± {error:.2f}"

@@ -108,13 +108,13 @@ HALVING = "14 epochs, finalists trained for 50 steps"
 TRIED[HALVING] = {**DEFAULTS, "epochs": 14, "finalist_steps": 50}
 
 # Random search: how many networks are drawn, and how they are ranked. `plain` ranks by each network's accuracy with
-# shared weights, `smoothed` by the additive fit over all drawn networks, `multiply-adds` as the final selection does.
-Ranking = Literal["plain", "smoothed", "multiply-adds"]
+# shared weights, `smoothed` by the additive fit over all drawn networks, `final selection` as ours does.
+Ranking = Literal["plain", "smoothed", "final selection"]
 RANDOM: dict[str, tuple[int, Ranking]] = {
     "random_one": (1, "plain"),
     f"random_best_of_{RANDOM_BEST_OF}": (RANDOM_BEST_OF, "plain"),
     "random_best_of_64": (64, "plain"),
     "random_best_of_64, smoothed": (64, "smoothed"),
-    "random_best_of_64, smoothed, multiply-adds": (64, "multiply-adds"),
+    "random_best_of_64, as ours": (64, "final selection"),
 }
 MOST = "most multiply-adds"  # the network with the most multiply-adds within the budget; nothing is trained

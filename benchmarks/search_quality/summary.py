@@ -214,7 +214,9 @@ def draw(groups: Groups, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [name for name in groups if not name.endswith(("accuracies alone", "without multiply-adds"))]
+    shown = [
+        name for name in groups if not name.endswith(("accuracies alone", "with likelihoods", "without activations"))
+    ]
     names = sorted(shown, key=lambda n: -column(groups[n], "regret").mean())
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.3 * len(names) + 1.5), sharey=True)
     for axis, key, label, scale in (

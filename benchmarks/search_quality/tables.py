@@ -18,6 +18,7 @@ from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.ground_truth.oracle import best_table, halves_table, numbers_table, oracle_table
 from benchmarks.search_quality.ground_truth.summary import budget_table, correlation_table, cost_table
 from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, selected_rows
+from benchmarks.search_quality.proxy_tables import cifar10_table, compared_finalists, proxy_table
 from benchmarks.search_quality.settings import BASE, HALVING, MOST, NNI, OWN_SUFFIX, SEARCHES_CSV, TRIED_CSV
 from benchmarks.search_quality.summary import (
     Groups,
@@ -51,11 +52,12 @@ _SELECTION = f", {FINALISTS} finalists"
 _SELECTIONS = {
     ", likeliest": "none",
     f"{_SELECTION}, accuracies alone": "accuracies alone",
-    f"{_SELECTION}, without multiply-adds": "with likelihoods",
-    _SELECTION: "with likelihoods and multiply-adds",
+    f"{_SELECTION}, with likelihoods": "with likelihoods",
+    f"{_SELECTION}, without activations": "with multiply-adds, too",
+    _SELECTION: "with activations, too",
 }
 _RANDOM = {
-    "random_best_of_64, smoothed, multiply-adds": ("random search, 64 networks", "as ours"),
+    "random_best_of_64, as ours": ("random search, 64 networks", "as ours"),
     "random_best_of_64, smoothed": ("random search, 64 networks", "smoothed accuracies"),
     "random_best_of_64": ("random search, 64 networks", "accuracies"),
     "random_best_of_8": ("random search, 8 networks", "accuracies"),
@@ -233,7 +235,7 @@ def paired() -> str:
     for family in families:
         made[f"{_NAMES[family]}, 64 networks"] = groups[f"{family}{_SELECTION}"]
         made[f"{_NAMES[family]}, no final selection"] = groups[f"{family}, likeliest"]
-    for name in ("random_best_of_64, smoothed, multiply-adds", "random_best_of_8"):
+    for name in ("random_best_of_64, as ours", "random_best_of_8"):
         made[", ".join(_RANDOM[name])] = groups[name]
     return paired_table(made, ground_truth())
 
@@ -250,7 +252,7 @@ def halves() -> str:
         f"proxyless{_SELECTION}": "ours",
         "gumbel_darts, likeliest": "NNI's `GumbelDARTS`",
         "nni_proxyless_builtin, likeliest": "NNI's `Proxyless`",
-        "random_best_of_64, smoothed, multiply-adds": "random search, 64 networks, as ours",
+        "random_best_of_64, as ours": "random search, 64 networks, as ours",
         f"random_best_of_{RANDOM_BEST_OF}": "random search, 8 networks",
     }
     groups = {f"exported by {name}": [row["architecture"] for row in _searches()[key]] for key, name in names.items()}
@@ -284,6 +286,8 @@ TABLES = {
     "search_goals": lambda: goals_table(recorded_goals()),
     "search_goals_own_weights": lambda: goals_table(recorded_goals(OWN_SUFFIX)),
     "search_missed": lambda: missed_table(recorded_goals()),
+    "zero_cost_proxies": lambda: proxy_table(ground_truth(), compared_finalists()),
+    "zero_cost_cifar10": cifar10_table,
     "supernets": supernets,
     "limits": partial(limits, ""),
     "limits_own_weights": partial(limits, OWN_SUFFIX),

@@ -11,6 +11,7 @@ import numpy as np
 NOISE = 0.1
 LIKELIHOOD_WEIGHT = 0.15
 MULTIPLY_ADDS_WEIGHT = 0.3
+ACTIVATIONS_WEIGHT = 0.5
 
 
 def additive_fit(
@@ -75,13 +76,16 @@ def rank_values(
     accuracies: Sequence[float],
     log_likelihoods: Sequence[float],
     multiply_adds: Sequence[float] | None = None,
+    activations: Sequence[float] | None = None,
 ) -> list[float]:
     """Compute the values by which finalists are compared; the highest is the best.
 
-    The value is the smoothed accuracy (`additive_fit`), changed by two further criteria whose errors have little in
-    common with those of accuracies. The architecture parameters have learnt from many batches throughout the search,
-    while accuracies with shared weights are of its last moment. And among equally fast networks, shared weights
-    underrate those with more multiply-adds. `benchmarks/search_quality` shows what each criterion is worth.
+    The value is the smoothed accuracy (`additive_fit`), changed by further criteria whose errors have little in common
+    with those of accuracies. The architecture parameters have learnt from many batches throughout the search, while
+    accuracies with shared weights are of its last moment. And among equally fast networks, shared weights underrate
+    those with more multiply-adds and with more activations. The latter are what the zero-cost proxy SWAP counts (Peng
+    et al., Sample-Wise Activation Patterns for Ultra-Fast NAS, ICLR 2024): with enough images, each activation has a
+    pattern of its own. `benchmarks/search_quality` shows what each criterion is worth.
 
     Args:
         architectures: Architectures as mappings from labels to candidates.
@@ -89,8 +93,10 @@ def rank_values(
         log_likelihoods: Logarithm of each architecture's probability, in nats.
         multiply_adds: Multiply-adds of each architecture, above 0. `None` if they are unknown, or if no budget
             keeps the latencies of the architectures close together.
+        activations: Number of values of each architecture that pass a non-linearity, above 0, or `None` likewise.
     """
     criteria = [(log_likelihoods, LIKELIHOOD_WEIGHT)]
-    if multiply_adds is not None:
-        criteria.append(([math.log(number) for number in multiply_adds], MULTIPLY_ADDS_WEIGHT))
+    for sizes, weight in ((multiply_adds, MULTIPLY_ADDS_WEIGHT), (activations, ACTIVATIONS_WEIGHT)):
+        if sizes is not None:
+            criteria.append(([math.log(number) for number in sizes], weight))
     return add_weighted_criteria(additive_fit(architectures, accuracies), *criteria)

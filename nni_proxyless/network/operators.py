@@ -77,6 +77,17 @@ class Operator:
         expand = c_in * hidden * h_in * w_in if self.expansion != 1 else 0
         return expand + (hidden * k * k + hidden * c_out) * h_out * w_out
 
+    @property
+    def activations(self) -> int:
+        """Number of values for one image that pass a non-linearity."""
+        (_, h_in, w_in), (c_out, h_out, w_out) = self.input_shape, self.output_shape
+        if self.kind == "conv":
+            return c_out * h_out * w_out
+        if self.kind == "classifier":
+            return 0
+        expanded = h_in * w_in if self.expansion != 1 else 0
+        return self.hidden_channels * (expanded + h_out * w_out)
+
     def build(self, norm: NormSettings | None = None) -> nn.Module:
         """Build a freshly initialised module that maps (batch, *input_shape) to (batch, *output_shape).
 
@@ -146,3 +157,7 @@ def total_parameters(operators: Iterable[Operator]) -> int:
 
 def total_multiply_adds(operators: Iterable[Operator]) -> int:
     return sum(operator.multiply_adds for operator in operators)
+
+
+def total_activations(operators: Iterable[Operator]) -> int:
+    return sum(operator.activations for operator in operators)

@@ -29,6 +29,7 @@ from ..errors import InputError, clipped
 from ..files import results_folder
 from ..latency import LatencyTable, this_device
 from ..network.architecture import Architecture
+from ..network.operators import total_activations, total_multiply_adds
 from ..network.plain_network import Network
 from ..network.torch_file import read_torch_file
 from ..progress import work_begins
@@ -250,8 +251,9 @@ class SharedWeightComparison:
         if self._keep and len(likeliest) > 1:
             self._share_accuracies(likeliest)
         likelihoods = distribution.log_likelihoods(likeliest)
-        sizes = [Architecture.of_space(self._spec, choices).multiply_adds for choices in likeliest]
-        rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes)
+        networks = [Architecture.of_space(self._spec, choices).operators() for choices in likeliest]
+        sizes, activations = [*map(total_multiply_adds, networks)], [*map(total_activations, networks)]
+        rank = partial(rank_values, log_likelihoods=likelihoods, multiply_adds=sizes, activations=activations)
         compared = compare_finalists(likeliest, self.accuracy, rank, distribution, sizes) if len(likeliest) > 1 else []
         architecture = within_budgets(
             self._spec,

@@ -26,6 +26,7 @@ from ..latency.costs import SpaceCosts
 from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
+from ..network.operators import total_activations, total_multiply_adds
 from ..signals import interruptions_raised
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
@@ -283,9 +284,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         Returns:
             Architectures as mappings from labels to candidates. The list is empty if none are to be compared.
         """
-        if self._num_finalists == 1:
-            return []
-        return self.distribution().k_most_likely(self._num_finalists, self.limit_ms)
+        return [] if self._num_finalists == 1 else self.distribution().k_most_likely(self._num_finalists, self.limit_ms)
 
     def select_finalist(self, trainer: Any) -> None:
         """Compare the finalists with the supernet's weights. From then on, the best one is exported.
@@ -319,7 +318,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             trainer,
             rank=self.rank,
             distribution=self.distribution(),
-            multiply_adds=self._multiply_adds(architectures),
+            multiply_adds=self._sizes(architectures)[0],
         )
         self._warn(equal_scores([finalist.score for finalist in self.compared]))
         self.compared = with_doubts(self.compared, self.latency, self.budget_ms)
@@ -330,16 +329,18 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
     def rank(self, architectures: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> list[float]:
         """Compute the values by which finalists are compared; the highest is the best. See `ranking.rank_values`.
 
-        Multiply-adds are only taken into account if a budget keeps the latencies of the finalists close together.
+        Multiply-adds and activations only count if a budget keeps the latencies of the finalists close together.
 
         Args:
             architectures: Finalists as mappings from labels to candidates.
             scores: Metric of each finalist with the supernet's weights; the higher the better.
         """
-        sizes = None if self.limit_ms is None else self._multiply_adds(architectures)
-        return rank_values(architectures, scores, self.distribution().log_likelihoods(architectures), sizes)
+        sizes = (None, None) if self.limit_ms is None else self._sizes(architectures)
+        return rank_values(architectures, scores, self.distribution().log_likelihoods(architectures), *sizes)
 
-    def _multiply_adds(self, architectures: Sequence[Mapping[str, Any]]) -> list[int] | None:
+    def _sizes(self, architectures: Sequence[Mapping[str, Any]]) -> tuple[list[int] | None, list[int] | None]:
+        """Multiply-adds and activations of each architecture; `None` if the space does not describe its operators."""
         if (spec := describe_space(self.supernet)) is None:
-            return None
-        return [Architecture.of_space(spec, choices).multiply_adds for choices in architectures]
+            return None, None
+        networks = [Architecture.of_space(spec, choices).operators() for choices in architectures]
+        return [*map(total_multiply_adds, networks)], [*map(total_activations, networks)]

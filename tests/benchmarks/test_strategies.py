@@ -42,7 +42,7 @@ def test_all_budgets_refuses_latency_in_the_loss() -> None:
 
 def test_the_best_finalist_has_the_highest_rank() -> None:
     rows = [
-        {"architecture": name, "accuracy": accuracy, "log_likelihood": "0", "multiply_adds": "10"}
+        {"architecture": name, "accuracy": accuracy, "log_likelihood": "0", "multiply_adds": "10", "activations": "5"}
         for name, accuracy in (("a b", "0.4"), ("a c", "0.6"), ("d b", "0.3"))
     ]
     assert all_budgets.best(rows) == "a c"

@@ -80,7 +80,7 @@ def test_other_opinions_count_a_little() -> None:
     assert equal == [0.3, 0.3, 0.3]  # so the first, most likely one is selected
 
 
-def test_finalists_are_compared_by_three_opinions() -> None:
+def test_finalists_are_compared_by_four_opinions() -> None:
     """Check values computed by hand.
 
     Two networks without a common candidate keep their order when they are smoothed. Their accuracies are then mean ± s,
@@ -93,6 +93,13 @@ def test_finalists_are_compared_by_three_opinions() -> None:
     # Multiply-adds count by their logarithms. For two networks, only the order of the logarithms matters.
     assert rank_values(pair, accuracies, [-1.0, -2.0], [7e6, 6e6]) == pytest.approx([mean - 0.55 * s, mean + 0.55 * s])
     assert rank_values(pair, accuracies, [-2.0, -1.0], [6e6, 7e6]) == pytest.approx([mean - 1.45 * s, mean + 1.45 * s])
+    # Activations count like multiply-adds, with half a standard deviation.
+    assert rank_values(pair, accuracies, [-1.0, -2.0], [7e6, 6e6], [5e4, 4e4]) == pytest.approx(
+        [mean - 0.05 * s, mean + 0.05 * s]
+    )
+    assert rank_values(pair, accuracies, [-1.0, -2.0], activations=[4e4, 5e4]) == pytest.approx(
+        [mean - 1.35 * s, mean + 1.35 * s]
+    )
     # For three networks, the logarithms 0, 1 and 5 times log 2 have mean 2 and standard deviation √(14/3).
     three = [ALL[0], ALL[1], ALL[2]]
     fitted = np.array(additive_fit(three, [0.4, 0.5, 0.45]))

@@ -9,6 +9,7 @@ import torch
 
 from nni_proxyless.errors import ArchitectureError
 from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.operators import total_activations
 from nni_proxyless.network.space_spec import SpaceSpec
 from tests.warm import run_warm
 
@@ -102,3 +103,15 @@ def test_blocks_that_do_not_fit_together_are_refused() -> None:
         Architecture.from_blocks([layer], stem_width=32, head_width=64)
     with pytest.raises(ArchitectureError, match="cannot be skipped"):
         Architecture.from_blocks([first, {"op": "skip"}], stem_width=32, head_width=64)
+
+
+def test_activations_are_counted_as_the_built_network_computes_them() -> None:
+    architecture = Architecture.mobilenet_v2(0.35).for_images(64)
+    network = architecture.build().eval()
+    counted: list[int] = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.ReLU6):
+            module.register_forward_hook(lambda _module, _inputs, output: counted.append(output[0].numel()))
+    with torch.no_grad():
+        network(torch.zeros(2, 3, 64, 64))
+    assert total_activations(architecture.operators()) == sum(counted)

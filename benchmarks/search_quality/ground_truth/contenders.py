@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.constants import GROUND_TRUTH_BUDGETS, GROUND_TRUTH_SEEDS, SEARCH_QUALITY_RESULTS
+from benchmarks.constants import FINALISTS, GROUND_TRUTH_BUDGETS, GROUND_TRUTH_SEEDS, SEARCH_QUALITY_RESULTS
 from benchmarks.results_csv import read_rows
 from benchmarks.search_quality.ground_truth.load import GroundTruth
-from benchmarks.search_quality.outcomes import random_rows
+from benchmarks.search_quality.outcomes import random_rows, selected_rows
 
 SEEDS_OF_RANDOM = 10
 BEST = 30  # networks of each target and budget
@@ -37,7 +37,10 @@ def contenders(
         `Architecture.candidate_names` of each; those that were exported most often come first.
     """
     first = truth.accuracies[:, :GROUND_TRUTH_SEEDS].mean(1)
-    names = Counter(row["architecture"] for path in results for row in read_rows(path))
+    recorded = [row for path in results for row in read_rows(path)]
+    names = Counter(row["architecture"] for row in recorded)
+    # What the recorded searches would export with the final selection of today.
+    names.update(row["architecture"] for row in selected_rows(recorded, (FINALISTS,), truth))
     names.update(row["architecture"] for row in random_rows(random_seeds, truth) if "one" not in row["strategy"])
     for target, part in itertools.product(truth.latency_ms, GROUND_TRUTH_BUDGETS):
         within = truth.within(target, truth.budget(target, part))

@@ -15,6 +15,7 @@ from benchmarks.results_csv import read_rows
 from benchmarks.search_quality.ground_truth.estimates import Estimates, Trainings, estimate
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.architecture import Architecture
+from nni_proxyless.network.operators import total_activations
 from nni_proxyless.network.space_spec import SpaceSpec
 
 SPACE = GROUND_TRUTH / "space.yml"
@@ -57,6 +58,7 @@ class GroundTruth:
             matter more have more trainings. A training that was not run is not a number.
         latency_ms: Target to the latency of each network by the target's table, shape (networks,).
         multiply_adds: Multiply-adds of each network, shape (networks,).
+        activations: Number of values that pass a non-linearity in each network, shape (networks,).
         parameters: Number of parameters of each network, shape (networks,).
     """
 
@@ -71,6 +73,7 @@ class GroundTruth:
         self.accuracies: Floats = np.array([[found[name].get(seed, np.nan) for seed in seeds] for name in self.names])
         architectures = [self.architecture(name) for name in self.names]
         self.multiply_adds: Floats = np.array([a.multiply_adds for a in architectures], dtype=np.float64)
+        self.activations: Floats = np.array([total_activations(a.operators()) for a in architectures], dtype=np.float64)
         self.parameters: Floats = np.array([a.parameters for a in architectures], dtype=np.float64)
         self.latency_ms: dict[str, Floats] = {}
         for target, table in TABLES.items():
