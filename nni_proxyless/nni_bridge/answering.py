@@ -1,4 +1,7 @@
-"""Waiting for the answer of a manager that is starting. NNI's launcher gives up after about four seconds."""
+"""Waiting for the answer of a manager that is starting, or that a busy machine slows down.
+
+NNI's launcher gives up on a manager that is starting after about four seconds, and on a single answer after 20 seconds.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,18 @@ import time
 import psutil
 
 LONGEST_S = 60.0
+ANSWER_S = 120
 _EVERY_S = 0.25
 
 
 def wait_longer() -> None:
-    """Let NNI's launcher wait for its manager for as long as that is starting, up to a minute."""
-    from nni.experiment import launcher
+    """Let NNI's launcher wait for its manager for as long as that is starting, up to a minute.
 
+    Later requests wait for two minutes. A manager that has ended refuses a request at once.
+    """
+    from nni.experiment import launcher, rest
+
+    rest.timeout = ANSWER_S
     launcher._check_rest_server = _until_it_answers
 
 

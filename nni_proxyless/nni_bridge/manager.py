@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ TRIES = 2
 _STARTING = {"INITIALIZED"}
 _INITIALIZATION_S = 30.0
 _RELEASE_S = 10.0
+_STOP_S = 60.0  # after which a manager that has been asked to stop is killed
 
 
 def check_port(port: int | None) -> None:
@@ -105,18 +107,25 @@ def _try(config: Any, port: int) -> tuple[Any, str | None]:
 def stop_manager(experiment: Any) -> None:
     """Stop NNI's manager and its trials.
 
-    If the manager does not answer in time, or is interrupted once more, it is killed. NNI logs that as an error that
-    nobody can act on, so it is left out.
+    If the manager does not end in time, or this process is interrupted once more, it is killed. NNI would say that as
+    errors that nobody can act on.
 
     Args:
         experiment: NNI's experiment.
     """
+    from nni.experiment import rest
+
     _log.info("stopping NNI's manager and its trials")
+    process, experiment._proc = experiment._proc, None  # so that NNI does not stop it again
     try:
         with _nni_silent():
-            experiment.stop()
-    except KeyboardInterrupt:
+            with contextlib.suppress(Exception):  # such as a time-out on a busy machine; the manager stops anyway
+                rest.delete(experiment.port, "/experiment", experiment.url_prefix)
+            process.wait(_STOP_S)
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
         _kill_managers(experiment.id)
+    with _nni_silent():
+        experiment.stop()
 
 
 @contextlib.contextmanager

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
-from nni.experiment import launcher
+import requests
+from nni.experiment import launcher, rest
 
 from nni_proxyless.nni_bridge.answering import wait_longer
 from tests.helpers import free_port
@@ -29,7 +34,34 @@ http.server.HTTPServer(("localhost", int(sys.argv[1])), Handler).serve_forever()
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "_check_rest_server", launcher._check_rest_server)  # put back afterwards
+    monkeypatch.setattr(rest, "timeout", 0.3)
     wait_longer()
+
+
+class Late(BaseHTTPRequestHandler):
+    """A manager on a busy machine."""
+
+    def do_GET(self) -> None:
+        time.sleep(0.6)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"status": "RUNNING"}')
+
+    def log_message(self, *words: object) -> None:
+        return
+
+
+def test_a_manager_on_a_busy_machine_may_answer_late(monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
+    server = HTTPServer(("localhost", 0), Late)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    port = server.server_address[1]
+    monkeypatch.setattr(rest, "timeout", 0.3)
+    with pytest.raises(requests.Timeout):  # as NNI does after 20 seconds
+        rest.get(port, "/check-status")
+    request.getfixturevalue("launched")
+    assert rest.get(port, "/check-status") == {"status": "RUNNING"}
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -171,41 +172,55 @@ def test_ctrl_c_during_the_start_leaves_no_manager(config: Any, monkeypatch: pyt
     assert stopped == ["own0"]
 
 
-class Stuck(FakeExperiment):
-    """NNI's experiment whose manager does not answer in time, or is interrupted once more."""
+class Process:
+    """The process of a manager that ends when it has been asked to; else `wait` raises what it was made with."""
 
-    def __init__(self, reason: BaseException) -> None:
-        super().__init__(None)
-        self.reason = reason
+    def __init__(self, ends: BaseException | None) -> None:
+        self.ends = ends
 
-    def stop(self) -> None:
-        log = logging.getLogger("nni.experiment")
-        try:
-            raise self.reason
-        except OSError as reason:  # as NNI does
-            log.exception(reason)
-            log.warning("Cannot gracefully stop experiment, killing NNI process...")
+    def wait(self, _seconds: float) -> int:
+        if self.ends is not None:
+            raise self.ends
+        return 0
 
 
-def stop_of(experiment: Any, caplog: pytest.LogCaptureFixture) -> str:
+@pytest.mark.parametrize(
+    ("answer", "ends", "killed"),
+    [
+        (None, None, []),
+        (requests.Timeout("read timed out"), None, []),  # it stops, but answers too late
+        (requests.ConnectionError("refused"), subprocess.TimeoutExpired("node", 60), ["own0"]),
+        (None, KeyboardInterrupt(), ["own0"]),  # Ctrl-C once more
+        (KeyboardInterrupt(), None, ["own0"]),
+    ],
+)
+def test_a_manager_is_stopped_without_errors_of_nni(
+    answer: BaseException | None,
+    ends: BaseException | None,
+    killed: list[str],
+    config: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked, found = [], []
+
+    def delete(port: int, api: str, prefix: str | None) -> None:
+        asked.append((port, api, prefix))
+        logging.getLogger("nni.experiment.rest").error("rest request failed")
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr("nni.experiment.rest.delete", delete)
+    monkeypatch.setattr(manager, "_kill_managers", found.append)
+    before = logging.getLogger("nni.experiment").level
+    experiment: Any = FakeExperiment(None)
+    experiment._proc, experiment.port, experiment.url_prefix = Process(ends), 8081, None
     with caplog.at_level(logging.INFO):
         stop_manager(experiment)
-    return caplog.text
-
-
-def test_ctrl_c_twice_kills_the_manager_and_nni_logs_no_error(
-    config: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    killed: list[str] = []
-    monkeypatch.setattr(manager, "_kill_managers", killed.append)
-    before = logging.getLogger("nni.experiment").level
-    told = stop_of(Stuck(requests.Timeout("read timed out")), caplog)
-    assert "stopping NNI's manager" in told
-    assert "Cannot gracefully stop" not in told
-    assert "Traceback" not in told
-    assert killed == []
-    stop_of(Stuck(KeyboardInterrupt()), caplog)
-    assert killed == ["own0"]
+    assert asked == [(8081, "/experiment", None)]
+    assert found == killed
+    assert experiment._proc is None
+    assert caplog.messages == ["stopping NNI's manager and its trials"]
     assert logging.getLogger("nni.experiment").level == before
 
 
@@ -216,7 +231,9 @@ def test_an_interrupted_run_says_in_one_line_how_to_go_on(
 ) -> None:
     """Everything but NNI and the following of the experiment is real. The last line is the command's only one."""
     made = replace(check_config(changed(tmp_path)), survives=survives)
-    experiment = FakeExperiment(None)
+    experiment: Any = FakeExperiment(None)
+    experiment._proc, experiment.port, experiment.url_prefix = Process(None), 8081, None
+    monkeypatch.setattr("nni.experiment.rest.delete", lambda *_: None)
     monkeypatch.setattr(run, "load_config", lambda _plan: config)
     monkeypatch.setattr(run, "start_manager", lambda _config, _port: (experiment, 8081))
     for name in ("register", "_say_where"):
