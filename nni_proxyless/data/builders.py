@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import DataError, clipped
 from .augmentation import Augmentation, ImagePipeline
 from .image_arrays import ArrayImages, statistics_of
-from .item_images import ItemImages, as_image, labels_of, sampled_statistics
+from .item_images import ItemImages, as_image, labels_of, pair_of, sampled_statistics
 from .preprocessing import Preprocessing
 from .request import DataSource, ImageDataset, Request, Statistics
 
@@ -187,7 +187,7 @@ def source_of_items(
         if own is not None:
             _check_labels(own, names, f"{name}: {label}")
         parts.append(None if own is None else (part, own))
-    first = as_image(train[0][0], shape, f"{name}: image 0")
+    first = as_image(pair_of(train, 0, name)[0], shape, f"{name}: image 0")
     if isinstance(first, Tensor):
         zeros, ones = (0.0,) * shape[0], (1.0,) * shape[0]
         preprocessing = replace(request.preprocessing(([0.0], [1.0]), known=False), resize="none", mean=zeros, std=ones)
@@ -198,7 +198,7 @@ def source_of_items(
             image = as_image(value, shape, name)
             return image if isinstance(image, Tensor) else steps.scaled(steps.cropped(steps.resized(image)))
 
-        preprocessing = request.preprocessing(statistics or sampled_statistics(train, labels, values_of))
+        preprocessing = request.preprocessing(statistics or sampled_statistics(train, labels, values_of, name))
     augmentation = request.augmentation(directed)
     known = [part for part in parts if part is not None]
     collect = _fits_into_memory(preprocessing, first, sum(len(part[1]) for part in known))
@@ -231,7 +231,7 @@ def _collected(part: tuple[Any, Sequence[int]], preprocessing: Preprocessing, na
     items, labels = part
     found = np.empty((len(labels), *preprocessing.input_shape), np.uint8)
     for index in range(len(labels)):
-        image = as_image(items[index][0], preprocessing.input_shape, f"{name}: image {index}")
+        image = as_image(pair_of(items, index, name)[0], preprocessing.input_shape, f"{name}: image {index}")
         if isinstance(image, Tensor) or image.mode == "F":
             raise DataError(f"{name}: image {index} is of another kind than the first one")
         values = np.asarray(preprocessing.resized(image))

@@ -15,6 +15,7 @@ from ..errors import DataError, clipped, shown
 from .pillow_images import converted
 
 _SAMPLED = 2_000  # images from which mean and standard deviation are computed
+_COMPARED = 20  # items that must agree with an attribute of classes
 
 
 class ItemImages(Dataset[tuple[Tensor, int]]):
@@ -50,7 +51,7 @@ class ItemImages(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if index >= len(self._labels):
             raise IndexError(index)
-        found = as_image(self._items[index][0], self._shape, f"{self._name}: image {index}")
+        found = as_image(pair_of(self._items, index, self._name)[0], self._shape, f"{self._name}: image {index}")
         return (found if isinstance(found, Tensor) else self._prepare(found)), self._labels[index]
 
 
@@ -69,6 +70,8 @@ def as_image(value: Any, input_shape: tuple[int, int, int], named: str) -> Image
     if isinstance(value, Tensor) and value.is_floating_point():
         if tuple(value.shape) != tuple(input_shape):
             raise DataError(f"{named} is a tensor of shape {tuple(value.shape)}, but the space takes {input_shape}")
+        if not bool(value.isfinite().all()):
+            raise DataError(f"{named} has values that are infinite or not a number")
         return value.float()
     if isinstance(value, Tensor) and value.dtype == torch.uint8 and value.ndim == 3:
         value = value.permute(1, 2, 0).numpy()
@@ -92,7 +95,7 @@ def as_image(value: Any, input_shape: tuple[int, int, int], named: str) -> Image
 def labels_of(items: Any, name: str) -> list[int]:
     """Return the class of each item of a data set.
 
-    They are the attribute `targets` or `labels` if the data set has one and the first and last item agree with it.
+    They are the attribute `targets` or `labels` if the data set has one and evenly spread items agree with it.
     Otherwise each item is read.
 
     Raises:
@@ -108,18 +111,33 @@ def labels_of(items: Any, name: str) -> list[int]:
         known = getattr(items, attribute, None)
         if known is None or callable(known):
             continue
-        values = [_label(one, name, i) for i, one in enumerate(_listed(known))]
-        if len(values) == count and all(values[i] == _label(_pair(items, i, name)[1], name, i) for i in (0, count - 1)):
+        try:
+            values = [_label(one, name, i) for i, one in enumerate(_listed(known))]
+        except (DataError, TypeError):  # names of the classes, for example
+            continue
+        compared = {i * (count - 1) // max(_COMPARED - 1, 1) for i in range(_COMPARED)}
+        if len(values) == count and all(values[i] == _label(pair_of(items, i, name)[1], name, i) for i in compared):
             return values
-    return [_label(_pair(items, i, name)[1], name, i) for i in range(count)]
+    return [_label(pair_of(items, i, name)[1], name, i) for i in range(count)]
 
 
 def _listed(values: Any) -> list[Any]:
     return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
-def _pair(items: Any, index: int, name: str) -> tuple[Any, Any]:
-    found = items[index]
+def pair_of(items: Any, index: int, name: str) -> tuple[Any, Any]:
+    """Return the image and the class of an item of a user's data set.
+
+    Raises:
+        DataError: Its code fails, or it returns something else than a pair.
+    """
+    try:
+        found = items[index]
+    except DataError:
+        raise
+    except Exception as reason:
+        detail = clipped(" ".join(str(reason).split()))
+        raise DataError(f"{name}: item {index} failed with {type(reason).__name__}: {detail}") from reason
     if not isinstance(found, (tuple, list)) or len(found) != 2:
         raise DataError(f"{name}: item {index} must be a pair of image and class, got {clipped(type(found).__name__)}")
     return found[0], found[1]
@@ -132,13 +150,14 @@ def _label(value: Any, name: str, index: int) -> int:
     return plain
 
 
-def sampled_statistics(items: Any, labels: Sequence[int], values_of: Callable[[Any], Any]) -> Any:
+def sampled_statistics(items: Any, labels: Sequence[int], values_of: Callable[[Any], Any], name: str) -> Any:
     """Return mean and standard deviation of each channel over evenly spread items.
 
     Args:
         items: Data set of pairs of an image and its class.
         labels: Class of each image.
         values_of: Function from an item's image to its values between 0 and 1, shape (channels, height, width).
+        name: Name of the data set in error messages.
 
     Returns:
         Two lists, with a number for each channel.
@@ -148,7 +167,7 @@ def sampled_statistics(items: Any, labels: Sequence[int], values_of: Callable[[A
     squares: Any = 0.0
     pixels = 0
     for i in range(count):
-        values = np.asarray(values_of(items[i * len(labels) // count][0]), np.float64)
+        values = np.asarray(values_of(pair_of(items, i * len(labels) // count, name)[0]), np.float64)
         sums, squares = sums + values.sum((1, 2)), squares + (values**2).sum((1, 2))
         pixels += values.shape[1] * values.shape[2]
     mean = sums / pixels

@@ -31,6 +31,7 @@ _CIFAR_STATISTICS: Statistics = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.26
 _CIFAR_GREY: Statistics = ((0.481,), (0.239,))  # of the images in grey
 _IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _IMAGENET_GREY: Statistics = ((0.449,), (0.226,))  # the means of the three channels
+_LARGE = 100.0  # values of a user's floats above it are probably pixels from 0 to 255
 _DIGITS_SIZE = 32  # of networks that are named without a space; the images have 8 x 8 pixels
 
 
@@ -198,7 +199,15 @@ def _user_arrays(request: Request, part: Any, name: str) -> tuple[Tensor, Tensor
                 f"{name} has floats of shape {images.shape[1:]}, but the space takes {request.input_shape}; return "
                 "uint8 to have them resized"
             )
-        checked = checked_part({"images": images[:, 0].astype(np.uint8), "labels": labels}, "", name)[1]
+        high = float(np.abs(images).max(initial=0.0))
+        if not np.isfinite(high):
+            raise DataError(f"{name} has images with values that are infinite or not a number")
+        if high > _LARGE:
+            _log.warning(
+                "%s has floats up to %g, which are the network's input as they are; return uint8 to have them "
+                "normalised, or divide them by 255", name, high,
+            )  # fmt: skip
+        checked = checked_part({"images": np.zeros(images[:, 0].shape, np.uint8), "labels": labels}, "", name)[1]
         return torch.from_numpy(images.astype(np.float32)), checked
     return checked_part({"images": images, "labels": labels}, "", name)
 

@@ -104,6 +104,9 @@ def _parts(name: str, returned: Any) -> UserParts:
             or not all(isinstance(c, str) for c in classes)
         ):
             raise DataError(f"data {name}: 'classes' must be a list of names, got {clipped(str(classes))}")
+        twice = sorted({one for one in classes if list(classes).count(one) > 1})
+        if twice:
+            raise DataError(f"data {name}: 'classes' has the name {clipped(twice[0])} more than once")
         classes = tuple(classes)
     train, held_out, test = returned
     return UserParts(train, held_out, test, classes)

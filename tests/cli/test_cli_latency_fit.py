@@ -95,9 +95,13 @@ def test_counts_come_from_a_file_or_are_left_out(space: str, tiny_spec: SpaceSpe
         ["fit", "--measurements", measured, "--space", space, "--no-counts", "--out", str(tmp_path / "t.yml")], capsys
     )
     assert "counts: " not in told
-    more = ["suggest", "--counts", counts, "--networks", "2", "--measurements", measured, "--among", str(out)]
+    pool = tmp_path / "pool.csv"
+    says(["suggest", "--counts", counts, "--networks", "12", "--out", str(pool)], capsys)
+    more = ["suggest", "--counts", counts, "--networks", "2", "--measurements", measured, "--among", str(pool)]
     says([*more, "--out", str(tmp_path / "more.csv")], capsys)
-    assert set((tmp_path / "more.csv").read_text().splitlines()) < set(out.read_text().splitlines())
+    head, *proposed = (tmp_path / "more.csv").read_text().splitlines()
+    assert head == out.read_text().splitlines()[0]
+    assert set(proposed) < set(pool.read_text().splitlines()) - set(out.read_text().splitlines())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import sys
 from collections.abc import Callable
@@ -210,6 +211,36 @@ def test_tensors_are_taken_as_they_are_and_recorded_as_unknown(load: Load) -> No
     assert float(whole.held_out[0][0].max()) == -1
 
 
+class Failing(Pictures):
+    """Data set with an item that cannot be read."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 7:
+            raise OSError("no image 7")
+        return super().__getitem__(index)
+
+
+class Named(Pictures):
+    """Data set whose attribute of classes has names, or numbers that items contradict."""
+
+    def __init__(self, count: int, targets: Any) -> None:
+        super().__init__(count)
+        self.targets = targets
+
+
+@pytest.mark.parametrize("targets", [["cat", "dog", "emu"] * 10, [i % 3 if i in (0, 29) else 0 for i in range(30)], 5])
+def test_an_attribute_that_items_contradict_is_no_list_of_classes(load: Load, targets: Any) -> None:
+    splits = load(lambda: (Named(30, targets), None, None))
+    assert sorted(splits.training_labels + splits.held_out_labels) == [0] * 10 + [1] * 10 + [2] * 10
+
+
+def test_unusual_arrays_give_warnings(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    load(lambda: ((images(30, 8, 8, 3).transpose(0, 3, 1, 2).astype(np.float32), labels(30)), None, None))
+    assert "train has floats up to" in caplog.text
+    load(lambda: {"train": (images(30, 8, 8, 3), labels(30)), "classes": ["a", "b", "c", "d"]})
+    assert "no training image of class d, which the network cannot learn" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -231,6 +262,20 @@ def test_tensors_are_taken_as_they_are_and_recorded_as_unknown(load: Load) -> No
         (lambda: ((images(30, 8, 8, 3), labels(30)), Pictures(9), None), "arrays for each part, or data sets for each"),
         (lambda needed: None, "needs the argument needed, but a recipe has only input_shape, data_dir, download"),
         (lambda: 1 / 0, "failed with ZeroDivisionError: division by zero"),
+        (lambda: (Failing(30), None, None), "item 7 failed with OSError: no image 7"),
+        (lambda: ((np.full((30, 3, 8, 8), np.nan, np.float32), labels(30)), None, None), "infinite or not a number"),
+        (
+            lambda: ([(torch.full((3, 8, 8), math.inf), i % 3) for i in range(30)], None, None),
+            "infinite or not a number",
+        ),
+        (
+            lambda: {"train": (images(30, 8, 8, 3), labels(30)), "classes": ["a", "b", "a"]},
+            "'classes' has the name a more than once",
+        ),
+        (
+            lambda: ((images(30, 8, 8, 3), labels(30) + 1), None, None),
+            "no training image of class 0, but some of class 3",
+        ),
         (3, "is not a function, but of type int"),
     ],
 )

@@ -282,3 +282,22 @@ def test_a_table_of_further_layers_is_refused(tiny_spec: SpaceSpec) -> None:
     further = Measurements({**columns, "phone": np.where(np.arange(80) % 2, "new", "old")}, times)
     with pytest.raises(LatencyTableError, match=r"layers that space .* does not have: phone"):
         fit_table(further).table.costs(tiny_spec)
+
+
+def test_no_network_is_suggested_twice_or_after_its_measurement() -> None:
+    candidates = {"a": ("x", "y", "z"), "b": ("x", "y", "z", "u"), "c": ("x", "y")}
+    rows = suggest(candidates, 24)
+    assert len({tuple(row.values()) for row in rows}) == 24
+    known = Measurements({label: np.array([row[label] for row in rows[:20]]) for label in candidates}, np.ones(20))
+    more = suggest(candidates, 4, known)
+    assert {tuple(row.values()) for row in more} == {tuple(row.values()) for row in rows[20:]}
+    with pytest.raises(InputError, match="5 networks were asked for, but there are only 4 that are not measured yet"):
+        suggest(candidates, 5, known)
+    twice = {label: np.array([rows[0][label], rows[1][label], rows[0][label]]) for label in candidates}
+    with pytest.raises(InputError, match="3 networks were asked for, but there are only 2 to choose from"):
+        suggest(candidates, 3, pool=twice)
+
+
+def test_a_large_space_is_sampled() -> None:
+    rows = suggest({f"layer{i}": NAMES for i in range(8)}, 30)
+    assert len({tuple(row.values()) for row in rows}) == 30

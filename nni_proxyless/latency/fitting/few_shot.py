@@ -213,8 +213,8 @@ def _fit(setting: _Setting, relative: FloatArray) -> _Fitted:
     for number in range(_REWEIGHTINGS + 1):
         weights, dual = _solve(setting, relative, precision, everything)
         if number < _REWEIGHTINGS:
-            errors = _studentised(setting, relative, precision, weights > 0)
-            precision = student_weights(errors, floor=_LEAST_NOISE) / relative**2
+            fitted = setting.totals @ weights + setting.residual * setting.gram @ dual
+            precision = student_weights((relative - fitted) / relative, floor=_LEAST_NOISE) / relative**2
     fold = everything if n <= 4 * _FOLDS else np.random.default_rng(0).permutation(n) % _FOLDS
     left_out = np.empty(n)
     for number in range(int(fold.max()) + 1):
@@ -223,23 +223,6 @@ def _fit(setting: _Setting, relative: FloatArray) -> _Fitted:
         predicted = setting.totals[out] @ some + setting.residual * setting.gram[np.ix_(out, rest)] @ dual_of_rest
         left_out[out] = (relative[out] - predicted) / relative[out]
     return _Fitted(setting, weights, dual, precision, left_out)
-
-
-def _studentised(setting: _Setting, relative: FloatArray, precision: FloatArray, active: BoolArray) -> FloatArray:
-    """Compute the relative errors of networks predicted from all others, in units of their expected size.
-
-    The errors of a fit to few networks are smaller than the noise, and so are those of networks that differ from the
-    others. Weights that followed from them would ignore good measurements (Rasmussen and Williams 2006, eq. 5.12, for
-    the quantities in use).
-
-    Returns:
-        Errors that have the standard deviation of the relative noise, shape (n,).
-    """
-    totals = setting.totals[:, active]
-    known = totals / np.maximum(setting.strengths[active], _WEAKEST) @ totals.T + setting.residual * setting.gram
-    inverse = np.linalg.inv(known + np.diag(1.0 / precision))
-    variances = 1.0 / np.diag(inverse) - 1.0 / precision + relative**2  # with the full noise of each network
-    return np.asarray(inverse @ relative / np.diag(inverse) / np.sqrt(variances))
 
 
 def _solve(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -50,10 +52,11 @@ def suggest(
         seed: Seed of the random pool.
         basis: Tables of other devices applied to the space.
         counts: What each candidate computes.
-        pool: Names of the candidates of the networks to choose from, by layer label. Default: 2,000 random networks.
+        pool: Names of the candidates of the networks to choose from, by layer label. Default: 2,000 random networks, or
+            all networks of a small space.
 
     Returns:
-        Chosen networks, each as candidate names by layer label.
+        Chosen networks, each as candidate names by layer label. None is measured yet, and none is chosen twice.
 
     Raises:
         InputError: The pool has fewer networks than are to be chosen or too many, more than `MOST_SUGGESTED` networks
@@ -65,12 +68,11 @@ def suggest(
         given = len(next(iter(pool.values())))
         raise InputError(f"at most {_MOST_POOL} networks can be given to choose from, got {given}; give a part of them")
     encoding = Encoding(candidates)
-    if pool is None:
-        generator = np.random.default_rng(seed)
-        pool = {k: generator.choice(np.array(names), max(_POOL, 10 * count)) for k, names in candidates.items()}
+    pool = _unmeasured(_random_pool(candidates, count, seed) if pool is None else pool, measured)
     features = encoding.features(pool)
     if count > len(features):
-        raise InputError(f"{count} networks were asked for, but there are only {len(features)} to choose from")
+        new = "" if measured is None else " that are not measured yet"
+        raise InputError(f"{count} networks were asked for, but there are only {len(features)}{new} to choose from")
     prior, noise = _prior(encoding, features, basis, counts)
     covariance: FloatArray = np.asarray(features @ prior @ features.T)
     if measured is not None:
@@ -87,6 +89,28 @@ def suggest(
         column = covariance[:, best]
         covariance = covariance - np.outer(column, column) / (column[best] + noise)
     return [{label: str(column[i]) for label, column in pool.items()} for i in taken]
+
+
+def _random_pool(candidates: Mapping[str, Sequence[str]], count: int, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    size = max(_POOL, 10 * count)
+    if math.prod(map(len, candidates.values())) <= size:
+        networks = list(itertools.product(*candidates.values()))
+        return {label: np.array(column) for label, column in zip(candidates, zip(*networks, strict=True), strict=True)}
+    generator = np.random.default_rng(seed)
+    return {label: generator.choice(np.array(names), size) for label, names in candidates.items()}
+
+
+def _unmeasured(
+    pool: Mapping[str, np.ndarray[Any, Any]], measured: Measurements | None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """Remove the networks that are measured already, and those that are in the pool a second time."""
+    seen = set() if measured is None else set(zip(*(measured.layers[k].tolist() for k in pool), strict=True))
+    rows = []
+    for row, network in enumerate(zip(*(column.tolist() for column in pool.values()), strict=True)):
+        if network not in seen:
+            seen.add(network)
+            rows.append(row)
+    return {label: column[rows] for label, column in pool.items()}
 
 
 def _prior(
