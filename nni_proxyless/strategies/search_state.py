@@ -64,7 +64,7 @@ def check_candidates(state: Mapping[str, Any], candidates: Mapping[str, Sequence
         if saved.get(label) != own.get(label):
             raise InputError(
                 f"the checkpoint is of another model space: of choice '{label}' it knows "
-                f"{saved.get(label, 'nothing')}, this space has {own.get(label, 'nothing')}; start without the checkpoint"
+                f"{saved.get(label, 'nothing')}, this space has {own.get(label, 'nothing')}; start without it"
             )
 
 

@@ -212,7 +212,7 @@ def keep_own_weights(module: ParametrizedModule) -> None:
 
 def _frozen_inside(module: nn.Module, sample: dict[str, Any]) -> nn.Module:
     """Return a module whose choices inside are frozen, with the weights that it has."""
-    frozen = recursive_freeze(module, sample, include_root=False)[0]
+    frozen: nn.Module = recursive_freeze(module, sample, include_root=False)[0]
     frozen = copy.deepcopy(module) if frozen is module else frozen
     del frozen.__dict__["freeze"]
     return frozen
