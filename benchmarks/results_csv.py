@@ -46,8 +46,7 @@ def publish(
     """
     where = {"processor": processor(), "cores": this_device().cores, **{p: version(p) for p in packages}}
     folder.mkdir(parents=True, exist_ok=True)
-    suffix = re.sub("[^a-z0-9]+", "-", where["processor"].lower()).strip("-")
-    path = folder / f"{name}-{suffix}.csv"
+    path = file_here(name, folder)
     if not append:
         path.unlink(missing_ok=True)
     append_rows([{**row, **where} for row in rows], path, (*rows[0], *where))
@@ -56,6 +55,12 @@ def publish(
         sys.stdout.write("  ".join(str(row[key]).ljust(widths[key]) for key in rows[0]).rstrip() + "\n")
     sys.stdout.write(f"{where['processor']}, {where['cores']} cores -> {path}\n")
     return path
+
+
+def file_here(name: str, folder: Path) -> Path:
+    """The file of a benchmark's results on this processor, `<folder>/<name>-<processor>.csv`."""
+    suffix = re.sub("[^a-z0-9]+", "-", processor().lower()).strip("-")
+    return folder / f"{name}-{suffix}.csv"
 
 
 def processor() -> str:

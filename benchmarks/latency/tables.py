@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from benchmarks.constants import LATENCY_RESULTS
@@ -95,6 +97,42 @@ def latency_accuracy_runtimes() -> str:
     return markdown_table(columns, rows)
 
 
+def budgets_by_stopwatch() -> str:
+    """How many networks that were decoded within budgets are within them, by the table and when measured."""
+    read = [row for path in sorted(LATENCY_RESULTS.glob("budgets_by_stopwatch-*.csv")) for row in read_rows(path)]
+    return compared_with_budgets(read)
+
+
+def compared_with_budgets(read: Sequence[Row]) -> str:
+    """The table for some rows of `budgets_by_stopwatch.py`, a line for each processor, backend and space."""
+    columns = (
+        "processor", "backend", "space", "combinations", "networks", "within all budgets by the table",
+        "within the latency budget when measured", "within the table's error of it", "largest excess",
+        "mean error of the table: stated, on these networks", "load of the machine",
+    )  # fmt: skip
+    rows = []
+    for key in dict.fromkeys((row["processor"], row["backend"], row["space"]) for row in read):
+        own = [row for row in read if (row["processor"], row["backend"], row["space"]) == key]
+        limit, predicted, measured, stated, load = (
+            _column(own, name) for name in ("limit_ms", "predicted_ms", "measured_ms", "table_error", "load")
+        )
+        kept = (predicted <= limit * (1 + 1e-9)) & np.array([row["others_within"] == "True" for row in own])
+        excess = measured / limit - 1
+        off = np.abs(predicted / measured - 1)
+        rows.append(
+            (
+                *key,
+                len(own),
+                len({row["architecture"] for row in own}),
+                *(f"{int(of.sum())} of {len(own)}" for of in (kept, excess <= 0, excess <= stated)),
+                f"{rounded(100 * max(0.0, float(excess.max())), 1)} %",
+                f"{rounded(100 * stated.mean(), 1)} %, {rounded(100 * off.mean(), 1)} %",
+                f"{rounded(load.min(), 1)}–{rounded(load.max(), 1)}",
+            )
+        )
+    return markdown_table(columns, rows)
+
+
 def few_shot() -> str:
     """Rank correlation of tables from few timings, the mean over the new devices of each task."""
     columns = ("timings", "new devices", *FEW_SHOT_METHODS.values())
@@ -150,6 +188,7 @@ def _column(rows: list[Row], key: str) -> np.ndarray:
 TABLES = {
     "latency_accuracy": latency_accuracy,
     "latency_accuracy_runtimes": latency_accuracy_runtimes,
+    "budgets_by_stopwatch": budgets_by_stopwatch,
     "few_shot": few_shot,
     "few_shot_devices": few_shot_devices,
 }

@@ -127,7 +127,7 @@ def search(options: argparse.Namespace, path: Path = ONE_FOR_ALL_CSV) -> None:
 
     data = make_data(options.data, Training(), data_file())
     changes = QUICK if options.quick else {}
-    known = {int(row["seed"]) for row in shared_rows(path, changes)}
+    known = {int(row["seed"]) for row in shared_rows(path, changes) if row["training_cpu_seconds"]}
     jobs = [{"seed": seed, "data": str(data), "changes": changes} for seed in range(options.seeds) if seed not in known]
     for rows in run_jobs(MODULE, jobs, options.processes, options.minutes):
         append_rows(rows, path, COLUMNS)
@@ -137,9 +137,14 @@ def search(options: argparse.Namespace, path: Path = ONE_FOR_ALL_CSV) -> None:
 
 
 def shared_rows(path: Path = ONE_FOR_ALL_CSV, changes: Mapping[str, Any] | None = None) -> list[Row]:
-    """Results of the shared searches with today's settings."""
+    """Results of the shared searches with today's settings.
+
+    Rows of 2026-11-29 have no CPU seconds. They count until their seed has been run again.
+    """
     settings = json.dumps({**SETTINGS, **(changes or {})}, sort_keys=True)
-    return [row for row in read_rows(path) if row["settings"] == settings]
+    rows = [row for row in read_rows(path) if row["settings"] == settings]
+    timed = {row["seed"] for row in rows if row["training_cpu_seconds"]}
+    return [row for row in rows if row["training_cpu_seconds"] or row["seed"] not in timed]
 
 
 def separate_rows(seeds: set[str]) -> list[Row]:
@@ -195,13 +200,13 @@ def _by_seed(rows: Sequence[Row]) -> Any:
 
 
 def _cpu_seconds(rows: Sequence[Row]) -> tuple[float, float]:
-    """Median over the seeds of the CPU seconds of a shared search with its comparisons, and of a search for each pair.
+    """Median over the seeds with CPU seconds: of a shared search with its comparisons, and of a search for each pair.
 
     Each of the latter is as expensive as the shared training with the first comparison, the only one that evaluates all
     of its finalists. Its budget is the tightest of its device, so its networks are the cheapest ones to evaluate.
     """
     together, each = [], []
-    for seed in {row["seed"] for row in rows}:
+    for seed in {row["seed"] for row in rows if row["training_cpu_seconds"]}:
         of = [row for row in rows if row["seed"] == seed]
         training = float(of[0]["training_cpu_seconds"])
         comparisons = [float(row["comparison_cpu_seconds"]) for row in of]

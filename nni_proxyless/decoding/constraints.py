@@ -25,6 +25,7 @@ from .conflicts import explain_conflict
 from .constraint import Constraint, Factor, FloatArray, IntArray, Problem, Relaxation
 from .diagram_bound import DiagramBound
 from .integer_program import likeliest_by_milp
+from .surrogate import with_surrogate
 
 if TYPE_CHECKING:  # files are checked without torch
     from torch import Tensor
@@ -41,8 +42,9 @@ def likeliest_satisfying(
     The layers are added one after the other, for all partial architectures at once. A partial architecture is dropped
     if no choice of the remaining layers satisfies the constraints, or if its bound is below the likelihood of `count`
     known architectures. If there are too many, those with the best bounds are kept first, which finds good
-    architectures, and then the search is repeated with more. The result is exact: the last pass drops nothing that
-    could be part of it.
+    architectures, and then the search is repeated with more and a surrogate constraint. The result is exact: the last
+    pass drops nothing that could be part of it. Where all paths are equally probable, the order of the candidates
+    decides, so that what was dropped need not be looked at.
 
     Args:
         probs: Path probabilities of each label of the costs, shape (num_candidates,). Paths with probability 0 (pruned
@@ -61,14 +63,17 @@ def likeliest_satisfying(
     relaxation = None if problem is None else problem.relaxation()
     if problem is None or relaxation is None:
         raise InputError(explain_conflict(probs, constraints))
+    tightened, bounded = problem, relaxation
     width, threshold = _FIRST_WIDTH, -np.inf
     while width <= (_LARGEST_WIDTH if not problem.factors and not problem.derived else _LARGEST_JOINT_WIDTH):
-        pass_ = _Pass(problem, relaxation, count, width, threshold)
+        pass_ = _Pass(tightened, bounded, count, width, threshold)
         if pass_.complete:
             if len(pass_.scores) == 0:
                 raise InputError(explain_conflict(probs, constraints))
             return [problem.choices(picks) for picks in pass_.picks.tolist()]
         threshold = pass_.threshold
+        if tightened is problem:
+            tightened, bounded = with_surrogate(problem, relaxation)
         width *= _GROWTH
     if found := likeliest_by_milp(problem, count):
         return found
@@ -126,7 +131,7 @@ class _Pass:
         value = np.zeros(1) + float(sum(factor.best[0] for factor in joint))
         picks = np.zeros((1, 0), dtype=np.int16)
         steps: list[tuple[IntArray, IntArray]] = []
-        best_dropped = -np.inf
+        best_dropped, first_dropped = -np.inf, {}
         slack = 1e-9 * max(1.0, abs(threshold)) if np.isfinite(threshold) else 0.0
         for layer, (logs, costs, gain) in enumerate(zip(problem.logs, problem.costs, gains, strict=True)):
             score = (score[:, None] + logs).ravel()  # (states * num_candidates,)
@@ -142,9 +147,12 @@ class _Pass:
             possible = np.all(used + least[layer] <= room, axis=1) & np.isfinite(value)
             bound = value + ahead[layer] + room @ multipliers
             kept = np.flatnonzero(possible & (bound >= threshold - slack))
-            if len(kept) > width:
-                order = kept[np.argsort(-bound[kept], kind="stable")]
-                best_dropped = max(best_dropped, float(bound[order[width]]))
+            if len(kept) > width and not joint:
+                kept = _best_of_equal_costs(kept, used[kept], score[kept], count)
+            if len(kept) > width:  # of equally good ones, the first in the order of their candidates are kept
+                order = kept[np.argsort(-np.round(bound[kept], 9), kind="stable")]
+                best_dropped = max(best_dropped, float(bound[order[width:]].max()))
+                first_dropped[layer] = int(order[width:].min())
                 kept = np.sort(order[:width])
             steps.append((kept // len(logs), kept % len(logs)))
             score, value, used = score[kept], value[kept], used[kept]
@@ -152,14 +160,41 @@ class _Pass:
         order = np.argsort(-score, kind="stable")[:count]
         self.scores = score[order]
         self.picks = np.zeros((len(order), len(steps)), dtype=np.int64)
+        self.threshold = float(self.scores[-1]) if len(self.scores) == count else threshold
+        size = max(1.0, abs(self.threshold))
+        equal = self.scores <= self.threshold + 1e-12 * size  # as likely as the last one
+        first = True  # whether these come before all that was dropped
         for layer in range(len(steps) - 1, -1, -1):
             parents, chosen = steps[layer]
             self.picks[:, layer] = chosen[order]
+            if layer in first_dropped:
+                places = parents[order] * len(problem.logs[layer]) + chosen[order]
+                first = first and bool(np.all(places[equal] < first_dropped[layer]))
             order = parents[order]
-        self.threshold = float(self.scores[-1]) if len(self.scores) == count else threshold
         self.complete = best_dropped == -np.inf or (
-            len(self.scores) == count and best_dropped < self.threshold - 1e-9 * max(1.0, abs(self.threshold))
+            len(self.scores) == count
+            and (
+                best_dropped < self.threshold - 1e-9 * size or (first and best_dropped <= self.threshold + 1e-12 * size)
+            )
         )
+
+
+def _best_of_equal_costs(states: IntArray, used: FloatArray, scores: FloatArray, count: int) -> IntArray:
+    """Return the `count` best of all states that use the same: a rest that suits one of them suits all.
+
+    Args:
+        states: Numbers of the states in the order of their candidates, shape (S,).
+        used: What they use, shape (S, K).
+        scores: Their log-likelihoods, shape (S,).
+        count: Number of architectures that are wanted.
+    """
+    rounded = np.round(used, 12)
+    if len(np.unique(rounded.sum(axis=1))) * 2 > len(states):  # hardly any are equal, which is usual
+        return states
+    group = np.unique(rounded, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.lexsort((states, -scores, group))
+    first = np.searchsorted(group[order], group[order])  # where the group of each begins
+    return np.sort(states[order[np.arange(len(states)) - first < count]])
 
 
 class _Joint:

@@ -135,13 +135,40 @@ def validate(
     """
     if networks < 2:
         raise InputError(f"networks must be at least 2, got {networks}")
-    backend = backend or table_backend(table)
-    if backend.unit != table.unit:
-        raise LatencyTableError(f"the table is in {table.unit}, but backend {backend.name} measures {backend.unit}")
-    costs = table.costs(spec)
+    backend = _comparable_backend(table, backend)
+    table.costs(spec)  # refuses a table that lacks operators
     architectures = draw_architectures(
         spec, networks, random.Random(f"validation {seed}"), table.calibration.architectures
     )
+    return validate_architectures(table, architectures, backend=backend, processes=processes, progress=progress)
+
+
+def validate_architectures(
+    table: LatencyTable,
+    architectures: Sequence[Architecture],
+    *,
+    backend: Backend | None = None,
+    processes: int = PROCESSES,
+    progress: Progress | None = None,
+) -> Validation:
+    """Measure given networks of one space, and compare them with the table's predictions; see `validate`.
+
+    Args:
+        table: Table to validate.
+        architectures: Networks, at least one.
+        backend: Backend that runs the networks. Defaults to the backend that measured the table.
+        processes: Number of fresh processes; see `measure_networks_isolated`.
+        progress: Progress callback of the measurement; see `measure_networks_isolated`.
+
+    Raises:
+        InputError: `table_backend` cannot recreate the table's backend.
+        LatencyTableError: The backend measures in another unit than the table's.
+        MissingOperatorError: The table lacks operators of the space.
+        RunError: The measurement failed.
+    """
+    backend = _comparable_backend(table, backend)
+    spec = architectures[0].require_spec()
+    costs = table.costs(spec)
     level = comparable_level(table, backend, spec)
     samples = measure_networks_isolated(
         architectures, backend, processes=processes, reference_ms=level, progress=progress
@@ -153,6 +180,13 @@ def validate(
         np.array([np.median(s.raw) for s in samples]),
         None if level is None else float(np.median([np.median(s.slowdown) for s in samples])),
     )
+
+
+def _comparable_backend(table: LatencyTable, backend: Backend | None) -> Backend:
+    backend = backend or table_backend(table)
+    if backend.unit != table.unit:
+        raise LatencyTableError(f"the table is in {table.unit}, but backend {backend.name} measures {backend.unit}")
+    return backend
 
 
 def comparable_level(table: LatencyTable, backend: Backend, spec: SpaceSpec) -> float | None:

@@ -74,7 +74,7 @@ class KeptAccuracies:
             return {}
         try:
             content = read_mapping(self._path, "accuracies", DamagedFileError)
-            found = content.get("accuracies")
+            found: Any = content.get("accuracies")
             good = content.get("schema") == SCHEMA and isinstance(found, dict)
             if not good or content.get("checksum") != _checksum(found):
                 raise DamagedFileError(f"{self._path} is damaged, or it is not of {SCHEMA}")

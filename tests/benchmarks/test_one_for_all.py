@@ -39,8 +39,22 @@ def test_one_seed_has_no_standard_error() -> None:
 
 
 def test_short_trials_do_not_count_as_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {"settings": json.dumps({**one_for_all.SETTINGS, **one_for_all.QUICK}, sort_keys=True)}
-    real = {"settings": json.dumps(one_for_all.SETTINGS, sort_keys=True)}
+    timed = {"seed": "0", "training_cpu_seconds": "60"}
+    quick = {"settings": json.dumps({**one_for_all.SETTINGS, **one_for_all.QUICK}, sort_keys=True), **timed}
+    real = {"settings": json.dumps(one_for_all.SETTINGS, sort_keys=True), **timed}
     monkeypatch.setattr(one_for_all, "read_rows", lambda _: [quick, real])
     assert one_for_all.shared_rows() == [real]
     assert one_for_all.shared_rows(changes=one_for_all.QUICK) == [quick]
+
+
+def test_rows_without_cpu_seconds_count_until_their_seed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = json.dumps(one_for_all.SETTINGS, sort_keys=True)
+    old = [{"settings": settings, "seed": seed, "training_cpu_seconds": ""} for seed in ("0", "1")]
+    new = [{"settings": settings, "seed": "0", "training_cpu_seconds": "60"}]
+    monkeypatch.setattr(one_for_all, "read_rows", lambda _: [*old, *new])
+    assert one_for_all.shared_rows() == [old[1], *new]
+    rows = shared({"0": 0.01, "1": 0.03})
+    for row in rows:
+        if row["seed"] == "1":
+            row["training_cpu_seconds"] = row["comparison_cpu_seconds"] = ""
+    assert "| 1 | 140 (0.19 of it) |" in compared(rows)

@@ -109,6 +109,87 @@ def test_narrow_passes_are_repeated_until_nothing_is_lost(monkeypatch: pytest.Mo
     assert likeliest_satisfying(probs, limits, 8) == expected
 
 
+def awkward(kind: str, seed: int) -> tuple[dict[str, Tensor], list[Constraint]]:
+    """Problems with many equal values, hardly any solution, or limits of very different magnitude."""
+    rng = np.random.default_rng(seed)
+    alpha = 0.7 if "probabilities" not in kind else 1e9
+    probs = {label: torch.tensor(rng.dirichlet(np.full(CANDIDATES, alpha))) for label in NAMES}
+    if "probabilities" in kind:
+        probs = {label: torch.full((CANDIDATES,), 1 / CANDIDATES, dtype=torch.float64) for label in NAMES}
+    values = rng.gamma(2.0, 1.0, (4, LAYERS, CANDIDATES))
+    if "costs" in kind:
+        values = (values > 1.5).astype(float)
+    means = values.sum(axis=1).mean(axis=1) if "costs" in kind else np.full(4, values.mean() * LAYERS)
+    part = {"few": 0.75, "magnitudes": 0.8}.get(kind, 0.9)
+    scales = (1e-6, 1.0, 1e3, 1e9) if kind == "magnitudes" else (1.0,) * 4
+    limits = []
+    for number, (own, mean, scale) in enumerate(zip(values, means, scales, strict=True)):
+        rows = {label: tuple(row) for label, row in zip(NAMES, (own * scale).tolist(), strict=True)}
+        limits.append(Constraint(f"q{number}", float(part * mean * scale), SpaceCosts(0.0, NAMES, rows)))
+    return probs, limits
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "kind", ["equal costs", "equal probabilities", "equal costs and probabilities", "few", "magnitudes"]
+)
+@pytest.mark.parametrize("width", [1, 40])
+def test_awkward_problems_against_brute_force(
+    kind: str, seed: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probs, limits = awkward(kind, seed)
+    monkeypatch.setattr(module, "_FIRST_WIDTH", width)
+    for count in (1, 12):
+        expected = brute_force(probs, limits, count)
+        if expected:
+            assert likeliest_satisfying(probs, limits, count) == expected
+        else:
+            with pytest.raises(InputError, match="no network of this space"):
+                likeliest_satisfying(probs, limits, count)
+
+
+def large(kind: str) -> tuple[dict[str, Tensor], list[Constraint]]:
+    """The paper's space with four constraints: a problem that many partial architectures fit."""
+    rng = np.random.default_rng(0)
+    names = {f"layer{i}": tuple(map(str, range(7))) for i in range(21)}
+    probs = {label: torch.tensor(rng.dirichlet(np.full(7, 0.5)) + 1e-12) for label in names}
+    values = rng.gamma(2.0, 1.0, (4, 21, 7))
+    scales = (1e-6, 1.0, 1e3, 1e9) if kind == "few solutions" else (1.0,) * 4
+    part = 0.65 if kind == "few solutions" else 0.6
+    if kind == "equal costs":
+        values = (values > values.mean()) * 1.0
+    if kind == "equal probabilities":
+        probs = {label: torch.full((7,), 1 / 7, dtype=torch.float64) for label in names}
+        values[:, :, -1] = 0.0
+    limits = [
+        Constraint(
+            f"q{k}", float(part * v.mean() * 21 * s),
+            SpaceCosts(0.0, names, {n: tuple((r * s).tolist()) for n, r in zip(names, v, strict=True)}),
+        )
+        for k, (v, s) in enumerate(zip(values, scales, strict=True))
+    ]  # fmt: skip
+    return probs, limits
+
+
+@pytest.mark.parametrize(("kind", "count"), [("few solutions", 11), ("equal costs", 64), ("equal probabilities", 64)])
+def test_few_solutions_and_equal_values_do_not_widen_the_search(
+    kind: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without surrogates, or the order of equals, each of these keeps millions of partial architectures."""
+    probs, limits = large(kind)
+    monkeypatch.setattr(module, "_LARGEST_WIDTH", 2**15)
+    monkeypatch.setattr(module, "likeliest_by_milp", lambda *_: pytest.fail("the search was too wide"))
+    found = likeliest_satisfying(probs, limits, 64)
+    assert len(found) == count
+    assert all(c.of(choices) <= c.limit * (1 + 1e-9) for choices in found for c in limits)
+    problem = Problem.of(probs, limits)
+    assert problem is not None
+    best = sum(math.log(float(probs[k][int(v)])) for k, v in likeliest_by_milp(problem, 1)[0].items())
+    scores = [sum(math.log(float(probs[k][int(v)])) for k, v in choices.items()) for choices in found]
+    assert scores[0] == pytest.approx(best, rel=1e-9)
+    assert scores == sorted(scores, reverse=True) or kind == "equal probabilities"
+
+
 def test_limits_that_are_met_exactly_hold() -> None:
     probs, limits = space(5, 2)
     best = brute_force(probs, limits, 1)[0]
