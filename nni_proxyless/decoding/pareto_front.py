@@ -63,8 +63,8 @@ def pareto_front(
     """
     if joint := [quantity.name for quantity in quantities if quantity.costs.joint]:
         raise InputError(
-            f"a front needs quantities that are sums over single layers, and '{joint[0]}' has costs of several layers at "
-            "once; decode within single budgets instead"
+            f"a front needs quantities that are sums over single layers, and '{joint[0]}' has costs of several layers "
+            "at once; decode within single budgets instead"
         )
     rows = {quantity.name: quantity for quantity in reversed(quantities)}
     limits = [quantity for quantity in quantities if np.isfinite(quantity.limit)]
