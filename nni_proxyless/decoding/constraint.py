@@ -161,16 +161,16 @@ class Problem:
     def of(cls, probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> Problem | None:
         """Create the problem; return `None` if a constraint of the kind `max` leaves a layer without candidates."""
         left = open_candidates(probs, constraints)
-        derived, natural = derived_of(constraints), tuple(left)
+        added = [c for c in constraints if c.combine == "sum"]
+        derived, natural = derived_of({c.name: c.costs for c in added}), tuple(left)
         left |= {quantity.name: np.arange(quantity.allowed) for quantity in derived}
-        left = {label: left[label] for label in layer_order(list(left), constraints, derived)}
+        left = {label: left[label] for label in layer_order(list(left), [c.costs for c in added], derived)}
         if any(len(kept) == 0 for kept in left.values()):
             return None
         if any(not c.holds(c.costs.fixed) for c in constraints if c.combine == "max"):
             return None
         candidates = {**constraints[0].costs.candidates, **{quantity.name: quantity.values for quantity in derived}}
         logs, costs, names = [], [], []
-        added = [c for c in constraints if c.combine == "sum"]
         # Scaled to 1, so that all constraints have the same weight in the solver's tolerances.
         scale = np.array([1.0 / abs(c.limit) if c.limit else 1.0 for c in added])
         for label, kept in left.items():

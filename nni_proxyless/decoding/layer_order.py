@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from ..errors import InputError
+from ..latency.costs import SpaceCosts
 from ..latency.derived import Derived
 
-if TYPE_CHECKING:
-    from .constraint import Constraint
 
-
-def derived_of(constraints: Sequence[Constraint]) -> tuple[Derived, ...]:
-    """Collect the derived quantities of all constraints on sums.
+def derived_of(costs: Mapping[str, SpaceCosts]) -> tuple[Derived, ...]:
+    """Collect the derived quantities of all costs, which are given by the names of their constraints.
 
     Raises:
         InputError: Two tables follow the same quantity from the choices in different ways.
     """
     found: dict[str, Derived] = {}
-    for constraint in constraints:
-        for quantity in constraint.costs.derived if constraint.combine == "sum" else ():
+    for name, of in costs.items():
+        for quantity in of.derived:
             if found.setdefault(quantity.name, quantity) != quantity:
                 raise InputError(
-                    f"the table of '{constraint.name}' is measured for another space: its '{quantity.name}' follows "
-                    "from the choices in another way"
+                    f"the table of '{name}' is measured for another space: its '{quantity.name}' follows from the "
+                    "choices in another way"
                 )
     return tuple(found.values())
 
 
-def layer_order(labels: list[str], constraints: Sequence[Constraint], derived: Sequence[Derived]) -> list[str]:
+def layer_order(labels: list[str], costs: Sequence[SpaceCosts], derived: Sequence[Derived]) -> list[str]:
     """Order labels so that the layers of a joint cost are close to each other; unchanged without joint costs.
 
     Args:
         labels: Labels of the layers, and names of derived quantities.
-        constraints: Constraints.
+        costs: Costs that add up.
         derived: Derived quantities. Each comes after its layers, which are in the order of its diagram if possible.
     """
-    joint = {frozenset(j.labels) for c in constraints if c.combine == "sum" for j in c.costs.joint}
+    joint = {frozenset(j.labels) for of in costs for j in of.joint}
     waiting = sorted((sorted(of, key=labels.index) for of in joint), key=lambda of: [labels.index(k) for k in of])
     ordered: dict[str, None] = {}
     for quantity in derived:

@@ -58,8 +58,14 @@ def pareto_front(
         returned: the most likely one, unless three quantities without `likelihood` are named.
 
     Raises:
-        InputError: No network is within the budgets, or the front is too large to be enumerated.
+        InputError: No network is within the budgets, the front is too large to be enumerated, or a quantity has costs
+            of several layers at once.
     """
+    if joint := [quantity.name for quantity in quantities if quantity.costs.joint]:
+        raise InputError(
+            f"a front needs quantities that are sums over single layers, and '{joint[0]}' has costs of several layers "
+            "at once; decode within single budgets instead"
+        )
     rows = {quantity.name: quantity for quantity in reversed(quantities)}
     limits = [quantity for quantity in quantities if np.isfinite(quantity.limit)]
     # A maximum with a limit excludes candidates, and needs no coordinate of its own.

@@ -146,7 +146,7 @@ class Derived:
         states: FloatArray = np.ones(1)
         for (label, table), after in zip(zip(self.labels, self.tables, strict=True), self._widths[1:], strict=True):
             arcs = (states[:, None] * probs[label]).ravel()
-            states = np.bincount(table.ravel(), arcs, minlength=after)
+            states = np.asarray(np.bincount(table.ravel(), arcs, minlength=after), dtype=np.float64)
         return states
 
     def draw(self, value: int, random: Random, given: Mapping[str, int] | None = None) -> dict[str, int] | None:

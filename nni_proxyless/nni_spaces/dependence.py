@@ -261,8 +261,8 @@ class SpaceFunctions:
         if high - low == 1:  # other sites whose values differ between these two networks depend on it, too
             before, after = self.runs[between(low)], self.runs[between(high)]
             for each, of in list(self.functions.items()):
-                new = before.get(each) != after.get(each) and not found <= set(of.labels)
-                if new and (not changed or self._explains(each, {*of.labels, *found})):
+                unexplained = before.get(each) != after.get(each) and not found <= set(of.labels)
+                if unexplained and (not changed or self._explains(each, {*of.labels, *found})):
                     self._restart(each, {*of.labels, *found})
 
     def _changed(self, one: Codes, other: Codes) -> list[str]:

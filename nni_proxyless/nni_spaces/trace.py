@@ -112,7 +112,8 @@ class Tracer:
         """
         try:
             self.space.validate(dict(sample))
-            frozen = shallow_freeze(self.space, sample)
+            with _quiet():
+                frozen = shallow_freeze(self.space, sample)
         except Exception as reason:
             raise SpaceError(
                 f"NNI cannot build the network {_told(sample)} of {type(self.space).__name__}: {str(reason)[:200]}"

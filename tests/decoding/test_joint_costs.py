@@ -17,6 +17,7 @@ from nni_proxyless.decoding.budget import BudgetRequest
 from nni_proxyless.decoding.constraint import Constraint
 from nni_proxyless.decoding.constraints import can_be_satisfied, likeliest_satisfying
 from nni_proxyless.decoding.distribution import ArchitectureDistribution
+from nni_proxyless.decoding.pareto_front import pareto_front
 from nni_proxyless.decoding.random_networks import draw_within
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency.costs import SpaceCosts
@@ -179,6 +180,12 @@ def test_random_networks_within_a_budget_of_the_fastest_network_alone() -> None:
     middle = float(np.median([by_hand(costs, choices) for choices in networks()]))
     for choices in draw_within(NAMES, costs, middle, 5, random.Random(0)):
         assert by_hand(costs, choices) <= middle
+
+
+def test_a_front_in_several_quantities_is_refused() -> None:
+    limits = [Constraint("phone", math.inf, costs_of(0)), Constraint("board", math.inf, costs_of(1))]
+    with pytest.raises(InputError, match="'phone' has costs of several layers at once"):
+        pareto_front(probs_of(0), ["phone", "board"], limits)
 
 
 def test_a_chain_of_widths_is_decoded_quickly_and_exactly() -> None:

@@ -69,8 +69,13 @@ SPACES = {
 }  # fmt: skip
 
 
-def searched(name: str, gradient: Any) -> ProxylessNAS:
+def searched(name: str, gradient: Any, **budgets: Any) -> ProxylessNAS:
     """Search a small version of a space for two steps, and check what it exports.
+
+    Args:
+        name: Name of the space.
+        gradient: Gradient of the search.
+        budgets: Further arguments of the strategy.
 
     Raises:
         AssertionError: Two exports differ, NNI cannot build the network, or it does not compute what the supernet does.
@@ -82,7 +87,9 @@ def searched(name: str, gradient: Any) -> ProxylessNAS:
     loaders = [DataLoader(data, batch_size=4) for _ in range(2)]
     trainer = Trainer(max_epochs=1, **QUIET)
     evaluator = Lightning(Plain(), trainer, train_dataloaders=loaders[0], val_dataloaders=loaders[1])
-    strategy = ProxylessNAS(arch_gradient=gradient, arch_samples=1, reinforce_samples=2, arch_update_every=1, seed=0)
+    strategy = ProxylessNAS(
+        arch_gradient=gradient, arch_samples=1, reinforce_samples=2, arch_update_every=1, finalists=1, seed=0, **budgets
+    )
     model = space.make()
     strategy(RawFormatModelSpace(model, evaluator), SequentialExecutionEngine())
     choices = strategy.export_architecture().choices
