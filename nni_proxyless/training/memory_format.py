@@ -1,4 +1,4 @@
-"""channels_last for the convolutions of any network on the CPU, where it makes training about twice as fast."""
+"""channels_last for the convolutions of any network on the CPU, where a step then takes a third less time."""
 
 from __future__ import annotations
 
