@@ -49,10 +49,22 @@ def apply(words: Sequence[str], place: int | None) -> None:
         from nni_proxyless.nni_bridge.answering import wait_longer
 
         wait_longer()
+    if place is not None and "LOCAL_RANK" in os.environ:
+        _be_rank(place)
     if PYTHON in os.environ:
         sys.executable = os.environ[PYTHON]
     if place is not None and words[:2] == ["nni-proxyless", "trial"]:
         _watch_from(place)
+
+
+def _be_rank(place: int) -> None:
+    """Let a process that Lightning starts for a further device know which one it is, and its parent."""
+    import psutil
+    from lightning_fabric.utilities.rank_zero import _get_rank, rank_zero_only
+
+    rank_zero_only.rank = _get_rank()  # type: ignore[attr-defined]  # read before, when the server imported Lightning
+    parent = psutil.Process(place).ppid()
+    os.getppid = lambda: parent
 
 
 def _watch_from(place: int) -> None:

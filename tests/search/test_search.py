@@ -523,7 +523,7 @@ def test_reports_are_numbered_without_gaps(recipe_file: Path) -> None:
     "settings",
     [
         {},
-        {"arch_gradient": "two_path", "entangle_weights": False, "prune_below": 0.15},
+        {"arch_gradient": "two_path", "entangle_weights": False, "prune_below": 0.15, "arch_learning_rate": 0.3},
         {"strategy": "gumbel_darts", "epochs": 3},
         {"seed": 1, "bn_batches": 2},
     ],
