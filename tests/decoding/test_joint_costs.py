@@ -161,7 +161,7 @@ def test_a_budget_that_no_network_keeps_is_explained() -> None:
     shown = math.ceil(1000 * min(exact)) / 1000  # rounded up, so that a network is within it
     with pytest.raises(InputError, match=rf"phone <= .* smallest value of any network is {shown:.4g} ms"):
         likeliest_satisfying(probs, [low])
-    with pytest.raises(InputError, match=f"the fastest takes {min(exact):.4g} ms, the slowest {max(exact):.4g} ms"):
+    with pytest.raises(InputError, match=f"the fastest takes {shown:.4g} ms, the slowest {max(exact):.4g} ms"):
         BudgetRequest(0.99 * min(exact)).resolve(costs)
     # Each budget can be kept, but both together cannot.
     other = SpaceCosts(10.0, NAMES, {k: tuple(-v for v in of) for k, of in costs.layers.items()}, joint=tuple(
