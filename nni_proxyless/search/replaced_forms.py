@@ -28,12 +28,18 @@ def replaced_forms(before: Mapping[str, Any], given: Mapping[str, Any]) -> dict[
     target = given.get("target", before.get("target"))
     own = next((key for key in _OWN_BUDGET if given.get(key) is not None), None)
     listed = given.get("budgets")
-    by = own or ("budgets" if isinstance(listed, Mapping) and target in listed else None)
+    by = own or ("budgets" if _has(listed, target) else None)
     if by is not None:
         replaced = {key: (None, by) for key in _OWN_BUDGET if before.get(key) is not None and key not in given}
     listed = before.get("budgets")
-    if own is not None and "budgets" not in given and isinstance(listed, Mapping) and target in listed:
-        replaced["budgets"] = ({name: value for name, value in listed.items() if name != target}, own)
+    if own is not None and "budgets" not in given and _has(listed, target):
+        left = {name: value for name, value in before["budgets"].items() if name != target}
+        replaced["budgets"] = (left, own)
     if given.get("strategy") == "proxyless" and before.get("strategy_args") and "strategy_args" not in given:
         replaced["strategy_args"] = ({}, "strategy")  # arguments of another strategy
     return replaced
+
+
+def _has(budgets: object, target: object) -> bool:
+    """Whether budgets, which need not be valid, have one of a target."""
+    return isinstance(budgets, Mapping) and isinstance(target, str) and target in budgets

@@ -73,6 +73,8 @@ def test_bad_recipes_are_refused(content: dict[str, Any], message: str) -> None:
         ({"epochs": 5}, {"warmup_epochs": 7}, "command line, with recipe FILE: 'warmup_epochs' .* got 7 of 5"),
         ({"epochs": 5}, {"epochs": 2, "warmup_epochs": 3}, "command line: 'warmup_epochs' .* got 3 of 2"),
         ({"epochs": 2, "warmup_epochs": 3}, {"seed": 1}, "recipe FILE: 'warmup_epochs' .* got 3 of 2"),
+        ({"budgets": {"parameters": 5}}, {"target": ["a"], "budget_ms": 1}, "command line: 'target' must be a text"),
+        ({"budgets": 5}, {"budget_ms": 1}, "recipe FILE: 'budgets' must be a mapping"),
         ({}, {"budget_ms": 1, "budget_fraction": 0.5}, "command line: give budget_ms=1.0 or budget_fraction=0.5"),
         ({"budget_ms": 1, "budget_fraction": 0.5}, {"budget_ms": 2}, "recipe FILE: give budget_ms"),
     ],
