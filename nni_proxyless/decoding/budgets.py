@@ -247,7 +247,8 @@ def unlimited_quantity(
         known = f"; known: {', '.join([*latencies, *(counts or {})])}" if latencies or counts else ""
         why = "peak memory is not a sum over modules, and " if name in _MAXIMA else ""
         raise InputError(
-            f"budget of '{name}': {why}this model space does not describe its operators, so it can have budgets of latency, "
-            f"parameters and multiply_adds only, with a table of measure_model_space in latency= or counts={known}"
+            f"budget of '{name}': {why}this model space does not describe its operators, so it can have budgets of "
+            "latency, parameters and multiply_adds only, with a table of measure_model_space in latency= or "
+            f"counts={known}"
         )
     return Constraint(name, math.inf, quantity_costs(name, spec), "max" if name in _MAXIMA else "sum")
