@@ -249,6 +249,7 @@ def unlimited_quantity(
         why = "peak memory is not a sum over modules, and " if name in _MAXIMA else ""
         raise InputError(
             f"budget of '{name}': {why}this model space does not describe its operators, so it can have budgets of "
-            f"latency, parameters and multiply_adds only, with a table of measure_model_space in latency= or counts={known}"
+            "latency, parameters and multiply_adds only, with a table of measure_model_space in latency= or "
+            f"counts={known}"
         )
     return Constraint(name, math.inf, quantity_costs(name, spec), "max" if name in _MAXIMA else "sum")
