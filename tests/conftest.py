@@ -43,6 +43,9 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NNI_PROXYLESS_CACHE", str(home / "cache"))
     monkeypatch.setenv("NNI_CONFIG_DIR", str(home / "nni"))
+    # NNI reads its list of experiments several times in each one, which takes long if there have been many.
+    list_of = "nni.tools.nnictl.config_utils.Experiments.__init__.__defaults__"
+    monkeypatch.setattr(list_of, (str(home / "nni-experiments"),))
 
 
 @pytest.fixture(autouse=True)
