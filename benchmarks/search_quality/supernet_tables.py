@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy.stats import rankdata
@@ -16,9 +16,10 @@ from benchmarks.search_quality.ground_truth.estimates import Estimates
 from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.outcomes import Row
 from benchmarks.search_quality.supernet_accuracies import shared_accuracies
-from nni_proxyless.decoding.ranking import additive_fit
+from nni_proxyless.decoding.ranking import additive_fit, rank_values
 
 Supernets = dict[tuple[str, int], list[dict[str, str]]]
+Way = Literal["plain", "smoothed", "final selection"]
 DRAWS = 40  # true accuracies that values are correlated with
 # Variants of supernets, and how many of them are averaged.
 AVERAGED = (
@@ -113,27 +114,34 @@ def limits_table(
         if row["strategy"] == f"random_best_of_{RANDOM_BEST_OF}{suffix}":
             by_eight[row["target"], float(row["budget"])].append(truth.index(row["architecture"]))
 
-    def first(values: Any, cell: Any, smoothed: bool) -> int:
+    def first(values: Any, cell: Any, how: Way) -> int:
         """Number, within a cell, of the network that is ranked first."""
-        own = values[cell]
-        if smoothed:
-            own = np.array(additive_fit([choices[i] for i in cell], own.tolist()))
-        return int(own.argmax())
+        own, inside = values[cell].tolist(), [choices[i] for i in cell]
+        if how == "smoothed":
+            own = additive_fit(inside, own)
+        elif how == "final selection":  # all networks are equally likely
+            sizes = [of[cell].tolist() for of in (truth.multiply_adds, truth.activations)]
+            own = rank_values(inside, own, [0.0] * len(own), *sizes)
+        return int(np.argmax(own))
 
-    def scored(rankings: Any, smoothed: bool) -> tuple[str, str]:
+    def scored(rankings: Any, how: Way) -> tuple[str, str]:
         regrets: list[float] = []
         better: dict[float, list[Any]] = {budget: [] for budget in GROUND_TRUTH_BUDGETS}
         for values, ((target, budget), cell) in itertools.product(rankings, cells.items()):
-            one = first(values, cell, smoothed)
+            one = first(values, cell, how)
             regrets.append(lost[target, budget][one])
             own = estimates.accuracy[cell[one]]
             better[budget] += [own > estimates.accuracy[other] for other in by_eight[target, budget]]
         return f"{np.mean(regrets):.2f}", _of_ten(better)
 
+    def all_ways(rankings: Any) -> list[str]:
+        return [cell for how in get_args(Way) for cell in scored(rankings, how)]
+
     budgets = ", ".join(map(str, GROUND_TRUTH_BUDGETS))
     columns = (
         "ranked by", "Spearman, all networks", "regret of the best, points",
         f"better than random best-of-8, of 10, budget {budgets}", "smoothed: regret", "smoothed: better",
+        "as the final selection: regret", "as the final selection: better",
     )  # fmt: skip
     rows: list[tuple[str, ...]] = []
     for count, variant in averaged:
@@ -141,15 +149,15 @@ def limits_table(
         parts = np.split(shared_all[: len(shared_all) // count * count], len(shared_all) // count)
         means = [part.mean(0) for part in parts]
         spearman = np.mean([true_spearman(mean, estimates, every) for mean in means])
-        rows.append((f"{count} {variant}", f"{spearman:.2f}", *scored(means, False), *scored(means, True)))
+        rows.append((f"{count} {variant}", f"{spearman:.2f}", *all_ways(means)))
     for name, values in {"means of their trainings": truth.accuracy, "estimates from them": estimates.accuracy}.items():
         spearman = true_spearman(values, estimates, every)
-        rows.append((name, f"{spearman:.2f}", *scored([values], False), *scored([values], True)))
+        rows.append((name, f"{spearman:.2f}", *all_ways([values])))
     better: dict[float, list[Any]] = {budget: [] for budget in GROUND_TRUTH_BUDGETS}
     for (target, budget), cell in cells.items():
         best = estimates.best(cell)
         better[budget] += [(best > estimates.draws[:, other]).mean() for other in by_eight[target, budget]]
-    rows.append(("true accuracies", "1", "0.00", _of_ten(better), "", ""))
+    rows.append(("true accuracies", "1", "0.00", _of_ten(better), "", "", "", ""))
     return markdown_table(columns, rows)
 
 

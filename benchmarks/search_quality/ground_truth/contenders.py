@@ -39,8 +39,9 @@ def contenders(
     first = truth.accuracies[:, :GROUND_TRUTH_SEEDS].mean(1)
     recorded = [row for path in results for row in read_rows(path)]
     names = Counter(row["architecture"] for row in recorded)
-    # What the recorded searches would export with the final selection of today.
-    names.update(row["architecture"] for row in selected_rows(recorded, (FINALISTS,), truth))
+    # What the searches whose finalists are recorded would export with the final selection of today.
+    searches = [row for row in recorded if "strategy" in row]
+    names.update(row["architecture"] for row in selected_rows(searches, (FINALISTS,), truth))
     names.update(row["architecture"] for row in random_rows(random_seeds, truth) if "one" not in row["strategy"])
     for target, part in itertools.product(truth.latency_ms, GROUND_TRUTH_BUDGETS):
         within = truth.within(target, truth.budget(target, part))
