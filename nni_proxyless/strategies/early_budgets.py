@@ -18,6 +18,7 @@ from ..latency.composition import COUNTS
 from ..latency.costs import SpaceCosts
 from ..latency.fastest import least_ms
 from ..latency.table import LatencyTable
+from ..values import budget_text
 from .stated_budgets import StatedBudgets
 
 
@@ -66,8 +67,8 @@ def _refuse_below(stated: StatedBudgets, name: str) -> None:
     for ms in limits:
         if ms is not None and least is not None and not ms >= least * (1 - 1e-9):
             raise InputError(
-                f"no network of this space takes {ms:.4g} ms or less; the fastest takes at least {least:.4g} ms by the "
-                f"table of {_named(stated.tables[name], name)}"
+                f"no network of this space takes {ms:.4g} ms or less; the fastest takes at least "
+                f"{budget_text(least)} by the table of {_named(stated.tables[name], name)}"
             )
 
 

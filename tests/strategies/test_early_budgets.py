@@ -16,6 +16,7 @@ from nni_proxyless.latency.composition import Composition, Part
 from nni_proxyless.latency.fastest import least_ms
 from nni_proxyless.network.operators import Operator
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.values import budget_text
 from tests import toy
 
 NAMES = ("small", "large")
@@ -61,7 +62,7 @@ def test_fitted_tables_refuse_at_once() -> None:
     least = toy.FIXED_MS + sum(min(costs.values()) for costs in toy.COSTS.values())
     ProxylessNAS(latency=toy.table(), budget_ms=least * 1.001)
     for strategy in (ProxylessNAS, LatencyDARTS):
-        with pytest.raises(InputError, match=rf"takes 1 ms or less; the fastest takes {least:.4g} ms"):
+        with pytest.raises(InputError, match=rf"takes 1 ms or less; the fastest takes {budget_text(least)}"):
             strategy(latency=toy.table(), budget_ms=1.0)
 
 
@@ -77,7 +78,7 @@ def test_tables_of_operators_refuse_what_no_chain_of_operators_can_keep(name: st
     least, smallest = least_ms(table), table.costs(spec).smallest
     assert least is not None
     assert least == pytest.approx(smallest) if skips else least < smallest
-    with pytest.raises(InputError, match=rf"the fastest takes at least {least:.4g} ms by the table of"):
+    with pytest.raises(InputError, match=rf"the fastest takes at least {budget_text(least)} by the table of"):
         ProxylessNAS(latency=table, budget_ms=0.99 * least)
     with pytest.raises(InputError, match="by the table of 'board'"):
         ProxylessNAS(latency={"phone": table, "board": table}, budgets={"phone": 1e3, "board": 0.99 * least})
