@@ -158,7 +158,8 @@ def split_indices(
             rest, test_size=round(arch_fraction * len(targets)), random_state=seed, stratify=targets[rest]
         )
     except ValueError as reason:
-        raise _unsplit(targets, 3, names, reason) from reason
+        why = _too_few(targets, 3, names) or reason
+        raise DataError(f"{len(targets)} images cannot be split into three parts: {why}") from reason
     return sorted(weights.tolist()), sorted(architecture.tolist()), sorted(held_out.tolist())
 
 
@@ -174,21 +175,19 @@ def _split_in_two(
             np.arange(len(targets)), test_size=round(arch_fraction * len(targets)), random_state=seed, stratify=targets
         )
     except ValueError as reason:
-        raise _unsplit(targets, 2, names, reason) from reason
+        why = _too_few(targets, 2, names) or reason
+        raise DataError(f"{len(targets)} images cannot be split into two parts: {why}") from reason
     return sorted(weights.tolist()), sorted(architecture.tolist())
 
 
-def _unsplit(targets: np.ndarray, parts: int, names: Sequence[str], reason: ValueError) -> DataError:
-    """Say which classes have fewer images than there are parts, each of which must get some."""
+def _too_few(targets: np.ndarray, parts: int, names: Sequence[str]) -> str | None:
+    """Name the classes with fewer images than there are parts; `None` if there are none."""
     classes, counts = np.unique(targets, return_counts=True)
-    rare = [
-        f"{names[c] if c < len(names) else c} ({n})"
-        for c, n in zip(classes.tolist(), counts.tolist(), strict=True)
-        if n < parts
-    ]
+    sizes = [(names[c] if c < len(names) else c, n) for c, n in zip(classes.tolist(), counts.tolist(), strict=True)]
+    rare = [f"{name} ({count})" for name, count in sizes if count < parts]
     more = f" and {len(rare) - _LISTED} more" if len(rare) > _LISTED else ""
-    why = f"these classes have too few: {clipped(', '.join(rare[:_LISTED]))}{more}; add images, or remove the classes"
-    return DataError(f"{len(targets)} images cannot be split into {parts} parts: {why if rare else reason}")
+    listed = clipped(", ".join(rare[:_LISTED]))
+    return f"these classes have too few: {listed}{more}; add images, or remove the classes" if rare else None
 
 
 def _targets(labels: Sequence[int], fractions: Sequence[tuple[str, float]]) -> np.ndarray:

@@ -37,9 +37,7 @@ from ..network.architecture import Architecture
 from ..network.weights import check_file, weights_file
 from .retrain_sources import check_names_no_function as check_names_no_function
 from .retrain_sources import load_architecture as load_architecture
-
-# Defaults of a retraining that only adapts its weights.
-FINE_TUNING = {"epochs": 10, "warmup_epochs": 0, "learning_rate": 0.005}
+from .retrain_sources import shorter_defaults
 
 # Keys that a retraining copies from the recipe of the search, so that it uses the same data with the same split.
 _OF_THE_SEARCH = (
@@ -111,7 +109,7 @@ class RetrainRecipe(Settings, ImageSettings):
     """Number of epochs, including the warm-up."""
 
     warmup_epochs: WholeFrom0 = 3
-    """Number of epochs at the start in which the learning rate rises from 0."""
+    """Number of epochs at the start in which the learning rate rises from 0; less with 3 epochs or fewer."""
 
     batch_size: Count = 64
     """Number of images in a batch."""
@@ -249,8 +247,8 @@ class RetrainRecipe(Settings, ImageSettings):
     @model_validator(mode="before")
     @classmethod
     def _shorten(cls, values: Any) -> Any:
-        """Let the keys that fine-tuning shortens have other defaults."""
-        return {**FINE_TUNING, **values} if isinstance(values, dict) and values.get("fine_tune") is True else values
+        """Let the keys that fine-tuning or few epochs shorten have other defaults."""
+        return {**shorter_defaults(values), **values} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _check_recipe(self) -> RetrainRecipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ from ..files.reading import read_mapping
 from ..network.architecture import Architecture
 from ..network.catalogue import by_name
 from ..network.space_spec import SpaceSpec
+
+# Defaults of a retraining that only adapts its weights.
+_FINE_TUNING = {"epochs": 10, "warmup_epochs": 0, "learning_rate": 0.005}
+
+
+def shorter_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults that differ with `fine_tune`, or with three epochs or fewer."""
+    if settings.get("fine_tune") is True:
+        return dict(_FINE_TUNING)
+    epochs = settings.get("epochs")
+    return {"warmup_epochs": epochs - 1} if isinstance(epochs, int) and 1 <= epochs <= 3 else {}
 
 
 def load_architecture(recipe: Any) -> Architecture:

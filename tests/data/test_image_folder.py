@@ -161,5 +161,7 @@ def test_copies_of_training_images_give_a_warning(folder: Path, caplog: pytest.L
 def test_classes_with_too_few_images_are_named(folder: Path) -> None:
     for path in sorted((folder / "train" / "bee").glob("*.png"))[1:]:
         path.unlink()
-    with pytest.raises(DataError, match=r"25 images cannot be split into 3 parts: .* too few: bee \(1\); add images"):
+    with pytest.raises(
+        DataError, match=r"25 images cannot be split into three parts: .* too few: bee \(1\); add images"
+    ):
         load_splits("imagefolder", (3, 6, 8), data_dir=folder)

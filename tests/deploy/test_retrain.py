@@ -252,6 +252,13 @@ def test_bad_recipes(found: Path, settings: dict[str, Any], message: str) -> Non
         recipe_of(found, **settings)
 
 
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (2, 1), (3, 2), (4, 3), (200, 3)])
+def test_few_epochs_have_a_shorter_warm_up(found: Path, epochs: int, warmup: int) -> None:
+    assert RetrainRecipe.for_architecture(str(found), {"epochs": epochs}, None).warmup_epochs == warmup
+    tuned = {"epochs": epochs, "fine_tune": True, "inherit": str(found / "weights.pt")}
+    assert RetrainRecipe.for_architecture(str(found), tuned, None).warmup_epochs == 0
+
+
 def test_paths_in_a_written_recipe_are_whole(found: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(found.parent)
     written = RetrainRecipe.for_architecture("found", {"inherit": "found/weights.pt"}, None).to_dict(absolute=True)
