@@ -21,6 +21,7 @@ from nni_proxyless.decoding.random_networks import draw_within
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency.costs import SpaceCosts
 from nni_proxyless.latency.joint_costs import JointCosts
+from nni_proxyless.values import budget_text
 
 NAMES: dict[str, tuple[str, ...]] = {"w0": ("4", "8", "16"), "w1": ("4", "8"), "k": ("3", "5", "7"), "d": ("1", "2")}
 JOINT = (("w0", "w1"), ("w1", "w0", "k"), ("d", "k"), ("k", "d"))
@@ -150,7 +151,9 @@ def test_a_budget_that_no_network_keeps_is_explained() -> None:
     shown = math.ceil(1000 * min(exact)) / 1000  # rounded up, so that a network is within it
     with pytest.raises(InputError, match=rf"phone <= .* smallest value of any network is {shown:.4g} ms"):
         likeliest_satisfying(probs, [low])
-    with pytest.raises(InputError, match=f"the fastest takes {min(exact):.4g} ms, the slowest {max(exact):.4g} ms"):
+    with pytest.raises(
+        InputError, match=f"the fastest takes {budget_text(min(exact))}, the slowest {max(exact):.4g} ms"
+    ):
         BudgetRequest(0.99 * min(exact)).resolve(costs)
     # Each budget can be kept, but both together cannot.
     other = SpaceCosts(10.0, NAMES, {k: tuple(-v for v in of) for k, of in costs.layers.items()}, joint=tuple(
