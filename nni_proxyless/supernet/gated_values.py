@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
@@ -207,7 +207,7 @@ def keep_own_weights(module: ParametrizedModule) -> None:
             module.__dict__.pop(name, None)
         module.__class__ = bound
     else:
-        module.__dict__["freeze"] = MethodType(_frozen_inside, module)
+        module.__dict__["freeze"] = partial(_frozen_inside, module)  # which can be copied and pickled
 
 
 def _frozen_inside(module: nn.Module, sample: dict[str, Any]) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 from collections.abc import Callable
 from typing import Any
@@ -195,3 +196,5 @@ def test_modules_of_the_user_keep_their_weights(values: bool) -> None:
             torch.testing.assert_close(frozen(x), supernet(x), rtol=0, atol=0)
         assert type(frozen.first) is Weighted
         assert "freeze" not in vars(frozen.first)
+    again = pickle.loads(pickle.dumps(supernet.first)).freeze({})
+    assert torch.equal(again.weight, supernet.first.weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import nni
@@ -279,35 +280,42 @@ def test_unsupported_choices_are_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    for argument in (3, nni.choice("width", [3, 4])):
-        own = Named(doubling=Doubling(3, argument), choice=LayerChoice([nn.Identity(), nn.ReLU()], label="c"))
-        with pytest.raises(
-            SpaceError, match="module 'doubling' is a Doubling with its own forward method, but NNI's net"
-        ):
-            ProxylessNAS().mutate_model(own)
+    for width in (lambda: 3, lambda: nni.choice("width", [3, 4])):
+        with pytest.raises(SpaceError, match="module 'doubling' is a Doubling with its own forward method"):
+            ProxylessNAS().mutate_model(Named(lambda _, w=width: {"doubling": Doubling(3, w())}))
 
 
 class Named(ModelSpace):
-    def __init__(self, **modules: nn.Module) -> None:
+    """Space whose modules are made by a function of a choice."""
+
+    def __init__(self, make: Callable[[nn.Module], dict[str, nn.Module]]) -> None:
         super().__init__()
-        for name, module in modules.items():
+        choice = LayerChoice([nn.Linear(3, 3), nn.Identity()], label="c")
+        for name, module in {"choice": choice, **make(choice)}.items():
             setattr(self, name, module)
 
 
 @pytest.mark.parametrize("kind", [ProxylessNAS, LatencyDARTS])
 def test_a_module_with_choices_has_one_name_in_each_module(kind: Any) -> None:
     """NNI replaces and freezes each child once, under its first name."""
-    choice = LayerChoice([nn.Linear(3, 3), nn.Identity()], label="c")
-    block = nn.Sequential(choice, nn.ReLU())
-    for space, names in (
-        (Named(a=choice, b=choice), "'a' and 'b'"),
-        (Named(whole=nn.Sequential(block, nn.ReLU(), block)), "'whole.0' and 'whole.2'"),
-    ):
+
+    def twice(choice: nn.Module) -> dict[str, nn.Module]:
+        block = nn.Sequential(choice, nn.ReLU())
+        return {"whole": nn.Sequential(block, nn.ReLU(), block)}
+
+    def plain(_: nn.Module) -> dict[str, nn.Module]:
+        linear = nn.Linear(3, 3)
+        return {"a": linear, "b": linear}
+
+    makes: list[tuple[Callable[[nn.Module], dict[str, nn.Module]], str]] = [
+        (lambda choice: {"b": choice}, "'choice' and 'b'"),
+        (twice, "'whole.0' and 'whole.2'"),
+    ]
+    for make, names in makes:
         with pytest.raises(SpaceError, match=f"{names} are the same module with choices"):
-            kind().mutate_model(space)
-    plain = nn.Linear(3, 3)
-    kind().mutate_model(Named(a=plain, b=plain, c=choice))  # modules without choices may have several names
-    kind().mutate_model(Named(a=nn.Sequential(choice), b=nn.Sequential(choice)))
+            kind().mutate_model(Named(make))
+    kind().mutate_model(Named(plain))  # modules without choices may have several names
+    kind().mutate_model(Named(lambda choice: {"a": nn.Sequential(choice), "b": nn.Sequential(choice)}))
 
 
 def test_an_input_choice_may_give_a_list_of_its_inputs() -> None:
@@ -318,7 +326,7 @@ def test_an_input_choice_may_give_a_list_of_its_inputs() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             first, second = self.inputs([x, x * 10, x * 100])
-            return first - second  # type: ignore[no-any-return]
+            return first - second
 
     strategy = ProxylessNAS()
     supernet = strategy.mutate_model(Lists())
@@ -326,7 +334,7 @@ def test_an_input_choice_may_give_a_list_of_its_inputs() -> None:
     gate.sample = PathSample(2, (0, 1))
     assert gate.candidates == ([0, 1], [0, 2], [1, 2])
     y = supernet(torch.ones(1))
-    assert float(y) == 10 - 100
+    assert float(y.detach()) == 10 - 100
     y.backward()
     outputs = torch.tensor([1.0 - 10, 1 - 100, 10 - 100])  # eq. 4: p_i Σ_j (δ_ij - p_j) o_j at equal probabilities
     torch.testing.assert_close(gate.alpha.grad, (outputs - outputs.mean()) / 3)

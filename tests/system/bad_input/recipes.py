@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nni_proxyless.values import budget_text
+
 from .case import REMOVED, Case, keys, settings
 from .folder import LARGEST_MS, RECIPE, SMALLEST_MS
 
@@ -131,13 +133,13 @@ _NUMBERS = settings(
         ("budget_fraction=1.2", "got 1.2", "'budget_fraction' must be a number above 0 and at most 1"),
         ("budget_fraction=80", "got 80", "'budget_fraction' must be a number above 0 and at most 1"),
         ("budget_fraction=80%", "'80%'", "'budget_fraction' must be a number above 0 and at most 1"),
-        ("budget_fraction=0.01", "ms", f"the fastest takes {SMALLEST_MS:.4g} ms"),
+        ("budget_fraction=0.01", "ms", f"the fastest takes {budget_text(SMALLEST_MS)}"),
         ("budget_fraction=null budget_ms=0", "got 0", "'budget_ms' must be a number greater than 0"),
         ("budget_fraction=null budget_ms=3ms", "'3ms'", "'budget_ms' must be a number greater than 0"),
         ("budget_fraction=null budget_ms=-2", "got -2", "'budget_ms' must be a number greater than 0"),
         ("budget_fraction=null budget_ms=.inf", "inf", "must be a finite number"),
         ("budget_fraction=null budget_ms=[2,3]", "[2, 3]", "'budget_ms' must be a number greater than 0"),
-        ("budget_fraction=null budget_ms=1e-9", "1e-09 ms", f"the fastest takes {SMALLEST_MS:.4g} ms"),
+        ("budget_fraction=null budget_ms=1e-9", "1e-09 ms", f"the fastest takes {budget_text(SMALLEST_MS)}"),
         ("budget_fraction=null budget_ms=0.5", "0.5 ms", f"the slowest {LARGEST_MS:.4g} ms"),
         ("budget_ms=3 budget_fraction=0.5", "budget_ms=3", "not both"),
         ("budget_fraction=null objective=budget", "objective budget", "needs 'budget_ms'"),
