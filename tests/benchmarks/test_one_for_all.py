@@ -51,8 +51,9 @@ def test_rows_without_cpu_seconds_count_until_their_seed_is_run_again(monkeypatc
     settings = json.dumps(one_for_all.SETTINGS, sort_keys=True)
     old = [{"settings": settings, "seed": seed, "training_cpu_seconds": ""} for seed in ("0", "1")]
     new = [{"settings": settings, "seed": "0", "training_cpu_seconds": "60"}]
-    monkeypatch.setattr(one_for_all, "read_rows", lambda _: [*old, *new])
-    assert one_for_all.shared_rows() == [old[1], *new]
+    with monkeypatch.context() as patched:
+        patched.setattr(one_for_all, "read_rows", lambda _: [*old, *new])
+        assert one_for_all.shared_rows() == [old[1], *new]
     rows = shared({"0": 0.01, "1": 0.03})
     for row in rows:
         if row["seed"] == "1":
