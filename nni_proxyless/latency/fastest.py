@@ -26,8 +26,8 @@ def least_ms(table: LatencyTable) -> float | None:
     Examples:
         >>> from nni_proxyless.latency import make_backend, measure_table
         >>> from nni_proxyless.network.space_spec import SpaceSpec
-        >>> spec = SpaceSpec.from_yaml("mobilenetv2_digits")
-        >>> table = measure_table(spec, make_backend("params"))
+        >>> spec = SpaceSpec.from_yaml("mobilenetv2_cifar")
+        >>> table = measure_table(spec, make_backend("flops"))
         >>> least_ms(table) == table.costs(spec).smallest
         True
     """

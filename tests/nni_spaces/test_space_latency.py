@@ -120,10 +120,11 @@ def test_counts_of_hub_spaces_are_those_of_the_networks_that_nni_builds(name: st
     parameters = own.composition.counts("parameters")
     for sample in drawn(space, 6, seed=1):
         network = space.freeze(dict(sample)).eval()
-        assert parameters.of(sample) == sum(p.numel() for p in network.parameters())
+        named = {label: str(candidate) for label, candidate in sample.items()}
+        assert parameters.of(named) == sum(p.numel() for p in network.parameters())
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             network(torch.randn(1, 3, size, size))
-        assert own.own_costs().of(sample) == counter.get_total_flops() / 2
+        assert own.own_costs().of(named) == counter.get_total_flops() / 2
 
 
 def test_cells_with_loose_ends_are_exact_and_are_decoded_exactly(loose_ends: LatencyTable, tmp_path: Path) -> None:
