@@ -51,11 +51,11 @@ def test_a_search(recipe_file: Path, tmp_path: Path, capsys: Any, monkeypatch: p
     before = snapshot(tmp_path), snapshot(cache)
     found = told(["search", str(recipe_file)], capsys)
     assert (snapshot(tmp_path), snapshot(cache)) == before
-    # 1797 images: a fifth is held out, a fifth trains the architecture; 1079 // 64 steps
+    # 1797 images: a fifth is held out, a fifth trains the architecture; 1079 // 128 steps
     assert "1079 images train the weights, 359 the architecture, 359 are held out; 10 classes" in found["data"]
     assert f"device: table {tmp_path / 'table.yml'}, " in found["target"]
     assert f"{tmp_path / 'results' / tmp_path.name / 'device'} (new folder): " in found["writes"]
-    assert found["epochs"] == "6 of 16 steps"
+    assert found["epochs"] == "6 of 8 steps"
     assert re.match(r"(about )?(\d+ s|\d+ min|less than 1 s)", found["time"])
     assert re.search(
         r"steps that were just run here.* a step of the weights [\d.]+ s, a step of the search [\d.]+ s", found["time"]
@@ -119,14 +119,14 @@ def test_the_forecast_is_the_sum_of_its_parts(recipe_file: Path, monkeypatch: py
     )
     found = forecast.forecast_search(prepared)
     assert found is not None
-    # 16 steps in each of 6 epochs: 2 of warm-up, 3 of search, 1 of finalists; 6 evaluations and 8 finalists
-    assert found.total.mean == pytest.approx(16 * (3 * 1.0 + 3 * 3.0) + 6 * 10 + 8 * 4)
-    assert found.total.low == pytest.approx(16 * (3 * 0.5 + 3 * 2.0) + 6 * 10 + 8 * 4)
-    assert found.total.high == pytest.approx(16 * (3 * 2.0 + 3 * 5.0) + 6 * 10 + 8 * 4)
+    # 8 steps in each of 6 epochs: 2 of warm-up, 3 of search, 1 of finalists; 6 evaluations and 8 finalists
+    assert found.total.mean == pytest.approx(8 * (3 * 1.0 + 3 * 3.0) + 6 * 10 + 8 * 4)
+    assert found.total.low == pytest.approx(8 * (3 * 0.5 + 3 * 2.0) + 6 * 10 + 8 * 4)
+    assert found.total.high == pytest.approx(8 * (3 * 2.0 + 3 * 5.0) + 6 * 10 + 8 * 4)
     assert found.total.count == 12
     rest = forecast.forecast_search(prepared, done=4)  # one epoch of search and one of finalists are left
     assert rest is not None
-    assert rest.total.mean == pytest.approx(16 * (1.0 + 3.0) + 2 * 10 + 8 * 4)
+    assert rest.total.mean == pytest.approx(8 * (1.0 + 3.0) + 2 * 10 + 8 * 4)
     changes = {"finalists": 8, "finalist_epochs": 1, "finalist_steps": 5}
     trained = forecast.forecast_search(prepare(Recipe.load(recipe_file, changes)))
     assert trained is not None  # 8, 4 and 2 finalists are trained for 5 steps each, and compared again

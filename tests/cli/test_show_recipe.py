@@ -45,7 +45,7 @@ def test_a_search(recipe_file: Path, tmp_path: Path, capsys: Any, monkeypatch: p
     assert found["batch_size"] == found["targets"] == "recipe file"
     assert found["momentum"] == "default"
     assert found["input_size"] == "default; the space's own: 8"
-    assert found["arch_batch_size"] == "default; batch_size: 64"
+    assert found["arch_batch_size"] == "default; batch_size: 128"
     assert found["arch_update_every"] == "default; 1, with arch_gradient two_path"
     assert found["objective"] == "default; budget"
     assert found["sharpen_epochs"] == "default; 1.75, with objective budget"  # a quarter of 9 - 2 epochs

@@ -243,8 +243,8 @@ def test_a_forecast_counts_the_shared_search_once(
     recipes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_up_timings(monkeypatch)
-    # 16 steps in each epoch, one of warm-up and two of search, an evaluation after each; then 6 finalists
-    training, comparison = 16 * (1.0 + 2 * 3.0) + 3 * 10, 6 * 4.0
+    # 8 steps in each epoch, one of warm-up and two of search, an evaluation after each; then 6 finalists
+    training, comparison = 8 * (1.0 + 2 * 3.0) + 3 * 10, 6 * 4.0
     prepared = prepare(recipes("device", 0.9))
     before = forecast.forecast_search(prepared)
     assert before is not None
@@ -287,7 +287,7 @@ def test_a_dry_run_names_the_shared_search(
 
     first = told()
     assert "shared      one search for all targets and budgets, to be trained: " in first
-    assert re.search(r"time        about 2 min.*\n.*\n +the comparison of finalists takes 24 s of that\n", first)
+    assert re.search(r"time        about 1 min.*\n.*\n +the comparison of finalists takes 24 s of that\n", first)
     assert (
         "every further target or budget of this recipe only takes the comparison of its finalists, less those" in first
     )
