@@ -7,13 +7,14 @@ import csv
 import json
 import os
 import random
+import resource
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,22 @@ from tests.warm_changes import MEASURE_ONCE
 REPOSITORY = Path(__file__).resolve().parent.parent
 PATIENCE = REPOSITORY / "nni_proxyless" / "nni_bridge" / "patience.cjs"
 BIN = Path(sys.executable).parent
+
+
+@contextlib.contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let this process write no larger files; the error is that of a full disk.
+
+    Python would write truncated bytecode of modules that are imported meanwhile, so it writes none.
+    """
+    before, writes = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sys.dont_write_bytecode = writes
 
 
 # The largest network takes twice as long as the smallest one, so that a budget between them survives a busy machine.

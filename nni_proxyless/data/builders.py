@@ -109,11 +109,12 @@ def source_of_arrays(
     Raises:
         DataError: The images do not fit the network or each other, or a class has no name.
     """
-    found = tuple(train[0].shape[1:])
-    if (found[2], found[0], found[1]) == tuple(request.input_shape) or (found[1] in (1, 3) and found[0] > 4):
+    found, wanted = tuple(train[0].shape[1:]), tuple(request.input_shape)
+    if found != wanted and ((found[2], found[0], found[1]) == wanted or (found[1] in (1, 3) and found[0] > 4)):
         raise DataError(
-            f"{name} seem to have the channels before height and width; they must be of shape (count, height, width, "
-            "channels): images.transpose(0, 2, 3, 1)"
+            f"{name} are {len(train[0])} of shape {(found[1], found[2], found[0])}, which seems to have the channels "
+            "before height and width; they must be of shape (count, height, width, channels): "
+            "images.transpose(0, 2, 3, 1)"
         )
     if found[0] != request.input_shape[0] or (refuse and found != tuple(request.input_shape)):
         raise DataError(

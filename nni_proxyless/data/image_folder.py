@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import DataError, clipped
+from ..files.reading import digest
 from .pillow_images import frames, read_image, suffixes
 
 _log = logging.getLogger(__name__)
@@ -212,14 +212,10 @@ def warn_of_copies(train: FolderContent, other: FolderContent, folder: Path) -> 
     if sum(sizes.values()) > _DECODED_BYTES:
         return
     both = {sizes[path] for path in train.paths} & {sizes[path] for path in other.paths}
-    known = {_digest(path) for path in train.paths if sizes[path] in both}
-    copies = [path for path in other.paths if sizes[path] in both and _digest(path) in known]
+    known = {digest(path, "image", DataError) for path in train.paths if sizes[path] in both}
+    copies = [path for path in other.paths if sizes[path] in both and digest(path, "image", DataError) in known]
     if copies:
         _log.warning(
             "%d of the %d images in %s are copies of training images, such as %s; the accuracy on them says nothing "
             "about new images", len(copies), len(other.paths), folder, clipped(copies[0]),
         )  # fmt: skip
-
-
-def _digest(path: str) -> bytes:
-    return hashlib.sha256(Path(path).read_bytes()).digest()

@@ -10,6 +10,7 @@ A byte order mark at the beginning is skipped, because editors on Windows write 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 import stat
@@ -23,6 +24,7 @@ from .parsing import Refused, checked_text, parse_json, parse_yaml
 MOST_BYTES = 64 * 2**20  # of a text file
 MOST_YAML_BYTES = 32 * 2**20  # a table fitted to a space of 1,000 choices has 20 MB
 MOST_CSV_BYTES = 2**30  # a few million networks
+_PART_BYTES = 2**20
 _KINDS = {
     stat.S_ISFIFO: "it is a pipe, not a file",
     stat.S_ISCHR: "it is a device, not a file",
@@ -75,6 +77,18 @@ def read_bytes(path: str | os.PathLike[str], what: str, error: type[InputError],
     if content is None or len(content) > most:
         raise error(f"cannot read {named}: it has more than {most // 2**20} MiB, which is the limit")
     return content
+
+
+def digest(path: str | os.PathLike[str], what: str, error: type[InputError]) -> str:
+    """Hash a regular file of any size by SHA-256; see `read_bytes`."""
+    found = hashlib.sha256()
+    with open_regular(path, what, error) as file:
+        try:
+            while part := file.read(_PART_BYTES):
+                found.update(part)
+        except OSError as reason:
+            raise error(f"cannot read {what} {clipped(os.fspath(path))}: {reason.strerror}") from reason
+    return found.hexdigest()
 
 
 def open_regular(path: str | os.PathLike[str], what: str, error: type[InputError]) -> IO[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import random
@@ -27,6 +26,7 @@ from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.ranking import rank_values
 from ..errors import InputError, clipped
 from ..files import results_folder
+from ..files.reading import digest
 from ..latency import LatencyTable, this_device
 from ..network.architecture import Architecture
 from ..network.operators import total_activations, total_multiply_adds
@@ -273,7 +273,7 @@ class SharedWeightComparison:
 
     def _share_accuracies(self, networks: Sequence[Mapping[str, Any]]) -> None:
         """Evaluate the networks that no other comparison in this folder has evaluated."""
-        weights = hashlib.sha256((self._folder / results_folder.CHECKPOINT).read_bytes()).hexdigest()
+        weights = digest(self._folder / results_folder.CHECKPOINT, "checkpoint", InputError)
         conditions = {"weights": weights, **self._evaluator.conditions()}
         kept = KeptAccuracies(self._folder / results_folder.ACCURACIES, conditions)
         by_name = {Architecture.of_space(self._spec, choices).candidate_names: choices for choices in networks}

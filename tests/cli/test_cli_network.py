@@ -6,7 +6,6 @@ Errors yield a one-line message and leave no partly written files.
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from nni_proxyless import Architecture
 from nni_proxyless.cli.entry import main
 from nni_proxyless.network.weights import save_weights
 from tests.cli.test_cli import fails
+from tests.helpers import largest_file
 from tests.report.test_report import RECORDED
 
 
@@ -111,12 +111,10 @@ def test_weights_of_another_architecture(found: Path, capsys: Any) -> None:
 def test_a_disk_that_is_full_leaves_earlier_files_alone(found: Path, capsys: Any) -> None:
     prints(["export", str(found), "--no-measure", "--images", "2", "--format", "state_dict"], capsys)
     before = {path: path.read_bytes() for path in (found / "exported").iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        line = fails(["export", str(found), "--no-measure", "--images", "3", "--format", "state_dict"], capsys, code=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with largest_file(20_000), pytest.raises(SystemExit) as ended:
+        main(["export", str(found), "--no-measure", "--images", "3", "--format", "state_dict"])
+    assert ended.value.code == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("nni-proxyless export: error: cannot write")
     assert line.endswith("File too large; what was there before is untouched")
     assert {path: path.read_bytes() for path in (found / "exported").iterdir()} == before

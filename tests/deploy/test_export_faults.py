@@ -30,6 +30,7 @@ from nni_proxyless import Architecture
 from nni_proxyless.deploy.export import FILES, Images, export
 architecture = Architecture.load("architecture.json")
 images = replace(Images.random(architecture.require_spec().input_shape, 2), of_the_data=True)
+sys.dont_write_bytecode = True  # Python would truncate it
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, resource.RLIM_INFINITY))
 said = {}
 for name in FILES:

@@ -200,6 +200,7 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         ranks = {name: value for name, value in os.environ.items() if "RANK" in name or "WORLD" in name}
         found.searches.append((recipe.target, ranks))
 
+    monkeypatch.setattr("nni_proxyless.report.found.found_lines", lambda *_: [])
     monkeypatch.setattr("nni_proxyless.search.prepared.prepare", lambda recipe: recipe)
     monkeypatch.setattr("nni_proxyless.search.run.run_search", run_search)
     return found

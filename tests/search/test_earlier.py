@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from nni_proxyless.search.epoch_callback import EpochCallback
 from nni_proxyless.search.prepared import prepare
 from nni_proxyless.search.recipe import Recipe
 from nni_proxyless.search.run import run_search
-from tests.helpers import read_csv
+from tests.helpers import largest_file, read_csv
 
 
 def run(words: list[str]) -> int:
@@ -111,17 +108,6 @@ def test_a_failure_in_the_first_epoch_leaves_the_results_as_they_are(
 
 def everything(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Let this process write no larger files; the error is that of a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("kind", ["search", "retrain"])

@@ -32,6 +32,7 @@ from nni_proxyless.deploy.retrain import load_architecture
 from nni_proxyless.deploy.retrain_recipe import RetrainRecipe
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import LatencyTable
+from nni_proxyless.network.operators import total_activations
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_bridge.trial import adopt_interrupted
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
@@ -373,7 +374,7 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
         np.array([probs[label, name] for name in of]) ** (1 / tau) for label, of in zip(labels, names, strict=True)
     ]
     entropies = [-float((p / p.sum() * np.log(p / p.sum())).sum()) for p in layers]
-    assert float(last["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-4)
+    assert float(last["entropy"]) == pytest.approx(np.mean(entropies), rel=1e-2, abs=1e-4)  # the file rounds
     spec = architecture.require_spec()
     costs = LatencyTable.load(output / "latency_table.yml").costs(spec)
     assert architecture.budget_ms is not None
@@ -395,8 +396,9 @@ def test_the_best_of_the_likeliest_networks_is_exported(strategy: str, recipe_fi
     ]
     assert [int(row["multiply_adds"]) for row in finalists] == [network.multiply_adds for network in networks]
     sizes = [math.log(network.multiply_adds) for network in networks]
+    activations = [math.log(total_activations(network.operators())) for network in networks]
     fitted = additive_fit(chosen, [float(row["accuracy"]) for row in finalists])
-    ranked = add_weighted_criteria(fitted, (logs, 0.15), (sizes, 0.3))
+    ranked = add_weighted_criteria(fitted, (logs, 0.15), (sizes, 0.3), (activations, 0.5))
     assert [float(row["ranked_by"]) for row in finalists] == pytest.approx(ranked)
     best = finalists[ranked.index(max(ranked))]
     assert architecture.candidate_names == best["architecture"]

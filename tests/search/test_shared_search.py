@@ -287,7 +287,8 @@ def test_a_dry_run_names_the_shared_search(
 
     first = told()
     assert "shared      one search for all targets and budgets, to be trained: " in first
-    assert re.search(r"time        .*\d+ (min|s).*\n.*\n +the comparison of finalists takes 24 s of that\n", first)
+    assert re.search(r"time        .*1 min 50 s", first)
+    assert re.search(r"\n +the comparison of finalists takes 24 s of that\n", first)
     assert (
         "every further target or budget of this recipe only takes the comparison of its finalists, less those" in first
     )
