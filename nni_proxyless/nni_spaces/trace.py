@@ -25,6 +25,7 @@ from ..errors import SpaceError
 from ..latency.calls import Call
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
+from ..supernet.unsupported import refuse_second_names
 from .derived_quantities import quantities_of
 from .example_inputs import ExampleInputs
 from .module_identity import described, shapes_of
@@ -91,10 +92,11 @@ class Tracer:
         units: Different units that were found.
 
     Raises:
-        SpaceError: A choice has no list of candidates.
+        SpaceError: A choice has no list of candidates, or a module with choices has two names in one module.
     """
 
     def __init__(self, space: ModelSpace, inputs: ExampleInputs) -> None:
+        refuse_second_names(space)
         mutables = space.simplify()
         self.space, self.inputs = space, inputs
         self.candidates = {str(k): tuple(path_candidates(mutables[k])) for k in sorted(searched(mutables))}

@@ -53,7 +53,7 @@ def check_space(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> No
             f"this {type(model).__name__} has been searched before, which has made a supernet of it; create a new one "
             "for each search"
         )
-    _refuse_second_names(model)
+    refuse_second_names(model)
     if not any(len(of) > 1 for of in candidates.values()):
         raise SpaceError(
             f"{type(model).__name__} has no choice with two candidates, so there is nothing to search; add a "
@@ -61,7 +61,7 @@ def check_space(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> No
         )
 
 
-def _refuse_second_names(model: nn.Module) -> None:
+def refuse_second_names(model: nn.Module) -> None:
     """Refuse modules with choices that one module contains twice: NNI neither searches nor freezes the second one."""
     for path, parent in model.named_modules():
         if isinstance(parent, (LayerChoice, Repeat)):  # they freeze their candidates and blocks one by one

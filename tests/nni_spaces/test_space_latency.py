@@ -388,3 +388,19 @@ def test_a_measurement_changes_nothing_in_the_space() -> None:
         assert all(m.training is training for m in space.modules() if m is not space.stem)
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in space.modules())
     assert all(torch.equal(value, before[name]) for name, value in space.state_dict().items())
+
+
+class TwoNames(ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.choice = LayerChoice([nn.Linear(4, 4), nn.Identity()], label="c")
+        self.again = self.choice
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.again(self.choice(x))
+
+
+def test_a_module_with_two_names_is_refused() -> None:
+    """NNI would build other networks than those that are measured."""
+    with pytest.raises(SpaceError, match="'choice' and 'again' are the same module with choices"):
+        measure_model_space(TwoNames(), (4,), ComputedBackend())
