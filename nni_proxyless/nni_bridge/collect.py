@@ -20,6 +20,8 @@ from ..latency.judgement import verdict
 from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..report.checks import check_card, number_of
+from ..report.kept_budgets import own_budgets
+from ..report.results import must_keep_budget
 from .grid_points import Rules, distance_to_budget
 
 _log = logging.getLogger(__name__)
@@ -169,13 +171,23 @@ def failures(outcomes: list[Outcome]) -> tuple[list[str], list[str]]:
 
 
 def warnings_of(outcomes: list[Outcome]) -> list[str]:
-    """Return what the searches have found wrong with themselves, each with the folder of its results."""
-    return [
-        f"{outcome.folder}: {text}"
-        for outcome in outcomes
-        if outcome.architecture is not None and outcome.card is None
-        for text in outcome.architecture.warnings
-    ]
+    """Return what is wrong with the searches, each with the folder of its results.
+
+    These are the budgets that a network does not keep, if only when measured, and what a search says of itself.
+    """
+    found: list[str] = []
+    for outcome in outcomes:
+        if outcome.architecture is None or outcome.folder is None or outcome.card is not None:
+            continue
+        try:
+            recipe = read_mapping(outcome.folder / results_folder.RECIPE, "recipe", InputError)
+        except InputError:  # results of another program, or a damaged file
+            recipe = {}
+        hard = must_keep_budget(recipe)
+        budgets = own_budgets(outcome.architecture.target or "", outcome.architecture, hard=hard)
+        outside = [f"the network is not within its budget ({kept})" for kept in budgets if kept.holds is False]
+        found += [f"{outcome.folder}: {text}" for text in (*outside, *outcome.architecture.warnings)]
+    return found
 
 
 COLUMNS = (

@@ -17,6 +17,15 @@ from .checks import Rows, number_of
 RANDOM_BASELINE = "random_baseline"
 
 
+def must_keep_budget(recipe: Mapping[str, Any]) -> bool:
+    """Whether a search has to keep its latency budget, rather than taking it as the objective's reference.
+
+    Args:
+        recipe: Settings of the search.
+    """
+    return recipe.get("strategy", "proxyless") != "proxyless" or recipe.get("objective") in (None, "budget")
+
+
 @dataclass(frozen=True)
 class Search:
     """One search, which may still be running.
@@ -60,8 +69,8 @@ class Search:
 
     @property
     def keeps_budget(self) -> bool:
-        """Whether the search had to keep its latency budget, rather than taking it as the objective's reference."""
-        return self.strategy != "proxyless" or self.recipe.get("objective") in (None, "budget")
+        """Whether the search had to keep its latency budget; see `must_keep_budget`."""
+        return must_keep_budget(self.recipe)
 
     @property
     def stated_budgets(self) -> str:

@@ -14,7 +14,7 @@ from nni_proxyless.errors import InputError
 from nni_proxyless.files.claims import LOCK, Owner
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.nni_bridge.collect import Outcome, collect, failures, format_table, summary_rows
+from nni_proxyless.nni_bridge.collect import Outcome, collect, failures, format_table, summary_rows, warnings_of
 
 
 def job(name: str, status: str, **parameters: Any) -> SimpleNamespace:
@@ -156,3 +156,20 @@ def test_trials_that_were_repeated_or_made_by_hand_are_no_failures(home: Path, t
     assert others[1].startswith("trial h FAILED, made by hand ({'targets': 'xxx")
     assert all(len(text) < 800 for text in [*failed, *others])
     assert failures([good]) == ([], [])
+
+
+@pytest.mark.parametrize(("measured", "objective", "warned"), [(1.7, "", 1), (1.55, "", 0), (1.7, "add_linear", 0)])
+def test_a_network_that_is_too_slow_when_measured_is_warned_of(
+    measured: float, objective: str, warned: int, tmp_path: Path, tiny_spec: SpaceSpec
+) -> None:
+    choices = {layer.label: layer.names[0] for layer in tiny_spec.layers}
+    found = Architecture.of_space(
+        tiny_spec, choices, target="phone", budget_ms=1.6, predicted_latency_ms=1.5, measured_latency_ms=measured
+    )
+    if objective:
+        (tmp_path / "recipe.yml").write_text(f"strategy: proxyless\nobjective: {objective}\n")
+    told = warnings_of([Outcome("one", {}, "SUCCEEDED", tmp_path, found)])
+    assert len(told) == warned
+    if told:
+        assert told[0].startswith(f"{tmp_path}: the network is not within its budget (kept by the table, NOT kept when")
+        assert "phone 1.5 of 1.6 ms, measured 1.7 ms" in told[0]
