@@ -3,8 +3,9 @@
     python -m benchmarks.spaces.predictions [--spaces tutorial ...] [--backends torch onnxruntime] [--networks 24]
 
 For each space and backend, the script measures a table, draws random networks, and measures them in one interleaved
-run. The networks are drawn with another seed than those of the calibration. The column `load` is the average number of
-running processes in the minute before.
+run, at the speed that the machine had when the table was measured. The networks are drawn with another seed than those
+of the calibration. The column `load` is the average number of running processes in the minute before. Results of other
+spaces and backends on this processor are kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 
 from benchmarks.constants import SPACES_RESULTS
-from benchmarks.results_csv import publish
+from benchmarks.results_csv import append_rows, file_here, publish, read_rows
 from benchmarks.spaces.spaces import SPACES
 from nni_proxyless.latency import make_backend
 from nni_proxyless.nni_spaces.space_latency import measure_model_space, measure_space_networks
@@ -53,7 +54,7 @@ def compared(name: str, backend_name: str, count: int, seed: int) -> list[dict[s
     table = measure_model_space(space, inputs, backend, seed=seed)
     seconds = time.perf_counter() - start
     samples = drawn(space, count, seed + 1)
-    taken = measure_space_networks(space, inputs, samples, backend)
+    taken = measure_space_networks(space, inputs, samples, backend, table=table)
     costs = table.own_costs()
     return [
         {
@@ -87,7 +88,11 @@ def main() -> None:
             rows += compared(name, backend, options.networks, options.seed)
             sys.stdout.write(f"{name}, {backend}: {time.perf_counter() - start:.0f} s\n")
             sys.stdout.flush()
+    measured = {(row["space"], row["backend"]) for row in rows}
+    path = file_here("predictions", SPACES_RESULTS)
+    kept = [row for row in read_rows(path) if (row["space"], row["backend"]) not in measured]
     publish("predictions", rows, ("torch", "onnxruntime", "nni"), SPACES_RESULTS)
+    append_rows(kept, path, tuple(read_rows(path)[0]))
 
 
 if __name__ == "__main__":

@@ -189,13 +189,13 @@ def _comparable_backend(table: LatencyTable, backend: Backend | None) -> Backend
     return backend
 
 
-def comparable_level(table: LatencyTable, backend: Backend, spec: SpaceSpec) -> float | None:
+def comparable_level(table: LatencyTable, backend: Backend, space: SpaceSpec | str) -> float | None:
     """Return the table's latency of the reference network, if a new measurement is comparable with the table's.
 
     Args:
         table: Latency table.
         backend: Backend of the new measurement.
-        spec: Space whose networks are to be measured.
+        space: Space whose networks are to be measured, or its name.
 
     Returns:
         Latency of the reference network in milliseconds when the table was measured. `None` if the table was measured
@@ -204,7 +204,8 @@ def comparable_level(table: LatencyTable, backend: Backend, spec: SpaceSpec) -> 
     same = (backend.device, backend.name, backend.version, backend.dtype, backend.batch, backend.threads) == (
         table.device, table.backend, table.backend_version, table.dtype, table.batch, table.threads,
     )  # fmt: skip
-    return table.reference_ms if same and table.space == spec.name else None
+    name = space if isinstance(space, str) else space.name
+    return table.reference_ms if same and table.space == name else None
 
 
 def table_backend(table: LatencyTable) -> Backend:

@@ -8,6 +8,7 @@ the sum. The table also has the parameters and multiply-adds of all networks.
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
-from ..errors import InputError, SpaceError
+from ..errors import InputError, LatencyTableError, SpaceError
 from ..latency.backends.base import Backend, Workload
 from ..latency.calibration import fit_calibration
 from ..latency.calls import Call
@@ -28,6 +29,8 @@ from ..latency.protocol import Protocol
 from ..latency.quality import Quality
 from ..latency.sampling import Progress, Samples, Timeline, sample_interleaved
 from ..latency.table import LatencyTable, OperatorCost
+from ..latency.validate import comparable_level
+from ..supernet.constraints import MOST_DRAWS
 from .dependence import Codes, SpaceFunctions
 from .example_inputs import ExampleInputs
 from .space_parts import composition_of, numbered_anew
@@ -113,7 +116,7 @@ def measure_model_space(
     with training_kept(model_space), backend.session():
         entries = _entries(calls, example.batch)
         loaders = {entry: _loader(backend, call) for entry, call in zip(entries, calls, strict=True)}
-        reference = _network(functions, functions.draw(), backend)() if backend.clocked else None
+        reference = _reference(functions.tracer, backend)() if backend.clocked else None
         timeline = Timeline()
         table = measure_modules(
             loaders, backend, space_name(model_space),
@@ -149,16 +152,23 @@ def measure_space_networks(
     samples: Sequence[Mapping[str, Any]],
     backend: Backend,
     *,
+    table: LatencyTable | None = None,
     protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> list[Samples]:
     """Measure whole networks of any NNI model space in one interleaved run, such as to check a table's predictions.
+
+    A machine does not always run at the same speed. With `table`, the latencies are those that the networks would have
+    had when the table was measured, so that the difference from its predictions is the error of the table alone. The
+    speeds are compared by a reference network of the space, whose latency the table has.
 
     Args:
         model_space: NNI model space.
         inputs: Example inputs; see `measure_model_space`.
         samples: Networks as NNI samples.
         backend: Backend that runs the networks.
+        table: Table of `measure_model_space` for this space, with this device, backend and settings. Without it, the
+            latencies are those of the machine of today.
         protocol: Measuring protocol. Defaults to the backend's protocol for networks.
         progress: Progress callback; see `measure_model_space`.
 
@@ -167,22 +177,56 @@ def measure_space_networks(
 
     Raises:
         InputError: There are no samples, or the backend cannot give a network its inputs.
+        LatencyTableError: The table was measured on another device, with another backend or other settings, or for
+            another space, or it has no latency of the reference network.
         SpaceError: A network cannot be built or exported.
     """
     if not samples:
         raise InputError("samples must have at least one network")
+    level = None if table is None else _level(table, model_space, backend)
     tracer = Tracer(model_space, ExampleInputs.of(inputs, model_space, backend.batch))
     with training_kept(model_space), backend.session():
         loaders = {str(number): _loader(backend, _whole(tracer, sample)) for number, sample in enumerate(samples)}
-        reference = loaders["0"]() if backend.clocked else None
+        first = _reference(tracer, backend) if level else loaders["0"]
         taken = sample_interleaved(
             loaders,
             protocol or backend.network_protocol,
-            reference=reference,
+            reference=first() if backend.clocked else None,
             clocked=backend.clocked,
             progress=progress,
         )
-    return list(taken.values())
+    return [each.at_level(level) for each in taken.values()]
+
+
+def _level(table: LatencyTable, model_space: ModelSpace, backend: Backend) -> float | None:
+    """Return the latency of the reference network when the table was measured; `None` if the speed does not matter."""
+    if not backend.clocked:
+        return None
+    level = comparable_level(table, backend, space_name(model_space))
+    if level is None:
+        raise LatencyTableError(
+            f"the table of {table.device.name} ({table.backend}, {table.space}) cannot be compared with networks of "
+            f"{space_name(model_space)} that {backend.name} measures here: device, backend, version, settings and "
+            "space must be the table's, and the table must have reference_ms; measure it again, or leave out table="
+        )
+    return level
+
+
+def _reference(tracer: Tracer, backend: Backend) -> Callable[[], Workload]:
+    """Return a function that prepares the reference network, always the same one of a space.
+
+    It has the first candidate of each choice, or is random with a fixed seed if the constraints exclude that network.
+
+    Raises:
+        SpaceError: None of many random networks keeps the constraints.
+    """
+    generator = random.Random("reference network")
+    sample = {label: of[0] for label, of in tracer.candidates.items()}
+    for _ in range(MOST_DRAWS):
+        if not tracer.constraints or tracer.constraints.allow(sample):
+            return _loader(backend, _whole(tracer, sample))
+        sample = {label: generator.choice(of) for label, of in tracer.candidates.items()}
+    raise SpaceError(f"none of {MOST_DRAWS} random networks keeps the constraints of the space")
 
 
 def _whole(tracer: Tracer, sample: Mapping[str, Any]) -> Call:

@@ -160,6 +160,23 @@ def test_basis_and_counts_share_the_latency() -> None:
     assert fit.counts["blocks"] == pytest.approx(1.0 - fit.mixture["known"], abs=0.03)
 
 
+def test_counts_hardly_spoil_the_fit_of_a_device_that_the_basis_spans() -> None:
+    """Ten noisy networks of a device that is twice a known one, ten times: without counts the fit is ideal."""
+    of = counts()
+    true = linear_device(counts(7), (1e-6, 2e-7, 0.0), 1.0)
+    basis = fit_table(Measurements(networks(200, 3), true.of_many(networks(200, 3))), device="known").table
+    test = networks(300, 2)
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for draw in range(10):
+        columns = networks(10, 20 + draw)
+        noise = 1.0 + 0.015 * np.random.default_rng(draw).standard_normal(10)
+        given = Measurements(columns, 2.0 * true.of_many(columns) * noise)
+        for counted, found in errors.items():
+            costs = fit_table(given, [basis], counts=of if counted else None).table.own_costs()
+            found.append(float(np.mean(np.abs(costs.of_many(test) / (2.0 * true.of_many(test)) - 1.0))))
+    assert np.mean(errors[True]) < 1.1 * np.mean(errors[False])
+
+
 def problem(noise: float, number: int = 14) -> tuple[Any, ...]:
     encoding = Encoding(dict.fromkeys(LAYERS, NAMES))
     draw = np.random.default_rng(5)

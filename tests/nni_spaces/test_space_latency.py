@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from nni_proxyless import LatencyProfiler, LatencyTable, ProxylessNAS
 from nni_proxyless.decoding.distribution import ArchitectureDistribution
 from nni_proxyless.errors import InputError, LatencyTableError, SpaceError
 from nni_proxyless.latency import Protocol, make_backend
+from nni_proxyless.latency.backends.base import Workload
+from nni_proxyless.latency.calls import Call
 from nni_proxyless.latency.show import layer_bars
 from nni_proxyless.nni_spaces.space_latency import measure_model_space, measure_space_networks
 from nni_proxyless.strategies.applied_table import costs_of_space
@@ -290,6 +293,49 @@ def test_modules_with_several_inputs_are_run(backend: str) -> None:
     taken = measure_space_networks(space, inputs, [{"mixer": "linear"}, {"mixer": "attention"}], made, protocol=SHORT)
     assert len(taken) == 2
     assert all(samples.median > 0 for samples in taken)
+
+
+class MovingBackend(ComputedBackend):
+    """Backend of a machine that becomes slower by `slowdown`."""
+
+    clocked = True
+    slowdown = 1.0
+
+    def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
+        return self.call_loader(Call(module, (torch.zeros(1, *input_shape),), {}, "module"))()
+
+    def call_loader(self, call: Call) -> Callable[[], Workload]:
+        cost = cost_ms(call.flat(), *call.tensors())
+
+        class Timed(Workload):
+            def sample(workload, repeats: int) -> float:
+                return cost * self.slowdown
+
+        return lambda: Timed(lambda: None)
+
+
+def test_whole_networks_are_compared_with_a_table_at_the_speed_that_the_machine_had(tmp_path: Path) -> None:
+    space, backend = EveryChoice(), MovingBackend()
+    table = measure_model_space(space, SHAPE, backend, seed=3, protocol=SHORT, network_protocol=SHORT)
+    table = LatencyTable.load(table.save(tmp_path / "table.yml"))
+    samples = drawn(space, 5, 1)
+    true = [cost_ms(space.freeze(sample), torch.randn(1, *SHAPE)) for sample in samples]
+    backend.slowdown = 1.5
+    for given, factor in ((table, 1.0), (None, 1.5)):
+        taken = measure_space_networks(space, SHAPE, samples, backend, table=given, protocol=SHORT)
+        assert [each.median for each in taken] == pytest.approx([factor * cost for cost in true])
+        assert [np.median(each.raw) for each in taken] == pytest.approx([1.5 * cost for cost in true])
+
+
+@pytest.mark.parametrize("change", ["backend", "space", "reference_ms"])
+def test_a_table_that_cannot_be_compared_is_refused(change: str) -> None:
+    space, backend = EveryChoice(), MovingBackend()
+    table = measure_model_space(space, SHAPE, backend, calibration_networks=2, protocol=SHORT, network_protocol=SHORT)
+    other = replace(table, **{change: None if change == "reference_ms" else "other"})  # type: ignore[arg-type]
+    with pytest.raises(LatencyTableError, match="cannot be compared"):
+        measure_space_networks(space, SHAPE, drawn(space, 1, 0), backend, table=other)
+    # Latencies that no clock of this process measures do not depend on its speed.
+    assert len(measure_space_networks(space, SHAPE, drawn(space, 1, 0), ComputedBackend(), table=other)) == 1
 
 
 class Widths(ModelSpace):

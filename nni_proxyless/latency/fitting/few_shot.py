@@ -13,6 +13,9 @@ errors (pseudo-Bayesian model averaging, Yao, Vehtari, Simpson and Gelman 2018).
 group deserves, and a setting that is lucky on a few networks does not decide alone. All settings are linear in the
 choices, so their average is a table too.
 
+The prior probability of the basis alone is larger if its error is about as small as that of measurements. The basis
+then spans the device, and counts could only fit noise. If counts still fit much better, the likelihood outweighs it.
+
 The covariance of the costs is that of the average of Gaussian posteriors, each restricted to the quantities with
 w_j > 0, plus the differences between settings. The scale σ² makes the squared errors of the left-out networks as large
 as the model says (Rasmussen and Williams 2006, eq. 5.12 for the variances of left-out networks).
@@ -36,6 +39,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 _COUNTS = {1e-6: 0.03, 0.1: 1.0, 1.0: 3.0, 10.0: 1.0}  # prior strengths λ of counts, and their prior probabilities
 _WITHOUT_COUNTS = 1.0  # prior probability of settings without counts
+_SPANNED, _SPANS = 0.03, 100.0  # error of a basis that spans the device, and the prior odds that it then gets
 _BASIS = 1e-6  # prior strength of basis tables: practically free
 _WEAKEST = 1e-3  # smallest prior strength in covariances, which would otherwise lose their digits
 _CONSTANT = 0.03  # largest prior strength of the constant, whose unit is the median latency
@@ -96,6 +100,7 @@ class _Setting:
     gram: FloatArray  # (n, n)
     residual: float
     probability: float = 1.0
+    basis_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,11 @@ def blend(
     prior = np.pad(prior / size if size > 0 else np.zeros_like(prior), (0, 1))
     gram = design @ prior @ design.T
     fits = [
-        _fit(_Setting(columns, scaled[:, columns], design @ scaled[:, columns], strengths, gram, residual, p), relative)
-        for columns, strengths, residual, p in _settings(used, quantities.basis)
+        _fit(
+            _Setting(columns, scaled[:, columns], design @ scaled[:, columns], strengths, gram, residual, p, alone),
+            relative,
+        )
+        for columns, strengths, residual, p, alone in _settings(used, quantities.basis)
     ]
     shares = _shares(fits, len(relative))
     kept = [(share, fitted) for share, fitted in zip(shares.tolist(), fits, strict=True) if share > 0]
@@ -162,7 +170,11 @@ def blend(
 def _shares(fits: Sequence[_Fitted], networks: int) -> FloatArray:
     """Compute the weights of the settings: prior probability times e⁻ⁿ, with the error e of networks left out."""
     errors = np.array([max(float(np.sqrt(np.mean(fitted.left_out**2))), _LEAST_ERROR) for fitted in fits])
-    shares = np.array([fitted.setting.probability for fitted in fits]) * (errors.min() / errors) ** networks
+    priors = np.array([fitted.setting.probability for fitted in fits])
+    alone = np.array([fitted.setting.basis_only for fitted in fits])
+    if alone.any():
+        priors[alone] *= 1.0 + _SPANS * np.exp(-((errors[alone].min() / _SPANNED) ** 2))
+    shares = priors * (errors.min() / errors) ** networks
     shares = np.where(shares > _IGNORED * shares.max(), shares, 0.0)
     return np.asarray(shares / shares.sum())
 
@@ -181,8 +193,13 @@ def random_spread(values: FloatArray, spread: FloatArray) -> tuple[FloatArray, B
     return scale, scale > 1e-6 * np.maximum(np.abs(values).max(axis=0, initial=0.0), 1e-300)
 
 
-def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArray, float, float]]:
-    """List the settings: quantities that are used, their strengths, variance of the residual, prior probability."""
+def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArray, float, float, bool]]:
+    """List the settings.
+
+    Returns:
+        Quantities that are used, their strengths, variance of the residual, prior probability, and whether only basis
+        tables are used.
+    """
     tables, counts = np.flatnonzero(used[:basis]), basis + np.flatnonzero(used[basis:])
     groups: list[tuple[IntArray, float | None]] = []
     if len(counts) or not len(tables):
@@ -194,7 +211,8 @@ def _settings(used: BoolArray, basis: int) -> Iterator[tuple[IntArray, FloatArra
         if strength is not None:  # counts do not tell what all networks share, basis tables do
             columns = np.append(columns, len(used))
             strengths = np.append(strengths, min(_CONSTANT, strength))
-        yield columns, strengths, residual, _WITHOUT_COUNTS if strength is None else _COUNTS[strength]
+        probability = _WITHOUT_COUNTS if strength is None else _COUNTS[strength]
+        yield columns, strengths, residual, probability, strength is None
 
 
 def _fit(setting: _Setting, relative: FloatArray) -> _Fitted:
