@@ -83,7 +83,7 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
         found = _inherit(recipe.resolve(recipe.inherit), architecture, splits)
         inherited = found.state
         if found.left_out is not None:
-            notes.append(f"the classifier of {recipe.inherit} is left out and begins anew: {found.left_out}")
+            notes.append(f"the classifier of {recipe.inherit} is left out and initialised at random: {found.left_out}")
             _log.warning("%s", notes[-1])
     teacher = None
     if recipe.teacher is not None:

@@ -35,7 +35,7 @@ def parse_yaml(text: str, named: str, error: type[InputError]) -> Any:
 
     Args:
         text: Document.
-        named: What it is in error messages, such as the name of its file.
+        named: Name of the document in error messages, such as that of its file.
         error: Class of the error to raise.
 
     Raises:
@@ -47,7 +47,7 @@ def parse_yaml(text: str, named: str, error: type[InputError]) -> Any:
 
 
 def parse_json(text: str, named: str, error: type[InputError]) -> Any:
-    """Parse a JSON document; see `parse_yaml`. NaN and Infinity are no JSON.
+    """Parse a JSON document; see `parse_yaml`. NaN and Infinity are not JSON.
 
     Raises:
         InputError: The document cannot be parsed, is nested too deeply, or has a key twice. The error is of class

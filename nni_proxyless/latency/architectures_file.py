@@ -53,7 +53,7 @@ class Measurements:
     def distinct(self) -> Measurements:
         """Merge the rows of one network into its first row, with their median latency.
 
-        A network in several rows would be left out in cross-validation and known at the same time.
+        Otherwise, cross-validation would leave out one row of a network while the fit knows another row of it.
         """
         rows_of: dict[tuple[str, ...], list[int]] = {}
         for row, network in enumerate(zip(*(column.tolist() for column in self.layers.values()), strict=True)):

@@ -29,7 +29,7 @@ _UNKNOWN = "-"  # in a file: the combination belongs to no network
 
 @dataclass(frozen=True)
 class Part:
-    """What a network has because of some of its choices.
+    """Entries and counts that a network has because of some of its choices.
 
     The tuples have an item for each combination of the candidates. The candidate of the last layer changes fastest.
 

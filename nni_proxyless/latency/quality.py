@@ -1,4 +1,4 @@
-"""What was seen while a latency table was measured; `judgement.py` judges the table by it."""
+"""Observations made while a latency table was measured, by which `judgement.py` judges the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Quality:
-    """What was seen while a table was measured.
+    """Observations made while a table was measured.
 
     Attributes:
         rank_correlation: Spearman's rank correlation of the predicted and measured latencies of the networks that

@@ -120,7 +120,7 @@ class SpaceFunctions:
         """
         found = self._draw(given or {}, MOST_DRAWS if self.tracer.constraints else 1)
         if found is None:
-            raise SpaceError(f"none of {MOST_DRAWS} random networks keeps the constraints of the space")
+            raise SpaceError(f"none of {MOST_DRAWS} random networks satisfies the constraints of the space")
         return found
 
     def random_runs(self, count: int) -> None:

@@ -127,7 +127,7 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
         Choice("batch_size", batch, _batches(architecture_images // batch)),
         Choice("learning_rate", _RATE * batch / _RATE_BATCH, f"{_RATE} for batches of {_RATE_BATCH}, in proportion"),
         Choice("epochs", epochs, f"{epochs * steps} steps of {weight_images} images in batches of {batch}"),
-        Choice("seed", 0, "another seed makes another split"),
+        Choice("seed", 0, "another seed gives another split"),
         Choice("target", target, f"measured on this machine with {backend.name}"),
         Choice("targets", {target: {"backend": backend.name, "threads": 1}}, "add your device (docs/your_own.md)"),
     )
@@ -244,7 +244,7 @@ def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: i
         add = "add a folder 'val'" if found.nested else "move the classes into a folder 'train', and add a folder 'val'"
         if found.kind == "arrays":
             add = "add arrays of test images (docs/your_own.md)"
-        yield f"there are no test images, so nothing tells how well the network does on new ones; {add}"
+        yield f"there are no test images, so the accuracy on new images is not measured; {add}"
     if budget_ms >= networks.largest_ms:
         yield (
             f"the budget of {budget_ms:g} ms has no effect: the largest network took {networks.largest_ms:.3g} ms; "

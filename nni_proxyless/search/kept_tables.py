@@ -41,7 +41,7 @@ class KeptTable:
         if self.table.backend != "command" and self.table.device != this_device():
             return "it is of another machine"
         if not described_by(self.path).is_file():
-            return "version 0.1 did not write down its space"
+            return "version 0.1 did not record its space"
         return None
 
 

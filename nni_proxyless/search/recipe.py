@@ -213,10 +213,10 @@ class Recipe(Settings, ArchSettings, ImageSettings):
                     f"got devices: {self.devices}, objective: {self.objective}"
                 )
             if self.strategy_args:
-                raise ValueError("'strategy_args' are for other strategies; proxyless has keys of its own")
+                raise ValueError("'strategy_args' are for other strategies; proxyless has its own keys")
         elif self.objective == "budget":
             raise ValueError(
-                f"objective budget is proxyless's own; with strategy {self.strategy} use add_linear or "
+                f"only proxyless supports objective budget; with strategy {self.strategy} use add_linear or "
                 "mul_log, and the tuner LatencyBudget to find the latency_weight that meets a budget"
             )
         elif self.share_search:

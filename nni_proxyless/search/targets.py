@@ -129,7 +129,7 @@ class Target(TargetDescription):
     def _refuse_bad(self, table: LatencyTable, error: type[ProxylessError]) -> None:
         if verdict(table) is Verdict.BAD:
             raise error(
-                f"target '{self.name}': {warnings_of(table)[0]}. What to try: {advice(table)}. To use it all the same, "
+                f"target '{self.name}': {warnings_of(table)[0]}. What to try: {advice(table)}. To use it anyway, "
                 "set accept_tables: true in the recipe"
             )
 
