@@ -231,7 +231,7 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
         plural = "search is" if found.shared == 1 else "searches are"
         report.say("", f"{found.shared} {plural} shared; each trial adds at most the comparison of its finalists")
     if found.timed < found.kinds:
-        report.say("", f"{found.timed} of {found.kinds} kinds of trials were timed; the others are estimated by their mean")
+        report.say("", f"{found.timed} of {found.kinds} kinds of trials were timed; their mean is used for the others")
     report.say("", _NOT_INCLUDED.replace("the start", "the start of NNI and of each trial"))
     _memory(report)
 

@@ -72,6 +72,6 @@ def likeliest_allowed(
     found = list(islice((choices for choices in listed if allowed(choices)), count))
     if not found:
         raise RunError(
-            f"none of the {MOST_ARCHITECTURES} most likely networks satisfies the constraints of the space and the budget"
+            f"none of the {MOST_ARCHITECTURES} likeliest networks satisfies the constraints of the space and the budget"
         )
     return found

@@ -1,4 +1,4 @@
-"""The sections of a report, and the files beside its page."""
+"""The sections of a report, and the files next to its page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Chooses the recipe of a first search for a folder of images and a budget: space, sizes, batches and epochs.
 
-The budget decides how large the networks may be. So the smallest and the largest network of a space are measured here,
-and the first space counts in which the budget leaves a choice.
+The budget determines how large the networks may be. The smallest and the largest network of a space are therefore
+measured here, and the first space in which the budget leaves a choice is used.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FirstRecipe:
 
     Attributes:
         choices: Settings, in the order in which they are written.
-        warnings: What may spoil the search.
+        warnings: Problems that may spoil the search.
     """
 
     choices: tuple[Choice, ...]

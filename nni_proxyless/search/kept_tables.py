@@ -113,7 +113,7 @@ def remeasure(one: KeptTable, *, progress: Progress | None = None) -> str:
         progress: Progress callback of the measurement; see `measure_table_isolated`.
 
     Returns:
-        What became of the table, in words.
+        A description of what happened to the table.
 
     """
     assert one.table is not None

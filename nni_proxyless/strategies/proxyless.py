@@ -66,7 +66,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
         seed: Seed of the path sampler. Default: the initial seed of torch's generator.
         channels_last: Whether convolutions on the CPU use channels_last, in which a step takes a third less time. A
-            network that cannot run so, because it uses `Tensor.view` on images, keeps its memory format.
+            network that cannot run in channels_last, because it uses `Tensor.view` on images, keeps its memory format.
         mutation_hooks: Mutation hooks of NNI, which run before the built-in ones.
         arch_betas: Pair of `arch_beta1` and `arch_beta2`.
         **settings: Settings of the architecture's training, the fields of `ArchSettings`, which follow.
@@ -83,8 +83,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         True
 
     Raises:
-        InputError: An argument is unknown or out of range, or by the tables no network is within the budgets. The
-            message says what is allowed.
+        InputError: An argument is unknown or out of range, or no network is within the budgets according to the tables.
+            The message says what is allowed.
         MissingOperatorError: The table lacks operators of the space. This is raised when the experiment starts.
     """
 

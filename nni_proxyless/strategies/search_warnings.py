@@ -1,4 +1,4 @@
-"""Warnings of a search about itself: what may be wrong with its result although it has ended well."""
+"""Warnings of a search about its own result, which may be wrong although the search has ended normally."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Sequentials that train faster on the CPU: batch-norms are combined with the convolution before and the ReLU6 after
-them.
+"""Sequentials that train faster on the CPU: batch-norms are combined with neighbouring convolutions and ReLU6.
 
 `nn.Sequential` passes an output to its next child and to nothing else. So a batch-norm may overwrite the output of a
 convolution if no autograd graph is built, and batch-norm and ReLU6 may be one function (`norms.py`). The children stay
