@@ -132,7 +132,7 @@ def read_measurements(path: Path) -> Measurements:
         )
     labels = [name for name in frame.columns if name != LATENCY_COLUMN]
     if not labels:
-        raise InputError(f"measurements {path} have no column for a layer beside '{LATENCY_COLUMN}'")
+        raise InputError(f"measurements {path} have no column for a layer besides '{LATENCY_COLUMN}'")
     layers = {label: frame[label].to_numpy(dtype=str) for label in labels}
     for label, column in layers.items():
         if len(column) > 2 and len(set(column.tolist())) == len(column):

@@ -17,7 +17,7 @@ _MOST_CHOICES = 10_000
 
 
 def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[str, Any]:
-    """Check the content of an architecture file, and return the fields of `Architecture` beside space and choices.
+    """Check the content of an architecture file, and return the fields of `Architecture` except space and choices.
 
     Args:
         content: Content of the file.
