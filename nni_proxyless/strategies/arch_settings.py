@@ -94,7 +94,7 @@ class ArchSettings(CheckedSettings):
 
     sharpen_epochs: WholeFrom0 | None = None
     """Number of epochs at the end of the architecture's training in which the softmax temperature falls, so that the
-    search decides for one path per layer. Default: with the objective `budget`, a quarter of the epochs that train the
+    search settles on one path per layer. Default: with the objective `budget`, a quarter of the epochs that train the
     architecture; else 0."""
 
     sharpen_temperature: Temperature = 0.1
@@ -115,8 +115,8 @@ class ArchSettings(CheckedSettings):
 
     finalist_steps: WholeFrom0 = 0
     """Number of steps for which each of the 8 best finalists is trained alone, from the shared weights, before the
-    choice. The better half is trained for as many steps again, and so on, until one is left. In total, this takes 14
-    times as many steps. With 0, none is trained."""
+    choice. The better half is trained for as many steps again, and so on, until one is left. The total is 14 times this
+    number. With 0, none is trained."""
 
     @model_validator(mode="after")
     def _check_together(self) -> ArchSettings:
