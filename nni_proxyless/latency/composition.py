@@ -185,7 +185,7 @@ def _part(row: object, candidates: Mapping[str, Sequence[str]], entries: int, wh
         # A single number or entry is no text in YAML.
         split = [item.strip() for item in str(text).split(",")] if isinstance(text, (str, int, float)) else []
         if len(split) != count:
-            raise LatencyTableError(f"{where}: {key} must be a text of {count} items, got {shown(text)}")
+            raise LatencyTableError(f"{where}: {key} must be a string of {count} items, got {shown(text)}")
         return split
 
     numbers = [tuple(_number(item, f"{where}: {key}") for item in items(key)) for key in COUNTS.values()]

@@ -82,7 +82,7 @@ class Quality:
             found[name] = content.get(name, False)
         told, warnings = content.get("verdict"), content.get("warnings", [])
         if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
-            raise LatencyTableError(f"{source}: quality.warnings must be a list of texts, got {shown(warnings)}")
+            raise LatencyTableError(f"{source}: quality.warnings must be a list of strings, got {shown(warnings)}")
         if told is not None and not isinstance(told, str):
-            raise LatencyTableError(f"{source}: quality.verdict must be a text, got {shown(told)}")
+            raise LatencyTableError(f"{source}: quality.verdict must be a string, got {shown(told)}")
         return cls(**found, verdict=told, warnings=tuple(warnings))

@@ -114,5 +114,5 @@ def _read(row: object, where: str) -> tuple[float, ...]:
     except ValueError:
         found = None
     if found is None or not all(is_number(value, -MOST_LATENCY_MS, MOST_LATENCY_MS) for value in found):
-        raise LatencyTableError(f"{where}: each row must be a text of finite numbers, got {shown(row)}")
+        raise LatencyTableError(f"{where}: each row must be a string of finite numbers, got {shown(row)}")
     return found

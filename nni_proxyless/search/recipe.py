@@ -95,8 +95,8 @@ class Recipe(Settings, ArchSettings, ImageSettings):
 
     budgets: dict[str, Any] = Field(default_factory=dict)
     """Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`, `file_size`,
-    `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a text such as `256KiB`. A percentage
-    such as `60%` is a fraction of the largest network's value. The exported network is within all of them
+    `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a string such as `256KiB`. A
+    percentage such as `60%` is a fraction of the largest network's value. The exported network is within all of them
     ([budgets.md](budgets.md))."""
 
     arch_batch_size: Count | None = None

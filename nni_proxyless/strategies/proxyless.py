@@ -52,7 +52,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             budget, the exported network is within the budget. For other objectives, the budget is only the reference.
         budget_fraction: Latency budget as a fraction of the largest network's latency, above 0 and at most 1.
         budgets: Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`,
-            `file_size` and `peak_memory`, the latter two also with `_int8`, in bytes. A limit is a number, or a text
+            `file_size` and `peak_memory`, the latter two also with `_int8`, in bytes. A limit is a number, or a string
             such as `256KiB` or `60%`, a part of the largest network's value. The exported network is within all of
             them. A single table is the target `latency`.
         target: Name of the own target among several tables, whose latency results state. Default: the first target

@@ -155,7 +155,7 @@ def test_busy_port(capsys: Any) -> None:
     ("change", "message"),
     [
         ({"trialCommand": "python train.py"}, "trialCommand must be 'nni-proxyless trial --recipe FILE'"),
-        ({"trialCommand": None}, "'trialCommand' must be a text"),
+        ({"trialCommand": None}, "'trialCommand' must be a string"),
         ({"searchSpace": [1]}, "'searchSpace' must be a mapping"),
         ({"searchSpace": {"target": ["cpu_torch"]}}, "searchSpace.target must be like"),
         (
