@@ -75,7 +75,7 @@ class MissingDependencyError(InputError):
 
 
 class DamagedFileError(InputError):
-    """A file of weights or a checkpoint that is truncated, damaged, or something else. Nothing in it was executed."""
+    """A weights file or checkpoint that is truncated, damaged or of another kind. Nothing in it was executed."""
 
 
 class InUseError(InputError):
@@ -120,9 +120,9 @@ def os_error_of(error: BaseException) -> ProxylessError | None:
 
 
 def shown(value: object) -> str:
-    """Return a value as Python writes it, in at most some 200 characters, for a message about that value.
+    """Return a value as Python writes it, in at most about 200 characters, for a message about that value.
 
-    Long texts, long lists and deeply nested mappings are cut, and never written out in full before.
+    Long texts, long lists and deeply nested mappings are cut, without formatting them in full first.
     """
     try:
         return clipped(_REPR.repr(value), MOST_SHOWN)
@@ -139,7 +139,7 @@ def clipped(text: str, most: int = MOST_SHOWN) -> str:
 
 
 def misfit(missing: Collection[object], unknown: Collection[object]) -> str:
-    """Say which names of a set are missing, and which ones do not belong to it; empty if it fits."""
+    """Say which names of a set are missing, and which ones do not belong to it; empty if the names match."""
     parts = [f"{what} {shown(list(names))}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
     return " and ".join(parts)
 

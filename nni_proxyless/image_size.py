@@ -13,7 +13,7 @@ ALLOWED = "a whole number from 1 or [height, width]"
 
 
 def image_size(value: object) -> ImageSize | None:
-    """Return the size that a user or a file has written; `None` if it is none, or larger than `MOST_PIXELS`.
+    """Return the size that a user or a file has written; `None` if it is not a size, or larger than `MOST_PIXELS`.
 
     Two equal numbers are the same as one.
     """

@@ -77,10 +77,10 @@ def forget_messages() -> None:
 
 @contextmanager
 def quiet_progress(quiet: bool = True) -> Iterator[None]:
-    """Context manager in which no progress is shown.
+    """Context manager in which no progress is shown if `quiet` is true.
 
     Args:
-        quiet: Whether that is so; with `False`, nothing changes.
+        quiet: Whether progress is hidden. With `False`, nothing changes.
     """
     before = _quiet.set(quiet or _quiet.get())
     try:
@@ -100,7 +100,7 @@ def new_bar(title: str, total: int | None, unit: str = "it", *, leave: bool = Fa
     Args:
         title: Text before the bar.
         total: Number of steps; `None` if it is not known yet.
-        unit: What a step is, for the display.
+        unit: Name of a step, for the display.
         leave: Whether the bar stays when it is closed.
     """
     from tqdm import tqdm

@@ -25,12 +25,12 @@ class Stopped(KeyboardInterrupt):
 
 
 def leave_word(stop: KeyboardInterrupt, text: str) -> None:
-    """Let the message of a command that is interrupted say what is kept, and how to go on."""
+    """Set what the message of an interrupted command says about the files that are kept and about how to continue."""
     stop.left_word = text  # type: ignore[attr-defined]
 
 
 def left_word(stop: KeyboardInterrupt) -> str:
-    """Return what `leave_word` has left; empty if there is nothing."""
+    """Return the text that `leave_word` has set; empty if there is none."""
     return str(getattr(stop, "left_word", ""))
 
 

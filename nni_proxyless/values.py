@@ -63,7 +63,7 @@ def budget_text(ms: float) -> str:
 
 
 def finite_only(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the finite ones of some numbers, since JSON has neither NaN nor Infinity."""
+    """Return only the finite numbers, since JSON has neither NaN nor Infinity."""
     return {key: value for key, value in numbers.items() if math.isfinite(value)}
 
 

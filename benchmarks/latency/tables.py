@@ -19,7 +19,7 @@ ACCURACY_FILES = (
 )
 RUNTIMES_FILE = "latency_accuracy_runtimes-amd-epyc-family-25-model-17.csv"
 RUNTIMES = {"openvino": ("OpenVINO", "openvino"), "mnn": ("MNN", "MNN"), "ncnn": ("ncnn", "ncnn")}
-FEW_SHOT_FILE = "few_shot-amd-epyc-family-25-model-17.csv"
+FEW_SHOT_FILE = "few_shot-amd-epyc-family-25-model-1.csv"
 FEW_SHOT_TASKS = {
     "a": "a: GPUs, basis of phones and CPUs",
     "b": "b: phones and CPUs, basis of GPUs",

@@ -1,10 +1,10 @@
-"""Imports of other packages that need a change: NNI 3.0 is of 2023, and its neighbours have moved on.
+"""Changes of other packages at their import. NNI 3.0 was released in 2023, and the packages that it uses have changed.
 
 `install` adds a finder to Python's import system, which changes how a few modules of other packages are imported, and
 nothing else. No file of another package is changed. A module that is never imported costs nothing, so commands start as
 fast as before.
 
-| module | what would happen, and does not |
+| module | what would happen without the change |
 |---|---|
 | `nni.nas.oneshot.pytorch._dataloader` | NNI's ENAS fails on pytorch-lightning 2.1 or newer. |
 | `typeguard._transformer` | It imports `ast.Str`, which Python 3.12 deprecates and 3.14 lacks. |

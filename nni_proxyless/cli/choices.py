@@ -38,5 +38,5 @@ def listed(names: tuple[str, ...] | list[str]) -> str:
 
 
 def braces(names: tuple[str, ...]) -> str:
-    """Show closed choices as argparse does. What uses them checks them, with its own message."""
+    """Format choices as argparse does. The code that uses a value checks it, with its own message."""
     return f"{{{','.join(names)}}}"

@@ -127,7 +127,7 @@ def _add_running(command: Any) -> None:
         "--output", type=output_folder, help="folder of the results (results/<recipe's folder>/<target>)"
     )
     search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
-    search.add_argument("--remeasure", action="store_true", help="measure the latency table anew, if it is kept")
+    search.add_argument("--remeasure", action="store_true", help="measure the latency table again, even if one is kept")
     add_plan(search, "say what would be measured, trained and written, and how long it takes; write nothing")
 
     init.add_command(command)

@@ -46,8 +46,8 @@ class NamedTables:
 def named_tables(words: Sequence[Path], search: Path, wanted: Iterable[str]) -> NamedTables:
     """Name the tables of `--table`, and add those of the search itself that a budget or a quantity names.
 
-    `NAME=FILE` names a table. The `latency_table.yml` of a search is called after the target of the search, and other
-    tables are called after their files.
+    `NAME=FILE` names a table. The `latency_table.yml` of a search is named after the target of the search, and other
+    tables are named after their files.
 
     Args:
         words: Arguments of `--table`.

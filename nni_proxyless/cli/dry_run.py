@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("nni_proxyless")
 _R = TypeVar("_R", bound="Settings")
-_DOWNLOAD = "to be downloaded; so neither the images are counted nor the time is forecast"
+_DOWNLOAD = "to be downloaded, so the images are not counted and the time is not forecast"
 _NOT_INCLUDED = "not included: the start, the latency table, and the measurement of the network that is found"
 _FILES = (
     results_folder.ARCHITECTURE, results_folder.WEIGHTS, results_folder.HISTORY, results_folder.LATENCY_TABLE,
@@ -144,9 +144,9 @@ def _search(report: _Report, recipe: Recipe, path: Path, output: Path, *, remeas
         report.say("", f"the comparison of finalists takes {duration(found.comparison.mean)} of that")
     if recipe.share_search:
         report.say(
-            "", "every further target or budget of this recipe only takes the comparison of its finalists, less those"
+            "", "each further target or budget of this recipe only adds the comparison of its finalists, except those"
         )
-        report.say("", "that another one has compared")
+        report.say("", "that have been compared already")
     report.say("", _NOT_INCLUDED)
     _memory(report)
 
@@ -155,7 +155,7 @@ def _shared(report: _Report, prepared: Prepared) -> None:
     from ..search.shared_search import epochs_done, shared_folder
 
     done = epochs_done(prepared)
-    state = "to be trained" if done == 0 else f"goes on after epoch {done}"
+    state = "to be trained" if done == 0 else f"continues after epoch {done}"
     if done == prepared.recipe.epochs:
         state = "trained before"
     report.say("shared", f"one search for all targets and budgets, {state}: {shared_folder(prepared)}")
@@ -231,7 +231,7 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
         plural = "search is" if found.shared == 1 else "searches are"
         report.say("", f"{found.shared} {plural} shared; each trial adds at most the comparison of its finalists")
     if found.timed < found.kinds:
-        report.say("", f"{found.timed} of {found.kinds} kinds of trials were timed; the others count as their mean")
+        report.say("", f"{found.timed} of {found.kinds} kinds of trials were timed; their mean is used for the others")
     report.say("", _NOT_INCLUDED.replace("the start", "the start of NNI and of each trial"))
     _memory(report)
 
@@ -273,7 +273,7 @@ def _writes(recipe: Settings, report: _Report, output: Path, files: Sequence[str
     if is_interrupted(recipe, output, needed):
         history = output / results_folder.HISTORY
         done = len(read_rows(history, "history", DataError)) if history.is_file() else 0
-        state = f"goes on after epoch {done}"
+        state = f"continues after epoch {done}"
     elif (output / results_folder.RECIPE).is_file():
         state = "replaces the results there"
     elif output.is_dir():

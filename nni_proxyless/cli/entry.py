@@ -1,6 +1,6 @@
 """The `nni-proxyless` command: parses arguments, calls other modules and prints; holds no logic.
 
-Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted, 141 nobody reads the output any more, 143 ended by
+Exit codes: 0 success, 1 failed run, 2 bad input, 130 interrupted, 141 the reader of the output has ended, 143 ended by
 SIGTERM, 129 by SIGHUP.
 """
 
@@ -37,9 +37,9 @@ build_parser = make_parser  # its name in version 0.1
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line. Settings of the form key=value may stand before and after options.
+    """Parse the command line. Settings of the form key=value may come before or after options.
 
-    By itself, argparse takes them only in one place.
+    argparse alone accepts them in one place only.
     """
     parser = make_parser()
     if (unknown := unknown_option(parser, words)) is not None:
@@ -94,9 +94,9 @@ def _exit_code(options: argparse.Namespace, words: Sequence[str]) -> int:
         if is_main_process():
             ended = f"{ENDED_BY}{stop}" if isinstance(stop, Stopped) else INTERRUPTED
             again = shlex.join(["nni-proxyless", *words])
-            goes_on = f"; go on from the last finished epoch with: {again}" if options.command in _RESUMED else ""
+            goes_on = f"; continue from the last finished epoch with: {again}" if options.command in _RESUMED else ""
             if command == "latency measure":
-                goes_on = f"; go on from the last sample with: {again}"
+                goes_on = f"; continue from the last sample with: {again}"
             if left := left_word(stop):
                 goes_on = f"; {left}"
             say(f"nni-proxyless {command}: {ended}{goes_on}\n")

@@ -1,4 +1,4 @@
-"""How a forecast of time is said: as a range between an idle and a busy machine, with what it assumes.
+"""Text of a time forecast: a range between an idle and a busy machine, with its assumptions.
 
 The steps that are timed share the machine with whatever runs then. Later, other programs may have ended, or begun.
 """
@@ -21,7 +21,7 @@ _QUIET = 0.1  # cores that other programs use on a machine that counts as idle
 
 @dataclass(frozen=True)
 class Load:
-    """What a training has of the machine.
+    """Share of the machine that a training gets.
 
     Attributes:
         threads: Number of threads of the training; 0 if a GPU trains, so that the load of the cores hardly matters.
@@ -46,7 +46,7 @@ class Load:
 
     @property
     def when_crowded(self) -> float:
-        """Duration beside a program that uses all cores, relative to that on an idle machine: at least 1.
+        """Duration while another program uses all cores, relative to that on an idle machine: at least 1.
 
         The threads of both share the cores equally.
         """
@@ -77,7 +77,7 @@ class LoadWatch:
 
 
 def ends(found: Timing, load: Load) -> tuple[float, float]:
-    """Return the ends of the range in seconds: on an idle machine, and beside a program that uses all cores.
+    """Return the ends of the range in seconds: on an idle machine, and while another program uses all cores.
 
     If the machine was even busier, the longer end is that under its load.
     """
@@ -86,13 +86,13 @@ def ends(found: Timing, load: Load) -> tuple[float, float]:
 
 
 def time_lines(found: Timing, load: Load, steps: int, what: str = "") -> list[str]:
-    """Say how long something takes, and what that assumes.
+    """Say how long something takes, and under which assumptions.
 
     Args:
-        found: Its duration, by the steps that were timed.
-        load: Load of the machine meanwhile.
+        found: Duration estimated from the steps that were timed.
+        load: Load of the machine during these steps.
         steps: Number of these steps.
-        what: What it is, after the duration.
+        what: Description that follows the duration.
     """
     low, high = map(duration, ends(found, load))
     by = f"by {steps} steps that were just run here"

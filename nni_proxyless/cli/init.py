@@ -32,7 +32,7 @@ def add_command(command: Any) -> None:
     init = command(
         "init",
         init_recipe,
-        "Look at your images, and write the recipe of a first search that keeps a latency budget on this machine.",
+        "Look at your images, and write the recipe of a first search within a latency budget on this machine.",
         "nni-proxyless init --data photos --budget-ms 5",
     )
     init.add_argument(
@@ -49,7 +49,7 @@ def add_command(command: Any) -> None:
     backend.completer = completion.one_of(BACKENDS)
     init.add_argument("--out", type=output_file, default=Path("recipe.yml"), help="file of the recipe (recipe.yml)")
     init.add_argument(
-        "--experiment", action="store_true", help="write an nnictl config beside it too, for `run` and NNI's web UI"
+        "--experiment", action="store_true", help="also write an nnictl config next to it, for `run` and NNI's web UI"
     )
 
 

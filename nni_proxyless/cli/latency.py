@@ -61,7 +61,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
         "nni-proxyless latency list",
         tables,
     )
-    listing.add_argument("--remeasure", action="store_true", help="measure all listed tables of this machine anew")
+    listing.add_argument("--remeasure", action="store_true", help="measure all listed tables of this machine again")
 
     validate = command(
         "validate",

@@ -67,7 +67,7 @@ def _measure(options: argparse.Namespace, spec: Any, backend: Any) -> int:
         _remove(journals(journal.resolve()))
         raise RunError(
             f"{warnings_of(table)[0]}. It is not written to {options.out}, but to {refused.resolve()}. What to try: "
-            f"{advice(table)}. To use the table all the same, give --accept"
+            f"{advice(table)}. To use the table anyway, give --accept"
         )
     if options.accept:
         table = replace(table, quality=replace(table.quality or Quality(), accepted=True))

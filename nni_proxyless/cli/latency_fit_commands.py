@@ -48,7 +48,7 @@ def run_fit(options: argparse.Namespace) -> int:
     _check_number("--suggest", options.suggest, candidates)
     fit.table.save(options.out)
     if len(read) > len(measurements):
-        write_lines(f"{len(read)} rows of {len(measurements)} different networks: of each network, the median counts")
+        write_lines(f"{len(read)} rows of {len(measurements)} different networks: the median of each network is used")
     write_lines(
         f"cross-validation over {fit.networks} networks: mean error {100 * fit.mean_relative_error:.1f} %, "
         f"Spearman {fit.spearman:.3f}"

@@ -49,7 +49,7 @@ def add_commands(commands: Any, command: Any) -> None:
         nargs="?",
         const="",
         metavar="WEIGHTS",
-        help="begin with these weights: a file, or a folder of results (weights.pt beside it)",
+        help="start from these weights: a file, or a folder of results (default: weights.pt next to it)",
     )
     retrain.add_argument(
         "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
@@ -85,7 +85,7 @@ def add_commands(commands: Any, command: Any) -> None:
     export.add_argument(
         "--accept-loss",
         action="store_true",
-        help="write int8 also if it agrees with float32 on less than 95 %% of images",
+        help="write int8 even if it agrees with float32 on less than 95 %% of images",
     )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
     export.add_argument("--dry-run", action="store_true", help="say what would be checked and written; write nothing")

@@ -10,7 +10,7 @@ def add_plan(parser: argparse.ArgumentParser, dry_run: str) -> None:
 
     Args:
         parser: Parser of the command.
-        dry_run: Help of `--dry-run`.
+        dry_run: Help text of `--dry-run`.
     """
     parser.add_argument(
         "--show-recipe",

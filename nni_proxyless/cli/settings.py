@@ -35,7 +35,7 @@ def parse_settings(words: Sequence[str]) -> dict[str, Any]:
             if not _SYNTAX.search(str(reason)):
                 raise
             raise InputError(
-                f"{reason}; a text with special characters needs quotes, as in '{key:.50}=\"a: b\"'"
+                f"{reason}; a string with special characters needs quotes, as in '{key:.50}=\"a: b\"'"
             ) from reason
     return settings
 

@@ -1,6 +1,6 @@
 """Standard output and error output of a command, and its log.
 
-The streams may be closed, full, a pipe that nobody reads any more, or plain ASCII.
+The streams may be closed, full, a pipe whose reader has ended, or plain ASCII.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CLOSED_PIPE = 141  # as a shell tells of a program that SIGPIPE has ended
 
 
 class OutputError(OSError):
-    """The standard output cannot be written to: nobody reads the pipe any more, or the disk is full."""
+    """The standard output cannot be written to: the reader of the pipe has ended, or the disk is full."""
 
 
 def cleaned(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Making of a data source from images in memory, or from a data set whose images come one by one."""
+"""Creates a data source from images in memory, or from a data set whose images are read one by one."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Part = tuple[Tensor, Tensor]
 
 
 def numbered(count: int) -> tuple[str, ...]:
-    """Names of classes that have none: their numbers."""
+    """Return names for classes that have none: their numbers."""
     return tuple(map(str, range(count)))
 
 
 def need_picture_channels(request: Request) -> None:
-    """Check that a network takes pictures.
+    """Check that a network takes images of 1 or 3 channels.
 
     Raises:
         DataError: It takes neither 1 channel nor 3.

@@ -61,11 +61,11 @@ ClassWeights = Annotated[
 
 
 class ImageSettings(CheckedSettings):
-    """How images are prepared and varied, and how much each class counts. The same for searches and retrainings."""
+    """Settings of preprocessing, augmentation and class weights, which searches and retrainings share."""
 
     resize: Literal["stretch", "cover"] | None = None
-    """How an image gets the network's input size: `stretch` changes its proportions, `cover` keeps them and cuts off
-    what is too much. Default: `stretch` up to 64 pixels, `cover` above
+    """How an image is resized to the network's input size: `stretch` changes its proportions, `cover` keeps them and
+    crops the excess. Default: `stretch` up to 64 pixels, `cover` above
     ([your_own.md](your_own.md#from-a-file-to-the-networks-input))."""
 
     crop: PartUpTo1 | None = None
@@ -73,14 +73,14 @@ class ImageSettings(CheckedSettings):
     `cover`, 1 with `stretch`."""
 
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    """Filter of the resizing, by Pillow's name."""
+    """Pillow's name of the resizing filter."""
 
     mean: Numbers = None
     """Mean of each channel, for values between 0 and 1; it is subtracted. Default: ImageNet's for `imagefolder`,
     CIFAR's for `cifar10` and `cifar100`, and that of the training images for other data."""
 
     std: Numbers = None
-    """Standard deviation of each channel, for values between 0 and 1, by which they are divided. Default: as for
+    """Standard deviation of each channel, for values between 0 and 1; the values are divided by it. Default: as for
     `mean`."""
 
     augmentation: Literal["none", "standard", "strong"] | None = None

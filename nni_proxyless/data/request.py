@@ -1,4 +1,4 @@
-"""What is loaded for a search or a retraining, and what comes of it."""
+"""Request for the data of a search or a retraining, and the loaded data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 @dataclass(frozen=True)
 class Request:
-    """What is loaded, and for which network.
+    """Description of the data to load, and of the network that uses them.
 
     Attributes:
         name: Name of the data set.

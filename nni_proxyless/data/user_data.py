@@ -1,4 +1,4 @@
-"""Data sets that a function of the user's returns: `data: package.module:function`."""
+"""Data sets that a function of the user returns: `data: package.module:function`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Which network a distribution over architectures means."""
+"""Decoding of a distribution over architectures to networks."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a recipe is checked without torch
 
 @dataclass(frozen=True)
 class Budget:
-    """Latency in milliseconds to which networks are compared.
+    """Latency budget in milliseconds.
 
     Attributes:
         ms: Latency in milliseconds.

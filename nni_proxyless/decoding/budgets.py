@@ -120,7 +120,7 @@ def parse_budgets(budgets: object) -> tuple[Limit, ...]:
 
 
 def parse_expressions(expressions: Iterable[str]) -> tuple[Limit, ...]:
-    """Read budgets such as `phone<=40` and `parameters <= 250000`. Of several for one name, all hold.
+    """Read budgets such as `phone<=40` and `parameters <= 250000`. If a name has several budgets, all of them hold.
 
     Raises:
         InputError: A text has another form, or a limit is not allowed.
@@ -145,12 +145,12 @@ def check_names(limits: Iterable[Limit], targets: Iterable[str], hint: str = "")
         hint: What the message of an unknown name says in addition.
 
     Raises:
-        InputError: There is no such target or quantity, or a target is called like a quantity. The message lists all.
+        InputError: There is no such target or quantity, or a target has the name of a quantity. The message lists all.
     """
     targets = list(targets)
     for limit in limits:
         if limit.name in QUANTITIES and limit.name in targets:
-            raise InputError(f"target '{limit.name}' is called like a quantity; rename it, so that budgets are clear")
+            raise InputError(f"target '{limit.name}' has the name of a quantity; rename it, so that budgets are clear")
         if limit.name not in QUANTITIES and limit.name not in targets:
             raise InputError(unknown_name("target or quantity", limit.name, [*targets, *QUANTITIES]) + hint)
 
@@ -197,7 +197,7 @@ def constraints_of(
     spec: SpaceSpec | None,
     counts: Mapping[str, SpaceCosts] | None = None,
 ) -> tuple[Constraint, ...]:
-    """Create the constraints that budgets mean in a space.
+    """Create the constraints that correspond to budgets in a space.
 
     Args:
         limits: Budgets.
@@ -227,7 +227,7 @@ def unlimited_quantity(
     spec: SpaceSpec | None,
     counts: Mapping[str, SpaceCosts] | None = None,
 ) -> Constraint:
-    """Create the constraint that a quantity without a limit is in a space.
+    """Create the constraint of a quantity in a space, without a limit.
 
     Args:
         name: Name of a target, or one of `QUANTITIES`.

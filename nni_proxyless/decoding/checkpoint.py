@@ -167,7 +167,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
     """Return the checkpoint that a path or its folder stands for, checked as far as that is possible without torch.
 
     Raises:
-        InputError: There is no such file, or it is no checkpoint.
+        InputError: There is no such file, or it is not a checkpoint.
     """
     path = Path(path)
     give = "give a checkpoint.ckpt or the folder of a search's results"

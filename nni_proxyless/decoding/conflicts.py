@@ -1,4 +1,4 @@
-"""Which constraints conflict, and how near to them a network can be: the message where no network satisfies all."""
+"""The message for constraints that no network satisfies: which of them conflict, and how close a network can come."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def explain_conflict(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
         constraints: Constraints that no network satisfies.
 
     Returns:
-        Message of one line. It names all constraints that cannot be satisfied alone, or else constraints that conflict:
-        without any one of them, the others can be satisfied together. For each of these, it says the smallest value
-        that is possible within all other constraints. Where it does not suffice to change one constraint, it says the
-        values of the network whose largest excess, relative to the limit, is smallest.
+        Message of one line. It names all constraints that cannot be satisfied alone. If there are none, it names
+        constraints that conflict: without any one of them, the others can be satisfied together. For each of these, it
+        gives the smallest value that is possible within all other constraints. If changing one constraint does not
+        suffice, it gives the values of the network whose largest excess, relative to the limit, is smallest.
     """
     alone = [(c, least) for c in constraints if not c.holds(least := _least(probs, c, []) or 0.0)]
     if alone:

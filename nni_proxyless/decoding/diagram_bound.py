@@ -1,7 +1,8 @@
 """A derived quantity while the layers from which it follows are chosen one after the other.
 
-It costs nothing itself. But the bound of a partial architecture counts a shift to each candidate of its layers, and to
-each of its values, and it must take back what the chosen candidates and the best possible rest of the diagram have.
+The quantity itself has no cost. However, the bound of a partial architecture adds a shift to each candidate of the
+quantity's layers and to each of its values. The bound must subtract the shifts of the chosen candidates and of the best
+possible rest of the diagram.
 """
 
 from __future__ import annotations

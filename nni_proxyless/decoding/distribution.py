@@ -35,7 +35,7 @@ class ArchitectureDistribution:
         costs: Latency table applied to the space, or `None`.
         constraints: Budgets that every decoded architecture is within.
         target: Name of the device of `costs`, for messages.
-        allowed: Function that tells whether an architecture keeps the constraints of the space; `None` if there are
+        allowed: Function that tells whether an architecture satisfies the constraints of the space; `None` if there are
             none.
 
     Examples:
@@ -62,7 +62,7 @@ class ArchitectureDistribution:
     def most_likely(self, budget_ms: float | None = None) -> dict[str, Any]:
         """Return the most likely architecture, within a budget if one is given.
 
-        Of equally probable candidates, the first one is taken.
+        Among equally probable candidates, the first one is chosen.
 
         Args:
             budget_ms: Largest allowed latency by `costs`, in milliseconds.

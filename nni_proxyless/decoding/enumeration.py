@@ -1,7 +1,7 @@
-"""The most likely architectures that keep a condition, by best-first enumeration.
+"""The most likely architectures that satisfy a condition, by best-first enumeration.
 
-A condition that joins layers, such as a largest number of edges, is not a cost that adds up over layers. So
-architectures are listed in order of falling probability, and those that keep the condition are taken. The result is
+A condition on several layers, such as a largest number of edges, is not a cost that adds up over layers. Architectures
+are therefore listed in order of decreasing probability, and those that satisfy the condition are taken. The result is
 exact.
 """
 
@@ -24,7 +24,7 @@ MOST_ARCHITECTURES = 500_000
 def likeliest_first(candidates: Mapping[str, Sequence[Any]], probs: Mapping[str, Tensor]) -> Iterator[dict[str, Any]]:
     """Yield all architectures of positive probability, the most likely one first.
 
-    Of equally probable candidates, the first one comes first.
+    Among equally probable candidates, the first one comes first.
 
     Args:
         candidates: Mapping from labels to candidates.
@@ -57,21 +57,21 @@ def likeliest_allowed(
     allowed: Callable[[Mapping[str, Any]], bool],
     count: int,
 ) -> list[dict[str, Any]]:
-    """Return the `count` most likely architectures that keep a condition, the most likely one first.
+    """Return the `count` most likely architectures that satisfy a condition, the most likely one first.
 
     Args:
         candidates: Mapping from labels to candidates.
         probs: Mapping from labels to probabilities, shape (num_candidates,).
-        allowed: Function that tells whether an architecture keeps the condition.
+        allowed: Function that tells whether an architecture satisfies the condition.
         count: Number of architectures. There are fewer if the search ends before that many are found.
 
     Raises:
-        RunError: None of the first `MOST_ARCHITECTURES` architectures keeps the condition.
+        RunError: None of the first `MOST_ARCHITECTURES` architectures satisfies the condition.
     """
     listed = islice(likeliest_first(candidates, probs), MOST_ARCHITECTURES)
     found = list(islice((choices for choices in listed if allowed(choices)), count))
     if not found:
         raise RunError(
-            f"none of the {MOST_ARCHITECTURES} most likely networks keeps the constraints of the space or the budget"
+            f"none of the {MOST_ARCHITECTURES} likeliest networks satisfies the constraints of the space and the budget"
         )
     return found

@@ -1,4 +1,4 @@
-"""In which order the layers of a decoding problem are chosen, and which quantities follow from them."""
+"""The order in which the layers of a decoding problem are chosen, and the quantities that follow from them."""
 
 from __future__ import annotations
 

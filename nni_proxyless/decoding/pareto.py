@@ -1,4 +1,4 @@
-"""Pareto filtering: which of many points no other point beats. All coordinates are costs, so small ones are good."""
+"""Pareto filtering: the points that no other point beats. All coordinates are costs, so smaller is better."""
 
 from __future__ import annotations
 

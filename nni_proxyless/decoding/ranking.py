@@ -19,8 +19,8 @@ def additive_fit(
 ) -> list[float]:
     """Smooth accuracies with shared weights over architectures that have candidates in common.
 
-    Such an accuracy says little of a single architecture. Each candidate of a layer, however, is measured by all
-    architectures that contain it. So the model is accuracy = mean + Σ_layers u(layer, candidate) + ε, with independent
+    Such an accuracy says little about a single architecture. However, all architectures that contain a candidate of a
+    layer contribute to its estimate. The model is accuracy = mean + Σ_layers u(layer, candidate) + ε, with independent
     normal u of equal variance σ² / layers and ε of variance `noise` · σ². Its expected value without ε is kernel ridge
     regression, K (K + noise I)⁻¹ (y - ȳ) + ȳ, where K is the part of layers in which two architectures agree.
 
@@ -81,11 +81,11 @@ def rank_values(
     """Compute the values by which finalists are compared; the highest is the best.
 
     The value is the smoothed accuracy (`additive_fit`), changed by further criteria whose errors have little in common
-    with those of accuracies. The architecture parameters have learnt from many batches throughout the search, while
-    accuracies with shared weights are of its last moment. And among equally fast networks, shared weights underrate
-    those with more multiply-adds and with more activations. The latter are what the zero-cost proxy SWAP counts (Peng
-    et al., Sample-Wise Activation Patterns for Ultra-Fast NAS, ICLR 2024): with enough images, each activation has a
-    pattern of its own. `benchmarks/search_quality` shows what each criterion is worth.
+    with those of accuracies. The architecture parameters have learnt from many batches throughout the search, whereas
+    accuracies with shared weights depend on the last weights only. Among equally fast networks, shared weights
+    underrate those with more multiply-adds and with more activations. With enough images, each activation has its own
+    pattern, so the number of activations is what the zero-cost proxy SWAP counts (Peng et al., Sample-Wise Activation
+    Patterns for Ultra-Fast NAS, ICLR 2024). `benchmarks/search_quality` shows what each criterion contributes.
 
     Args:
         architectures: Architectures as mappings from labels to candidates.

@@ -1,9 +1,9 @@
 """Surrogate constraints: weighted sums of constraints, which rule out partial architectures that each one alone allows.
 
 Every architecture that satisfies all constraints satisfies Σ_k w_k F_k ≤ Σ_k w_k limit_k for any weights w ≥ 0 (Glover
-1965). Where few architectures are within several tight budgets, hardly any partial architecture has a rest that is
-within the sum, although a rest of its own is within each of them. The weights that exclude most are the dual solution
-of the linear programme that minimises the largest excess.
+1965). If few architectures are within several tight budgets, a partial architecture can often be completed within each
+single budget, but hardly ever within the weighted sum. The weights that exclude most are the dual solution of the
+linear programme that minimises the largest excess.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def export(
     if images.of_the_data and len(expected) > 1 and len(set(expected.argmax(1).tolist())) == 1:
         _log.warning(
             "the network gives all %d images the class %d, so the check of its files says little, and the training has "
-            "failed, or the images are all alike", len(expected), int(expected[0].argmax()),
+            "failed, or all images are alike", len(expected), int(expected[0].argmax()),
         )  # fmt: skip
     source = Source(network, folded, images.calibration, batch, opset, {} if about is None else about.metadata())
     results = []

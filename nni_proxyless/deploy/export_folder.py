@@ -1,4 +1,4 @@
-"""The folder of an export: it is claimed, written as a whole or not at all, and its faults have its own name."""
+"""The folder of an export. It is locked, and written completely or not at all. Errors name this folder."""
 
 from __future__ import annotations
 

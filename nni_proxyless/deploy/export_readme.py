@@ -1,4 +1,4 @@
-"""The `README.md` beside exported files: what they hold, and how to run them without this package."""
+"""The `README.md` next to exported files: what they contain, and how to run them without this package."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from .export_checks import FILES as FILES
 
 @dataclass(frozen=True)
 class Source:
-    """What the files of an export are made from.
+    """Input from which the files of an export are made.
 
     Attributes:
         network: Trained network.
@@ -31,7 +31,7 @@ class Source:
         calibration: Images that the scales of int8 quantisation are calibrated on, (images, channels, height, width).
         batch: Number of images in a batch; `None` leaves it open.
         opset: Version of ONNX's operators.
-        metadata: What the files say about their input and output, as texts in JSON by key.
+        metadata: Metadata of the files about their input and output, as texts in JSON by key.
     """
 
     network: nn.Module

@@ -45,7 +45,7 @@ def model_card(
         best: Row of the epoch whose weights are kept.
         test: Accuracy of these weights on the data set's own test part; `None` if it has none.
         trial_parameters: Parameters that NNI sent, if the retraining was a trial.
-        warnings: What a user should know about the training.
+        warnings: Warnings about the training.
     """
     last = rows[-1]
     settings = recipe.to_dict(absolute=True)
@@ -92,7 +92,7 @@ def exported_card(architecture: Architecture, weights: Path, about: ModelInput |
 
     Args:
         architecture: Architecture of the network.
-        weights: Path of its weights. The card of their retraining is taken if it lies beside them.
+        weights: Path of its weights. If the model card of their retraining is next to them, it is used.
         about: Preprocessing and classes; `None` if they are not known.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What an exported network expects at its input, and what its outputs mean: for metadata, cards and READMEs."""
+"""Description of the input and the outputs of an exported network, for metadata, model cards and READMEs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ModelInput:
 
     @classmethod
     def beside(cls, weights: Path) -> ModelInput | None:
-        """Read the description that a search or retraining has left beside its weights; `None` if there is none.
+        """Read the description that a search or retraining has written next to its weights; `None` if there is none.
 
         Raises:
             DataError: The file cannot be read, or has other content.
@@ -37,8 +37,8 @@ class ModelInput:
     def metadata(self) -> dict[str, str]:
         """Return the metadata of an exported file: texts in JSON by key.
 
-        `mean` and `std` have a number for each channel, for pixel values between 0 and 1. `resize` and they are absent
-        if the images come from a function of the user's, whose steps are not known.
+        `mean` and `std` have a number for each channel, for pixel values between 0 and 1. `mean`, `std` and `resize`
+        are absent if the images come from a function of the user, whose steps are not known.
         """
         steps = self.preprocessing
         content: dict[str, Any] = {

@@ -83,7 +83,7 @@ def prepare_retraining(recipe: RetrainRecipe) -> PreparedRetraining:
         found = _inherit(recipe.resolve(recipe.inherit), architecture, splits)
         inherited = found.state
         if found.left_out is not None:
-            notes.append(f"the classifier of {recipe.inherit} is left out and begins anew: {found.left_out}")
+            notes.append(f"the classifier of {recipe.inherit} is left out and initialised at random: {found.left_out}")
             _log.warning("%s", notes[-1])
     teacher = None
     if recipe.teacher is not None:
@@ -157,12 +157,12 @@ def run_retraining(
 
     If the folder holds the checkpoint of a retraining with the same recipe, that retraining was interrupted. It then
     continues with the epoch in which it was interrupted. Results of another retraining in the folder remain until the
-    first epoch is finished. A checkpoint that cannot be used is renamed, and the retraining begins anew.
+    first epoch is finished. A checkpoint that cannot be used is renamed, and the retraining starts over.
 
     Args:
         prepared: Result of `prepare_retraining`.
-        output: Folder of the results; it is made if missing, and no other process may use it meanwhile. `weights.pt`
-            holds the weights of the best epoch, `weights_last.pt` those of the last one.
+        output: Folder of the results; it is created if missing, and no other process may use it during the training.
+            `weights.pt` has the weights of the best epoch, and `weights_last.pt` those of the last one.
         report: Function that is called with each epoch's record and index, counted from 0, and at the end with the best
             record and `None`.
         trial_parameters: Parameters that NNI sent; they are stored in the model card.

@@ -48,7 +48,7 @@ class PreparedRetraining:
         splits: Data to train and validate on.
         inherited: State dict of the initial weights, possibly without the classifier; `None` to train from scratch.
         teacher: Larger network whose outputs are learnt as well, in evaluation mode; `None` for none.
-        notes: What a reader of the model card should know about the initial weights.
+        notes: Notes on the initial weights for the model card.
     """
 
     recipe: RetrainRecipe
@@ -81,7 +81,7 @@ class RetrainRecord:
         return cls(found.top1, found.top5, train_loss, found.balanced if unequal else None)
 
     def known(self) -> dict[str, float]:
-        """Return all metrics that the retraining has, also those that are not finite."""
+        """Return all metrics of the retraining, including those that are not finite."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def metrics(self) -> dict[str, float]:

@@ -54,8 +54,8 @@ class RetrainRecipe(Settings, ImageSettings):
 
     space: str | None = None
     """Space that gives a network such as `mobilenet_v2_0.75` its image size, channels, stem, stages and head. By
-    default, stem, stages and head are those for ImageNet, and size and channels those of the data's images, or 224 and
-    3 for photographs."""
+    default, the stem, stages and head are those for ImageNet. Size and channels are those of the data's images, or 224
+    and 3 for photographs."""
 
     input_size: Size = None
     """Image height and width in pixels: a number for a square, else `[height, width]`. Default: the architecture's."""
@@ -76,11 +76,11 @@ class RetrainRecipe(Settings, ImageSettings):
     """Whether batch-norms keep their inherited statistics, scales and offsets."""
 
     teacher: str | None = None
-    """Larger network whose outputs are learnt besides the labels: the folder of a retraining, or the `checkpoint.ckpt`
-    of a search, which stands for the largest network of its supernet."""
+    """Larger network whose outputs are learnt in addition to the labels: the folder of a retraining, or the
+    `checkpoint.ckpt` of a search, which stands for the largest network of its supernet."""
 
     distillation_weight: PartUpTo1 = 0.5
-    """Weight of the teacher's outputs in the loss; that of the labels is the rest to 1."""
+    """Weight w of the teacher's outputs in the loss; the weight of the labels is 1 - w."""
 
     distillation_temperature: Positive = 4.0
     """Temperature by which the logits of both networks are divided (Hinton et al. 2015)."""
@@ -100,7 +100,7 @@ class RetrainRecipe(Settings, ImageSettings):
     split depends on it. In the retraining, these images train the weights."""
 
     held_out_fraction: ProperPart = 0.2
-    """Fraction of the images to validate on; no search has learnt from them."""
+    """Fraction of the images to validate on. No search has learnt from them."""
 
     split_seed: Seed = 0
     """Seed of the split; it must equal the `seed` of the search."""
@@ -109,7 +109,8 @@ class RetrainRecipe(Settings, ImageSettings):
     """Number of epochs, including the warm-up."""
 
     warmup_epochs: WholeFrom0 = 3
-    """Number of epochs at the start in which the learning rate rises from 0; less with 3 epochs or fewer."""
+    """Number of epochs at the start in which the learning rate rises from 0. The default is lower with 3 epochs or
+    fewer."""
 
     batch_size: Count = 64
     """Number of images in a batch."""
@@ -137,7 +138,8 @@ class RetrainRecipe(Settings, ImageSettings):
     """Parameter α of mixup (Zhang et al. 2018); 0 turns it off."""
 
     cutmix_alpha: NumberFrom0 = 0.0
-    """Parameter α of cutmix (Yun et al. 2019); 0 turns it off. With both, each batch gets one at random."""
+    """Parameter α of cutmix (Yun et al. 2019); 0 turns it off. With both mixup and cutmix, each batch gets one at
+    random."""
 
     gradient_clip_val: Positive | None = None
     """Largest norm of the gradients, to which they are clipped; by default they are not clipped."""
@@ -149,7 +151,7 @@ class RetrainRecipe(Settings, ImageSettings):
     """Number of threads that torch trains with; torch's own choice by default."""
 
     num_workers: Workers = 0
-    """Number of processes that load data; 0 loads it in the training process."""
+    """Number of processes that load data. With 0, the training process loads the data itself."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Lightning's accelerator."""
@@ -178,8 +180,8 @@ class RetrainRecipe(Settings, ImageSettings):
     ) -> RetrainRecipe:
         """Make the recipe for an architecture.
 
-        The settings come from the recipe file if one is given, else from the `recipe.yml` beside the architecture (only
-        the data and their split), else from the defaults.
+        The settings come from the recipe file if one is given, else from the `recipe.yml` next to the architecture
+        (only the data and their split), else from the defaults.
 
         Args:
             architecture: Architecture file, its folder, or the name of a network.

@@ -1,4 +1,4 @@
-"""What a retraining takes from elsewhere: its architecture, and settings from the recipe of a search."""
+"""Input of a retraining from other files: its architecture, and settings from the recipe of a search."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def load_architecture(recipe: Any) -> Architecture:
 
 
 def check_names_no_function(path: Path, hint: str) -> None:
-    """Check that a recipe which the user has not named would run no function. It may come with foreign results.
+    """Check that a recipe which the user has not named runs no function. Such a recipe may come with foreign results.
 
     Args:
         path: Path of the recipe. It need not exist.

@@ -58,7 +58,7 @@ def allowed(annotation: Any, metadata: Iterable[Any], received: Any) -> str:
         }
         text = ranges.get(tuple(bounds))
         return "a number" + (f" {text.format(**bounds)}" if text else "")
-    return {str: "a text", bool: "true or false", dict: "a mapping"}.get(kind, "of another type")
+    return {str: "a string", bool: "true or false", dict: "a mapping"}.get(kind, "of another type")
 
 
 def _kind_and_bounds(annotation: Any, metadata: Iterable[Any]) -> tuple[Any, dict[str, Any]]:

@@ -11,7 +11,7 @@ except ImportError:  # Windows
 
 
 class Lock(Enum):
-    """What came of locking a file.
+    """Result of trying to lock a file.
 
     Attributes:
         HELD: This process holds the lock now.

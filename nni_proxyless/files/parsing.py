@@ -35,7 +35,7 @@ def parse_yaml(text: str, named: str, error: type[InputError]) -> Any:
 
     Args:
         text: Document.
-        named: What it is in error messages, such as the name of its file.
+        named: Name of the document in error messages, such as that of its file.
         error: Class of the error to raise.
 
     Raises:
@@ -47,7 +47,7 @@ def parse_yaml(text: str, named: str, error: type[InputError]) -> Any:
 
 
 def parse_json(text: str, named: str, error: type[InputError]) -> Any:
-    """Parse a JSON document; see `parse_yaml`. NaN and Infinity are no JSON.
+    """Parse a JSON document; see `parse_yaml`. NaN and Infinity are not JSON.
 
     Raises:
         InputError: The document cannot be parsed, is nested too deeply, or has a key twice. The error is of class
@@ -185,7 +185,8 @@ class _BoundedComposer(Composer):
         for key, _ in node.value:
             if key.tag.rpartition(":")[2] not in ("str", "merge") or not isinstance(key, ScalarNode):
                 got = shown(key.value) if isinstance(key, ScalarNode) else f"a {key.id}"
-                raise ComposerError(None, None, f"a key must be a text, so put it in quotes, got {got}", key.start_mark)
+                fault = f"a key must be a string, so put it in quotes, got {got}"
+                raise ComposerError(None, None, fault, key.start_mark)
             if key.value in keys:
                 raise ComposerError(None, None, f"the key {shown(key.value)} is there twice", key.start_mark)
             keys.add(key.value)
@@ -198,7 +199,8 @@ class _PlainConstructor(SafeConstructor):
     def refuse(self, node: Node) -> None:
         kind = node.tag.rpartition(":")[2]
         got = f"the {kind} {shown(node.value)}" if isinstance(node, ScalarNode) else f"a value of type {kind}"
-        raise ConstructorError(None, None, f"{got} is not allowed; if it is a text, put it in quotes", node.start_mark)
+        fault = f"{got} is not allowed; if it is a string, put it in quotes"
+        raise ConstructorError(None, None, fault, node.start_mark)
 
 
 def _constructor(tag: str) -> Callable[[Any, Node], Any]:

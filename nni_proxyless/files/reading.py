@@ -153,7 +153,7 @@ def read_mapping(path: str | os.PathLike[str], what: str, error: type[InputError
     """
     content = read_document(path, what, error)
     if not isinstance(content, dict):
-        kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "nothing"}
+        kinds = {list: "a list", str: "a string", bool: "a boolean", type(None): "nothing"}
         found = kinds.get(type(content), "a number")
         raise error(f"{what} {clipped(os.fspath(path))} must be a mapping of keys to values, but holds {found}")
     return content

@@ -184,7 +184,7 @@ class Settings(CheckedSettings):
     ) -> _S:
         """Load a recipe file, apply overrides, and check the result.
 
-        A value that replaces another form of it in the file is told by the log; see `replaced_by`.
+        The log says if a value replaces another form of it in the file; see `replaced_by`.
 
         Args:
             path: Path of the recipe's YAML file.

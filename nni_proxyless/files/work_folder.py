@@ -1,7 +1,7 @@
 """Folders for temporary files. One that a killed process has left behind is removed when the next one is made.
 
-The process that uses a folder holds a lock on it, which the system releases when the process ends, however it ends. So
-a folder that can be locked is nobody's any more. This also holds between containers that share a file system. Where the
+The process that uses a folder holds a lock on it, which the system releases when the process ends, however it ends. A
+folder that can be locked is therefore abandoned. This also holds between containers that share a file system. Where the
 system or the file system has no locks, the folders of killed processes stay.
 """
 

@@ -163,7 +163,7 @@ def writing(target: Path, *, atomically: bool = False) -> Iterator[None]:
 
 
 def sweep(folder: Path, names: Collection[str]) -> None:
-    """Remove the temporary files that killed processes have left beside files of these names.
+    """Remove the temporary files that killed processes have left next to files of these names.
 
     No other process may write these files meanwhile, so the caller must hold their lock.
     """

@@ -53,7 +53,7 @@ class Measurements:
     def distinct(self) -> Measurements:
         """Merge the rows of one network into its first row, with their median latency.
 
-        A network in several rows would be left out in cross-validation and known at the same time.
+        Otherwise, cross-validation would leave out one row of a network while the fit knows another row of it.
         """
         rows_of: dict[tuple[str, ...], list[int]] = {}
         for row, network in enumerate(zip(*(column.tolist() for column in self.layers.values()), strict=True)):
@@ -132,7 +132,7 @@ def read_measurements(path: Path) -> Measurements:
         )
     labels = [name for name in frame.columns if name != LATENCY_COLUMN]
     if not labels:
-        raise InputError(f"measurements {path} have no column for a layer beside '{LATENCY_COLUMN}'")
+        raise InputError(f"measurements {path} have no column for a layer besides '{LATENCY_COLUMN}'")
     layers = {label: frame[label].to_numpy(dtype=str) for label in labels}
     for label, column in layers.items():
         if len(column) > 2 and len(set(column.tolist())) == len(column):

@@ -51,7 +51,7 @@ class Comparison:
     """Result of comparing two tables.
 
     Attributes:
-        kinds: Agreement on each kind of operator; the last element covers all kinds.
+        kinds: Agreement on each kind of operator. The last element covers all kinds.
         disagreements: All common entries, with the largest disagreement first.
         only_first: Number of entries of the first table that were not compared: the second table lacks them, or one of
             the two costs is 0.

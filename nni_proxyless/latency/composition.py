@@ -29,7 +29,7 @@ _UNKNOWN = "-"  # in a file: the combination belongs to no network
 
 @dataclass(frozen=True)
 class Part:
-    """What a network has because of some of its choices.
+    """Entries and counts that a network has because of some of its choices.
 
     The tuples have an item for each combination of the candidates. The candidate of the last layer changes fastest.
 
@@ -185,7 +185,7 @@ def _part(row: object, candidates: Mapping[str, Sequence[str]], entries: int, wh
         # A single number or entry is no text in YAML.
         split = [item.strip() for item in str(text).split(",")] if isinstance(text, (str, int, float)) else []
         if len(split) != count:
-            raise LatencyTableError(f"{where}: {key} must be a text of {count} items, got {shown(text)}")
+            raise LatencyTableError(f"{where}: {key} must be a string of {count} items, got {shown(text)}")
         return split
 
     numbers = [tuple(_number(item, f"{where}: {key}") for item in items(key)) for key in COUNTS.values()]

@@ -144,7 +144,7 @@ def read_counts(path: Path) -> Counts:
     columns = tuple(name for name in frame.columns if name not in ("layer", "candidate", *NOT_ADDITIVE))
     if not columns:
         raise InputError(
-            f"counts {path} have no column of counts beside layer and candidate; {', '.join(NOT_ADDITIVE)} are not used"
+            f"counts {path} have no column of counts besides layer and candidate; {', '.join(NOT_ADDITIVE)} are unused"
         )
     numbers = {}
     for name in columns:

@@ -55,7 +55,7 @@ def _quantity(row: object, candidates: Mapping[str, Sequence[str]], where: str) 
         raise LatencyTableError(f"{where}: a label is listed twice: {shown(labels)}")
     good = isinstance(values, list) and values and all(isinstance(value, str) for value in values)
     if not good or len(set(values)) < len(values):  # type: ignore[arg-type]
-        raise LatencyTableError(f"{where}: values must be a list of different texts, got {shown(values)}")
+        raise LatencyTableError(f"{where}: values must be a list of different strings, got {shown(values)}")
     if not isinstance(steps, list) or len(steps) != len(labels):
         raise LatencyTableError(f"{where}: steps must have an item for each label, got {shown(steps)}")
     tables, states = [], 1
@@ -77,5 +77,5 @@ def _table(step: object, size: int, where: str) -> tuple[tuple[int, ...], ...]:
         len(row) == size and all(w.isascii() and w.isdigit() and len(w) < 10 for w in row) for row in rows
     )
     if not good:
-        raise LatencyTableError(f"{where} must be texts of {size} numbers for each state, got {shown(step)}")
+        raise LatencyTableError(f"{where} must be strings of {size} numbers for each state, got {shown(step)}")
     return tuple(tuple(map(int, row)) for row in rows)

@@ -102,5 +102,5 @@ def entry_from_dict(content: Mapping[str, Any]) -> Entry:
 def _text(content: Mapping[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str) or not value:
-        raise InputError(f"{content.get('kind')} field '{key}' must be a text, got {shown(value)}")
+        raise InputError(f"{content.get('kind')} field '{key}' must be a string, got {shown(value)}")
     return value

@@ -11,7 +11,7 @@ _IMAGE_CHANNELS = 3
 
 
 def least_ms(table: LatencyTable) -> float | None:
-    """Return a latency below which no network of any space lies, by a table of operators.
+    """Return a lower bound of the latency of all networks of any space, according to a table of operators.
 
     A network is a chain of operators from an image to a classifier, so it takes at least as long as the shortest such
     path through the operators of the table (Dijkstra 1959). In a space that has all operators of the table and may skip

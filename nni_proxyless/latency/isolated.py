@@ -52,8 +52,8 @@ def measure_networks_isolated(
 
     Some processes get slower memory: all networks in them, including the reference network, are 5 to 15 % slower for
     the whole life of the process. Latencies are therefore compared by their ratio to the reference network. For each
-    network, the samples of the process with the median ratio count. They are rescaled to the process with the fastest
-    reference, or to `reference_ms`.
+    network, the samples of the process with the median ratio are used. They are rescaled to the process with the
+    fastest reference, or to `reference_ms`.
 
     Args:
         architectures: Architectures of one space. Their dictionaries describe the space, and each process builds them

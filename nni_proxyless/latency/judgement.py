@@ -1,7 +1,7 @@
 """The verdict on a latency table: how far it can be trusted.
 
 A table is good, doubtful or bad. A doubtful table is used with a warning. A bad one is refused unless the user accepts
-it. The bounds below and docs/latency.md say where the limits lie.
+it. The limits are the constants below, and docs/latency.md lists them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Finding:
     """A reason to distrust a table.
 
     Attributes:
-        verdict: What the table is because of this finding.
+        verdict: Verdict on the table because of this finding.
         text: The finding in words.
         noise: Whether a longer measurement may help.
     """
@@ -98,7 +98,7 @@ def unknown_backend(table: LatencyTable) -> tuple[str, ...]:
 
 
 def with_verdict(table: LatencyTable) -> LatencyTable:
-    """Write the verdict and its reasons into a table, where people see them in its file."""
+    """Store the verdict and its reasons in a table, so that people see them in its file."""
     stated = replace(
         table.quality or Quality(),
         verdict=verdict(table).name.lower(),

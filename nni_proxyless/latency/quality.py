@@ -1,4 +1,4 @@
-"""What was seen while a latency table was measured; `judgement.py` judges the table by it."""
+"""Observations made while a latency table was measured, by which `judgement.py` judges the table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class Quality:
-    """What was seen while a table was measured.
+    """Observations made while a table was measured.
 
     Attributes:
         rank_correlation: Spearman's rank correlation of the predicted and measured latencies of the networks that
@@ -82,7 +82,7 @@ class Quality:
             found[name] = content.get(name, False)
         told, warnings = content.get("verdict"), content.get("warnings", [])
         if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
-            raise LatencyTableError(f"{source}: quality.warnings must be a list of texts, got {shown(warnings)}")
+            raise LatencyTableError(f"{source}: quality.warnings must be a list of strings, got {shown(warnings)}")
         if told is not None and not isinstance(told, str):
-            raise LatencyTableError(f"{source}: quality.verdict must be a text, got {shown(told)}")
+            raise LatencyTableError(f"{source}: quality.verdict must be a string, got {shown(told)}")
         return cls(**found, verdict=told, warnings=tuple(warnings))

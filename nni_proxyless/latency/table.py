@@ -66,9 +66,10 @@ class LatencyTable:
         input_shape: Shape of one input without the batch dimension, if the space is an NNI model space from outside
             this package.
         source: Origin of the table, if it was not measured here.
-        quality: What was seen while the table was measured; `None` if nothing is known. `judgement.verdict` judges it.
+        quality: Observations made while the table was measured; `None` if there are none. `judgement.verdict` judges
+            them.
         tool: Device tool whose output the command printed, if the user named one.
-        uncertainty: Uncertainty of a fitted table's predictions; `None` if it is not known.
+        uncertainty: Uncertainty of a fitted table's predictions; `None` if unknown.
         composition: How the networks of the table's own space consist of its entries, if the space is an NNI model
             space from outside this package.
 

@@ -189,7 +189,7 @@ def mapping(value: object, where: str, keys: Any = None) -> Mapping[str, Any]:
 def text(value: object, where: str) -> str:
     """Return a text. Numbers are taken as texts, since YAML reads a version such as 2.1 as a number."""
     if value is not None and not isinstance(value, (str, int, float)):
-        raise LatencyTableError(f"{where} must be a text, got {shown(value)}")
+        raise LatencyTableError(f"{where} must be a string, got {shown(value)}")
     return str(value)
 
 

@@ -1,9 +1,9 @@
 """Standard deviations of the predictions of a fitted table.
 
 The costs θ of all choices and the fixed cost have a covariance U Uᵀ of low rank. A network that chooses the rows x of U
-has the predicted latency ŷ and the standard deviation sqrt(|u₀ + Σ u_x|² + (noise · ŷ)²). The first term is what the
-fit does not know about the costs. The second is what no table of this form explains, including the noise of a
-measurement: a standard deviation describes what a single new measurement of the network would give.
+has the predicted latency ŷ and the standard deviation sqrt(|u₀ + Σ u_x|² + (noise · ŷ)²). The first term is the
+uncertainty of the costs. The second is the part of the latency that no table of this form explains, including the noise
+of a measurement. The standard deviation therefore applies to a single new measurement of the network.
 """
 
 from __future__ import annotations
@@ -114,5 +114,5 @@ def _read(row: object, where: str) -> tuple[float, ...]:
     except ValueError:
         found = None
     if found is None or not all(is_number(value, -MOST_LATENCY_MS, MOST_LATENCY_MS) for value in found):
-        raise LatencyTableError(f"{where}: each row must be a text of finite numbers, got {shown(row)}")
+        raise LatencyTableError(f"{where}: each row must be a string of finite numbers, got {shown(row)}")
     return found

@@ -52,7 +52,7 @@ class ProgramOutputError(Exception):
 
 @dataclass(frozen=True)
 class Finished:
-    """What a program has printed, and how it has ended.
+    """Output and exit code of a program that has ended.
 
     Attributes:
         code: Exit code; 128 and the number of the signal if a signal has ended the program.

@@ -47,7 +47,7 @@ class Architecture:
         versions: Mapping from package names to versions.
         trial_parameters: Parameters that the trial received from NNI's manager, so that its result is never credited
             to another trial.
-        warnings: What the search has found wrong with itself.
+        warnings: Warnings of the search about its own result.
         budgets: Limit and value of each budgeted quantity, by its name; see `decoding.budgets`.
     """
 
@@ -172,7 +172,7 @@ class Architecture:
 
         Args:
             width_mult: Factor on all widths.
-            like: Space that provides image size, classes, stem, stages and head. Default: MobileNetV2's own ones.
+            like: Space that provides image size, classes, stem, stages and head. Default: those of MobileNetV2.
 
         Raises:
             ArchitectureError: `width_mult` is not a positive number.

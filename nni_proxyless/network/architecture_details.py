@@ -17,7 +17,7 @@ _MOST_CHOICES = 10_000
 
 
 def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[str, Any]:
-    """Check the content of an architecture file, and return the fields of `Architecture` beside space and choices.
+    """Check the content of an architecture file, and return the fields of `Architecture` except space and choices.
 
     Args:
         content: Content of the file.
@@ -48,7 +48,7 @@ def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[s
     latencies = ("budget_ms", "predicted_latency_ms", "measured_latency_ms")
     warnings = content.get("warnings") or []
     if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
-        raise ArchitectureError(f"{source}: 'warnings' must be a list of texts, got {shown(warnings)}")
+        raise ArchitectureError(f"{source}: 'warnings' must be a list of strings, got {shown(warnings)}")
     seed = content.get("seed")
     if seed is not None and not is_whole(seed):
         raise ArchitectureError(f"{source}: 'seed' must be a whole number from 0 or null, got {shown(seed)}")
@@ -56,7 +56,7 @@ def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[s
         **{key: _latency(content.get(key), f"{source}: '{key}'") for key in latencies},
         **{key: _text(content.get(key), f"{source}: '{key}'") for key in ("target", "strategy")},
         "metrics": _mapping(content.get("metrics", {}), f"{source}: 'metrics'", "numbers"),
-        "versions": _mapping(content.get("versions", {}), f"{source}: 'versions'", "texts"),
+        "versions": _mapping(content.get("versions", {}), f"{source}: 'versions'", "strings"),
         "trial_parameters": _mapping(content.get("trial_parameters", {}), f"{source}: 'trial_parameters'", ""),
         "seed": seed,
         "warnings": tuple(warnings),
@@ -91,7 +91,7 @@ def _latency(value: object, where: str) -> float | None:
 
 def _text(value: object, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ArchitectureError(f"{where} must be a text or null, got {shown(value)}")
+        raise ArchitectureError(f"{where} must be a string or null, got {shown(value)}")
     return value
 
 
@@ -99,7 +99,7 @@ def _mapping(value: object, where: str, of: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise ArchitectureError(f"{where} must be a mapping, got {shown(value)}")
     for key, part in value.items():
-        good = {"numbers": is_number(part), "texts": isinstance(part, str), "": True}[of]
+        good = {"numbers": is_number(part), "strings": isinstance(part, str), "": True}[of]
         if not isinstance(key, str) or not good:
             raise ArchitectureError(f"{where} must be a mapping to {of}, got {shown(part)} for {shown(key)}")
     return dict(value)

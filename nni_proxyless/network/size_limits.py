@@ -14,7 +14,7 @@ MOST_KERNEL, MOST_EXPANSION, MOST_VALUES = 63, 64, 10_000_000_000
 
 
 def check_size(operators: Sequence[Operator], source: str) -> None:
-    """Check that the operators of a space fit into the memory of some machine.
+    """Check that the operators of a space are not too large for any machine.
 
     Args:
         operators: All operators of all networks of the space.

@@ -56,7 +56,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def weights_file(path: Path) -> Path:
-    """Return the file that a path stands for: of a folder of results, its `weights.pt`, or else its checkpoint.
+    """Return the file that a path stands for. For a results folder, this is its `weights.pt`, or else its checkpoint.
 
     Raises:
         ArchitectureError: The folder has neither.

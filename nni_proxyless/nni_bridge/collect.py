@@ -171,9 +171,9 @@ def failures(outcomes: list[Outcome]) -> tuple[list[str], list[str]]:
 
 
 def warnings_of(outcomes: list[Outcome]) -> list[str]:
-    """Return what is wrong with the searches, each with the folder of its results.
+    """Return warnings about the searches, each with the folder of its results.
 
-    These are the budgets that a network does not keep, if only when measured, and what a search says of itself.
+    These are budgets that a network exceeds, if only when measured, and the warnings of the searches themselves.
     """
     found: list[str] = []
     for outcome in outcomes:
@@ -279,7 +279,7 @@ def write_summary(rows: list[dict[str, str]], path: Path) -> Path:
 
 
 def table_rows(rows: list[dict[str, str]]) -> list[list[str]]:
-    """Return the rows of the summary as a table, the heading first, without the columns that are empty in all rows."""
+    """Return the rows of the summary as a table, heading first, without columns that are empty in all rows."""
     shown = [column for column in COLUMNS if any(row[column] for row in rows)]
     return [shown, *([row[column] for column in shown] for row in rows)]
 

@@ -1,4 +1,4 @@
-"""Single values of an nnictl config that `run` checks, because NNI refuses them late or without a reason."""
+"""Checks of single values of an nnictl config, which NNI itself would refuse late or without giving a reason."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class ExperimentForecast:
 
     Attributes:
         kinds: Number of kinds of trials.
-        timed: Number of kinds that were timed; the others count as their mean.
+        timed: Number of kinds that were timed. Their mean is used for the others.
         shared: Number of shared searches, each of which serves several trials.
         steps: Number of steps that were timed.
         trial: Duration of a trial, on average.

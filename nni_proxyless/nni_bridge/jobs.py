@@ -1,4 +1,4 @@
-"""The trials of an experiment, as NNI's manager lists them.
+"""The list of an experiment's trials that NNI's manager returns.
 
 NNI's own client fails on trials that a user has made by hand ("customized trial" in the web UI), because the manager
 leaves out some of their fields.

@@ -1,4 +1,4 @@
-"""Start of NNI's manager: its port, the check that it is one's own, and one more try on a busy machine."""
+"""Start of NNI's manager: choice of its port, check that the right one answers, and a second try on a busy machine."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _try(config: Any, port: int) -> tuple[Any, str | None]:
 def stop_manager(experiment: Any) -> None:
     """Stop NNI's manager and its trials.
 
-    If the manager does not end in time, or this process is interrupted once more, it is killed. NNI would say that as
-    errors that nobody can act on.
+    If the manager does not end in time, or this process is interrupted once more, the manager is killed. NNI's error
+    messages about this are suppressed, because nobody can act on them.
 
     Args:
         experiment: NNI's experiment.

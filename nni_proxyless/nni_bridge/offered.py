@@ -1,8 +1,8 @@
 """What a trial accepts from NNI's manager: what the config's search space and the recipe offer.
 
 The manager has no password. Whoever reaches its port can make a trial with any parameters, or replace the search space.
-A trial therefore takes the search space from where it was when the experiment started: from the manager's database if
-the manager runs on this machine, and else from the config that lies beside the recipe.
+A trial therefore uses the search space with which the experiment was started. It reads this from the manager's database
+if the manager runs on this machine, and else from the config next to the recipe.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def find_offers(output: Path, recipe: Path) -> list[Offer]:
         recipe: Path of the recipe.
 
     Returns:
-        The offer of the experiment, or those of all configs beside the recipe that name it; empty if there are none.
+        The offer of the experiment, or those of all configs next to the recipe that name it; empty if there are none.
     """
     resolved = output.resolve()
     if resolved.parent.name == "trials" and len(resolved.parents) > 3:

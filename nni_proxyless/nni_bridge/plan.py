@@ -141,7 +141,7 @@ def _trial_command(path: Path, content: Mapping[str, Any]) -> tuple[Path, str]:
     form = "'nni-proxyless trial --recipe FILE'"
     command = content.get("trialCommand")
     if not isinstance(command, str):
-        raise InputError(f"config {path}: 'trialCommand' must be a text, got {command!r:.200}")
+        raise InputError(f"config {path}: 'trialCommand' must be a string, got {command!r:.200}")
     try:
         words = shlex.split(command)
     except ValueError as reason:

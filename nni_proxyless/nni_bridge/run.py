@@ -151,7 +151,7 @@ def run_experiment(
         stop_manager(experiment)
         if isinstance(reason, requests.RequestException):
             raise RunError(
-                f"lost NNI's manager of experiment {experiment.id}, so its trials end; go on with: "
+                f"lost NNI's manager of experiment {experiment.id}, so its trials end; continue with: "
                 f"nni-proxyless nnictl resume {experiment.id} --port {port} ({str(reason)[-200:]})"
             ) from reason
         raise
@@ -166,7 +166,7 @@ def _how_to_go_on(experiment: str, home: Path, port: int, plan: Plan) -> str:
     """Say what an interrupted experiment leaves, and the command that goes on with it."""
     twice = "" if plan.survives else f"; its tuner may choose some trials twice: {TUNERS}"
     return (
-        f"finished trials and checkpoints are kept in {home}; go on with: nni-proxyless nnictl resume {experiment} "
+        f"finished trials and checkpoints are kept in {home}; continue with: nni-proxyless nnictl resume {experiment} "
         f"--port {port}{twice}"
     )
 

@@ -61,7 +61,7 @@ def parse_dimensions(space: object, source: str) -> dict[str, Dimension]:
 
 def _dimension(where: str, key: object, described: object) -> Dimension:
     if not isinstance(key, str) or not key:
-        raise InputError(f"{where}: the keys of a search space must be texts, got {_shown(key)}")
+        raise InputError(f"{where}: the keys of a search space must be strings, got {_shown(key)}")
     if not isinstance(described, Mapping) or set(described) != {"_type", "_value"}:
         raise InputError(f"{where} must be like {_LIKE}, got {_shown(described)}")
     kind, values = described["_type"], described["_value"]
@@ -133,7 +133,7 @@ def _number_hint(values: list[Any]) -> str:
         if found is not None:
             whole, fraction, sign, power = found.groups()
             number = f"{whole}{fraction or '.0'}e{sign or '+'}{power}"
-            return f"; YAML reads {value} as a text, so write {number}"
+            return f"; YAML reads {value} as a string, so write {number}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Keeps NNI's manager to this machine. NNI 3.0 listens on all interfaces, has no password, and has no setting for it.
+"""Makes NNI's manager listen on this machine only. NNI 3.0 has no password and no setting for the address.
 
 The manager runs in Node.js, which loads `loopback.cjs` before it if the variable NODE_OPTIONS says so. That file sets
 the address of all servers, refuses requests of foreign pages, and lets TensorBoard listen on the same address. It also

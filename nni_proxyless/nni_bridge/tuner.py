@@ -7,8 +7,8 @@ tuner:
 ```
 
 The tuner tries all combinations of the search space's values, such as target, strategy, budget and seed. Each
-combination is a grid point. A strategy that keeps the budget by itself needs one trial for each grid point. For the
-other strategies the tuner finds the latency weight by bisection on its logarithm, starting from the weight of a
+combination is a grid point. A strategy that meets the budget by itself needs one trial for each grid point. For the
+other strategies, the tuner finds the latency weight by bisection on its logarithm, starting from the weight of a
 neighbouring grid point.
 """
 

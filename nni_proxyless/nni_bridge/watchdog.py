@@ -2,8 +2,8 @@
 
 If the manager is killed, its trials keep running, and `nnictl resume` starts each of them again in the same folder. Two
 processes would then write the same checkpoint. To prevent this, a trial of the local service watches the manager, which
-is one of its ancestor processes, and ends itself. It loses only the epoch in progress. The same holds for the processes
-between them: if NNI kills the shell in which a trial runs, the trial ends too.
+is one of its ancestor processes, and ends itself. Only the epoch in progress is lost. The trial also watches the
+processes between itself and the manager: if NNI kills the shell in which a trial runs, the trial ends too.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""On which choices each site of a model space depends, and its value for all combinations of them, found by running it.
+"""Finds on which choices each site of a model space depends, and its value for all combinations, by running it.
 
 The labels of the choices above a site and in its arguments are known. Shapes may depend on further choices. Random
 networks are run: if two of them agree in all labels that a site is known to depend on, but its values differ, then one
-of the other labels matters. It is found by bisection between the two networks. Then the combinations that no network
-had yet are run, many sites at once, until random networks bring nothing new.
+of the other labels matters. It is found by bisection between the two networks. Then combinations that no network has
+had yet are run, for many sites at once, until random networks show nothing new.
 
 A site may depend on a derived quantity (`derived_quantities.py`) instead of the choices from which it follows. If the
 label that was found changes such a quantity, the quantity is taken first, and the label only if that does not suffice.
@@ -100,7 +100,7 @@ class SpaceFunctions:
         return (*codes, *(int(quantity.places_of(places)) for quantity in self.tracer.derived))
 
     def check_independent(self, labels: Sequence[str], site: Site) -> None:
-        """Check that no two labels of a function follow from a common choice, as expectations need it.
+        """Check that no two labels of a function follow from a common choice. Expectations assume independent labels.
 
         Raises:
             SpaceError: Two labels do.
@@ -110,7 +110,7 @@ class SpaceFunctions:
             raise SpaceError(self._too_many(site, list(dict.fromkeys(support))))
 
     def draw(self, given: Mapping[int, int] | None = None) -> Codes:
-        """Draw a network that keeps the constraints of the space.
+        """Draw a network that satisfies the constraints of the space.
 
         Args:
             given: Positions of candidates, by the position of the label, that are not drawn.
@@ -120,7 +120,7 @@ class SpaceFunctions:
         """
         found = self._draw(given or {}, MOST_DRAWS if self.tracer.constraints else 1)
         if found is None:
-            raise SpaceError(f"none of {MOST_DRAWS} random networks keeps the constraints of the space")
+            raise SpaceError(f"none of {MOST_DRAWS} random networks satisfies the constraints of the space")
         return found
 
     def random_runs(self, count: int) -> None:

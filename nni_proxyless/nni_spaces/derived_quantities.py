@@ -1,7 +1,8 @@
 """Quantities on which the modules of cells depend, instead of on all choices inside the cell.
 
-The output of a cell with loose ends has the nodes that no other node uses, so the modules behind it depend on their
-number only. In a cell of NasBench101, the width of a vertex follows from the whole graph. Both have few values.
+The output of a cell with loose ends consists of the nodes that no other node uses, so the modules after it depend only
+on the number of these nodes. In a cell of NasBench101, the width of a vertex follows from the whole graph. Both
+quantities have few values.
 """
 
 from __future__ import annotations
@@ -72,12 +73,12 @@ def vertex_name(scope: str, vertex: int) -> str:
 
 
 def vertices(cell: NasBench101Cell, features: Sequence[int], candidates: Mapping[str, Sequence[Any]]) -> list[Derived]:
-    """Return which graphs of a NasBench101 cell are networks, and what each vertex is.
+    """Return which graphs of a NasBench101 cell are networks, and the state of each vertex.
 
-    A vertex is absent, or it has a width, and it is joined with the cell's input or not.
+    A vertex is absent, or it has a width and is connected to the cell's input or not.
 
-    NNI removes vertices that do not connect the input with the output. A vertex before the output has a part of the
-    output's width, and any other one the largest width of those behind it.
+    NNI removes vertices that do not connect the input with the output. A vertex directly before the output has a part
+    of the output's width. Any other vertex has the largest width of the vertices after it.
 
     Args:
         cell: Cell.

@@ -30,7 +30,7 @@ class ExampleInputs:
 
     @classmethod
     def of(cls, inputs: Any, model: nn.Module, batch: int | None = None) -> ExampleInputs:
-        """Bring a user's inputs into one form.
+        """Convert a user's inputs to one form.
 
         Args:
             inputs: Tensor, whose first dimension is the batch; shape of one input without the batch dimension; or a

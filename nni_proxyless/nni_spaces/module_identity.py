@@ -1,4 +1,4 @@
-"""What a module computes, as a value that is equal for two modules that compute alike with any weights."""
+"""Description of what a module computes, equal for modules that compute the same function of input and weights."""
 
 from __future__ import annotations
 

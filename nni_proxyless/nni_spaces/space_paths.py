@@ -1,4 +1,4 @@
-"""Where a module of a frozen network comes from in its model space, and on which choices it depends there."""
+"""Finds the place of a frozen network's module in the model space, and the choices on which it depends there."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Origin:
     Attributes:
         path: Names of the modules from the space down to it, candidates of choices included.
         labels: Labels of the choices, and names of the derived quantities, that decide whether the module is there.
-        module: The module, with its choices; `None` if the frozen network has a module that the space has not.
-        hint: Label of the input of an operator in a cell, which often decides on its stride or its width.
+        module: The module, with its choices; `None` if the space does not contain this module of the frozen network.
+        hint: Label of the input of an operator in a cell, which often determines its stride or its width.
     """
 
     path: str

@@ -1,7 +1,8 @@
 """Running networks of a model space, and recording which modules they call with which inputs.
 
-A network is frozen as NNI freezes it, and run once on example inputs with forward hooks. So shapes need no formulas:
-pooling and other functions in `forward`, several inputs and modules of any kind are as good as convolutions.
+A network is frozen as NNI freezes it, and run once on example inputs with forward hooks. No formulas for shapes are
+needed. Pooling and other functions in `forward`, several inputs, and modules of any kind are supported in the same way
+as convolutions.
 
 A unit is a module in which no choice of layers, inputs or depth is left. The outermost such modules are the units, and
 each of their calls is recorded. Units that depend on many choices of values are split into the modules inside.
@@ -52,7 +53,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Unit:
-    """A module with the inputs of a call, of which equal ones exist once.
+    """A module with the inputs of a call. Equal units exist only once.
 
     Attributes:
         call: Module and inputs.
@@ -65,7 +66,7 @@ class Unit:
 
 @dataclass
 class Trace:
-    """What one network has.
+    """Sites of one network.
 
     Attributes:
         values: Value of each site.

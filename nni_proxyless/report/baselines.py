@@ -1,8 +1,8 @@
 """Baselines of a report: MobileNetV2, and random networks of the same latency, trained like the networks found.
 
-Each retraining in the results gives the recipe, and its network the size or latency of its baselines. The names and the
-networks follow from the results alone, so that a second call trains only what is not there yet. Nothing that a recipe
-names is run: neither a function that returns data nor a command that measures.
+Each retraining in the results determines the recipe of its baselines, and its network determines their size or latency.
+The names and the networks of baselines depend on the results alone, so a second call trains only what is missing.
+Nothing that a recipe names is run: neither a function that returns data nor a command that measures.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Baseline:
         architecture: Network.
         recipe: Recipe of its training.
         folder: Folder of its results.
-        like: Retraining whose recipe it has.
-        why: What it is to be compared by, for people.
+        like: Retraining whose recipe is used.
+        why: Text that says in what respect it is comparable.
         trained: Whether it has been trained.
     """
 
@@ -109,7 +109,7 @@ def plan_baselines(results: Results, random_networks: int = RANDOM_NETWORKS) -> 
 
 
 def train_baselines(planned: list[Baseline]) -> None:
-    """Train the baselines that are not there yet. A training that was interrupted continues.
+    """Train the baselines that are missing. A training that was interrupted continues.
 
     Args:
         planned: Result of `plan_baselines`.

@@ -1,6 +1,6 @@
-"""Checks of result files, so that a damaged one costs a report no more than what it holds.
+"""Checks of result files, so that a report lacks only the content of a damaged file.
 
-Each function returns what can be shown, and says in words what cannot. `files/reading.py` has parsed the files before.
+Each function returns what can be shown, and messages about the rest. `files/reading.py` has already parsed the files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The pictures of the course of searches: latency, entropy, accuracy, and the probabilities of the candidates."""
+"""The pictures of the progress of searches: latency, entropy, accuracy, and the probabilities of the candidates."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""From drawn panels to files: each panel becomes an SVG inside the page, and all together a PNG beside it.
+"""Converts panels to files: each panel becomes an SVG inside the page, and all panels of a picture a PNG next to it.
 
-Small panels, one below the other, can be read on a telephone. A wide page shows them side by side.
+Small panels, one below the other, can be read on a phone. A wide page shows them side by side.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Picture:
         title: Heading; may be empty.
         target: Target whose colour marks the heading; may be empty.
         wide: Whether the panels need their width, so that a narrow screen scrolls them.
-        folded: Whether the page shows the picture only on demand.
+        folded: Whether the page shows the picture only when it is unfolded.
         legend: Panel below all others; `None` for none.
         source: Files that the numbers come from, as pairs of text and address.
     """

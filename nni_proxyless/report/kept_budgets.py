@@ -1,4 +1,4 @@
-"""Whether networks keep budgets: each network its own ones, and every network those of all searches of a report."""
+"""Whether networks meet budgets: each network its own budgets, and every network those of all searches of a report."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Kept:
-    """A budget of a network, and what the network takes.
+    """A budget of a network, and the network's value of the budgeted quantity.
 
     Attributes:
         constraint: Budget.
-        value: What the network takes by the latency table or by computation; `None` if it is not known.
+        value: Value of the network, predicted by the latency table or computed; `None` if it is not known.
         measured: Measured value; `None` if it was not measured.
         hard: Whether the search had to keep the budget. If not, the budget was only the reference of its objective.
     """
@@ -57,13 +57,13 @@ class Kept:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the budget is kept, also when measured; `None` if nothing is known, or it need not be kept."""
+        """Whether the budget is met, also when measured; `None` if no value is known, or the budget need not be met."""
         known = [value for value in (self.value, self.measured) if value is not None]
         return all(map(self.constraint.keeps, known)) if known and self.hard else None
 
     @property
     def word(self) -> str:
-        """Whether the budget is kept, in words."""
+        """Whether the budget is met, in words."""
         if not self.hard:
             return REFERENCE
         if self.value is None and self.measured is None:

@@ -1,4 +1,4 @@
-"""The sections of a report, and the files beside its page."""
+"""The sections of a report, and the files next to its page."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _accuracy(results: Results, baselines: Latencies) -> Section:
             which = "" if len(without) == len({point.name for point in trained}) else f" of {', '.join(without)}"
             part.text.append(
                 f"The data{which} have no test part. The held-out images chose the best epoch of each retraining, so "
-                "these accuracies are a little too high."
+                "these accuracies are slightly too high."
             )
     return part
 
@@ -174,7 +174,7 @@ def _cross_table(results: Results) -> Section:
     part = Section("cross_table", "Each network on each target", hidden=("accuracy_on",))
     part.rows = tables.cross_table(results)
     if part.rows:
-        budgets = " The last columns say which budgets a network keeps by table or computation."
+        budgets = " The last columns say which budgets a network meets, as predicted or computed."
         has_budgets = any(" <= " in column for column in part.rows[0])
         part.text = [
             "Latencies in milliseconds, predicted from each target's latency table. The accuracies are those on "
@@ -196,7 +196,7 @@ def _fronts(results: Results, folder: Path) -> Section:
 
 
 def _progress(results: Results, folder: Path) -> Section:
-    part = Section("progress", "How the searches went")
+    part = Section("progress", "Progress of the searches")
     if results.searches:
         part.pictures.append(course_figures.progress(results))
         part.rows = [{"search": s.name, **row} for s in results.searches for row in s.history]
@@ -217,7 +217,7 @@ def _progress(results: Results, folder: Path) -> Section:
     if chosen and any(number_of(row.get("temperature")) not in (None, 1.0) for s in chosen for row in s.history):
         part.text.append(
             "The heat maps show the probabilities at temperature 1. In the last epochs, a search trains at a lower "
-            "temperature, at which they are more decided. Entropy and expected latency are those at that temperature."
+            "temperature, at which they are sharper. Entropy and expected latency refer to that temperature."
         )
     with_probabilities = sum(bool(search.probabilities) for search in results.searches)
     if len(chosen) < with_probabilities:

@@ -1,4 +1,4 @@
-"""From the sections of a report to its HTML page."""
+"""Renders the sections of a report as an HTML page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Section:
         pictures: Pictures.
         rows: Rows of the table, which is written as a CSV file and shown on the page.
         shown: Whether the page shows the table. If not, it is only in the CSV file.
-        folded: Whether the page shows the table only on demand.
+        folded: Whether the page shows the table only when it is unfolded.
         hidden: Columns that are only in the CSV file.
         headings: Headings of columns that differ from their usual ones; see `headings.heading`.
     """

@@ -82,7 +82,7 @@ class Search:
 
     @property
     def warnings(self) -> list[str]:
-        """What the search has found wrong with itself, in the order in which it was found."""
+        """Warnings of the search about its own result, in the order in which they arose."""
         rows = [(row.get("warnings") or "").split(results_folder.WARNING_SEPARATOR) for row in self.history]
         told = [text for row in rows for text in row if text]
         late = () if self.architecture is None else self.architecture.warnings
@@ -118,7 +118,7 @@ class Trained:
 
     @property
     def accuracy(self) -> float:
-        """Top-1 accuracy on the held-out part, between 0 and 1. It chose the epoch, so it is a little too high."""
+        """Top-1 accuracy on the held-out part, between 0 and 1. It chose the epoch, so it is slightly too high."""
         return float(self.card["results"]["validation"]["top1"])
 
     @property

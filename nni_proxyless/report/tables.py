@@ -158,9 +158,9 @@ def front(of_target: Sequence[Point]) -> list[Point]:
 def cross_table(results: Results) -> list[Row]:
     """Predict the latency, in milliseconds, of each network by every target's latency table.
 
-    If searches had budgets, each network has a column for each of them, which says whether it keeps it, and a column
+    If searches had budgets, there is a column for each budget, which says whether the network meets it, and a column
     for each quantity with a budget. The accuracies of all networks are of the same kind, which `accuracy_on` names.
-    Baselines are found for no target.
+    Baselines have no target.
     """
     constraints = all_constraints(results)
     quantities = list(dict.fromkeys([*results.targets, *(constraint.name for constraint in constraints)]))

@@ -49,7 +49,7 @@ class Line:
         files: Exported files.
         expected_bytes: Computed size of the ONNX file in bytes; `None` if it is not known.
         next_command: Command that the user should run next; empty if there is none.
-        note: What to know besides.
+        note: Further remark.
         finished: Whether there is a network.
     """
 
@@ -81,7 +81,7 @@ class Line:
 
     @property
     def budgets_hold(self) -> bool | None:
-        """Whether all budgets are kept; `None` if there are none that must be kept, or one is not known."""
+        """Whether all budgets are met; `None` if there are none that must be met, or a value is not known."""
         held = [kept.holds for kept in self.budgets if kept.hard]
         return None if not held else False if False in held else None if None in held else True
 

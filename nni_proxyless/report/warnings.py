@@ -1,4 +1,4 @@
-"""The warnings of a report: what a reader should know before anything else."""
+"""The warnings of a report, which a reader should see first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of an earlier search in a folder: whether they may be replaced, and when they are."""
+"""Results of an earlier search in a folder: whether they may be replaced, and when this happens."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _OVERWRITE = "choose another folder with --output, or replace them with --overwr
 
 
 def check_earlier(folder: Path, recipe: Settings, needed: Iterable[str], *, overwrite: bool) -> None:
-    """Check that a search or a retraining would lose no results that its folder holds.
+    """Check that a search or a retraining would not destroy results in its folder.
 
     Args:
         folder: Folder of the results. It need not exist.
         recipe: Recipe of the new run.
-        needed: Names of the files from which a run of this kind goes on.
+        needed: Names of the files from which a run of this kind continues.
         overwrite: Whether earlier results may be replaced.
 
     Raises:
-        InputError: The folder holds results of another recipe, or finished ones of this recipe without the files from
-            which the run would go on, or something other than a file stands in the place of a result.
+        InputError: The folder contains results of another recipe, or finished ones of this recipe without the files
+            from which the run would continue, or something other than a file has the name of a result.
     """
     check_places(folder)
     if overwrite:

@@ -66,7 +66,7 @@ class Record:
     balanced_accuracy: float | None = None
 
     def known(self) -> dict[str, float]:
-        """Return all metrics that the search has, also those that are not finite."""
+        """Return all metrics of the search, including those that are not finite."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     def metrics(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Chooses the recipe of a first search for a folder of images and a budget: space, sizes, batches and epochs.
 
-The budget decides how large the networks may be. So the smallest and the largest network of a space are measured here,
-and the first space counts in which the budget leaves a choice.
+The budget determines how large the networks may be. The smallest and the largest network of a space are therefore
+measured here, and the first space in which the budget leaves a choice is used.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class FirstRecipe:
 
     Attributes:
         choices: Settings, in the order in which they are written.
-        warnings: What may spoil the search.
+        warnings: Problems that may spoil the search.
     """
 
     choices: tuple[Choice, ...]
@@ -127,7 +127,7 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
         Choice("batch_size", batch, _batches(architecture_images // batch)),
         Choice("learning_rate", _RATE * batch / _RATE_BATCH, f"{_RATE} for batches of {_RATE_BATCH}, in proportion"),
         Choice("epochs", epochs, f"{epochs * steps} steps of {weight_images} images in batches of {batch}"),
-        Choice("seed", 0, "another seed makes another split"),
+        Choice("seed", 0, "another seed gives another split"),
         Choice("target", target, f"measured on this machine with {backend.name}"),
         Choice("targets", {target: {"backend": backend.name, "threads": 1}}, "add your device (docs/your_own.md)"),
     )
@@ -244,7 +244,7 @@ def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: i
         add = "add a folder 'val'" if found.nested else "move the classes into a folder 'train', and add a folder 'val'"
         if found.kind == "arrays":
             add = "add arrays of test images (docs/your_own.md)"
-        yield f"there are no test images, so nothing tells how well the network does on new ones; {add}"
+        yield f"there are no test images, so the accuracy on new images is not measured; {add}"
     if budget_ms >= networks.largest_ms:
         yield (
             f"the budget of {budget_ms:g} ms has no effect: the largest network took {networks.largest_ms:.3g} ms; "

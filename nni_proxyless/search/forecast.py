@@ -35,7 +35,7 @@ class Forecast:
     """How long a search takes.
 
     Attributes:
-        done: Number of epochs that are trained already, by an interrupted search or by the shared one.
+        done: Number of epochs that are already trained, by an interrupted search or by the shared one.
         steps: Number of steps of an epoch.
         warmup_step: Duration of a step that trains only weights; `None` if the search has none.
         search_step: Duration of a step of the search, architecture steps included, on average.
@@ -80,7 +80,7 @@ def forecast_search(prepared: Prepared, done: int = 0) -> Forecast | None:
 
     Args:
         prepared: Inputs of the search.
-        done: Number of epochs that are done already, if the search goes on. Of a shared search, it is counted here.
+        done: Number of epochs that an interrupted search has already trained. For a shared search, it is counted here.
 
     Returns:
         The forecast; `None` if it cannot be made: for several devices, or if an epoch has too few steps to be timed.
@@ -203,6 +203,6 @@ def stand_in_table(spec: SpaceSpec) -> LatencyTable:
 
 
 def without_budget_in_ms(recipe: Recipe) -> Recipe:
-    """Return a recipe for `stand_in_table`: with a budget that every table can keep, if the recipe has one."""
+    """Return a recipe for `stand_in_table`. If the recipe has a budget, it becomes one that is met with every table."""
     fraction = 1.0 if recipe.has_budget else None
     return recipe.model_copy(update={"budget_ms": None, "budget_fraction": fraction, "budgets": {}})

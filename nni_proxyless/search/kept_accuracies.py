@@ -27,8 +27,8 @@ _EXCHANGED_AFTER_S = 1.0  # so that the file is not rewritten for each network t
 class KeptAccuracies:
     """Accuracies by network that were computed under equal conditions, by this process and by others.
 
-    The file has the accuracies of all conditions. It is written atomically, under a lock, and with a checksum. A file
-    that is damaged is written anew. Where it cannot be written, this process goes on without it.
+    The file has the accuracies of all conditions. It is written atomically, under a lock, and with a checksum. A
+    damaged file is written again. If the file cannot be written, this process continues without it.
 
     Args:
         path: Path of the file. It need not exist, but its folder must.

@@ -41,7 +41,7 @@ class KeptTable:
         if self.table.backend != "command" and self.table.device != this_device():
             return "it is of another machine"
         if not described_by(self.path).is_file():
-            return "version 0.1 did not write down its space"
+            return "version 0.1 did not record its space"
         return None
 
 
@@ -113,7 +113,7 @@ def remeasure(one: KeptTable, *, progress: Progress | None = None) -> str:
         progress: Progress callback of the measurement; see `measure_table_isolated`.
 
     Returns:
-        What became of the table, in words.
+        A description of what happened to the table.
 
     """
     assert one.table is not None

@@ -12,7 +12,7 @@ from ..latency.table import LatencyTable
 
 
 def save_tables(path: Path, tables: Mapping[str, LatencyTable]) -> None:
-    """Write tables by the name of their target; without any, remove an earlier file."""
+    """Write tables by the name of their target. If there are none, remove an earlier file."""
     if tables:
         write_yaml(path, {name: table.to_dict() for name, table in tables.items()})
     else:

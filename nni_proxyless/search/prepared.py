@@ -1,6 +1,6 @@
 """Loading and checking of everything a search needs: space, data, target and latency table.
 
-What can be wrong without torch and NNI is checked before they are imported, which takes seconds.
+Checks that need neither torch nor NNI run before these are imported, because their import takes seconds.
 """
 
 from __future__ import annotations

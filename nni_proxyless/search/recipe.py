@@ -95,8 +95,8 @@ class Recipe(Settings, ArchSettings, ImageSettings):
 
     budgets: dict[str, Any] = Field(default_factory=dict)
     """Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`, `file_size`,
-    `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a text such as `256KiB` or `60%`, a
-    part of the largest network's value. The exported network is within all of them
+    `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a string such as `256KiB`. A
+    percentage such as `60%` is a fraction of the largest network's value. The exported network is within all of them
     ([budgets.md](budgets.md))."""
 
     arch_batch_size: Count | None = None
@@ -108,11 +108,12 @@ class Recipe(Settings, ArchSettings, ImageSettings):
 
     accept_tables: bool = False
     """Whether latency tables are used whatever their quality. Otherwise a bad table is refused
-    ([latency.md](latency.md#is-the-table-good)). A doubtful table always gives a warning."""
+    ([latency.md](latency.md#is-the-table-good)). A doubtful table always causes a warning."""
 
     share_search: bool = False
-    """Whether one search, without a device in its loss, serves all targets and budgets that otherwise have the same
-    recipe. Each of them decodes it and compares its own finalists ([budgets.md](budgets.md#one-search-for-all))."""
+    """Whether all targets and budgets whose recipes are otherwise equal share one search, without a device in its loss.
+    For each of them, the search is decoded and its own finalists are compared
+    ([budgets.md](budgets.md#one-search-for-all))."""
 
     share_warmup: bool = True
     """Whether searches with the same warm-up train it only once."""
@@ -161,7 +162,7 @@ class Recipe(Settings, ArchSettings, ImageSettings):
     """Number of processes on each node that train together, each on its own device."""
 
     num_nodes: Nodes = 1
-    """Number of machines that search together, all with the same folder of results
+    """Number of machines that search together, all with the same results folder
     ([retrain.md](retrain.md#several-devices-and-nodes)). They do not share warm-ups with other searches."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -213,10 +214,10 @@ class Recipe(Settings, ArchSettings, ImageSettings):
                     f"got devices: {self.devices}, objective: {self.objective}"
                 )
             if self.strategy_args:
-                raise ValueError("'strategy_args' are for other strategies; proxyless has keys of its own")
+                raise ValueError("'strategy_args' are for other strategies; proxyless has its own keys")
         elif self.objective == "budget":
             raise ValueError(
-                f"objective budget is proxyless's own; with strategy {self.strategy} use add_linear or "
+                f"only proxyless supports objective budget; with strategy {self.strategy} use add_linear or "
                 "mul_log, and the tuner LatencyBudget to find the latency_weight that meets a budget"
             )
         elif self.share_search:

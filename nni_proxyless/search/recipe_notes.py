@@ -1,4 +1,4 @@
-"""What the settings of a search become that a recipe leaves open. This module imports neither NNI nor torch."""
+"""Values of the settings that a recipe leaves open. This module imports neither NNI nor torch."""
 
 from __future__ import annotations
 

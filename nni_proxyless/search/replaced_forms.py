@@ -1,4 +1,4 @@
-"""Which settings of a recipe are two forms of one value. A later source replaces both forms by the one that it gives.
+"""Settings of a recipe that are two forms of one value. A later source replaces both forms by the one that it gives.
 
 So `budget_ms=5` on the command line replaces a recipe's `budget_fraction`, instead of being refused as a second budget.
 Within one source, two forms of a value are refused.

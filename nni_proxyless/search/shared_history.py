@@ -1,7 +1,8 @@
-"""The history of a shared search as one of its targets sees it: with the latencies and budgets of this target.
+"""The history of a shared search for one of its targets, with the latencies and budgets of this target.
 
-A shared search writes one history, with the latencies of the target that happened to train it. The probabilities of
-each epoch are kept, too. From them follow the latencies by any table, just as a search of its own computes them.
+A shared search writes one history, with the latencies of the target whose trial happened to train it. The probabilities
+of each epoch are kept, too. They determine the latencies for any table, in the same way as in a search for that target
+alone.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def own_history(
         folder: Folder of the shared search.
         distribution: Its distribution with the costs of the target, within all budgets but that of the target.
         budget_ms: Latency budget of the target in milliseconds; `None` for no such budget.
-        found: Network that the target gets. As at the end of a search of its own, the last epoch states its values.
-            All other rows are those of the most likely network, which need not be within the budgets.
+        found: Network that the target gets. The row of the last epoch has the values of this network, as in a search
+            for that target alone. All other rows are those of the most likely network, which need not be within the
+            budgets.
 
     Returns:
         A row for each epoch. `latency_ms` and `expected_latency_ms` are by the costs of the target, and there are

@@ -1,9 +1,9 @@
 """One search for every target and budget: a search without a device in its loss, decoded for each of them.
 
 A distribution over architectures that was learnt without a latency term can be decoded within any budget of any device.
-So searches that differ only in their target and budgets train it once. It lies in the cache, under a hash of everything
-that it depends on. The first search trains it and holds a lock; the others wait, and compare their own finalists. Each
-network is evaluated once for all of them (`kept_accuracies`).
+Searches that differ only in their target and budgets therefore train it once. It is stored in the cache, under a hash
+of everything that it depends on. The first search trains it and holds a lock. The others wait, and then compare their
+own finalists. Each network is evaluated once for all of them (`kept_accuracies`).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def without_device(recipe: Recipe) -> Recipe:
 def from_shared_search(
     prepared: Prepared, output: Path, train: Train, report: SearchReport | None = None
 ) -> tuple[Architecture, nn.Module, Record]:
-    """Train the shared search if it is not there yet, and decode it for the target and the budgets of a recipe.
+    """Train the shared search if it is not in the cache yet, and decode it for the target and the budgets of a recipe.
 
     Args:
         prepared: Inputs of the search.

@@ -192,7 +192,7 @@ class SharedWeightComparison:
     Args:
         folder: Folder of the search's results, with its checkpoint and its recipe.
         count: Number of networks that are compared; 1 compares none, and takes the most likely one.
-        own: Whether the user has named the recipe, so that a function that it takes its data from may run.
+        own: Whether the user has named the recipe. If so, a function that returns its data may be run.
         keep: Whether other comparisons in this folder use the accuracies too, through a file in it.
 
     Attributes:

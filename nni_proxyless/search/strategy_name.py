@@ -1,4 +1,4 @@
-"""The check that the class which a recipe names as its strategy can exist. It imports neither torch nor NNI."""
+"""Check that the strategy class of a recipe can exist. It imports neither torch nor NNI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .recipe import STRATEGIES
 
 
 def check_strategy(name: str) -> None:
-    """Check that the module of a strategy exists, without importing it: it imports torch and NNI, which takes seconds.
+    """Check that the module of a strategy exists, without importing it, because it would import torch and NNI.
 
     Args:
         name: Strategy of a recipe.

@@ -38,7 +38,7 @@ def plan_table(target: Target, spec: SpaceSpec, *, remeasure: bool = False, acce
     Args:
         target: Hardware target.
         spec: Description of the space.
-        remeasure: Whether a kept table is measured anew.
+        remeasure: Whether a kept table is measured again.
         accept: Whether a bad table is used.
 
     Raises:

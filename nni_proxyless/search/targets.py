@@ -84,7 +84,8 @@ class Target(TargetDescription):
         Args:
             spec: Description of the space.
             remeasure: Whether to measure even if the cache already has a table.
-            accept: Whether to use a table whatever its quality. The measurement is then not prolonged for a better one.
+            accept: Whether to use a table whatever its quality. The measurement is then not extended to get a better
+                one.
             progress: Progress callback of the measurement; see `measure_table_isolated`.
 
         Raises:
@@ -129,12 +130,12 @@ class Target(TargetDescription):
     def _refuse_bad(self, table: LatencyTable, error: type[ProxylessError]) -> None:
         if verdict(table) is Verdict.BAD:
             raise error(
-                f"target '{self.name}': {warnings_of(table)[0]}. What to try: {advice(table)}. To use it all the same, "
+                f"target '{self.name}': {warnings_of(table)[0]}. What to try: {advice(table)}. To use it anyway, "
                 "set accept_tables: true in the recipe"
             )
 
     def kept_table(self, spec: SpaceSpec, backend: Backend) -> Path:
-        """Path of a measured table in the cache. The file's name covers everything that a latency depends on."""
+        """Path of a measured table in the cache. The file's name states everything that a latency depends on."""
         device = this_device()
         machine = hashlib.sha256(f"{device}".encode()).hexdigest()[:8]
         settings = hashlib.sha256(json.dumps(backend.settings, sort_keys=True).encode()).hexdigest()[:8]

@@ -24,7 +24,7 @@ class ArchSchedule:
         arch: Settings of the architecture's training.
         reference_ms: Reference latency of the objective, in milliseconds.
         keeps_budget: Whether `reference_ms` is a budget, for which dual ascent adjusts the weight μ of the latency.
-        limits: Limits of further budgets, in their own units. Each has a weight of its own.
+        limits: Limits of further budgets, in their own units. Each has its own weight.
 
     Attributes:
         step: Number of architecture steps taken so far.
@@ -136,7 +136,7 @@ class ArchSchedule:
         """Current target of the expected latency, in milliseconds.
 
         If the search starts above the budget, the target falls linearly to the budget in the first half of the search.
-        If the budget applied from the start, latency alone would decide before accuracy could tell the paths apart.
+        If the budget applied from the start, latency alone would decide before the accuracies of the paths differ.
         """
         return self._target(self.start_ms, self._reference_ms)
 
@@ -147,7 +147,7 @@ class ArchSchedule:
         return start + way * (limit - start)
 
     def begin(self, expected_ms: float | None, expected: Sequence[float] = ()) -> None:
-        """Note the expected quantities before the first architecture step. Later calls change nothing.
+        """Record the expected quantities before the first architecture step. Later calls change nothing.
 
         Args:
             expected_ms: Expected latency in milliseconds; required if there is a budget for it.

@@ -48,8 +48,8 @@ class ArchSettings(CheckedSettings):
 
     arch_gradient: ArchGradient = "full"
     """Gradient of the architecture parameters. In each step, `full` compares all paths of a layer, and `two_path`
-    compares two of them, as in the paper. `reinforce` samples whole networks, whose reward is
-    score × (ref / latency)^w; the score is the evaluator's own metric, in recipes the accuracy."""
+    compares two of them, as in the paper. `reinforce` samples whole networks, whose reward is score × (ref /
+    latency)^w. The score is the evaluator's own metric, which is the accuracy in recipes."""
 
     arch_learning_rate: Positive | None = None
     """Learning rate of Adam on the architecture parameters. Default: derived from the number of architecture steps;
@@ -94,7 +94,7 @@ class ArchSettings(CheckedSettings):
 
     sharpen_epochs: WholeFrom0 | None = None
     """Number of epochs at the end of the architecture's training in which the softmax temperature falls, so that the
-    search decides for one path per layer. Default: with the objective `budget`, a quarter of the epochs that train the
+    search settles on one path per layer. Default: with the objective `budget`, a quarter of the epochs that train the
     architecture; else 0."""
 
     sharpen_temperature: Temperature = 0.1
@@ -110,13 +110,13 @@ class ArchSettings(CheckedSettings):
     none."""
 
     finalist_epochs: WholeFrom0 = 0
-    """Number of last epochs that train only the weights of the finalists, which take turns. The architecture parameters
-    no longer change. GreedyNAS (You et al. 2020) trains promising paths in a similar way."""
+    """Number of epochs at the end that train only the weights of the finalists, which take turns. The architecture
+    parameters no longer change in these epochs. GreedyNAS (You et al. 2020) trains promising paths in a similar way."""
 
     finalist_steps: WholeFrom0 = 0
     """Number of steps for which each of the 8 best finalists is trained alone, from the shared weights, before the
-    choice. The better half is trained for as many steps again, and so on, until one is left: 14 times as many steps in
-    all. 0 trains none."""
+    choice. The better half is trained for as many steps again, and so on, until one is left. The total is 14 times this
+    number. With 0, none is trained."""
 
     @model_validator(mode="after")
     def _check_together(self) -> ArchSettings:

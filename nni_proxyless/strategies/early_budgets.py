@@ -1,7 +1,7 @@
-"""Refusal of budgets that no network can keep, as far as the latency tables alone show it.
+"""Refusal of budgets that no network can meet, as far as the latency tables alone show it.
 
 A table that names its layers, such as one of `measure_model_space`, knows all networks of its space. A table of
-operators gives a lower bound for any space. What only the space can tell is checked when the experiment starts.
+operators gives a lower bound for any space. Checks that need the space itself follow when the experiment starts.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def refuse_impossible(stated: StatedBudgets) -> None:
         stated: Tables and budgets of a strategy.
 
     Raises:
-        InputError: By the tables, no network is within the budgets; the message has the nearest feasible value. Or a
-            table is not in milliseconds.
+        InputError: According to the tables, no network is within the budgets; the message has the nearest feasible
+            value. Or a table is not in milliseconds.
     """
     for table in stated.tables.values():
         if table.unit != "ms":

@@ -1,4 +1,4 @@
-"""Checks of an evaluator before a search starts: what NNI or Lightning would ignore or fail on later."""
+"""Checks of an evaluator before a search starts, for mistakes that NNI or Lightning would ignore or fail on later."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def the_loader(given: Any, name: str) -> Any:
 
 
 def keep_datamodule(datamodule: Any) -> None:
-    """Prepare a datamodule for a search: its hooks get single batches, and its own loaders come back.
+    """Prepare a datamodule for a search: its hooks get single batches, and its own loaders are restored.
 
     NNI replaces the loaders by those of the search for good, so a second search would find the loaders of the first.
     Hooks of a datamodule take precedence over those of the module, and would get the batches of both loaders at once.

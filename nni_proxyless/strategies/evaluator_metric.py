@@ -1,4 +1,4 @@
-"""The evaluator's own metric: what its steps log and return, and which of the values compares networks."""
+"""The evaluator's own metric: the values that its steps log and return, and the one by which networks are compared."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def choose_metric(
         means: Logged values by name.
         module: Lightning module of the evaluator, which may have a dictionary `metrics` of torchmetrics objects.
         directions: Whether higher values are better, by name, where the evaluator logs torchmetrics objects.
-        otherwise: What the user can do instead of logging a metric, for the message.
+        otherwise: Alternative to logging a metric, for the message.
 
     Raises:
         InputError: There is neither a metric nor a loss.
@@ -105,7 +105,7 @@ def call_step(step: Callable[..., Any], batch: Any, index: int, loader: int, sev
 
 @contextmanager
 def inputs_differentiable(module: nn.Module) -> Iterator[None]:
-    """Let a `training_step` whose loss contains a gradient by its inputs run outside of a training.
+    """Context manager in which a `training_step` whose loss contains an input gradient can run outside of a training.
 
     The weights need no gradient meanwhile, so the steps of other evaluators build no graph.
     """

@@ -1,4 +1,4 @@
-"""Base of the search's Lightning module: what NNI's own lacks when it stands in for the evaluator's module."""
+"""Base of the search's Lightning module, with the features of the evaluator's module that NNI's own lacks."""
 
 from __future__ import annotations
 

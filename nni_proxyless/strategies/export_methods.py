@@ -1,4 +1,4 @@
-"""Methods by which a search hands over its result: the exported architecture, NNI's model spaces, and fronts."""
+"""Methods that return the result of a search: the exported architecture, NNI's model spaces, and fronts."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ class ExportMethods:
     def export_state_dict(self, sample: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
         """Return the supernet's weights of one architecture, which `space.freeze(sample)` loads strictly.
 
-        They are a good start of a training. The statistics of batch-norms mix those of all paths, so estimate them anew
-        before the network is evaluated without one.
+        They are good initial weights of a training. The batch-norm statistics mix those of all paths, so re-estimate
+        them before you evaluate the network without training it.
 
         Args:
             sample: Architecture as an NNI sample. Default: the one that the search has found so far.

@@ -38,19 +38,19 @@ class Finalist:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Sort key before any training. A network whose score is infinite or no number is behind all others."""
+        """Sort key before any training. A network whose score is infinite or not a number comes last."""
         return (math.isfinite(self.score), self.ranked_by)
 
     @property
     def standing(self) -> tuple[int, float, tuple[bool, float]]:
-        """Sort key, the highest of which is the best: rounds of training, then the score after them, then the rank."""
+        """Sort key; the higher the better: rounds of training, then the score after them, then the rank."""
         score = 0.0 if self.trained_score is None else self.trained_score
         return (self.trained_steps, -math.inf if math.isnan(score) else score, self.rank)
 
 
 def best(finalists: Sequence[Finalist]) -> Finalist:
-    """Return the finalist with the highest `standing`, which is `rank` if none was trained on.
+    """Return the finalist with the highest `standing`, which is `rank` if none was trained further.
 
-    If several have it, it is the first, most likely one.
+    Among several such finalists, it is the first one, which is the most likely.
     """
     return max(finalists, key=lambda finalist: finalist.standing)

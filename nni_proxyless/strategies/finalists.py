@@ -23,7 +23,7 @@ Rank = Callable[[Sequence[Mapping[str, Any]], Sequence[float]], list[float]]
 
 
 def with_doubts(finalists: Sequence[Finalist], table: LatencyTable | None, budget_ms: float | None) -> list[Finalist]:
-    """Add to each finalist how doubtful its latency is near the budget, if the table knows.
+    """Add to each finalist the probability of exceeding the budget, if the table has uncertainties.
 
     Args:
         finalists: Compared architectures.
@@ -94,7 +94,7 @@ class FinalSelection:
         required: Whether an error of the comparison ends the search. If not, it is logged as a warning.
 
     Attributes:
-        halving: How the best finalists are trained on before one of them is chosen; `None` if they are not.
+        halving: How the best finalists are trained further before one of them is chosen; `None` if they are not.
     """
 
     def __init__(self, required: bool = True) -> None:

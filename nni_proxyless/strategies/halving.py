@@ -1,8 +1,9 @@
-"""Successive halving of the finalists: the best ones are trained on alone, and half of them are dropped each time.
+"""Successive halving of the finalists: the best ones are trained alone, and half of them are dropped in each round.
 
-Accuracies with shared weights say little of how good a network becomes once it has weights of its own. A few hundred
-steps alone say more. Successive halving (Jamieson and Talwalkar, AISTATS 2016, figure 1) spends such steps on few
-networks: all of a round are trained for the same number of steps, and the better half goes on to the next round.
+Accuracies with shared weights say little about how good a network becomes once it has its own weights. A few hundred
+steps of training the network alone say more. Successive halving (Jamieson and Talwalkar, AISTATS 2016, figure 1) spends
+such steps on few networks: all of a round are trained for the same number of steps, and the better half goes on to the
+next round.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _SEED = 0
 
 
 def rounds_of(finalists: int) -> list[int]:
-    """Numbers of networks that the rounds train, for a number of finalists.
+    """Return the number of networks that each round trains, for a number of finalists.
 
     Examples:
         >>> rounds_of(64), rounds_of(5), rounds_of(1)
@@ -50,7 +51,7 @@ def rounds_of(finalists: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Halving:
-    """Trains finalists on, and drops the worse half of them in each round.
+    """Continues the training of finalists, and drops the worse half of them in each round.
 
     Everything is restored at the end: weights, buffers, the optimizer, and random number generators. All networks of a
     round see the same batches. Their learning rate falls from half of the evaluator's initial one to 0, by a half
@@ -76,7 +77,7 @@ class Halving:
         training: Callable[[], Any],
         score: Callable[[Mapping[str, Any]], float],
     ) -> list[Finalist]:
-        """Train the best finalists on.
+        """Continue the training of the best finalists.
 
         Args:
             finalists: Compared finalists, the most likely one first.

@@ -68,7 +68,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
         stated: Latency tables and budgets as they were given.
         constraints: Budgets other than the latency of the own target, once the space is known.
         compared: Architectures that were compared at the end of the search, the most likely one first.
-        warnings: What the search has found wrong with itself, in the order in which it was found.
+        warnings: Warnings of the search about its own result, in the order in which they arose.
         takes_warnings_over: Whether the warnings in a checkpoint are this search's own. Those of a shared warm-up are
             not, because another search has trained it.
 
@@ -241,7 +241,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             )
 
     def check_epoch(self, trainer: Any, *, last: bool) -> None:
-        """Check after an epoch whether something could be learnt; what is wrong is added to `warnings`.
+        """Check after an epoch whether something could be learnt, and add problems to `warnings`.
 
         Args:
             trainer: Lightning trainer of the running fit.

@@ -133,8 +133,8 @@ class NetworkScore:
     def _validate(self) -> dict[str, float]:
         """Average the values that validation logs and returns over all batches, weighted by batch size.
 
-        A torchmetrics object that is logged is asked for its value over all batches instead. The numbers are rounded to
-        the accuracy of 32-bit floats, so that equally good networks have equal scores.
+        For a logged torchmetrics object, its own value over all batches is used instead. The numbers are rounded to the
+        precision of 32-bit floats, so that equally good networks have equal scores.
         """
         for metric in torchmetrics_of(self._module):
             metric.reset()

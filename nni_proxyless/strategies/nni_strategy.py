@@ -119,7 +119,7 @@ def check_cells(model: ModelSpace, strategy: str) -> None:
         strategy: Name of the strategy in the message.
 
     Raises:
-        UnsupportedSpaceError: It does not. The message names the cell.
+        UnsupportedSpaceError: The supernet computes something else for a cell, which the message names.
     """
     for name, module in model.named_modules():
         if isinstance(module, Cell) and (module.merge_op == "loose_end" or module.op_candidates_factory is not None):
@@ -131,7 +131,7 @@ def check_cells(model: ModelSpace, strategy: str) -> None:
 
 
 def check_number_of_inputs(mutables: Mapping[str, Any], strategy: str, several: bool = False) -> None:
-    """Check that NNI's supernet can choose as many inputs as each InputChoice of a space wants.
+    """Check that NNI's supernet can choose as many inputs as each InputChoice of a space needs.
 
     Args:
         mutables: Mapping from labels to mutables.

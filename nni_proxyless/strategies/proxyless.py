@@ -52,7 +52,7 @@ class ProxylessNAS(LatencyAwareStrategy):
             budget, the exported network is within the budget. For other objectives, the budget is only the reference.
         budget_fraction: Latency budget as a fraction of the largest network's latency, above 0 and at most 1.
         budgets: Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`,
-            `file_size` and `peak_memory`, the latter two also with `_int8`, in bytes. A limit is a number, or a text
+            `file_size` and `peak_memory`, the latter two also with `_int8`, in bytes. A limit is a number, or a string
             such as `256KiB` or `60%`, a part of the largest network's value. The exported network is within all of
             them. A single table is the target `latency`.
         target: Name of the own target among several tables, whose latency results state. Default: the first target
@@ -66,7 +66,7 @@ class ProxylessNAS(LatencyAwareStrategy):
         log_prob_every_n_step: Number of weight steps between two logs of the path probabilities.
         seed: Seed of the path sampler. Default: the initial seed of torch's generator.
         channels_last: Whether convolutions on the CPU use channels_last, in which a step takes a third less time. A
-            network that cannot run so, because it uses `Tensor.view` on images, keeps its memory format.
+            network that cannot run in channels_last, because it uses `Tensor.view` on images, keeps its memory format.
         mutation_hooks: Mutation hooks of NNI, which run before the built-in ones.
         arch_betas: Pair of `arch_beta1` and `arch_beta2`.
         **settings: Settings of the architecture's training, the fields of `ArchSettings`, which follow.
@@ -83,8 +83,8 @@ class ProxylessNAS(LatencyAwareStrategy):
         True
 
     Raises:
-        InputError: An argument is unknown or out of range, or by the tables no network is within the budgets. The
-            message says what is allowed.
+        InputError: An argument is unknown or out of range, or no network is within the budgets according to the tables.
+            The message says what is allowed.
         MissingOperatorError: The table lacks operators of the space. This is raised when the experiment starts.
     """
 

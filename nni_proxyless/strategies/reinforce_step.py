@@ -25,7 +25,7 @@ class ReinforceStep:
         costs: Latencies of all candidates; `None` for a search without latency.
         reference_ms: Reference latency ref, in milliseconds.
         samples: Number of networks that each step samples.
-        constraints: Constraints of the space, which all sampled networks keep.
+        constraints: Constraints of the space, which all sampled networks satisfy.
         budgets: Further budgets. The reward has a factor (limit / value)^μ for each.
 
     Attributes:

@@ -56,7 +56,7 @@ def check_candidates(state: Mapping[str, Any], candidates: Mapping[str, Sequence
         candidates: Mapping from labels to the candidates of the present search.
 
     Raises:
-        InputError: They differ. The message names the first label of which they do.
+        InputError: The candidates differ. The message names the first such label.
     """
     saved = {label: [str(name) for name in names] for label, names in state.get("candidates", {}).items()}
     own = {label: [str(name) for name in names] for label, names in candidates.items()}

@@ -1,4 +1,4 @@
-"""Warnings of a search about itself: what may be wrong with its result although it has ended well."""
+"""Warnings of a search about its own result, which may be wrong although the search has ended normally."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def equal_scores(scores: Sequence[float]) -> str | None:
     finite = [score for score in scores if math.isfinite(score)]
     if scores and not finite:
         return (
-            f"the scores of all {len(scores)} finalists are infinite or no numbers, so the most likely one was "
+            f"the scores of all {len(scores)} finalists are infinite or not numbers, so the most likely one was "
             "exported; check the metric of validation_step"
         )
     if len(scores) < 2 or len(finite) < len(scores) or min(scores) < max(scores):

@@ -1,4 +1,4 @@
-"""A search checks itself: before its first step whether it can learn, and after its epochs whether it has."""
+"""Checks of a search: before its first step whether it can learn, and after its epochs whether it has learnt."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class SelfCheck:
     ) -> None:
         """Run all candidates once on a batch, to check that they can be exchanged.
 
-        Nothing else changes, except that a network that cannot run in channels_last no longer does.
+        Nothing changes, except that a network that cannot run in channels_last gets back its memory format.
 
         Args:
             module: Lightning module of the evaluator.
@@ -106,7 +106,7 @@ class SelfCheck:
                 check()
 
     def after_epoch(self, trainer: Any, *, last: bool) -> list[str]:
-        """Check what can be wrong with a search: choices without a gradient, different ranks, an unexpected length.
+        """Check a search for choices without a gradient, ranks that differ, and an unexpected length.
 
         Args:
             trainer: Lightning trainer of the running fit.

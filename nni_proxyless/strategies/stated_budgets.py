@@ -1,4 +1,4 @@
-"""Latency tables and budgets as a user gives them to a strategy, in one form."""
+"""Latency tables and budgets that a user gives to a strategy, converted to one form."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class StatedBudgets:
         counts: LatencyTable | None = None,
         hard: bool = True,
     ) -> StatedBudgets:
-        """Check the arguments of a strategy, and bring them into one form.
+        """Check the arguments of a strategy, and convert them to one form.
 
         The search's own target is the first target with a budget, or else the first target.
 

@@ -27,7 +27,7 @@ class WeightPaths:
         arch: Settings of the architecture's training, which say how paths are chosen in each epoch.
         seed: Seed of the random choices. They use a separate generator, so paths do not depend on other random numbers.
         finalists: Function that returns the finalists, the networks that are compared at the end of the search.
-        constraints: Constraints of the space, which all sampled networks keep.
+        constraints: Constraints of the space, which all sampled networks satisfy.
 
     Attributes:
         generator: Random number generator of the paths. Architecture steps use it as well.

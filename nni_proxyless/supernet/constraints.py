@@ -18,7 +18,7 @@ MOST_DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Constraints:
-    """Constraints that NNI's samples of a space must keep.
+    """Constraints that NNI's samples of a space must satisfy.
 
     Attributes:
         of: Constraints; none for most spaces.
@@ -35,7 +35,7 @@ class Constraints:
         return bool(self.of)
 
     def allow(self, choices: Mapping[str, Any]) -> bool:
-        """Whether a network keeps all constraints.
+        """Whether a network satisfies all constraints.
 
         Args:
             choices: Mapping from labels to candidates.
@@ -43,9 +43,10 @@ class Constraints:
         return all(constraint.check_contains(dict(choices)) is None for constraint in self.of)
 
     def draw(self, gates: Mapping[str, Gate], draw: Callable[[Gate], None]) -> None:
-        """Draw the paths of all gates, again and again until the active paths are a network of the space.
+        """Draw the paths of all gates again until the active paths form a network of the space.
 
-        Sampled inactive paths are only kept if they are one with the active paths of all other gates.
+        Sampled inactive paths are only kept if they form such a network together with the active paths of all other
+        gates.
 
         Args:
             gates: Gates by label.
@@ -63,7 +64,7 @@ class Constraints:
             if self.allow(choices):
                 break
         else:
-            raise RunError(f"none of {MOST_DRAWS} sampled networks keeps the constraints of the space")
+            raise RunError(f"none of {MOST_DRAWS} sampled networks satisfies the constraints of the space")
         for label, gate in gates.items():
             others = [i for i in gate.sample.inactive if self.allow({**choices, label: gate.candidates[i]})]
             gate.sample = PathSample(gate.sample.active, tuple(others))

@@ -14,9 +14,10 @@ from ..network.blocks import MBConv
 def align_candidates(candidates: Iterable[nn.Module]) -> None:
     """Initialise all MBConv candidates of one layer with parts of the largest candidate's weights.
 
-    A candidate with a smaller kernel gets the centre of the largest kernel, one with fewer hidden channels the first
-    channels. So all candidates agree from the first step on the meaning of each channel. With independent initial
-    weights, most of a short search is spent on reaching such an agreement (measured in benchmarks/HISTORY.md, cost).
+    A candidate with a smaller kernel gets the centre of the largest kernel. One with fewer hidden channels gets the
+    first channels. All candidates therefore agree on the meaning of each channel from the first step on. With
+    independent initial weights, a short search spends most of its steps on reaching such an agreement (measured in
+    benchmarks/HISTORY.md, cost).
     """
     blocks = [module for module in candidates if isinstance(module, MBConv)]
     if not blocks:

@@ -46,7 +46,7 @@ def _tensors(module: nn.Module, name: str, frozen: str, sample: Mapping[str, Any
     Args:
         module: Part of the supernet.
         name: Its name in the supernet, for messages.
-        frozen: What stands before the names of its tensors in the frozen space.
+        frozen: Prefix of the names of its tensors in the frozen space.
         sample: NNI sample.
     """
     if isinstance(module, LayerChoice):

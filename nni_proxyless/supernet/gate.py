@@ -47,7 +47,7 @@ class Gate(nn.Module):
         temperature: Softmax temperature τ. Below 1, the probabilities are sharper than softmax(α).
         sample: Paths sampled for the current step.
         asked: Whether the gates have been part of a graph of the loss.
-        heard: Whether the loss has had a gradient in the gates that is not zero. It may be set back to `False`.
+        heard: Whether the loss has had a nonzero gradient with respect to the gates. It may be reset to `False`.
         probing: Whether the next forward pass runs all paths without gradients, to check that they are alike.
         probed: Identities of the modules in which the paths have been checked since `probing` was set.
         running: Path that a region of this label is running right now (`regions.py`); `None` outside of such a region.

@@ -39,8 +39,8 @@ class PreprocessorByDepth(ValueModule):
     """Preprocessor of the older input of a stage's first cell, which depends on the depth of the stage before.
 
     Args:
-        deep: Preprocessor behind a stage of several cells.
-        shallow: Preprocessor behind a stage of one cell.
+        deep: Preprocessor after a stage of several cells.
+        shallow: Preprocessor after a stage of one cell.
         depth: Depth of the stage before, an expression of choices.
         gates: Gates of these choices.
     """

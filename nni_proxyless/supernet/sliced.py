@@ -1,8 +1,9 @@
 """One module in many sizes: all sizes use slices of the same weights, and each size has its own buffers.
 
-A slice has the first entries of each dimension. Of a convolution's kernel it has the centre, and where a dimension
-holds several parts one after the other, as the queries, keys and values of an attention do, the first entries of each
-part (weight entanglement, Chen et al. 2021, AutoFormer, section 3.2; Single-Path NAS, Stamoulis et al. 2019).
+A slice has the first entries of each dimension, except in two cases. It has the centre of a convolution's kernel. If a
+dimension contains several parts one after the other, such as the queries, keys and values of an attention, it has the
+first entries of each part (weight entanglement, Chen et al. 2021, AutoFormer, section 3.2; Single-Path NAS, Stamoulis
+et al. 2019).
 """
 
 from __future__ import annotations

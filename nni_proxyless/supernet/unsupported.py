@@ -1,4 +1,4 @@
-"""Refusal of choices that a supernet would not search: they would always have their first value, silently."""
+"""Refusal of choices that a supernet would not search, because they would silently always have their first value."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .gated_values import gates_read_by
 
 
 def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _kwargs: Mapping[str, Any]) -> bool:
-    """Refuse a module whose choices no other hook has handled (NNI mutation hook; the last one).
+    """Refuse a module whose choices no other hook has handled. This is the last NNI mutation hook.
 
     Raises:
         UnsupportedSpaceError: The module has choices, which would otherwise always have their first value.

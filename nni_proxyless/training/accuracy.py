@@ -32,7 +32,7 @@ class Accuracies:
 def reestimate_batch_norm(network: nn.Module, batches: Iterable[Batch]) -> None:
     """Replace the running statistics of all batch-norms by the plain average over some batches.
 
-    A supernet's running statistics mix those of all paths. So a network decoded from it needs statistics of its own.
+    A supernet's running statistics mix those of all paths, so a network decoded from it needs its own statistics.
 
     Args:
         network: Network to re-estimate; changed in place and left in evaluation mode.

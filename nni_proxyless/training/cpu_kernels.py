@@ -25,8 +25,8 @@ __all__ = ["BatchNorm", "BatchNormReLU6", "DepthwiseConv2d", "FasterMBConv", "ac
 def accelerate(model: nn.Module) -> nn.Module:
     """Replace modules by faster equivalents in place. Parameters, buffers and their names do not change.
 
-    Wide depthwise convolutions are replaced anywhere in the model. Batch-norms are joined to their neighbours in this
-    package's blocks, and in every `nn.Sequential`.
+    Wide depthwise convolutions are replaced anywhere in the model. Batch-norms are combined with their neighbours in
+    this package's blocks and in every `nn.Sequential`.
 
     Args:
         model: Model to accelerate; changed in place.

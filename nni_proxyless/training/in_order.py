@@ -1,4 +1,4 @@
-"""Sequentials that train faster on the CPU: batch-norms join the convolution before them and the ReLU6 behind them.
+"""Sequentials that train faster on the CPU: batch-norms are combined with neighbouring convolutions and ReLU6.
 
 `nn.Sequential` passes an output to its next child and to nothing else. So a batch-norm may overwrite the output of a
 convolution if no autograd graph is built, and batch-norm and ReLU6 may be one function (`norms.py`). The children stay
@@ -19,7 +19,7 @@ _CONVOLUTIONS = (nn.Conv2d, DepthwiseConv2d)
 
 
 class InOrder(nn.Sequential):
-    """Sequential that joins its batch-norms to their neighbours; also added to the classes of other Sequentials.
+    """Sequential that combines its batch-norms with their neighbours; also added to the classes of other Sequentials.
 
     Shape: those of its children.
     """
@@ -71,7 +71,7 @@ class InOrder(nn.Sequential):
 
 
 def join_norms(model: nn.Module) -> None:
-    """Make all Sequentials of a model, also those of subclasses, join their batch-norms; changed in place."""
+    """Make all Sequentials of a model, also of subclasses, combine batch-norms with their neighbours, in place."""
     for module in reversed(list(model.modules())):
         if isinstance(module, nn.Sequential) and not isinstance(module, InOrder) and not hasattr(module, "freeze"):
             children = list(module._modules.values())

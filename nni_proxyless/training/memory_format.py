@@ -46,9 +46,9 @@ class ChannelsLast:
             weight.data = torch.empty_like(weight.data, memory_format=memory_format).copy_(weight.data)
 
     def follow(self, optimizers: Iterable[Any]) -> None:
-        """Lay out what optimizers remember of each weight, such as its momentum, as the weight itself.
+        """Give the optimizer's state of each weight, such as its momentum, the memory layout of the weight.
 
-        A fused optimizer takes both for blocks of memory in the same order.
+        A fused optimizer assumes that both are blocks of memory in the same order.
 
         Args:
             optimizers: Optimizers, whose state may come from a checkpoint.

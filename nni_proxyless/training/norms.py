@@ -1,4 +1,4 @@
-"""Batch-norms that train faster on the CPU: in one function with a ReLU6, or written over their input.
+"""Batch-norms that train faster on the CPU: they are one function with a ReLU6, or overwrite their input.
 
 An in-place ReLU6 saves a copy of its input for the backward pass. If batch-norm and ReLU6 are one function, their
 output can be saved instead, and the next convolution saves that anyway.
@@ -28,8 +28,8 @@ def normalises_in_place(norm: nn.BatchNorm2d, x: Tensor) -> bool:
 def normalise_(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """Write the output of a batch-norm over its input, and return it.
 
-    With channels_last, PyTorch's kernel takes two thirds of its time for the last pass, y = s x + t. Two elementwise
-    operations take half of that. They do not pay for small images.
+    With channels_last, the last pass, y = s x + t, takes two thirds of the time of PyTorch's kernel. Two elementwise
+    operations take half of that. They are not faster for small images.
     """
     if x.numel() < LARGE or not x.is_contiguous(memory_format=torch.channels_last) or norm.weight is None:
         stats = x.new_empty((2, x.shape[1]))

@@ -94,7 +94,7 @@ def usable(path: Path, check: Callable[[Path], None], what: str) -> bool:
     Args:
         path: Path of the checkpoint.
         check: Function that raises a `DamagedFileError` if the checkpoint cannot be used.
-        what: What starts over then, for the log.
+        what: Name of the run that starts over, for the log.
 
     Returns:
         Whether the checkpoint can be used.

@@ -57,7 +57,7 @@ class Timing:
         return Timing(self.mean * repetitions, self.low * repetitions, self.high * repetitions, self.count)
 
     def plus(self, other: Timing) -> Timing:
-        """Return the duration of both, one after the other."""
+        """Return the duration of this followed by another one."""
         return Timing(self.mean + other.mean, self.low + other.low, self.high + other.high, self.count + other.count)
 
 

@@ -68,7 +68,7 @@ def use_threads(threads: int | None) -> None:
     try:
         torch.set_num_threads(threads)
     except (RuntimeError, ValueError, OverflowError) as reason:
-        raise InputError(f"threads must be a number that torch takes, got {threads}: {reason}") from reason
+        raise InputError(f"threads must be a number that torch accepts, got {threads}: {reason}") from reason
 
 
 def uses_channels_last(recipe: Hardware) -> bool:

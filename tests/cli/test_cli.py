@@ -155,7 +155,7 @@ def test_busy_port(capsys: Any) -> None:
     ("change", "message"),
     [
         ({"trialCommand": "python train.py"}, "trialCommand must be 'nni-proxyless trial --recipe FILE'"),
-        ({"trialCommand": None}, "'trialCommand' must be a text"),
+        ({"trialCommand": None}, "'trialCommand' must be a string"),
         ({"searchSpace": [1]}, "'searchSpace' must be a mapping"),
         ({"searchSpace": {"target": ["cpu_torch"]}}, "searchSpace.target must be like"),
         (
@@ -293,7 +293,7 @@ def test_tables_of_another_machine_or_an_unknown_space_are_not_measured_anew(
     assert exit_.value.code == 0
     told = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ".yml: " in line)
     assert told["elsewhere.yml"] == "not measured, because it is of another machine"
-    assert told["old.yml"] == "not measured, because version 0.1 did not write down its space"
+    assert told["old.yml"] == "not measured, because version 0.1 did not record its space"
     assert "lacks 'space' or 'backend'" in told["empty.yml"]
     assert told["gone.yml"].startswith("the old table is kept: ")
 

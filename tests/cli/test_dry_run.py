@@ -81,7 +81,7 @@ def test_an_interrupted_search_goes_on(recipe_file: Path, tmp_path: Path) -> Non
     report = _Report()
 
     assert _writes(recipe, report, output, ["a"], ("checkpoint.ckpt", "latency_table.yml")) == 3
-    assert "(goes on after epoch 3)" in report._rows[0][1]
+    assert "(continues after epoch 3)" in report._rows[0][1]
     assert _writes(Recipe.load(recipe_file, {"seed": 1}), report, output, ["a"], ("checkpoint.ckpt",)) == 0
     assert "(replaces the results there)" in report._rows[1][1]
 

@@ -98,7 +98,7 @@ def test_names_are_checked(tiny_spec: SpaceSpec) -> None:
     assert constraints_of([Limit("phone", 3.0)], {"phone": latency}, tiny_spec)[0].costs is latency
     with pytest.raises(InputError, match=r"phone.*parameters"):
         constraints_of([Limit("fone", 3.0)], {"phone": latency}, tiny_spec)
-    with pytest.raises(InputError, match="called like a quantity"):
+    with pytest.raises(InputError, match="the name of a quantity"):
         constraints_of([Limit("parameters", 3.0)], {"parameters": latency}, tiny_spec)
     with pytest.raises(InputError, match="does not describe its operators"):
         constraints_of([Limit("parameters", 3.0)], {"phone": latency}, None)

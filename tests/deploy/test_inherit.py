@@ -137,10 +137,10 @@ def test_the_classifier_is_left_out_where_classes_differ(
     state = inherited(found, found / "seven.pt")
     expected = {key: value for key, value in other.state_dict().items() if not key.startswith("classifier.")}
     assert same(state, expected)
-    assert "seven.pt is left out and begins anew: it has 7 classes, and the data have 10" in caplog.text
+    assert "seven.pt is left out and initialised at random: it has 7 classes, and the data have 10" in caplog.text
     recipe = recipe_of(found, inherit=str(found / "seven.pt"), learning_rate=1e-30, ema_decay=0.0, weight_decay=0.0)
     card = run_retraining(prepare_retraining(recipe), found / "retrained")
-    assert any("is left out and begins anew: it has 7 classes" in text for text in card["warnings"])
+    assert any("is left out and initialised at random: it has 7 classes" in text for text in card["warnings"])
     after = read_weights(found / "retrained" / "weights_last.pt")
     assert torch.allclose(after["stem.conv.weight"], expected["stem.conv.weight"])
     assert after["classifier.linear.weight"].shape == (10, 16)

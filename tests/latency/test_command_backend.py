@@ -179,8 +179,8 @@ def test_what_goes_wrong_is_said(said: str, message: str, tmp_path: Path) -> Non
     [
         ("echo 12.5", "([0-9.]*)$", None),
         ("echo", "([0-9.]*)$", "it printed nothing"),
-        ("echo 80.0 FPS", "([0-9.]+) FPS", "what stands beside it is not a unit of time"),
-        ("echo '9.75 (MB)'", "([0-9.]+)", "what stands beside it is not a unit of time"),
+        ("echo 80.0 FPS", "([0-9.]+) FPS", "what is next to it is not a unit of time"),
+        ("echo '9.75 (MB)'", "([0-9.]+)", "what is next to it is not a unit of time"),
         ("echo 'fps: 80'", "fps: ([0-9.]+)", "'80' without a unit beside it, and 'fps:' stands before it: set unit"),
         ("echo '2 min'", "([0-9]+)", "'2' without a unit beside it, and 'min' stands after it: set unit"),
         ("echo 'time (us)'; echo 12500", "([0-9]+)", "'12500' without .* the output names the unit us elsewhere"),

@@ -101,7 +101,7 @@ def test_read_counts(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("layer,macs\na,1\n", "have no column 'candidate'; the columns are layer, macs"),
-        ("layer,candidate,stride\na,k3,1\n", "have no column of counts beside layer and candidate"),
+        ("layer,candidate,stride\na,k3,1\n", "have no column of counts besides layer and candidate"),
         ("layer,candidate,macs\na,k3,many\n", "macs must be a number from 0, got 'many' in line 2; remove the column"),
         ("layer,candidate,macs\na,k3,1\na,k5,-2\n", "macs must be a number from 0, got '-2' in line 3"),
         ("layer,candidate,macs\na,k3,inf\n", "got 'inf' in line 2"),

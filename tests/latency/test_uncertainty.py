@@ -64,8 +64,8 @@ def test_files_with_and_without_uncertainty(tmp_path: Path) -> None:
         ({"noise": None}, "uncertainty.noise must be a number from 0, got None"),
         ({"choices_ms": ["1 2"]}, "must have a row for each of 3 choices, got 1 rows"),
         ({"choices_ms": 3}, "must have a row for each of 3 choices, got 3"),
-        ({"fixed_ms": "1 nan"}, "each row must be a text of finite numbers, got '1 nan'"),
-        ({"fixed_ms": [1, 2]}, "each row must be a text of finite numbers"),
+        ({"fixed_ms": "1 nan"}, "each row must be a string of finite numbers, got '1 nan'"),
+        ({"fixed_ms": [1, 2]}, "each row must be a string of finite numbers"),
         ({"fixed_ms": "1"}, "all rows must have 1 numbers"),
     ],
 )

@@ -251,7 +251,7 @@ def test_an_interrupted_run_says_in_one_line_how_to_go_on(
     ended = "interrupted" if number == 2 else "ended by SIGTERM"
     assert told.startswith(
         f"nni-proxyless run: {ended}; finished trials and checkpoints are kept in {tmp_path / experiment.id}; "
-        f"go on with: nni-proxyless nnictl resume {experiment.id} --port 8081"
+        f"continue with: nni-proxyless nnictl resume {experiment.id} --port 8081"
     )
     assert told.endswith(last)
 

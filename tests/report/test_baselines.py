@@ -273,7 +273,7 @@ def test_the_command_trains_like_retrain_and_nothing_twice(recorded: Path, tmp_p
     assert before == {path: path.stat().st_mtime_ns for path in (recorded / "baselines").rglob("*") if path.is_file()}
     page_text = (recorded / "report" / "report.html").read_text()
     assert page_text.count("random network") >= 2
-    assert "Baselines, trained to compare with" in page_text
+    assert "Baselines, trained for comparison" in page_text
 
 
 def test_recipes_of_early_versions_lack_a_file(recorded: Path) -> None:

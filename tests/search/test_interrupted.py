@@ -63,7 +63,7 @@ def test_a_signal_ends_the_command_and_the_same_command_goes_on(
     assert not (output / ("architecture.json" if kind == "search" else "model_card.json")).exists()
     last = told.strip().splitlines()[-1]
     ended = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
-    assert last.startswith(f"nni-proxyless {kind}: {ended}; go on from the last finished epoch with: nni-proxyless")
+    assert last.startswith(f"nni-proxyless {kind}: {ended}; continue from the last finished epoch with: nni-proxyless")
     again = shlex.split(last.split(" with: ")[1])
     done = run_warm(again, recipe_file.parent)
     assert done.returncode == 0, done.stderr
@@ -104,7 +104,7 @@ def test_each_signal_has_its_exit_code_and_the_line_that_goes_on(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     ended = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
     assert last == (
-        f"nni-proxyless {kind}: {ended}; go on from the last finished epoch with: "
+        f"nni-proxyless {kind}: {ended}; continue from the last finished epoch with: "
         f"{shlex.join(['nni-proxyless', *words])}"
     )
     output = recipe_file.parent / "out"

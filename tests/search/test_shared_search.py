@@ -293,7 +293,7 @@ def test_a_dry_run_names_the_shared_search(
     assert re.search(r"time        1 min 50 s to 2 min 4\d s", first)
     assert re.search(r"\n +the comparison of finalists takes 24 s of that\n", first)
     assert (
-        "every further target or budget of this recipe only takes the comparison of its finalists, less those" in first
+        "each further target or budget of this recipe only adds the comparison of its finalists, except those" in first
     )
     assert re.search(r"memory      about \d+ MiB", first)
     assert not (tmp_path / "out").exists()

@@ -465,7 +465,7 @@ def test_a_score_that_is_not_finite_only_counts_as_the_worst() -> None:
     )  # fmt: skip
     assert best(only).choices == {"layer": "b"}
     assert equal_scores([math.nan, 0.2]) is None
-    assert "of all 2 finalists are infinite or no numbers" in str(equal_scores([math.nan, math.inf]))
+    assert "of all 2 finalists are infinite or not numbers" in str(equal_scores([math.nan, math.inf]))
 
 
 def test_a_comparison_that_fails_ends_only_a_search_that_asks_for_it(caplog: pytest.LogCaptureFixture) -> None:

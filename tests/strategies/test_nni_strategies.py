@@ -302,7 +302,7 @@ def test_recipes_decay_the_architecture_with_the_full_gradient(
     ("settings", "message"),
     [
         ({"strategy": "dart"}, "unknown strategy 'dart'; did you mean 'darts'?"),
-        ({"strategy": "darts", "objective": "budget"}, "objective budget is proxyless's own"),
+        ({"strategy": "darts", "objective": "budget"}, "only proxyless supports objective budget"),
         ({"strategy": "darts", "devices": 2}, "strategy darts runs on one device, got devices: 2"),
         ({"strategy_args": {"a": 1}}, "'strategy_args' are for other strategies"),
     ],

@@ -293,7 +293,7 @@ def test_constraints_that_no_network_keeps_and_turns_of_all_candidates_are_refus
     choice = nni.choice("a", ["x", "y"])
     never = Constraints((ExpressionConstraint(choice == "z", label="never"),))
     gates = make_gates({"a": choice})
-    with pytest.raises(RunError, match="none of 10000 sampled networks keeps the constraints of the space"):
+    with pytest.raises(RunError, match="none of 10000 sampled networks satisfies the constraints of the space"):
         never.draw(gates, lambda gate: gate.draw_path())
     with pytest.raises(InputError, match="NasBench101 has constraints, so not every candidate can take its turn"):
         ProxylessNAS(weight_sampling="fair").mutate_model(NasBench101(6, 2, 1, 5, 5))

@@ -239,7 +239,7 @@ def test_run_is_stopped_and_goes_on(workplace: Workplace) -> None:
     assert not mark.exists()
     assert lines[-1].startswith("nni-proxyless run: ended by SIGTERM; finished trials and checkpoints are kept in ")
     assert not any("ERROR" in line for line in lines)
-    words = lines[-1].split("; go on with: ")[1].split()
+    words = lines[-1].split("; continue with: ")[1].split()
     assert workplace.command(*words).returncode == 0
     with pytest.raises(ConnectionRefusedError):  # of a server on all interfaces, this address would answer
         socket.create_connection(("127.0.0.2", workplace.port), timeout=20)

@@ -168,7 +168,7 @@ class Backend(ABC):
 
 
 def labelled(loader: Callable[[], Workload], label: str) -> Callable[[], Workload]:
-    """Give the workload that a loader returns its name; see `Backend.loader`."""
+    """Wrap a loader so that it names its workload; see `Backend.loader`."""
 
     def load() -> Workload:
         workload = loader()

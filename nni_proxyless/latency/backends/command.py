@@ -55,7 +55,7 @@ class CommandBackend(Backend):
             must not stand in quotes.
         pattern: Regular expression that finds the latency in the output of the command. Its only group is the number,
             and its last match on stdout counts, or on stderr if stdout has none.
-        unit: Unit of a printed number that has no unit beside it: `ns`, `us`, `ms` or `s`. Defaults to `ms`.
+        unit: Unit of a printed number that has no unit next to it: `ns`, `us`, `ms` or `s`. Defaults to `ms`.
         timeout_s: Longest duration of a run, in seconds. A run that takes longer counts as failed.
         retries: Number of times that a failed run is repeated.
         device: Name of the measured device in the table.
@@ -307,7 +307,7 @@ class CommandBackend(Backend):
             )
         if beside is None and no_time_beside(text, end):
             raise RunError(
-                f"pattern found '{shown(number)}', but what stands beside it is not a unit of time: change pattern; "
+                f"pattern found '{shown(number)}', but what is next to it is not a unit of time: change pattern; "
                 f"the line was: {shown(line)}"
             )
         named = foreign_unit(text) if beside is None and self.printed_unit is None else None

@@ -21,7 +21,7 @@ _MOST_OUTLIERS = 0.2  # part of the networks; if more do not fit, the model is a
 def common_candidates(
     measurements: Measurements, costs: Sequence[SpaceCosts], basis: Sequence[LatencyTable], counts: Counts | None
 ) -> dict[str, tuple[str, ...]]:
-    """Return the candidates of each layer: those common to all basis tables and counts, or without them the measured.
+    """Return the candidates of each layer: those common to all basis tables and counts, or else the measured ones.
 
     Raises:
         InputError: The counts are of other layers than the measurements, or lack a measured candidate.

@@ -6,12 +6,12 @@ The noise is proportional to y. Each quantity is scaled to a standard deviation 
 prior strength suits all quantities of a group: w_j ~ N(0, σ² / λ), truncated at 0. The residual is a Gaussian process
 (`similarity.py`), and its variance is given in units of the noise variance σ².
 
-Several settings of these strengths are fitted, from "basis only" to "counts practically free". Each is judged by the
-root mean squared error e of the networks that are left out in cross-validation. The settings are averaged with weights
-in proportion to p e⁻ⁿ, with the prior probability p of the setting and the likelihood e⁻ⁿ of normally distributed
-errors (pseudo-Bayesian model averaging, Yao, Vehtari, Simpson and Gelman 2018). So cross-validation decides what each
-group deserves, and a setting that is lucky on a few networks does not decide alone. All settings are linear in the
-choices, so their average is a table too.
+Several settings of these strengths are fitted, from "basis only" to "counts practically unconstrained". Each is judged
+by the root mean squared error e of the networks that are left out in cross-validation. The settings are averaged with
+weights in proportion to p e⁻ⁿ, with the prior probability p of the setting and the likelihood e⁻ⁿ of normally
+distributed errors (pseudo-Bayesian model averaging, Yao, Vehtari, Simpson and Gelman 2018). Cross-validation thus
+determines the weight of each group, and a setting that happens to fit a few networks well does not decide alone. All
+settings are linear in the choices, so their average is a table too.
 
 The prior probability of the basis alone is larger if its error is about as small as that of measurements. The basis
 then spans the device, and counts could only fit noise. If counts still fit much better, the likelihood outweighs it.

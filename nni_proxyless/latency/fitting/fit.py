@@ -80,7 +80,7 @@ def fit_table(
     device: str = "not named",
     space: str | None = None,
 ) -> Fit:
-    """Fit a table to the latencies of whole networks. Of a network that was measured more than once, the median counts.
+    """Fit a table to the latencies of whole networks. If a network was measured more than once, its median is used.
 
     Args:
         measurements: Whole networks and their latencies.

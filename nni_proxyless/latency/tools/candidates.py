@@ -1,4 +1,4 @@
-"""The numbers in the output of a program that may be its latency, by what stands beside them."""
+"""The numbers in the output of a program that may be its latency, according to the text around them."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def _value(number: str, unit: str | None, default: str | None, before: str, line
 
 
 def unit_beside(text: str, start: int, end: int) -> str | None:
-    """Return the time unit that stands beside the number `text[start:end]`, if there is one."""
+    """Return the time unit next to the number `text[start:end]`, if there is one."""
     before, after = text[:start].rpartition("\n")[2], text[end:].partition("\n")[0]
     following = _UNIT_AFTER.match(after)
     if following:

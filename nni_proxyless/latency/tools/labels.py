@@ -1,4 +1,4 @@
-"""Time units that an output names away from its numbers, such as in the head of a table: `latency (us)`."""
+"""Time units that an output names away from its numbers, such as in the heading of a table: `latency (us)`."""
 
 from __future__ import annotations
 

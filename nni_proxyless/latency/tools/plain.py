@@ -1,4 +1,4 @@
-"""Reads a latency from the output of any program: a number with a time unit beside it, or a bare number at the end."""
+"""Reads a latency from the output of any program: a number with a time unit next to it, or a bare number at the end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LISTED = 6
 def read_plain(output: str, errors: str = "", unit: str | None = None) -> Reading:
     """Read the latency from the output of a program that is not one of the known tools.
 
-    * A number with a time unit beside it (`12.5 ms`, `latency_us=12500`, `"ms": 12.5`) is converted. Several such times
-      are an error, unless they are one time in different units.
+    * A number with a time unit next to it (`12.5 ms`, `latency_us=12500`, `"ms": 12.5`) is converted. Several such
+      times are an error, unless they are one time in different units.
     * Without any, the only bare number of the last line counts, in the default unit, if no word follows it. It is an
       error if the output names another unit elsewhere, as in a head `latency (us)`, unless `unit` is set.
-    * A number beside another unit, a count, a percentage, a time of day, a date, a version or a part of a name is no
-      latency, nor is a spread such as `± 0.3 ms`.
+    * A number with another unit, a count, a percentage, a time of day, a date, a version and a part of a name are not
+      latencies. A spread such as `± 0.3 ms` is not a latency either.
 
     Args:
         output: What the program printed on stdout.

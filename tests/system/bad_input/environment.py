@@ -21,7 +21,7 @@ _OF_A_SEARCH = [
             ("space", "../other.yml", "recipe.yml", "not of the space"),
             ("data", "mnist", "'mnist'", "allowed: arrays"),
             ("data", "arrays", "arrays", "needs data_dir"),
-            ("data_dir", 5, "got 5", "'data_dir' must be a text"),
+            ("data_dir", 5, "got 5", "'data_dir' must be a string"),
             ("threads", 10**9, "1000000000", "'threads' must be a whole number from 1 to"),
         ],
     ),
