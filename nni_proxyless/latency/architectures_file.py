@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,21 @@ def read_columns(path: Path, what: str) -> pd.DataFrame:
     return frame
 
 
+def read_numbers(column: Iterable[str]) -> FloatArray:
+    """Convert strings to the nearest floating-point numbers, and to NaN where they are no numbers.
+
+    pandas, up to version 2, may miss the nearest number by one in the last place.
+    """
+
+    def number(cell: str) -> float:
+        try:
+            return float(cell)
+        except ValueError:
+            return math.nan
+
+    return np.array([math.nan if "_" in cell else number(cell) for cell in column], dtype=np.float64)
+
+
 def read_measurements(path: Path) -> Measurements:
     """Read a CSV file with one column of candidate names per layer, and the column `latency_ms`.
 
@@ -117,7 +132,7 @@ def read_measurements(path: Path) -> Measurements:
             f"measurements {path} have no column '{LATENCY_COLUMN}'; the columns are "
             f"{clipped(', '.join(frame.columns))}"
         )
-    latency_ms = pd.to_numeric(frame[LATENCY_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
+    latency_ms = read_numbers(frame[LATENCY_COLUMN])
     bad = np.flatnonzero(~((latency_ms >= LEAST_LATENCY_MS) & (latency_ms <= MOST_LATENCY_MS)))
     if len(bad):
         raise InputError(

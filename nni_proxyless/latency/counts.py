@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ..errors import InputError, clipped, shown
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
 from ..values import MOST_OPERATIONS
-from .architectures_file import read_columns
+from .architectures_file import read_columns, read_numbers
 from .arrays import FloatArray
 from .entries import Choice
 
@@ -148,7 +147,7 @@ def read_counts(path: Path) -> Counts:
         )
     numbers = {}
     for name in columns:
-        numbers[name] = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64)
+        numbers[name] = read_numbers(frame[name])
         bad = np.flatnonzero(~((numbers[name] >= 0) & (numbers[name] <= MOST_OPERATIONS)))
         if len(bad):
             raise InputError(

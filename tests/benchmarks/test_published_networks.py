@@ -118,6 +118,7 @@ def test_a_runtime_measures_networks(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_int8_is_quantised_and_may_differ() -> None:
+    torch.manual_seed(6)  # the outputs of some random networks are all near 0
     network = Small().eval()
     loader, difference = prepared(make_backend("onnxruntime", dtype="int8"), network)
     assert 1e-4 < difference < 0.2
