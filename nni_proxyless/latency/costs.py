@@ -83,8 +83,7 @@ class SpaceCosts:
         Raises:
             InputError: A label is missing or a candidate does not exist.
         """
-        places = {label: self._position(label, choices.get(label)) for label in self.layers}
-        places |= {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
+        places = self._places(choices)
         return float(
             self._total(
                 lambda label, costs: costs[places[label]],
@@ -94,8 +93,15 @@ class SpaceCosts:
 
     def largest_of(self, choices: Mapping[str, str]) -> float:
         """Return the largest cost of the layers of one architecture, or `fixed` if that is larger; see `of`."""
-        chosen = (costs[self._position(label, choices.get(label))] for label, costs in self.layers.items())
-        return float(max([self.fixed, *chosen]))
+        places = self._places(choices)
+        chosen = [costs[places[label]] for label, costs in self.layers.items()]
+        joint = [float(values[tuple(places[label] for label in labels)]) for labels, values in self.joint_arrays]
+        return float(max([self.fixed, *chosen, *joint]))
+
+    def _places(self, choices: Mapping[str, str]) -> dict[str, int]:
+        """Return the positions of the chosen candidates, and of the values of the derived quantities."""
+        places = {label: self._position(label, choices.get(label)) for label in self.layers}
+        return places | {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
 
     def of_many(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Compute the costs of many architectures at once.

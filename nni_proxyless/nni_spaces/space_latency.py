@@ -24,12 +24,15 @@ from ..latency.costs import SpaceCosts
 from ..latency.entries import ModuleCall
 from ..latency.judgement import rank_correlation, warnings_of, with_verdict
 from ..latency.measure import CALIBRATION_NETWORKS, measure_modules, now
+from ..latency.memory import Memory
 from ..latency.protocol import Protocol
 from ..latency.quality import Quality
 from ..latency.sampling import Progress, Samples, Timeline, sample_interleaved
 from ..latency.table import LatencyTable, OperatorCost
-from .dependence import Codes, SpaceFunctions
+from .dependence import SpaceFunctions
 from .example_inputs import ExampleInputs
+from .space_memory import memory_of
+from .space_networks import Codes
 from .space_parts import composition_of, numbered_anew
 from .trace import Tracer, training_kept
 
@@ -104,7 +107,7 @@ def measure_model_space(
         raise InputError(f"calibration networks must be a number from 0, got {calibration_networks}")
     example = ExampleInputs.of(inputs, model_space, backend.batch)
     functions = SpaceFunctions(Tracer(model_space, example), seed=seed, progress=progress)
-    composition = composition_of(functions)
+    composition = composition_of(functions, _memory(functions, progress))
     if backend.unit != "ms":
         return _counted(functions, composition, backend)
     calls = [unit.call for unit in functions.tracer.units]
@@ -183,6 +186,18 @@ def measure_space_networks(
             progress=progress,
         )
     return list(taken.values())
+
+
+def _memory(functions: SpaceFunctions, progress: Progress | None) -> Memory | None:
+    """Return the peak memory of all networks; `None`, with a warning, if it cannot be known."""
+    try:
+        found = memory_of(functions, progress)
+    except SpaceError as reason:
+        _log.warning("the table has no peak memory: %s", reason)
+        return None
+    if found.warning is not None:
+        _log.warning(found.warning)
+    return found
 
 
 def _whole(tracer: Tracer, sample: Mapping[str, Any]) -> Call:

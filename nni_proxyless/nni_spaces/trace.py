@@ -13,7 +13,6 @@ import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,54 +27,15 @@ from ..supernet.constraints import Constraints
 from ..supernet.unsupported import refuse_second_names
 from .derived_quantities import quantities_of
 from .example_inputs import ExampleInputs
+from .liveness import LivenessRecorder, plain_attention
+from .memory_sites import MemoryNotes, MemorySites
 from .module_identity import described, shapes_of
 from .shallow_freeze import shallow_freeze
-from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of
+from .sites import Site, Trace, Unit
+from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of, own_labels
 
 # Combinations of its own choices up to which a module is measured as a whole.
 MOST_VARIANTS = 32
-
-
-@dataclass(frozen=True)
-class Site:
-    """Something that a network has, whose value depends on some choices.
-
-    Attributes:
-        kind: `call` of a unit, whose value is its number in `Tracer.units`; `rest`, the multiply-adds that a module
-            with choices inside computes itself; or `own`, the number of parameters of a unit or of such a module.
-        path: Place in the model space; the second call of a module has the suffix ` #2`.
-    """
-
-    kind: str
-    path: str
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A module with the inputs of a call, of which equal ones exist once.
-
-    Attributes:
-        call: Module and inputs.
-        multiply_adds: Multiply-adds of the call.
-    """
-
-    call: Call
-    multiply_adds: float
-
-
-@dataclass
-class Trace:
-    """What one network has.
-
-    Attributes:
-        values: Value of each site.
-        labels: Labels on which each site is known to depend, because of its place and its arguments.
-        hints: Label on which a site is likely to depend, too.
-    """
-
-    values: dict[Site, Hashable]
-    labels: dict[Site, frozenset[str]]
-    hints: dict[Site, str]
 
 
 class Tracer:
@@ -90,6 +50,7 @@ class Tracer:
         constraints: Constraints of the space.
         derived: Quantities that follow from several choices, on which sites may depend.
         units: Different units that were found.
+        notes: Which module reads the results of which, in all networks that were run.
 
     Raises:
         SpaceError: A choice has no list of candidates, or a module with choices has two names in one module.
@@ -103,6 +64,7 @@ class Tracer:
         self.constraints = Constraints.in_space(mutables)
         self.derived = quantities_of(space, self.candidates)
         self.units: list[Unit] = []
+        self.notes = MemoryNotes()
         self._numbers: dict[Hashable, int] = {}
         self._whole: dict[int, bool] = {}
 
@@ -130,20 +92,31 @@ class Tracer:
         """
         with training_kept(self.space), _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self.freeze(sample)
-            run = _Run(self, network, sample)
-            args, kwargs = self.inputs.tensors()
-            try:
-                with FlopCounterMode(display=False) as counter:
-                    run.counter = counter
-                    network(*args, **kwargs)
-            except Exception as reason:
-                raise SpaceError(
-                    f"the network {_told(sample)} of {type(self.space).__name__} fails with inputs of shape "
-                    f"{self.inputs}: {str(reason)[:200]}"
-                ) from reason
-            finally:
-                run.remove_hooks()
+            trace = self._run(network, sample, self.inputs)
+            if self.inputs.batch > 1:
+                try:
+                    trace.memory = self._run(network, sample, self.inputs.single()).memory
+                except SpaceError as reason:
+                    trace.memory, self.notes.unknown = None, str(reason)
+        return trace
+
+    def _run(self, network: nn.Module, sample: Mapping[str, Any], inputs: ExampleInputs) -> Trace:
+        args, kwargs = inputs.tensors()
+        memory = LivenessRecorder(network, (args, kwargs))
+        run = _Run(self, network, sample, MemorySites(memory))
+        try:
+            with plain_attention(), memory, FlopCounterMode(display=False) as counter:
+                run.counter = counter
+                results = network(*args, **kwargs)
+        except Exception as reason:
+            raise SpaceError(
+                f"the network {_told(sample)} of {type(self.space).__name__} fails with inputs of shape "
+                f"{inputs}: {str(reason)[:200]}"
+            ) from reason
+        finally:
+            run.remove_hooks()
         run.count_parameters()
+        run.trace.memory = run.memory.trace(results, self.notes)
         return run.trace
 
     def is_unit(self, module: nn.Module, origin: Origin) -> bool:
@@ -180,8 +153,8 @@ class _Run:
 
     counter: FlopCounterMode
 
-    def __init__(self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any]) -> None:
-        self.trace = Trace({}, {}, {})
+    def __init__(self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any], memory: MemorySites) -> None:
+        self.trace, self.memory = Trace(), memory
         self._tracer, self._network = tracer, network
         self._origins = {name: origin_of(tracer.space, name, sample) for name, _ in network.named_modules()}
         self._inside = 0  # depth of calls within a unit
@@ -199,7 +172,7 @@ class _Run:
                 self._hooks.append(module.register_forward_pre_hook(self._enter_unit(origin), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leave_unit(origin), always_call=False))
             else:
-                self._hooks.append(module.register_forward_pre_hook(self._enter))
+                self._hooks.append(module.register_forward_pre_hook(self._enter(origin)))
                 self._hooks.append(module.register_forward_hook(self._leave(origin)))
 
     def remove_hooks(self) -> None:
@@ -227,7 +200,7 @@ class _Run:
             site = Site(first.kind, f"{first.path} #{number}")
         labels = set(origin.labels)
         if module is not None:
-            labels |= labels_inside(module) if whole else _own_labels(module)
+            labels |= labels_inside(module) if whole else own_labels(module)
         self.trace.values[site] = value
         self.trace.labels[site] = frozenset(labels)
         if origin.hint is not None:
@@ -241,6 +214,7 @@ class _Run:
             self._inside += 1
             if self._inside == 1:
                 self._calls.append((Call.recorded(module, args, kwargs, origin.path), self._total()))
+                self.memory.enter(origin, whole=True)
 
         return enter
 
@@ -248,6 +222,7 @@ class _Run:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._inside -= 1
             if self._inside == 0:
+                self.memory.leave()
                 call, before = self._calls.pop()
                 spent = self._total() - before
                 self._inner(spent)
@@ -261,14 +236,19 @@ class _Run:
             before, inner = self._open[-1]
             self._open[-1] = (before, inner + spent)
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if not self._inside:
-            self._open.append((self._total(), 0.0))
+    def _enter(self, origin: Origin) -> Any:
+        def enter(module: nn.Module, args: Any) -> None:
+            if not self._inside:
+                self._open.append((self._total(), 0.0))
+                self.memory.enter(origin, whole=False)
+
+        return enter
 
     def _leave(self, origin: Origin) -> Any:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if self._inside:
                 return
+            self.memory.leave()
             before, inner = self._open.pop()
             spent = self._total() - before
             self._inner(spent)
@@ -276,10 +256,6 @@ class _Run:
                 self._add(Site("rest", origin.path), spent - inner, origin, origin.module, False)
 
         return leave
-
-
-def _own_labels(module: nn.Module) -> set[str]:
-    return {str(label) for mutable in getattr(module, "mutables", ()) for label in mutable.simplify()}
 
 
 @contextmanager

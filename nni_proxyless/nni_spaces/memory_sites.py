@@ -1,0 +1,241 @@
+"""Which part of a network's peak memory depends on which choices, as values of sites.
+
+A network is a tree of calls: modules with choices inside are frames, and the units in them are leaves. What a frame
+computes between its calls is a leaf, too. The memory while a leaf runs is the sum of
+
+* `local`: what is alive at its largest moment, without what its frame only holds,
+* `held`: for each frame around it but the network, what is alive before and after that frame's call, without what is
+  alive before and after the call of the next frame.
+
+So the sum is exact, and each of its terms depends on few choices: a term that is held over a block is the same for all
+that happens inside the block. Where a term depends on too many choices, such as on all inputs that the nodes of a cell
+choose, it is bounded from above by others, which depend on few:
+
+* `inner`: the largest moment of a leaf if nothing that it reads is ever released, without what it reads,
+* `made`: what a call leaves to later ones,
+* `taken`: what a frame reads, without what its own frame holds.
+
+`MemoryNotes` says which calls may read what a call has made, in any network. What no later call may read is not held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .liveness import Liveness, LivenessRecorder
+from .sites import Site, Trace
+from .space_paths import Origin, labels_inside, own_labels
+
+LOCAL, HELD, INNER, MADE, TAKEN = "local memory", "held memory", "inner memory", "made memory", "taken memory"
+EXACT = (LOCAL, HELD)
+_END = "the end"
+
+
+@dataclass
+class Call:
+    """A call of a module, or what a frame computes between two calls.
+
+    Attributes:
+        path: Place of its sites.
+        place: The same without the names of candidates, for `MemoryNotes`.
+        mark: Suffix of both, which tells repeated calls apart.
+        labels: Labels on which it depends because of its place and its arguments.
+        hint: Label on which it is likely to depend, too.
+        start: Position of its first operation.
+        end: Position behind its last operation.
+        calls: Calls inside it, in order.
+        counts: Number of calls by place.
+        whole: Whether it is a leaf.
+    """
+
+    path: str
+    place: str
+    mark: str
+    labels: frozenset[str]
+    hint: str | None
+    start: int
+    end: int
+    calls: list[Call] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    whole: bool = False
+
+
+@dataclass
+class MemoryNotes:
+    """What all networks that were run have in common.
+
+    Attributes:
+        frames: Path of the frame of each call, `""` for those of the network itself.
+        places: Place of each call, by path.
+        orders: The different orders of the calls in each frame, by the frame's place.
+        readers: By frame and call, the calls that were the last ones to read what it has made.
+        unknown: Why the memory of a network is not known; empty if it is known.
+    """
+
+    frames: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    orders: dict[str, dict[tuple[str, ...], dict[str, int]]] = field(default_factory=dict)
+    readers: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    unknown: str = ""
+
+    def may_be_held(self, frame: str, made: str, during: str) -> bool:
+        """Whether, in any network, what a call has made may be alive during another call of the same frame.
+
+        Args:
+            frame: Place of the frame.
+            made: Place of the call that may have made it.
+            during: Place of the other call.
+        """
+        if made == during or self._always_before(frame, during, made):
+            return False
+        readers = self.readers.get(frame, {}).get(made, set())
+        return any(reader == _END or not self._always_before(frame, reader, during) for reader in readers)
+
+    def _always_before(self, frame: str, one: str, other: str) -> bool:
+        if one == other:
+            return False
+        both = [order for order in self.orders[frame].values() if one in order and other in order]
+        return bool(both) and all(order[one] < order[other] for order in both)
+
+
+class MemorySites:
+    """Calls of one run of a network, while it is recorded.
+
+    Args:
+        recorder: Recorder of the run.
+    """
+
+    def __init__(self, recorder: LivenessRecorder) -> None:
+        self._recorder = recorder
+        self._root: Call | None = None
+        self._stack: list[Call] = []
+
+    @property
+    def _now(self) -> int:
+        return len(self._recorder.liveness.events)
+
+    def enter(self, origin: Origin, *, whole: bool) -> None:
+        """Note the beginning of a call.
+
+        Args:
+            origin: Place of the module.
+            whole: Whether it is a unit.
+        """
+        labels = set(origin.labels)
+        if origin.module is not None:
+            labels |= labels_inside(origin.module) if whole else own_labels(origin.module)
+        path, place, mark = origin.path, origin.place, ""
+        if self._stack:
+            frame = self._stack[-1]
+            inside = not frame.place or place.startswith(f"{frame.place}.")
+            if not inside:  # a module that belongs to another one
+                path, place = f"{path} in {frame.path}", f"{place} in {frame.place}"
+            frame.counts[place] = number = frame.counts.get(place, 0) + 1
+            mark = frame.mark + (f" #{len(self._stack)}.{number}" if number > 1 else "")
+        call = Call(path, place, mark, frozenset(labels), origin.hint, self._now, self._now, whole=whole)
+        if self._stack:
+            self._stack[-1].calls.append(call)
+        elif self._root is None:
+            self._root = call
+        self._stack.append(call)
+
+    def leave(self) -> None:
+        """Note the end of the last call that has begun."""
+        self._stack.pop().end = self._now
+
+    def trace(self, results: Any, notes: MemoryNotes) -> Trace | None:
+        """Return the sites of the run, and add what it shows to the notes.
+
+        Args:
+            results: What the network returned.
+            notes: Notes of all runs.
+
+        Returns:
+            Sites; `None` if no tensor was found in the results.
+        """
+        if self._root is None or not self._recorder.buffers_of(results):
+            notes.unknown = "its results have no tensors that depend on its inputs"
+            return None
+        return _Reading(self._recorder.finish(results), notes).trace(self._root)
+
+
+class _Reading:
+    """Values of all sites of a run."""
+
+    def __init__(self, liveness: Liveness, notes: MemoryNotes) -> None:
+        self._of, self._notes = liveness, notes
+        self._used = [buffer for buffer, last in enumerate(liveness.last) if last >= 0]
+        self._total = liveness.alive(self._used, 0, len(liveness.events))
+        self._found = Trace()
+
+    def trace(self, root: Call) -> Trace:
+        taken = sum(self._of.sizes[b] for b in self._used if self._of.born[b] < 0)
+        self._frame(root, 0, taken)
+        return self._found
+
+    def _frame(self, frame: Call, held: int, taken: int) -> None:
+        """Add the sites of a frame.
+
+        Args:
+            frame: Frame.
+            held: Bytes that are alive before and after its call.
+            taken: Bytes that it reads, without those.
+        """
+        name = frame.path + frame.mark
+        self._add(TAKEN, name, frame, taken)
+        calls = _with_rests(frame)
+        readers = self._notes.readers.setdefault(frame.place + frame.mark, {})
+        names = tuple(call.place + call.mark for call in calls)
+        orders = self._notes.orders.setdefault(frame.place + frame.mark, {})
+        orders.setdefault(names, {key: place for place, key in enumerate(names)})
+        ends = [call.end for call in calls]
+        for call in calls:
+            path = call.path + call.mark
+            self._notes.frames[path], self._notes.places[path] = name, call.place + call.mark
+            left = [b for b in self._born(call) if self._of.last[b] >= call.end]
+            self._add(MADE, path, call, sum(self._of.sizes[b] for b in left))
+            for buffer in left:
+                last = self._of.last[buffer]
+                reader = _END if last >= frame.end else names[next(i for i, end in enumerate(ends) if last < end)]
+                readers.setdefault(call.place + call.mark, set()).add(reader)
+            if call.whole:
+                moments = self._total[call.start : call.end]
+                self._add(LOCAL, path, call, max(moments) - held if moments else 0)
+                inner = self._of.alive(self._born(call), call.start, call.end, kept=True)
+                self._add(INNER, path, call, max(inner, default=0))
+                continue
+            before = [b for b in self._used if self._of.born[b] < call.start]
+            across = sum(self._of.sizes[b] for b in before if self._of.last[b] >= call.end)
+            read = sum(self._of.sizes[b] for b in before if call.start <= self._of.last[b] < call.end)
+            if call.start == call.end:  # nothing runs in it
+                across, read = held, 0
+            self._add(HELD, path, call, across - held)
+            self._frame(call, across, read)
+
+    def _born(self, call: Call) -> list[int]:
+        made = [b for event in self._of.events[call.start : call.end] for b in event.made]
+        return [buffer for buffer in made if self._of.last[buffer] >= 0]
+
+    def _add(self, kind: str, path: str, call: Call, value: int) -> None:
+        site = Site(kind, path)
+        self._found.values[site] = value
+        self._found.labels[site] = call.labels
+        if call.hint is not None:
+            self._found.hints[site] = call.hint
+
+
+def _with_rests(frame: Call) -> Sequence[Call]:
+    """Return the calls in a frame, and what it computes before, between and behind them."""
+    found: list[Call] = []
+    start, after = frame.start, "before"
+    for call in (*frame.calls, None):
+        end = frame.end if call is None else call.start
+        if end > start:
+            path, place = (f"{frame.path} {after}", f"{frame.place} {after}")
+            found.append(Call(path, place, frame.mark, frame.labels, None, start, end, whole=True))
+        if call is not None:
+            found.append(call)
+            start, after = call.end, f"after {call.place}{call.mark}"
+    return found
