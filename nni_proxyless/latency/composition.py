@@ -94,10 +94,12 @@ class Composition:
 
         Peak memory is the largest of its costs, and the others are the sums of theirs.
         """
-        found = {name: self.counts(name) for name in COUNTS.values()}
-        return (
-            found if self.memory is None else {**found, PEAK_MEMORY: self.memory.costs(self.candidates, self.derived)}
-        )
+        found: dict[str, SpaceCosts] = {}
+        for name in COUNTS.values():
+            found[name] = self.counts(name)
+        if self.memory is not None:
+            found[PEAK_MEMORY] = self.memory.costs(self.candidates, self.derived)
+        return found
 
     def _summed(self, values: Mapping[tuple[str, ...], Sequence[float]], unit: str, fixed: float) -> SpaceCosts:
         sums: dict[tuple[str, ...], FloatArray] = {(): np.array(fixed)}
@@ -110,6 +112,7 @@ class Composition:
             array = array[tuple(slice(None) if axis in needed else 0 for axis in range(len(labels)))]
             key = tuple(labels[axis] for axis in needed)
             sums[key] = sums[key] + array if key in sums else array
+        used = {label for key in sums for label in key}
         return SpaceCosts(
             float(sums[()]),
             dict(self.candidates),
@@ -123,7 +126,7 @@ class Composition:
                 for k, array in sums.items()
                 if len(k) > 1 or (k and k[0] not in self.candidates)
             ),
-            self.derived,
+            tuple(each for each in self.derived if each.name in used or each.allowed < len(each.values)),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -98,6 +98,14 @@ class SpaceCosts:
         joint = [float(values[tuple(places[label] for label in labels)]) for labels, values in self.joint_arrays]
         return float(max([self.fixed, *chosen, *joint]))
 
+    def entries(self) -> list[float]:
+        """Return all different costs, where the largest one counts, without those of values that no network has."""
+        allowed = {quantity.name: quantity.allowed for quantity in self.derived}
+        found = {self.fixed, *(value for of in self.layers.values() for value in of)}
+        for labels, values in self.joint_arrays:
+            found.update(values[tuple(slice(allowed.get(label)) for label in labels)].ravel().tolist())
+        return sorted(found)
+
     def _places(self, choices: Mapping[str, str]) -> dict[str, int]:
         """Return the positions of the chosen candidates, and of the values of the derived quantities."""
         places = {label: self._position(label, choices.get(label)) for label in self.layers}

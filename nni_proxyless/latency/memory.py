@@ -7,7 +7,7 @@ choices, as in `joint_costs.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +122,3 @@ def _part(row: object, sizes: Mapping[str, int], where: str) -> MemoryPart:
     labels = parts.labels_from(own.get("labels"), sizes, where)
     count = math.prod(sizes[label] for label in labels)
     return MemoryPart(labels, parts.numbers_from(own.get("bytes"), count, f"{where}: bytes"))
-
-
-def largest_entries(costs: SpaceCosts) -> Sequence[float]:
-    """Return all bytes that occur in costs of which the largest one counts, without values that no network has."""
-    allowed = {quantity.name: quantity.allowed for quantity in costs.derived}
-    entries = [costs.fixed, *(value for of in costs.layers.values() for value in of)]
-    for labels, values in costs.joint_arrays:
-        entries += values[tuple(slice(allowed.get(label)) for label in labels)].ravel().tolist()
-    return entries

@@ -16,15 +16,13 @@ The memory is that of the exported graph, executed in the order in which the ope
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -73,12 +71,14 @@ class Liveness:
     born: list[int] = field(default_factory=list)
     last: list[int] = field(default_factory=list)
 
-    def finish(self, results: Iterable[int]) -> None:
-        """Find out when each buffer is read for the last time.
+    def finish(self, results: Iterable[int], kept: Iterable[int] = ()) -> Liveness:
+        """Find out when each buffer is read for the last time, and return this object.
 
         Args:
             results: Buffers of the results of the network.
+            kept: Buffers that are computed, and count at this moment, even if no result depends on them.
         """
+        needed = set(kept)
         self.born = [-1] * len(self.sizes)
         self.last = [-1] * len(self.sizes)
         for buffer in results:
@@ -87,11 +87,31 @@ class Liveness:
             event = self.events[number]
             for buffer in event.made:
                 self.born[buffer] = number
+                if buffer in needed:
+                    self.last[buffer] = max(self.last[buffer], number)
             if any(self.last[buffer] >= 0 for buffer in (*event.made, *event.changes)):
                 for buffer in event.reads:
                     self.last[buffer] = max(self.last[buffer], number)
             else:
                 self.events[number] = Event(frozenset(), ())
+        return self
+
+    def used(self) -> list[int]:
+        """Return the buffers that count."""
+        return [buffer for buffer, last in enumerate(self.last) if last >= 0]
+
+    def begun(self, start: int) -> list[int]:
+        """Return the buffers that are alive when an operation begins."""
+        return [buffer for buffer, last in enumerate(self.last) if self.born[buffer] < start <= last]
+
+    def filled(self, start: int, end: int) -> set[int]:
+        """Return the buffers that count, and that the operations from `start` to before `end` fill."""
+        made = (buffer for event in self.events[start:end] for buffer in event.made)
+        return {buffer for buffer in made if self.last[buffer] >= 0}
+
+    def bytes(self, buffers: Iterable[int]) -> int:
+        """Return the size of some buffers together."""
+        return sum(self.sizes[buffer] for buffer in buffers)
 
     def taken_over(self, number: int) -> int | None:
         """Return the buffer over which an operation writes, or `None`."""
@@ -152,10 +172,10 @@ class LivenessRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found = (self._buffers.get(self._key(tensor)) for tensor in _tensors(value))
         return list(dict.fromkeys(buffer for buffer in found if buffer is not None))
 
-    def finish(self, results: Any) -> Liveness:
-        """Return what was recorded, after the last operation."""
-        self.liveness.finish(self.buffers_of(results))
-        return self.liveness
+    def finish(self, results: Any, kept: Iterable[int] = ()) -> Liveness:
+        """Return what was recorded, after the last operation; see `Liveness.finish`."""
+        made = Liveness(list(self.liveness.sizes), list(self.liveness.events), self.liveness.given)
+        return made.finish(self.buffers_of(results), kept)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation, and record it."""
@@ -214,18 +234,6 @@ class LivenessRecorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _key(self, tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Context manager in which attention is computed by operations that can be seen, as in an exported graph."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel([SDPBackend.MATH]):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -12,10 +12,13 @@ that happens inside the block. Where a term depends on too many choices, such as
 choose, it is bounded from above by others, which depend on few:
 
 * `inner`: the largest moment of a leaf if nothing that it reads is ever released, without what it reads,
-* `made`: what a call leaves to later ones,
-* `taken`: what a frame reads, without what its own frame holds.
+* `made`: what a call leaves to later ones in its frame,
+* `entry`: what is alive when a frame begins, and its arguments, without what is only held over the frame around it. It
+  also stands for what is `held` over that frame.
 
 `MemoryNotes` says which calls may read what a call has made, in any network. What no later call may read is not held.
+Bounds also count what no result of the network depends on, because that follows from many choices, too: a cell may
+ignore one of its inputs.
 """
 
 from __future__ import annotations
@@ -26,9 +29,9 @@ from typing import Any
 
 from .liveness import Liveness, LivenessRecorder
 from .sites import Site, Trace
-from .space_paths import Origin, labels_inside, own_labels
+from .space_paths import Origin, labels_inside
 
-LOCAL, HELD, INNER, MADE, TAKEN = "local memory", "held memory", "inner memory", "made memory", "taken memory"
+LOCAL, HELD, INNER, MADE, ENTRY = "local memory", "held memory", "inner memory", "made memory", "entry memory"
 EXACT = (LOCAL, HELD)
 _END = "the end"
 
@@ -41,13 +44,15 @@ class Call:
         path: Place of its sites.
         place: The same without the names of candidates, for `MemoryNotes`.
         mark: Suffix of both, which tells repeated calls apart.
-        labels: Labels on which it depends because of its place and its arguments.
+        labels: Labels on which it depends because of its place and, in units, its arguments.
         hint: Label on which it is likely to depend, too.
         start: Position of its first operation.
         end: Position behind its last operation.
         calls: Calls inside it, in order.
         counts: Number of calls by place.
         whole: Whether it is a leaf.
+        given: Buffers of its arguments.
+        returned: Buffers of its results.
     """
 
     path: str
@@ -60,6 +65,8 @@ class Call:
     calls: list[Call] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     whole: bool = False
+    given: Sequence[int] = ()
+    returned: Sequence[int] = ()
 
 
 @dataclass
@@ -111,21 +118,23 @@ class MemorySites:
         self._recorder = recorder
         self._root: Call | None = None
         self._stack: list[Call] = []
+        self._returned: set[int] = set()
 
     @property
     def _now(self) -> int:
         return len(self._recorder.liveness.events)
 
-    def enter(self, origin: Origin, *, whole: bool) -> None:
+    def enter(self, origin: Origin, given: Any, *, whole: bool) -> None:
         """Note the beginning of a call.
 
         Args:
             origin: Place of the module.
+            given: Arguments of the call.
             whole: Whether it is a unit.
         """
         labels = set(origin.labels)
-        if origin.module is not None:
-            labels |= labels_inside(origin.module) if whole else own_labels(origin.module)
+        if whole and origin.module is not None:
+            labels |= labels_inside(origin.module)
         path, place, mark = origin.path, origin.place, ""
         if self._stack:
             frame = self._stack[-1]
@@ -135,15 +144,22 @@ class MemorySites:
             frame.counts[place] = number = frame.counts.get(place, 0) + 1
             mark = frame.mark + (f" #{len(self._stack)}.{number}" if number > 1 else "")
         call = Call(path, place, mark, frozenset(labels), origin.hint, self._now, self._now, whole=whole)
+        call.given = self._recorder.buffers_of(given)
         if self._stack:
             self._stack[-1].calls.append(call)
         elif self._root is None:
             self._root = call
         self._stack.append(call)
 
-    def leave(self) -> None:
-        """Note the end of the last call that has begun."""
-        self._stack.pop().end = self._now
+    def leave(self, results: Any) -> None:
+        """Note the end of the last call that has begun.
+
+        Args:
+            results: What it returned.
+        """
+        call = self._stack.pop()
+        call.end, call.returned = self._now, self._recorder.buffers_of(results)
+        self._returned.update(call.returned)
 
     def trace(self, results: Any, notes: MemoryNotes) -> Trace | None:
         """Return the sites of the run, and add what it shows to the notes.
@@ -158,65 +174,73 @@ class MemorySites:
         if self._root is None or not self._recorder.buffers_of(results):
             notes.unknown = "its results have no tensors that depend on its inputs"
             return None
-        return _Reading(self._recorder.finish(results), notes).trace(self._root)
+        exact, most = self._recorder.finish(results), self._recorder.finish(results, self._returned)
+        return _Reading(exact, most, notes).trace(self._root)
 
 
 class _Reading:
-    """Values of all sites of a run."""
+    """Values of all sites of a run.
 
-    def __init__(self, liveness: Liveness, notes: MemoryNotes) -> None:
-        self._of, self._notes = liveness, notes
-        self._used = [buffer for buffer, last in enumerate(liveness.last) if last >= 0]
-        self._total = liveness.alive(self._used, 0, len(liveness.events))
+    Args:
+        exact: What is alive when.
+        most: The same with what the calls return and nothing reads.
+        notes: Notes of all runs.
+    """
+
+    def __init__(self, exact: Liveness, most: Liveness, notes: MemoryNotes) -> None:
+        self._exact, self._most, self._notes = exact, most, notes
+        self._total = exact.alive(exact.used(), 0, len(exact.events))
         self._found = Trace()
 
     def trace(self, root: Call) -> Trace:
-        taken = sum(self._of.sizes[b] for b in self._used if self._of.born[b] < 0)
-        self._frame(root, 0, taken)
+        self._frame(root, None, frozenset(), frozenset())
         return self._found
 
-    def _frame(self, frame: Call, held: int, taken: int) -> None:
+    def _frame(self, frame: Call, around: Call | None, held: frozenset[int], held_around: frozenset[int]) -> None:
         """Add the sites of a frame.
 
         Args:
             frame: Frame.
-            held: Bytes that are alive before and after its call.
-            taken: Bytes that it reads, without those.
+            around: Frame around it; `None` for the network.
+            held: Buffers that are alive before and after its call; none for the network.
+            held_around: The same for the frame around it.
         """
-        name = frame.path + frame.mark
-        self._add(TAKEN, name, frame, taken)
+        name, place = frame.path + frame.mark, frame.place + frame.mark
+        self._add(ENTRY, name, frame, self._exact.bytes(self._entry(frame, around, held_around)))
         calls = _with_rests(frame)
-        readers = self._notes.readers.setdefault(frame.place + frame.mark, {})
+        readers = self._notes.readers.setdefault(place, {})
         names = tuple(call.place + call.mark for call in calls)
-        orders = self._notes.orders.setdefault(frame.place + frame.mark, {})
-        orders.setdefault(names, {key: place for place, key in enumerate(names)})
-        ends = [call.end for call in calls]
+        orders = self._notes.orders.setdefault(place, {})
+        orders.setdefault(names, {key: number for number, key in enumerate(names)})
         for call in calls:
             path = call.path + call.mark
             self._notes.frames[path], self._notes.places[path] = name, call.place + call.mark
-            left = [b for b in self._born(call) if self._of.last[b] >= call.end]
-            self._add(MADE, path, call, sum(self._of.sizes[b] for b in left))
-            for buffer in left:
-                last = self._of.last[buffer]
-                reader = _END if last >= frame.end else names[next(i for i, end in enumerate(ends) if last < end)]
-                readers.setdefault(call.place + call.mark, set()).add(reader)
+            born = self._most.filled(call.start, call.end)
+            left = {b for b in born if self._most.last[b] >= call.end}.union(b for b in call.returned if b in born)
+            self._add(MADE, path, call, self._most.bytes(left))
+            for last in {self._most.last[buffer] for buffer in left}:
+                if last >= call.end:
+                    reader = next((names[i] for i, each in enumerate(calls) if last < each.end), _END)
+                    readers.setdefault(call.place + call.mark, set()).add(reader)
             if call.whole:
                 moments = self._total[call.start : call.end]
-                self._add(LOCAL, path, call, max(moments) - held if moments else 0)
-                inner = self._of.alive(self._born(call), call.start, call.end, kept=True)
+                self._add(LOCAL, path, call, max(moments) - self._exact.bytes(held) if moments else 0)
+                inner = self._most.alive(born, call.start, call.end, kept=True)
                 self._add(INNER, path, call, max(inner, default=0))
                 continue
-            before = [b for b in self._used if self._of.born[b] < call.start]
-            across = sum(self._of.sizes[b] for b in before if self._of.last[b] >= call.end)
-            read = sum(self._of.sizes[b] for b in before if call.start <= self._of.last[b] < call.end)
-            if call.start == call.end:  # nothing runs in it
-                across, read = held, 0
-            self._add(HELD, path, call, across - held)
-            self._frame(call, across, read)
+            across = held  # if nothing runs in it
+            if call.end > call.start:
+                across = frozenset(b for b in self._exact.begun(call.start) if self._exact.last[b] >= call.end)
+            self._add(HELD, path, call, self._exact.bytes(across) - self._exact.bytes(held))
+            self._frame(call, frame, across, held)
 
-    def _born(self, call: Call) -> list[int]:
-        made = [b for event in self._of.events[call.start : call.end] for b in event.made]
-        return [buffer for buffer in made if self._of.last[buffer] >= 0]
+    def _entry(self, frame: Call, around: Call | None, held_around: frozenset[int]) -> set[int]:
+        """Return what may be alive when a frame begins; at least all that is, but what is held over the next frame."""
+        if around is None:
+            return set(frame.given)
+        begun = self._most.begun(frame.start)
+        own = {b for b in begun if self._most.born[b] >= around.start}.union(b for b in around.given if b in begun)
+        return own.union(frame.given, (b for b in self._exact.begun(frame.start) if b not in held_around))
 
     def _add(self, kind: str, path: str, call: Call, value: int) -> None:
         site = Site(kind, path)

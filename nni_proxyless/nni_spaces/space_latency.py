@@ -2,7 +2,7 @@
 
 Random networks of the space are run, to find which modules they call with which inputs, and on which choices that
 depends (`trace.py`, `dependence.py`). Each different call is then measured alone, and a few whole networks calibrate
-the sum. The table also has the parameters and multiply-adds of all networks.
+the sum. The table also has the parameters, multiply-adds and peak memory of all networks.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ def measure_model_space(
     Each module is measured with the inputs that it gets inside networks of the space. Operations between modules, such
     as an addition in `forward`, are not measured alone; the calibration accounts for them.
 
+    The table has the parameters, multiply-adds and peak activation memory of all networks, too, as
+    `table.composition.quantities()`. Peak memory is that of the exported graph (`liveness.py`), in bytes for one input.
+    It is exact unless a warning says that it is an upper bound, or that it is not known.
+
     Args:
         model_space: NNI model space, from NNI's hub or the user's own, before a search has mutated it.
         inputs: Shape of one input without the batch dimension, such as `(3, 32, 32)`, or a tensor with it. For a
@@ -75,7 +79,8 @@ def measure_model_space(
             known to be needed.
 
     Returns:
-        Table for `ProxylessNAS(latency=table, budget_ms=…)` and `LatencyProfiler(model_space, table)`.
+        Table for `ProxylessNAS(latency=table, budget_ms=…, budgets={'peak_memory': …})` and
+        `LatencyProfiler(model_space, table)`.
 
     Examples:
         Multiply-adds of the modules of a small space, and of one of its networks:

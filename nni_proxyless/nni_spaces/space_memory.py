@@ -12,7 +12,7 @@ from ..errors import SpaceError
 from ..latency.arrays import FloatArray
 from ..latency.memory import Memory, MemoryPart
 from .dependence import Function, SpaceFunctions
-from .memory_sites import EXACT, HELD, INNER, LOCAL, MADE, TAKEN
+from .memory_sites import ENTRY, EXACT, HELD, INNER, LOCAL, MADE
 from .sites import Site, Trace
 from .space_networks import Codes
 
@@ -31,15 +31,14 @@ class MemoryFunctions(SpaceFunctions):
         progress: Progress callback; see `SpaceFunctions`.
 
     Attributes:
-        bounded: Exact sites that depend on too many choices.
+        bounded: Frames in which bounds stand for the exact sites, because one of these depends on too many choices.
 
     Raises:
         SpaceError: The memory of a network is not known, or a bound depends on too many choices, too.
     """
 
     def __init__(self, first: SpaceFunctions, progress: Callable[[str, int, int], None] | None = None) -> None:
-        self.bounded: set[Site] = set()
-        self._frames: set[str] = set()  # frames in which bounds are needed
+        self.bounded: dict[str, None] = {}
         super().__init__(first.tracer, seed=1, progress=progress, known=first.traces)
 
     def _take(self, codes: Codes, trace: Trace) -> None:
@@ -50,12 +49,8 @@ class MemoryFunctions(SpaceFunctions):
         super()._take(codes, trace.memory)
 
     def _wanted(self, site: Site) -> bool:
-        if site.kind in EXACT:
-            return site not in self.bounded
-        if site.kind == INNER:
-            return Site(LOCAL, site.path) in self.bounded
-        frame = site.path if site.kind == TAKEN else self.tracer.notes.frames[site.path]
-        return frame in self._frames
+        frame = site.path if site.kind == ENTRY else self.tracer.notes.frames[site.path]
+        return (frame in self.bounded) != (site.kind in EXACT)
 
     def _most_combinations(self, site: Site) -> int:
         return MOST_EXACT if site.kind in EXACT else super()._most_combinations(site)
@@ -63,15 +58,13 @@ class MemoryFunctions(SpaceFunctions):
     def _give_up(self, site: Site, labels: Sequence[str]) -> None:
         if site.kind not in EXACT:
             super()._give_up(site, labels)
-        self.functions.pop(site, None)
-        self._first.pop(site, None)
-        self._conflicts = [conflict for conflict in self._conflicts if conflict[0] != site]
-        self.bounded.add(site)
-        self._frames.add(self.tracer.notes.frames[site.path])
+        self.bounded[self.tracer.notes.frames[site.path]] = None
+        self.functions = {each: of for each, of in self.functions.items() if self._wanted(each)}
+        self._conflicts = [conflict for conflict in self._conflicts if self._wanted(conflict[0])]
         known: dict[Site, frozenset[str]] = {}
         for trace in self.traces.values():
             for each, given in trace.memory.labels.items() if trace.memory is not None else ():
-                if each.kind not in EXACT and each not in self.functions and self._wanted(each):
+                if each not in self.functions and self._wanted(each) and each.kind not in EXACT:
                     known[each] = known.get(each, frozenset()) | given
         for each, given in known.items():
             self._given[each] = self._given.get(each, frozenset()) | given
@@ -120,8 +113,7 @@ class _Parts:
 
     def memory(self) -> Memory:
         """Return the largest memory over all leaves, by choices."""
-        leaves = [site for site in self._functions.functions if site.kind == LOCAL]
-        leaves += [site for site in self._functions.bounded if site.kind == LOCAL]
+        leaves = [Site(LOCAL, site.path) for site in self._functions.functions if site.kind in (LOCAL, INNER)]
         found: dict[tuple[str, ...], FloatArray] = {}
         for leaf in leaves:
             array = self._sum(leaf, self._terms(leaf))
@@ -140,27 +132,23 @@ class _Parts:
     def _terms(self, leaf: Site) -> list[_Array]:
         """Return the terms of a leaf, in which bounds stand for what depends on too many choices."""
         terms: list[_Array] = []
-        for kind, path, frame in self._around(leaf):
-            site = Site(kind, path)
-            if site not in self._functions.bounded:
+        kind, path = LOCAL, leaf.path
+        while path in self._notes.frames:
+            site, frame = Site(kind, path), self._notes.frames[path]
+            if frame not in self._functions.bounded:
                 terms.append(self._array(site))
+                kind, path = HELD, frame
                 continue
-            self._bounded[self._notes.places[path].strip()] = None
+            self._bounded[self._notes.places.get(frame, type(self._functions.tracer.space).__name__)] = None
             if kind == LOCAL:
                 terms.append(self._array(Site(INNER, path)))
-            terms.append(self._array(Site(TAKEN, frame)))
             place = self._notes.places.get(frame, "")
             for made in [other for other, of in self._notes.frames.items() if of == frame]:
                 if self._notes.may_be_held(place, self._notes.places[made], self._notes.places[path]):
                     terms.append(self._array(Site(MADE, made)))
+            terms.append(self._array(Site(ENTRY, frame)))
+            kind, path = HELD, self._notes.frames.get(frame, "")  # the entry has what is held over the frame
         return terms
-
-    def _around(self, leaf: Site) -> list[tuple[str, str, str]]:
-        """Return the kinds and paths of a leaf's terms and of those of the frames around it, each with its frame."""
-        found = [(LOCAL, leaf.path, self._notes.frames[leaf.path])]
-        while (path := found[-1][2]) in self._notes.frames:
-            found.append((HELD, path, self._notes.frames[path]))
-        return found
 
     def _array(self, site: Site) -> _Array:
         if site not in self._arrays:

@@ -108,11 +108,6 @@ def labels_inside(module: nn.Module) -> set[str]:
     return found
 
 
-def own_labels(module: nn.Module) -> set[str]:
-    """Return the labels of the choices in the arguments of a module, without those of the modules inside it."""
-    return {str(label) for mutable in getattr(module, "mutables", ()) for label in mutable.simplify()}
-
-
 def has_structure(module: nn.Module) -> bool:
     """Whether a module contains choices that change which modules run, not only the arguments of modules."""
     return any(

@@ -22,17 +22,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
 from ..latency.calls import Call
+from ..latency.flop_counter import multiply_adds_counted, total_multiply_adds
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.unsupported import refuse_second_names
 from .derived_quantities import quantities_of
 from .example_inputs import ExampleInputs
-from .liveness import LivenessRecorder, plain_attention
+from .liveness import LivenessRecorder
 from .memory_sites import MemoryNotes, MemorySites
 from .module_identity import described, shapes_of
 from .shallow_freeze import shallow_freeze
 from .sites import Site, Trace, Unit
-from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of, own_labels
+from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of
 
 # Combinations of its own choices up to which a module is measured as a whole.
 MOST_VARIANTS = 32
@@ -105,7 +106,7 @@ class Tracer:
         memory = LivenessRecorder(network, (args, kwargs))
         run = _Run(self, network, sample, MemorySites(memory))
         try:
-            with plain_attention(), memory, FlopCounterMode(display=False) as counter:
+            with memory, multiply_adds_counted() as counter:
                 run.counter = counter
                 results = network(*args, **kwargs)
         except Exception as reason:
@@ -172,7 +173,7 @@ class _Run:
                 self._hooks.append(module.register_forward_pre_hook(self._enter_unit(origin), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leave_unit(origin), always_call=False))
             else:
-                self._hooks.append(module.register_forward_pre_hook(self._enter(origin)))
+                self._hooks.append(module.register_forward_pre_hook(self._enter(origin), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leave(origin)))
 
     def remove_hooks(self) -> None:
@@ -200,21 +201,21 @@ class _Run:
             site = Site(first.kind, f"{first.path} #{number}")
         labels = set(origin.labels)
         if module is not None:
-            labels |= labels_inside(module) if whole else own_labels(module)
+            labels |= labels_inside(module) if whole else _own_labels(module)
         self.trace.values[site] = value
         self.trace.labels[site] = frozenset(labels)
         if origin.hint is not None:
             self.trace.hints[site] = origin.hint
 
     def _total(self) -> float:
-        return self.counter.get_total_flops() / 2  # PyTorch counts a multiply-add as two operations
+        return total_multiply_adds(self.counter)
 
     def _enter_unit(self, origin: Origin) -> Any:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._inside += 1
             if self._inside == 1:
                 self._calls.append((Call.recorded(module, args, kwargs, origin.path), self._total()))
-                self.memory.enter(origin, whole=True)
+                self.memory.enter(origin, (args, kwargs), whole=True)
 
         return enter
 
@@ -222,7 +223,7 @@ class _Run:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._inside -= 1
             if self._inside == 0:
-                self.memory.leave()
+                self.memory.leave(output)
                 call, before = self._calls.pop()
                 spent = self._total() - before
                 self._inner(spent)
@@ -237,10 +238,10 @@ class _Run:
             self._open[-1] = (before, inner + spent)
 
     def _enter(self, origin: Origin) -> Any:
-        def enter(module: nn.Module, args: Any) -> None:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             if not self._inside:
                 self._open.append((self._total(), 0.0))
-                self.memory.enter(origin, whole=False)
+                self.memory.enter(origin, (args, kwargs), whole=False)
 
         return enter
 
@@ -248,7 +249,7 @@ class _Run:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if self._inside:
                 return
-            self.memory.leave()
+            self.memory.leave(output)
             before, inner = self._open.pop()
             spent = self._total() - before
             self._inner(spent)
@@ -256,6 +257,10 @@ class _Run:
                 self._add(Site("rest", origin.path), spent - inner, origin, origin.module, False)
 
         return leave
+
+
+def _own_labels(module: nn.Module) -> set[str]:
+    return {str(label) for mutable in getattr(module, "mutables", ()) for label in mutable.simplify()}
 
 
 @contextmanager
