@@ -75,7 +75,9 @@ class ExampleInputs:
         def first(value: Any) -> Any:
             if tuple(value.shape[:1]) != (self.batch,):
                 return value
-            return FloatInput((1, *value.shape[1:]), value.dtype) if isinstance(value, FloatInput) else value[:1]
+            return (
+                FloatInput((1, *value.shape[1:]), value.dtype) if isinstance(value, FloatInput) else value[:1].clone()
+            )
 
         args, kwargs = with_tensors((self.args, dict(self.kwargs)), first)
         return ExampleInputs(args, kwargs, 1)

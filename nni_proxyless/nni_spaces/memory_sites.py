@@ -78,6 +78,7 @@ class MemoryNotes:
         places: Place of each call, by path.
         orders: The different orders of the calls in each frame, by the frame's place.
         readers: By frame and call, the calls that were the last ones to read what it has made.
+        sites: Each site, and its labels, so that all runs share them.
         unknown: Why the memory of a network is not known; empty if it is known.
     """
 
@@ -85,6 +86,7 @@ class MemoryNotes:
     places: dict[str, str] = field(default_factory=dict)
     orders: dict[str, dict[tuple[str, ...], dict[str, int]]] = field(default_factory=dict)
     readers: dict[str, dict[str, set[str]]] = field(default_factory=dict)
+    sites: dict[tuple[str, str, frozenset[str]], tuple[Site, frozenset[str]]] = field(default_factory=dict)
     unknown: str = ""
 
     def may_be_held(self, frame: str, made: str, during: str) -> bool:
@@ -243,9 +245,10 @@ class _Reading:
         return own.union(frame.given, (b for b in self._exact.begun(frame.start) if b not in held_around))
 
     def _add(self, kind: str, path: str, call: Call, value: int) -> None:
-        site = Site(kind, path)
+        key = (kind, path, call.labels)
+        site, labels = self._notes.sites.setdefault(key, (Site(kind, path), call.labels))
         self._found.values[site] = value
-        self._found.labels[site] = call.labels
+        self._found.labels[site] = labels
         if call.hint is not None:
             self._found.hints[site] = call.hint
 

@@ -200,6 +200,8 @@ def _memory(functions: SpaceFunctions, progress: Progress | None) -> Memory | No
     except SpaceError as reason:
         _log.warning("the table has no peak memory: %s", reason)
         return None
+    finally:
+        functions.traces.clear()  # they are large, and not needed any more
     if found.warning is not None:
         _log.warning(found.warning)
     return found
