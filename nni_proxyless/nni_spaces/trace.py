@@ -94,11 +94,14 @@ class Tracer:
         with training_kept(self.space), _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self.freeze(sample)
             trace = self._run(network, sample, self.inputs)
-            if self.inputs.batch > 1:
+            if self.inputs.batch > 1:  # run again for one input, whose calls are no units
+                known, numbers = len(self.units), dict(self._numbers)
                 try:
                     trace.memory = self._run(network, sample, self.inputs.single()).memory
                 except SpaceError as reason:
                     trace.memory, self.notes.unknown = None, str(reason)
+                del self.units[known:]
+                self._numbers = numbers
         return trace
 
     def _run(self, network: nn.Module, sample: Mapping[str, Any], inputs: ExampleInputs) -> Trace:
