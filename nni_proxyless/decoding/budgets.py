@@ -243,13 +243,17 @@ def unlimited_quantity(
     if name in latencies:
         return Constraint(name, math.inf, latencies[name])
     if counts and name in counts:
-        return Constraint(name, math.inf, counts[name])
+        return Constraint(name, math.inf, counts[name], "max" if name in _MAXIMA else "sum")
     if spec is None:
         known = f"; known: {', '.join([*latencies, *(counts or {})])}" if latencies or counts else ""
-        why = "peak memory is not a sum over modules, and " if name in _MAXIMA else ""
+        if counts and name == "peak_memory":
+            raise InputError(
+                "budget of 'peak_memory': the table of the space has no peak memory. It is of an older version, or a "
+                f"warning of measure_model_space has said why; measure the space again{known}"
+            )
         raise InputError(
-            f"budget of '{name}': {why}this model space does not describe its operators, so it can have budgets of "
-            "latency, parameters and multiply_adds only, with a table of measure_model_space in latency= or "
+            f"budget of '{name}': this model space does not describe its operators, so it can have budgets of latency, "
+            "parameters, multiply_adds and peak_memory only, with a table of measure_model_space in latency= or "
             f"counts={known}"
         )
     return Constraint(name, math.inf, quantity_costs(name, spec), "max" if name in _MAXIMA else "sum")

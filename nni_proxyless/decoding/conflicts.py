@@ -68,8 +68,8 @@ def _satisfiable(probs: Mapping[str, Tensor], constraints: Sequence[Constraint])
 def _least(probs: Mapping[str, Tensor], constraint: Constraint, others: Sequence[Constraint]) -> float | None:
     """Find the smallest value of one quantity within other constraints; `None` if these conflict."""
     if constraint.combine == "max":
-        values = {constraint.costs.fixed, *(v for of in constraint.costs.layers.values() for v in of)}
-        steps = [replace(constraint, limit=value) for value in sorted(values) if value >= constraint.costs.fixed]
+        values = constraint.costs.entries()
+        steps = [replace(constraint, limit=value) for value in values if value >= constraint.costs.fixed]
         if not _satisfiable(probs, [*others, steps[-1]]):
             return None
         low, high = 0, len(steps) - 1
@@ -97,26 +97,31 @@ def _nearest_choices(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
     from scipy.optimize import Bounds, LinearConstraint, milp
     from scipy.sparse import csr_array, hstack
 
-    free = [c if c.combine == "sum" else replace(c, limit=math.inf) for c in constraints]
-    problem = Problem.of(probs, free)
+    added = [c for c in constraints if c.combine == "sum"]
+    maxima = [c for c in constraints if c.combine == "max"]
+    above = [_above(c) for c in maxima if c.costs.joint]
+    problem = Problem.of(probs, [*added, *above, *(replace(c, limit=math.inf) for c in maxima)])
     assert problem is not None  # no limit of a maximum is left
-    rows, room, total = list(problem.flat_costs), list(problem.room), len(problem.flat_logs)
+    total = len(problem.flat_logs)
+    rows, room = list(problem.flat_costs[: len(added)]), list(problem.room[: len(added)])
     least = 0.0
-    for constraint in constraints:
-        if constraint.combine == "max":  # a candidate is excluded unless t is at least its own excess
-            scale = 1.0 / constraint.limit if constraint.limit else 1.0
-            least = max(least, (constraint.costs.fixed - constraint.limit) * scale)
-            values = [
-                constraint.costs.layers[label][list(constraint.costs.candidates[label]).index(name)]
-                for label, names in zip(problem.labels, problem.names, strict=True)
-                for name in names
-            ]
-            for number, value in enumerate(values):
-                if value > constraint.limit:
-                    row = np.zeros(total)
-                    row[number] = (value - constraint.limit) * scale
-                    rows.append(row)
-                    room.append(0.0)
+    # A candidate or combination is excluded unless t is at least its own excess.
+    excesses = list(problem.flat_costs[len(added) : len(added) + len(above)])
+    for constraint in maxima:
+        scale = 1.0 / constraint.limit if constraint.limit else 1.0
+        least = max(least, (constraint.costs.fixed - constraint.limit) * scale)
+        values = [
+            constraint.costs.layers[label][list(constraint.costs.candidates[label]).index(name)]
+            for label, names in zip(problem.labels, problem.names, strict=True)
+            if label in constraint.costs.layers
+            for name in names
+        ]
+        excesses.append(np.array([max(value - constraint.limit, 0.0) * scale for value in values]))
+    for number, excess_of in ((n, of[n]) for of in excesses for n in np.flatnonzero(of)):
+        row = np.zeros(total)
+        row[number] = excess_of
+        rows.append(row)
+        room.append(0.0)
     excess = np.hstack([np.array(rows), -np.ones((len(rows), 1))])
 
     def with_excess(matrix: Any) -> Any:
@@ -139,6 +144,18 @@ def _nearest_choices(probs: Mapping[str, Tensor], constraints: Sequence[Constrai
     starts = np.cumsum([0, *problem.sizes]).tolist()
     picks = [int(np.argmax(solved.x[a:b])) for a, b in pairwise(starts)]
     return problem.choices(picks)
+
+
+def _above(constraint: Constraint) -> Constraint:
+    """Return the additive costs of combinations by how far they exceed a maximum, relative to the limit."""
+    costs = constraint.costs
+    scale = 1.0 / constraint.limit if constraint.limit else 1.0
+    joint = tuple(
+        replace(each, values=tuple(max(value - constraint.limit, 0.0) * scale for value in each.values))
+        for each in costs.joint
+    )
+    layers = {label: (0.0,) * len(values) for label, values in costs.layers.items()}
+    return Constraint(constraint.name, 1.0, replace(costs, fixed=0.0, layers=layers, joint=joint))
 
 
 def _limit(constraint: Constraint) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from ..latency.derived import Derived
-from ..latency.joint_costs import linking_rows, one_of_each
+from ..latency.joint_costs import JointCosts, linking_rows, one_of_each
 from .layer_order import derived_of, layer_order
 
 if TYPE_CHECKING:  # files are checked without torch
@@ -59,22 +59,36 @@ class Constraint:
         return self.costs.largest_of(choices)
 
     @property
-    def smallest(self) -> float:
-        """Smallest value of any network."""
-        if self.combine == "sum":
-            return self.costs.smallest
-        return max([self.costs.fixed, *(min(values) for values in self.costs.layers.values())])
-
-    @property
     def largest(self) -> float:
-        """Largest value of any network."""
+        """Largest value of any network; for a maximum of costs of several layers, a bound on it."""
         if self.combine == "sum":
             return self.costs.largest
-        return max([self.costs.fixed, *(max(values) for values in self.costs.layers.values())])
+        return max(self.costs.entries())
 
     def holds(self, value: float) -> bool:
         """Whether a value is within the limit, apart from rounding errors."""
         return value <= self.limit + abs(self.limit) * _TOLERANCE
+
+
+def excluding(constraint: Constraint) -> Constraint:
+    """Return the additive constraint that excludes the combinations that exceed a maximum.
+
+    Args:
+        constraint: Constraint of the kind `max`. Single candidates that exceed it are left to `open_candidates`.
+
+    Returns:
+        Constraint on the number of combinations above the limit, which must be 0.
+    """
+    above = constraint.limit + abs(constraint.limit) * _TOLERANCE
+    joint = tuple(
+        JointCosts(labels, tuple((values > above).astype(np.float64).ravel().tolist()))
+        for labels, values in constraint.costs.joint_arrays
+        if (values > above).any()
+    )
+    layers = {label: (0.0,) * len(values) for label, values in constraint.costs.layers.items()}
+    return replace(
+        constraint, limit=0.5, costs=replace(constraint.costs, fixed=0.0, layers=layers, joint=joint), combine="sum"
+    )
 
 
 def open_candidates(probs: Mapping[str, Tensor], constraints: Sequence[Constraint]) -> dict[str, IntArray]:
@@ -94,6 +108,10 @@ def open_candidates(probs: Mapping[str, Tensor], constraints: Sequence[Constrain
             if constraint.combine == "max":
                 values = np.asarray(constraint.costs.layers[label], dtype=np.float64)
                 left &= values <= constraint.limit + abs(constraint.limit) * _TOLERANCE
+                for labels, joint in constraint.costs.joint_arrays:  # of which no combination is within the limit
+                    if label in labels:
+                        least = joint.min(axis=tuple(axis for axis, each in enumerate(labels) if each != label))
+                        left &= least <= constraint.limit + abs(constraint.limit) * _TOLERANCE
         found[label] = np.flatnonzero(left)
     return found
 
@@ -141,7 +159,8 @@ class Problem:
             quantities are layers, too, which come after those they follow from. Their values have the probability 1.
         names: Candidates that are left, by layer.
         logs: Logarithms of their probabilities, by layer, shape (num_candidates,).
-        costs: Their costs as parts of `room`, by layer, shape (num_candidates, K).
+        costs: Their costs as parts of `room`, by layer, shape (num_candidates, K). After the additive constraints come
+            those that exclude combinations (`excluding`).
         room: What the limits leave for the layers, as parts of the limits, shape (K,).
         factors: Costs of several layers at once; none for most problems.
         natural: The labels in the order of the space, without derived quantities.
@@ -162,7 +181,8 @@ class Problem:
         """Create the problem; return `None` if a constraint of the kind `max` leaves a layer without candidates."""
         left = open_candidates(probs, constraints)
         added = [c for c in constraints if c.combine == "sum"]
-        derived, natural = derived_of({c.name: c.costs for c in added}), tuple(left)
+        added += [excluding(c) for c in constraints if c.combine == "max" and (c.costs.joint or c.costs.derived)]
+        derived, natural = derived_of([(c.name, c.costs) for c in added]), tuple(left)
         left |= {quantity.name: np.arange(quantity.allowed) for quantity in derived}
         left = {label: left[label] for label in layer_order(list(left), [c.costs for c in added], derived)}
         if any(len(kept) == 0 for kept in left.values()):

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import InputError
 from ..latency.costs import SpaceCosts
 from ..latency.derived import Derived
 
 
-def derived_of(costs: Mapping[str, SpaceCosts]) -> tuple[Derived, ...]:
-    """Collect the derived quantities of all costs, which are given by the names of their constraints.
+def derived_of(costs: Iterable[tuple[str, SpaceCosts]]) -> tuple[Derived, ...]:
+    """Collect the derived quantities of all costs, which are given with the names of their constraints.
 
     Raises:
         InputError: Two tables follow the same quantity from the choices in different ways.
     """
     found: dict[str, Derived] = {}
-    for name, of in costs.items():
+    for name, of in costs:
         for quantity in of.derived:
             if found.setdefault(quantity.name, quantity) != quantity:
                 raise InputError(

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import LatencyTableError, shown
-from ..values import MOST_OPERATIONS
 from . import table_parts as parts
 from .arrays import FloatArray
 from .costs import SpaceCosts
 from .derived import Derived
 from .derived_file import derived_from, derived_to
 from .joint_costs import JointCosts
+from .memory import PEAK_MEMORY, Memory
 
 Count = Literal["parameters", "multiply_adds"]
 COUNTS: Mapping[str, Count] = {"params": "parameters", "flops": "multiply_adds"}  # by the unit of a table
@@ -54,11 +54,13 @@ class Composition:
         candidates: Names of the candidates of each choice, by label.
         parts: Parts. No two have the same labels.
         derived: Quantities that follow from several choices.
+        memory: Peak memory of the networks; `None` if it is not known.
     """
 
     candidates: Mapping[str, tuple[str, ...]]
     parts: tuple[Part, ...]
     derived: tuple[Derived, ...] = ()
+    memory: Memory | None = None
 
     def costs(self, entry_costs: Sequence[float], *, scale: float = 1.0, offset: float = 0.0) -> SpaceCosts:
         """Sum the costs of entries over all networks: offset + scale · Σ.
@@ -87,6 +89,18 @@ class Composition:
         unit = next(unit for unit, count in COUNTS.items() if count == name)
         return self._summed(values, unit, 0.0)
 
+    def quantities(self) -> dict[str, SpaceCosts]:
+        """Return the parameters, multiply-adds and, if it is known, peak memory of all networks, by name.
+
+        Peak memory is the largest of its costs, and the others are the sums of theirs.
+        """
+        found: dict[str, SpaceCosts] = {}
+        for name in COUNTS.values():
+            found[name] = self.counts(name)
+        if self.memory is not None:
+            found[PEAK_MEMORY] = self.memory.costs(self.candidates, self.derived)
+        return found
+
     def _summed(self, values: Mapping[tuple[str, ...], Sequence[float]], unit: str, fixed: float) -> SpaceCosts:
         sums: dict[tuple[str, ...], FloatArray] = {(): np.array(fixed)}
         known = values_by_label(self.candidates, self.derived)
@@ -98,6 +112,7 @@ class Composition:
             array = array[tuple(slice(None) if axis in needed else 0 for axis in range(len(labels)))]
             key = tuple(labels[axis] for axis in needed)
             sums[key] = sums[key] + array if key in sums else array
+        used = {label for key in sums for label in key}
         return SpaceCosts(
             float(sums[()]),
             dict(self.candidates),
@@ -111,7 +126,7 @@ class Composition:
                 for k, array in sums.items()
                 if len(k) > 1 or (k and k[0] not in self.candidates)
             ),
-            self.derived,
+            tuple(each for each in self.derived if each.name in used or each.allowed < len(each.values)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +146,7 @@ class Composition:
                 for part in self.parts
             ],
             **({"derived": [derived_to(quantity) for quantity in self.derived]} if self.derived else {}),
+            **({} if self.memory is None else {"memory": self.memory.to_dict()}),
         }
 
     @classmethod
@@ -146,7 +162,7 @@ class Composition:
             LatencyTableError: A key is unknown, or a value has the wrong type or is out of range.
         """
         where = f"{source}: composition"
-        own = parts.mapping(content, where, ("candidates", "parts", "derived"))
+        own = parts.mapping(content, where, ("candidates", "parts", "derived", "memory"))
         candidates: dict[str, tuple[str, ...]] = {}
         for label, names in parts.mapping(own.get("candidates"), f"{where}.candidates").items():
             good = isinstance(names, list) and names and all(isinstance(name, str) for name in names)
@@ -163,7 +179,9 @@ class Composition:
         found = [_part(row, known, entries, f"{where}: part {n}") for n, row in enumerate(listed, start=1)]
         if len({part.labels for part in found}) < len(found):
             raise LatencyTableError(f"{where}: two parts have the same labels")
-        return cls(candidates, tuple(found), derived)
+        sizes, memory = {label: len(of) for label, of in known.items()}, own.get("memory")
+        kept = None if memory is None else Memory.from_dict(memory, sizes, f"{where}.memory")
+        return cls(candidates, tuple(found), derived, kept)
 
 
 def values_by_label(candidates: Mapping[str, Sequence[str]], derived: Sequence[Derived]) -> dict[str, Sequence[str]]:
@@ -173,23 +191,12 @@ def values_by_label(candidates: Mapping[str, Sequence[str]], derived: Sequence[D
 
 def _part(row: object, candidates: Mapping[str, Sequence[str]], entries: int, where: str) -> Part:
     own = parts.mapping(row, where, Part.__annotations__)
-    labels = own.get("labels")
-    if not isinstance(labels, list) or not all(isinstance(k, str) and k in candidates for k in labels):
-        raise LatencyTableError(f"{where}: labels must be labels of the candidates, got {shown(labels)}")
-    if len(set(labels)) < len(labels):
-        raise LatencyTableError(f"{where}: a label is listed twice: {shown(labels)}")
+    labels = parts.labels_from(own.get("labels"), candidates, where)
     count = math.prod(len(candidates[label]) for label in labels)
 
-    def items(key: str) -> list[str]:
-        text = own.get(key)
-        # A single number or entry is no text in YAML.
-        split = [item.strip() for item in str(text).split(",")] if isinstance(text, (str, int, float)) else []
-        if len(split) != count:
-            raise LatencyTableError(f"{where}: {key} must be a string of {count} items, got {shown(text)}")
-        return split
-
-    numbers = [tuple(_number(item, f"{where}: {key}") for item in items(key)) for key in COUNTS.values()]
-    return Part(tuple(labels), tuple(_entries(item, entries, where) for item in items("entries")), *numbers)
+    numbers = [parts.numbers_from(own.get(key), count, f"{where}: {key}") for key in COUNTS.values()]
+    items = parts.items_from(own.get("entries"), count, f"{where}: entries")
+    return Part(labels, tuple(_entries(item, entries, where) for item in items), *numbers)
 
 
 def _entries(item: str, entries: int, where: str) -> tuple[int, ...] | None:
@@ -201,11 +208,3 @@ def _entries(item: str, entries: int, where: str) -> tuple[int, ...] | None:
             f"{where}: entries must be positions of operators from 0 to {entries - 1}, or '-', got {shown(item)}"
         )
     return tuple(map(int, words))
-
-
-def _number(item: str, where: str) -> float:
-    try:
-        value = float(item)
-    except ValueError:
-        raise LatencyTableError(f"{where} must be numbers, got {shown(item)}") from None
-    return parts.number(value, where, 0, MOST_OPERATIONS)

@@ -83,8 +83,7 @@ class SpaceCosts:
         Raises:
             InputError: A label is missing or a candidate does not exist.
         """
-        places = {label: self._position(label, choices.get(label)) for label in self.layers}
-        places |= {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
+        places = self._places(choices)
         return float(
             self._total(
                 lambda label, costs: costs[places[label]],
@@ -94,8 +93,23 @@ class SpaceCosts:
 
     def largest_of(self, choices: Mapping[str, str]) -> float:
         """Return the largest cost of the layers of one architecture, or `fixed` if that is larger; see `of`."""
-        chosen = (costs[self._position(label, choices.get(label))] for label, costs in self.layers.items())
-        return float(max([self.fixed, *chosen]))
+        places = self._places(choices)
+        chosen = [costs[places[label]] for label, costs in self.layers.items()]
+        joint = [float(values[tuple(places[label] for label in labels)]) for labels, values in self.joint_arrays]
+        return float(max([self.fixed, *chosen, *joint]))
+
+    def entries(self) -> list[float]:
+        """Return all different costs, where the largest one counts, without those of values that no network has."""
+        allowed = {quantity.name: quantity.allowed for quantity in self.derived}
+        found = {self.fixed, *(value for of in self.layers.values() for value in of)}
+        for labels, values in self.joint_arrays:
+            found.update(values[tuple(slice(allowed.get(label)) for label in labels)].ravel().tolist())
+        return sorted(found)
+
+    def _places(self, choices: Mapping[str, str]) -> dict[str, int]:
+        """Return the positions of the chosen candidates, and of the values of the derived quantities."""
+        places = {label: self._position(label, choices.get(label)) for label in self.layers}
+        return places | {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
 
     def of_many(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
         """Compute the costs of many architectures at once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -174,6 +174,36 @@ def shape_from(value: object, source: str) -> tuple[int, ...] | None:
     if not isinstance(value, list) or not value:
         raise LatencyTableError(f"{source}: input_shape must be a list of whole numbers, got {shown(value)}")
     return tuple(whole(size, f"{source}: input_shape", 1) for size in value)
+
+
+def labels_from(value: object, known: Iterable[str], where: str) -> tuple[str, ...]:
+    """Return a list of different labels of a composition."""
+    if not isinstance(value, list) or not all(isinstance(label, str) and label in known for label in value):
+        raise LatencyTableError(f"{where}: labels must be labels of the candidates, got {shown(value)}")
+    if len(set(value)) < len(value):
+        raise LatencyTableError(f"{where}: a label is listed twice: {shown(value)}")
+    return tuple(value)
+
+
+def items_from(value: object, count: int, where: str) -> list[str]:
+    """Return the items of a string that are separated by commas."""
+    # A single number is no text in YAML.
+    split = [item.strip() for item in str(value).split(",")] if isinstance(value, (str, int, float)) else []
+    if len(split) != count:
+        raise LatencyTableError(f"{where} must be a string of {count} items, got {shown(value)}")
+    return split
+
+
+def numbers_from(value: object, count: int, where: str) -> tuple[float, ...]:
+    """Return the numbers of a string that are separated by commas."""
+    found = []
+    for item in items_from(value, count, where):
+        try:
+            read = float(item)
+        except ValueError:
+            raise LatencyTableError(f"{where} must be numbers, got {shown(item)}") from None
+        found.append(number(read, where, 0, MOST_OPERATIONS))
+    return tuple(found)
 
 
 def mapping(value: object, where: str, keys: Any = None) -> Mapping[str, Any]:

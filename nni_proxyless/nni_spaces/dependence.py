@@ -12,16 +12,14 @@ label that was found changes such a quantity, the quantity is taken first, and t
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import SpaceError
-from ..supernet.constraints import MOST_DRAWS
-from .trace import Site, Tracer
+from .sites import Site, Trace
+from .space_networks import Codes, SpaceNetworks
+from .trace import Tracer
 
-Codes = tuple[int, ...]
 FIRST_NETWORKS, LAST_NETWORKS = 12, 8
 MOST_NETWORKS = 3000
 # Combinations of choices up to which the value of a site is found for each one.
@@ -44,7 +42,7 @@ class Function:
     values: dict[Codes, Hashable] = field(default_factory=dict)
 
 
-class SpaceFunctions:
+class SpaceFunctions(SpaceNetworks):
     """Functions of all sites of a model space.
 
     Args:
@@ -52,24 +50,27 @@ class SpaceFunctions:
         seed: Seed of the random networks.
         progress: Callback that receives a text, the number of networks that were run, and the number that are known
             to be needed.
+        known: Traces of networks that were run before, by the positions of their candidates.
 
     Attributes:
         functions: Function of each site.
+        traces: Trace of each network that was run.
         runs: Positions of the candidates of each network that was run, and of the values of its derived quantities, and
             the value of each of its sites.
-        sizes: Number of candidates of each label, and of values of each derived quantity.
 
     Raises:
         SpaceError: A network cannot be built or run, or a site depends on too many choices.
     """
 
     def __init__(
-        self, tracer: Tracer, *, seed: int = 0, progress: Callable[[str, int, int], None] | None = None
+        self,
+        tracer: Tracer,
+        *,
+        seed: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+        known: Mapping[Codes, Trace] | None = None,
     ) -> None:
-        self.tracer = tracer
-        self.sizes = {label: len(of) for label, of in tracer.candidates.items()}
-        self.sizes |= {quantity.name: len(quantity.values) for quantity in tracer.derived}
-        self.labels = list(self.sizes)
+        super().__init__(tracer, seed)
         self.functions: dict[Site, Function] = {}
         self.runs: dict[Codes, dict[Site, Hashable]] = {}
         self._support: dict[str, tuple[str, ...]] = {label: (label,) for label in tracer.candidates}
@@ -79,25 +80,13 @@ class SpaceFunctions:
         self._given: dict[Site, frozenset[str]] = {}  # labels that follow from the places of the sites
         self._hints: dict[Site, str] = {}
         self._conflicts: list[tuple[Site, Codes, Codes]] = []
-        self._candidates = list(tracer.candidates.items())
-        self._random = random.Random(f"model space {seed}")
         self._progress = progress
-        for _ in range(FIRST_NETWORKS):
+        self.traces = dict(known or {})
+        for codes, trace in self.traces.items():
+            self._take(codes, trace)
+        for _ in range(0 if known else FIRST_NETWORKS):
             self._run(self.draw())
         self._learn()
-
-    def sample(self, codes: Codes) -> dict[str, Any]:
-        """Return the NNI sample of a network that is given by the positions of its candidates."""
-        return {label: of[code] for (label, of), code in zip(self.tracer.candidates.items(), codes, strict=False)}
-
-    def codes(self, sample: Mapping[str, Any]) -> Codes:
-        """Return the positions of the candidates of an NNI sample, and of the values of the derived quantities."""
-        return self.extended([of.index(sample[label]) for label, of in self.tracer.candidates.items()])
-
-    def extended(self, codes: Sequence[int]) -> Codes:
-        """Append the positions of the derived quantities' values to those of all candidates."""
-        places = dict(zip(self.tracer.candidates, codes, strict=True))
-        return (*codes, *(int(quantity.places_of(places)) for quantity in self.tracer.derived))
 
     def check_independent(self, labels: Sequence[str], site: Site) -> None:
         """Check that no two labels of a function follow from a common choice. Expectations assume independent labels.
@@ -109,44 +98,6 @@ class SpaceFunctions:
         if len(set(support)) < len(support):
             raise SpaceError(self._too_many(site, list(dict.fromkeys(support))))
 
-    def draw(self, given: Mapping[int, int] | None = None) -> Codes:
-        """Draw a network that satisfies the constraints of the space.
-
-        Args:
-            given: Positions of candidates, by the position of the label, that are not drawn.
-
-        Raises:
-            SpaceError: None was found.
-        """
-        found = self._draw(given or {}, MOST_DRAWS if self.tracer.constraints else 1)
-        if found is None:
-            raise SpaceError(f"none of {MOST_DRAWS} random networks satisfies the constraints of the space")
-        return found
-
-    def random_runs(self, count: int) -> None:
-        """Run random networks until `count` networks have been run."""
-        for _ in range(3 * count):
-            if len(self.runs) >= count:
-                return
-            self._run(self.draw())
-
-    def _draw(self, given: Mapping[int, int], tries: int) -> Codes | None:
-        wanted = {self.labels[place]: code for place, code in given.items()}
-        for _ in range(tries):
-            places = dict(wanted)
-            for quantity in self.tracer.derived:
-                if quantity.name in wanted:
-                    places |= quantity.draw(wanted[quantity.name], self._random, places) or {}
-            codes = self.extended(
-                [places[k] if k in places else self._random.randrange(len(of)) for k, of in self._candidates]
-            )
-            if all(codes[place] == code for place, code in given.items()) and self._allowed(codes):
-                return codes
-        return None
-
-    def _allowed(self, codes: Codes) -> bool:
-        return not self.tracer.constraints or self.tracer.constraints.allow(self.sample(codes))
-
     def _run(self, codes: Codes) -> dict[Site, Hashable]:
         if codes in self.runs:
             return self.runs[codes]
@@ -155,10 +106,19 @@ class SpaceFunctions:
                 f"{type(self.tracer.space).__name__} is not known after {MOST_NETWORKS} networks; let its modules "
                 "depend on fewer choices"
             )
-        trace = self.tracer.run(self.sample(codes))
+        self.traces[codes] = trace = self.tracer.run(self.sample(codes))
+        self._take(codes, trace)
+        if self._progress:
+            self._progress("running networks", len(self.runs), len(self.runs) + self._missing())
+        return self.runs[codes]
+
+    def _take(self, codes: Codes, trace: Trace) -> None:
+        """Learn from the trace of a network."""
         self.runs[codes] = trace.values
         self._hints |= trace.hints
         for site, labels in trace.labels.items():
+            if not self._wanted(site):
+                continue
             self._given[site] = self._given.get(site, frozenset()) | labels
             function = self.functions.get(site)
             if function is None:
@@ -167,9 +127,10 @@ class SpaceFunctions:
                 self._restart(site, labels | set(function.labels))
         for site in self.functions:
             self._note(site, codes)
-        if self._progress:
-            self._progress("running networks", len(self.runs), len(self.runs) + self._missing())
-        return trace.values
+
+    def _wanted(self, site: Site) -> bool:
+        """Whether the function of a site is needed."""
+        return True
 
     def _missing(self) -> int:
         """Number of networks that are still needed at least: the most combinations of a site that are not known."""
@@ -183,12 +144,20 @@ class SpaceFunctions:
         """Let a site depend on other labels, and learn its values from all networks so far."""
         kept = self._needed(site, {label for label in labels if self.sizes[label] > 1})
         ordered = tuple(label for label in self.labels if label in kept)
-        if math.prod(self._sizes(ordered)) > MOST_COMBINATIONS:
-            raise SpaceError(self._too_many(site, ordered))
+        if math.prod(self._sizes(ordered)) > self._most_combinations(site):
+            self._give_up(site, ordered)
+            return
         self.functions[site] = Function(ordered)
         self._first[site] = {}
         for codes in self.runs:
             self._note(site, codes)
+
+    def _most_combinations(self, site: Site) -> int:
+        return MOST_COMBINATIONS
+
+    def _give_up(self, site: Site, labels: Sequence[str]) -> None:
+        """Do without a site that depends on too many choices."""
+        raise SpaceError(self._too_many(site, labels))
 
     def _too_many(self, site: Site, labels: Sequence[str]) -> str:
         shown = ", ".join(labels[:4]) + (", …" if len(labels) > 4 else "")
@@ -253,6 +222,8 @@ class SpaceFunctions:
                 high = middle
         found = {self.labels[place] for place in differing[low:high]}
         changed = self._changed(between(low), between(high))
+        if site not in self.functions:
+            return
         known = set(self.functions[site].labels)
         new = {name for name in changed if name not in known}
         found = {min(new, key=self.labels.index)} if new and high - low == 1 else found
@@ -261,6 +232,8 @@ class SpaceFunctions:
         if high - low == 1:  # other sites whose values differ between these two networks depend on it, too
             before, after = self.runs[between(low)], self.runs[between(high)]
             for each, of in list(self.functions.items()):
+                if each not in self.functions:
+                    continue
                 unexplained = before.get(each) != after.get(each) and not found <= set(of.labels)
                 if unexplained and (not changed or self._explains(each, {*of.labels, *found})):
                     self._restart(each, {*of.labels, *found})
@@ -319,7 +292,9 @@ class SpaceFunctions:
             waiting = [
                 (site, labels, key)
                 for site, labels, key in waiting
-                if self.functions[site].labels == labels and key not in self.functions[site].values
+                if site in self.functions
+                and self.functions[site].labels == labels
+                and key not in self.functions[site].values
             ]
         return True
 

@@ -67,6 +67,21 @@ class ExampleInputs:
         )
         return args, kwargs
 
+    def single(self) -> ExampleInputs:
+        """Return the first input of the batch; these inputs themselves if there is only one."""
+        if self.batch == 1:
+            return self
+
+        def first(value: Any) -> Any:
+            if tuple(value.shape[:1]) != (self.batch,):
+                return value
+            return (
+                FloatInput((1, *value.shape[1:]), value.dtype) if isinstance(value, FloatInput) else value[:1].clone()
+            )
+
+        args, kwargs = with_tensors((self.args, dict(self.kwargs)), first)
+        return ExampleInputs(args, kwargs, 1)
+
     @property
     def shape(self) -> tuple[int, ...] | None:
         """Shape of one input without the batch dimension, if there is only one tensor."""

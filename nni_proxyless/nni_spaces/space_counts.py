@@ -13,11 +13,11 @@ from nni.mutable import Categorical, MutableExpression
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
 from ..latency.counts import Counts, counts_of_space, from_rows
 from ..latency.entries import Choice
+from ..latency.flop_counter import multiply_adds_counted, total_multiply_adds
 from ..supernet.space import describe_space
 from .space_walk import MAX_VARIANTS, walk
 
@@ -80,9 +80,10 @@ def counts_of_module(module: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[
     Returns:
         Counts by name. `pointwise_macs`, `depthwise<k>_macs`, `grouped_macs` and `convolution_macs` are multiply-adds
         of convolutions with kernel 1, of depthwise ones with kernel k, of grouped ones and of all others.
-        `linear_macs` are those of linear layers, and `other_macs` those of other matrix products, such as attention.
-        `parameters` counts each parameter once. `activations` is the number of values that convolutions and linear
-        layers put out, and `convolutions` the number of these layers. `blocks` is 1 if there is any of them.
+        `linear_macs` are those of linear layers, and `other_macs` those of other matrix products, such as those of
+        attention and of LSTM, GRU and RNN layers. `parameters` counts each parameter once. `activations` is the number
+        of values that convolutions and linear layers put out, and `convolutions` the number of these layers. `blocks`
+        is 1 if there is any of them.
     """
     found: dict[str, float] = {}
 
@@ -98,14 +99,13 @@ def counts_of_module(module: nn.Module, inputs: Sequence[torch.Tensor]) -> dict[
     hooks = [layer.register_forward_hook(count) for layer in layers]
     training = module.training
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with multiply_adds_counted() as counter, torch.no_grad():
             module.eval()(*inputs)
     finally:
         module.train(training)
         for hook in hooks:
             hook.remove()
-    # PyTorch counts a multiply-add as two operations.
-    rest = counter.get_total_flops() / 2 - sum(value for name, value in found.items() if name.endswith("_macs"))
+    rest = total_multiply_adds(counter) - sum(value for name, value in found.items() if name.endswith("_macs"))
     if rest > 0:
         found["other_macs"] = rest
     parameters = sum(parameter.numel() for parameter in module.parameters())

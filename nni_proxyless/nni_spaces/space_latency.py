@@ -2,7 +2,7 @@
 
 Random networks of the space are run, to find which modules they call with which inputs, and on which choices that
 depends (`trace.py`, `dependence.py`). Each different call is then measured alone, and a few whole networks calibrate
-the sum. The table also has the parameters and multiply-adds of all networks.
+the sum. The table also has the parameters, multiply-adds and peak memory of all networks.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from ..latency.costs import SpaceCosts
 from ..latency.entries import ModuleCall
 from ..latency.judgement import rank_correlation, warnings_of, with_verdict
 from ..latency.measure import CALIBRATION_NETWORKS, measure_modules, now
+from ..latency.memory import Memory
 from ..latency.protocol import Protocol
 from ..latency.quality import Quality
 from ..latency.sampling import Progress, Samples, Timeline, sample_interleaved
 from ..latency.table import LatencyTable, OperatorCost
 from ..latency.validate import comparable_level
 from ..supernet.constraints import MOST_DRAWS
-from .dependence import Codes, SpaceFunctions
+from .dependence import SpaceFunctions
 from .example_inputs import ExampleInputs
+from .space_memory import memory_of
+from .space_networks import Codes
 from .space_parts import composition_of, numbered_anew
 from .trace import Tracer, training_kept
 
@@ -60,6 +63,10 @@ def measure_model_space(
     Each module is measured with the inputs that it gets inside networks of the space. Operations between modules, such
     as an addition in `forward`, are not measured alone; the calibration accounts for them.
 
+    The table has the parameters, multiply-adds and peak activation memory of all networks, too, as
+    `table.composition.quantities()`. Peak memory is that of the exported graph (`liveness.py`), in bytes for one input.
+    It is exact unless a warning says that it is an upper bound, or that it is not known.
+
     Args:
         model_space: NNI model space, from NNI's hub or the user's own, before a search has mutated it.
         inputs: Shape of one input without the batch dimension, such as `(3, 32, 32)`, or a tensor with it. For a
@@ -75,7 +82,8 @@ def measure_model_space(
             known to be needed.
 
     Returns:
-        Table for `ProxylessNAS(latency=table, budget_ms=…)` and `LatencyProfiler(model_space, table)`.
+        Table for `ProxylessNAS(latency=table, budget_ms=…, budgets={'peak_memory': …})` and
+        `LatencyProfiler(model_space, table)`.
 
     Examples:
         Multiply-adds of the modules of a small space, and of one of its networks:
@@ -107,7 +115,7 @@ def measure_model_space(
         raise InputError(f"calibration networks must be a number from 0, got {calibration_networks}")
     example = ExampleInputs.of(inputs, model_space, backend.batch)
     functions = SpaceFunctions(Tracer(model_space, example), seed=seed, progress=progress)
-    composition = composition_of(functions)
+    composition = composition_of(functions, _memory(functions, progress))
     if backend.unit != "ms":
         return _counted(functions, composition, backend)
     calls = [unit.call for unit in functions.tracer.units]
@@ -218,7 +226,7 @@ def _reference(tracer: Tracer, backend: Backend) -> Callable[[], Workload]:
     It has the first candidate of each choice, or is random with a fixed seed if the constraints exclude that network.
 
     Raises:
-        SpaceError: None of many random networks keeps the constraints.
+        SpaceError: None of many random networks satisfies the constraints.
     """
     generator = random.Random("reference network")
     sample = {label: of[0] for label, of in tracer.candidates.items()}
@@ -226,7 +234,21 @@ def _reference(tracer: Tracer, backend: Backend) -> Callable[[], Workload]:
         if not tracer.constraints or tracer.constraints.allow(sample):
             return _loader(backend, _whole(tracer, sample))
         sample = {label: generator.choice(of) for label, of in tracer.candidates.items()}
-    raise SpaceError(f"none of {MOST_DRAWS} random networks keeps the constraints of the space")
+    raise SpaceError(f"none of {MOST_DRAWS} random networks satisfies the constraints of the space")
+
+
+def _memory(functions: SpaceFunctions, progress: Progress | None) -> Memory | None:
+    """Return the peak memory of all networks; `None`, with a warning, if it cannot be known."""
+    try:
+        found = memory_of(functions, progress)
+    except SpaceError as reason:
+        _log.warning("the table has no peak memory: %s", reason)
+        return None
+    finally:
+        functions.traces.clear()  # they are large, and not needed any more
+    if found.warning is not None:
+        _log.warning(found.warning)
+    return found
 
 
 def _whole(tracer: Tracer, sample: Mapping[str, Any]) -> Call:

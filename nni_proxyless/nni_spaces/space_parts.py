@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..latency.composition import Composition, Part
-from .dependence import Codes, Function, SpaceFunctions
-from .trace import Site
+from ..latency.memory import Memory
+from .dependence import Function, SpaceFunctions
+from .sites import Site
+from .space_networks import Codes
 
 
-def composition_of(functions: SpaceFunctions) -> Composition:
-    """Collect which units the networks of a space call, by choices. The entries are numbers of `Tracer.units`."""
+def composition_of(functions: SpaceFunctions, memory: Memory | None = None) -> Composition:
+    """Collect which units the networks of a space call, by choices. The entries are numbers of `Tracer.units`.
+
+    Args:
+        functions: Functions of the space.
+        memory: Peak memory of its networks.
+    """
     candidates = functions.tracer.candidates
     by_labels: dict[tuple[str, ...], list[tuple[Site, Function]]] = {(): []}
     for site, function in functions.functions.items():
@@ -19,12 +27,10 @@ def composition_of(functions: SpaceFunctions) -> Composition:
     for site, function in functions.functions.items():
         functions.check_independent(function.labels, site)
     parts = [_part(functions, labels, sites) for labels, sites in sorted(by_labels.items())]
-    derived = tuple(
-        each
-        for each in functions.tracer.derived
-        if each.allowed < len(each.values) or any(each.name in part.labels for part in parts)
-    )
-    return Composition({label: tuple(map(str, of)) for label, of in candidates.items()}, tuple(parts), derived)
+    used = {label for part in parts for label in part.labels}
+    used |= {label for part in (memory.parts if memory else ()) for label in part.labels}
+    derived = tuple(each for each in functions.tracer.derived if each.allowed < len(each.values) or each.name in used)
+    return Composition({label: tuple(map(str, of)) for label, of in candidates.items()}, tuple(parts), derived, memory)
 
 
 def numbered_anew(composition: Composition, kept: Sequence[int]) -> Composition:
@@ -38,7 +44,7 @@ def numbered_anew(composition: Composition, kept: Sequence[int]) -> Composition:
         Part(part.labels, tuple(map(renumbered, part.entries)), part.parameters, part.multiply_adds)
         for part in composition.parts
     ]
-    return Composition(composition.candidates, tuple(parts), composition.derived)
+    return replace(composition, parts=tuple(parts))
 
 
 def _part(functions: SpaceFunctions, labels: tuple[str, ...], sites: Sequence[tuple[Site, Function]]) -> Part:

@@ -25,12 +25,14 @@ class Origin:
         labels: Labels of the choices, and names of the derived quantities, that decide whether the module is there.
         module: The module, with its choices; `None` if the space does not contain this module of the frozen network.
         hint: Label of the input of an operator in a cell, which often determines its stride or its width.
+        place: The path without the names of candidates.
     """
 
     path: str
     labels: frozenset[str]
     module: nn.Module | None
     hint: str | None = None
+    place: str = ""
 
 
 def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
@@ -42,6 +44,7 @@ def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
         sample: NNI sample with which the network was frozen.
     """
     path: list[str] = []
+    place: list[str] = []
     labels: set[str] = set()
     here: nn.Module | None = _chosen(space, sample, path, labels)
     graph: NasBench101Cell | None = None
@@ -62,15 +65,17 @@ def origin_of(space: nn.Module, name: str, sample: Mapping[str, Any]) -> Origin:
             if isinstance(here.depth_choice, Mutable) and not (part.isdigit() and int(part) < here.min_depth):
                 labels |= labels_of(here.depth_choice)
             path.append("blocks")
+            place.append("blocks")
             below = here.blocks[int(part)] if part.isdigit() and int(part) < len(here.blocks) else None
         elif here is not None:
             below = here._modules.get(part)
         path.append(part)
+        place.append(part)
         here = None if below is None else _chosen(below, sample, path, labels)
     hint = None
     if cell is not None and cell[1][:1] == ["ops"] and len(cell[1]) > 2:
         hint = str(cell[0].inputs[int(cell[1][1])][int(cell[1][2])].label)
-    return Origin(".".join(path), frozenset(labels), here, hint)
+    return Origin(".".join(path), frozenset(labels), here, hint, ".".join(place))
 
 
 def _vertices(cell: NasBench101Cell, sample: Mapping[str, Any]) -> list[int]:

@@ -14,7 +14,6 @@ import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,59 +23,21 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..errors import SpaceError
 from ..latency.calls import Call
+from ..latency.flop_counter import multiply_adds_counted, total_multiply_adds
 from ..supernet.candidates import path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.unsupported import refuse_second_names
 from .derived_quantities import quantities_of
 from .example_inputs import ExampleInputs
+from .liveness import LivenessRecorder
+from .memory_sites import MemoryNotes, MemorySites
 from .module_identity import described, shapes_of
 from .shallow_freeze import shallow_freeze
+from .sites import Site, Trace, Unit
 from .space_paths import Origin, has_structure, is_container, is_selection, labels_inside, origin_of
 
 # Combinations of its own choices up to which a module is measured as a whole.
 MOST_VARIANTS = 32
-
-
-@dataclass(frozen=True)
-class Site:
-    """Something that a network has, whose value depends on some choices.
-
-    Attributes:
-        kind: `call` of a unit, whose value is its number in `Tracer.units`; `rest`, the multiply-adds that a module
-            with choices inside computes itself; or `own`, the number of parameters of a unit or of such a module.
-        path: Place in the model space; the second call of a module has the suffix ` #2`.
-    """
-
-    kind: str
-    path: str
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A module with the inputs of a call. Equal units exist only once.
-
-    Attributes:
-        call: Module and inputs.
-        multiply_adds: Multiply-adds of the call.
-    """
-
-    call: Call
-    multiply_adds: float
-
-
-@dataclass
-class Trace:
-    """Sites of one network.
-
-    Attributes:
-        values: Value of each site.
-        labels: Labels on which each site is known to depend, because of its place and its arguments.
-        hints: Label on which a site is likely to depend, too.
-    """
-
-    values: dict[Site, Hashable]
-    labels: dict[Site, frozenset[str]]
-    hints: dict[Site, str]
 
 
 class Tracer:
@@ -91,6 +52,7 @@ class Tracer:
         constraints: Constraints of the space.
         derived: Quantities that follow from several choices, on which sites may depend.
         units: Different units that were found.
+        notes: Which module reads the results of which, in all networks that were run.
 
     Raises:
         SpaceError: A choice has no list of candidates, or a module with choices has two names in one module.
@@ -104,6 +66,7 @@ class Tracer:
         self.constraints = Constraints.in_space(mutables)
         self.derived = quantities_of(space, self.candidates)
         self.units: list[Unit] = []
+        self.notes = MemoryNotes()
         self._numbers: dict[Hashable, int] = {}
         self._whole: dict[int, bool] = {}
 
@@ -131,20 +94,34 @@ class Tracer:
         """
         with training_kept(self.space), _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self.freeze(sample)
-            run = _Run(self, network, sample)
-            args, kwargs = self.inputs.tensors()
-            try:
-                with FlopCounterMode(display=False) as counter:
-                    run.counter = counter
-                    network(*args, **kwargs)
-            except Exception as reason:
-                raise SpaceError(
-                    f"the network {_told(sample)} of {type(self.space).__name__} fails with inputs of shape "
-                    f"{self.inputs}: {str(reason)[:200]}"
-                ) from reason
-            finally:
-                run.remove_hooks()
+            trace = self._run(network, sample, self.inputs)
+            if self.inputs.batch > 1:  # run again for one input, whose calls are no units
+                known, numbers = len(self.units), dict(self._numbers)
+                try:
+                    trace.memory = self._run(network, sample, self.inputs.single()).memory
+                except SpaceError as reason:
+                    trace.memory, self.notes.unknown = None, str(reason)
+                del self.units[known:]
+                self._numbers = numbers
+        return trace
+
+    def _run(self, network: nn.Module, sample: Mapping[str, Any], inputs: ExampleInputs) -> Trace:
+        args, kwargs = inputs.tensors()
+        memory = LivenessRecorder(network, (args, kwargs))
+        run = _Run(self, network, sample, MemorySites(memory))
+        try:
+            with memory, multiply_adds_counted() as counter:
+                run.counter = counter
+                results = network(*args, **kwargs)
+        except Exception as reason:
+            raise SpaceError(
+                f"the network {_told(sample)} of {type(self.space).__name__} fails with inputs of shape "
+                f"{inputs}: {str(reason)[:200]}"
+            ) from reason
+        finally:
+            run.remove_hooks()
         run.count_parameters()
+        run.trace.memory = run.memory.trace(results, self.notes)
         return run.trace
 
     def is_unit(self, module: nn.Module, origin: Origin) -> bool:
@@ -181,8 +158,8 @@ class _Run:
 
     counter: FlopCounterMode
 
-    def __init__(self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any]) -> None:
-        self.trace = Trace({}, {}, {})
+    def __init__(self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any], memory: MemorySites) -> None:
+        self.trace, self.memory = Trace(), memory
         self._tracer, self._network = tracer, network
         self._origins = {name: origin_of(tracer.space, name, sample) for name, _ in network.named_modules()}
         self._inside = 0  # depth of calls within a unit
@@ -200,7 +177,7 @@ class _Run:
                 self._hooks.append(module.register_forward_pre_hook(self._enter_unit(origin), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leave_unit(origin), always_call=False))
             else:
-                self._hooks.append(module.register_forward_pre_hook(self._enter))
+                self._hooks.append(module.register_forward_pre_hook(self._enter(origin), with_kwargs=True))
                 self._hooks.append(module.register_forward_hook(self._leave(origin)))
 
     def remove_hooks(self) -> None:
@@ -235,13 +212,14 @@ class _Run:
             self.trace.hints[site] = origin.hint
 
     def _total(self) -> float:
-        return self.counter.get_total_flops() / 2  # PyTorch counts a multiply-add as two operations
+        return total_multiply_adds(self.counter)
 
     def _enter_unit(self, origin: Origin) -> Any:
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._inside += 1
             if self._inside == 1:
                 self._calls.append((Call.recorded(module, args, kwargs, origin.path), self._total()))
+                self.memory.enter(origin, (args, kwargs), whole=True)
 
         return enter
 
@@ -249,6 +227,7 @@ class _Run:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._inside -= 1
             if self._inside == 0:
+                self.memory.leave(output)
                 call, before = self._calls.pop()
                 spent = self._total() - before
                 self._inner(spent)
@@ -262,14 +241,19 @@ class _Run:
             before, inner = self._open[-1]
             self._open[-1] = (before, inner + spent)
 
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if not self._inside:
-            self._open.append((self._total(), 0.0))
+    def _enter(self, origin: Origin) -> Any:
+        def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+            if not self._inside:
+                self._open.append((self._total(), 0.0))
+                self.memory.enter(origin, (args, kwargs), whole=False)
+
+        return enter
 
     def _leave(self, origin: Origin) -> Any:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if self._inside:
                 return
+            self.memory.leave(output)
             before, inner = self._open.pop()
             spent = self._total() - before
             self._inner(spent)

@@ -10,7 +10,6 @@ import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
 from ..errors import LatencyTableError
-from ..latency.composition import COUNTS
 from ..latency.costs import SpaceCosts
 from ..latency.joint_costs import JointCosts
 from ..latency.table import LatencyTable
@@ -43,14 +42,14 @@ def costs_of_space(table: LatencyTable, model: ModelSpace, candidates: Mapping[s
 
 
 def counts_of_space(table: LatencyTable | None, candidates: Mapping[str, tuple[Any, ...]]) -> dict[str, SpaceCosts]:
-    """Return the parameters and multiply-adds of all networks, by name, if a table of `measure_model_space` has them.
+    """Return the parameters, multiply-adds and peak memory of all networks, by name, as far as the table has them.
 
     Raises:
         LatencyTableError: The table has other layers or candidates than the space.
     """
     if table is None or table.composition is None:
         return {}
-    return {name: with_candidates(table.composition.counts(name), candidates) for name in COUNTS.values()}
+    return {name: with_candidates(costs, candidates) for name, costs in table.composition.quantities().items()}
 
 
 def with_candidates(

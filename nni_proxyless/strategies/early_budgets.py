@@ -14,7 +14,6 @@ from ..decoding.budgets import LATENCY, constraints_of
 from ..decoding.constraint import Constraint
 from ..decoding.constraints import likeliest_satisfying
 from ..errors import InputError
-from ..latency.composition import COUNTS
 from ..latency.costs import SpaceCosts
 from ..latency.fastest import least_ms
 from ..latency.table import LatencyTable
@@ -48,7 +47,7 @@ def refuse_impossible(stated: StatedBudgets) -> None:
         stated.request.resolve(costs[stated.target])
     counts: dict[str, SpaceCosts] = {}
     if stated.counts is not None and stated.counts.composition is not None:
-        counts = {name: stated.counts.composition.counts(name) for name in COUNTS.values() if name in limited}
+        counts = {name: of for name, of in stated.counts.composition.quantities().items() if name in limited}
     known = tuple(limit for limit in stated.limits if limit.name in costs or limit.name in counts)
     if known:
         constraints = constraints_of(known, costs, None, counts)

@@ -42,6 +42,7 @@ from .finalists import FinalSelection, with_doubts
 from .network_score import STATISTICS_BATCHES
 from .search_warnings import (
     SearchWarnings,
+    bounded_memory,
     budget_without_effect,
     constraints_without_effect,
     doubtful_latencies,
@@ -152,6 +153,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             counts = counts_of_space(self.stated.counts, self._candidates)
             self.constraints = constraints_of(self.stated.limits, latencies, spec, counts)
             self._check_constraints()
+            self._warn(bounded_memory(self.stated, spec))
 
     def _check_constraints(self) -> None:
         """Check that some network is within all budgets, and warn about those that change nothing."""

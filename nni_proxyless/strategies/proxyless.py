@@ -57,8 +57,8 @@ class ProxylessNAS(LatencyAwareStrategy):
             them. A single table is the target `latency`.
         target: Name of the own target among several tables, whose latency results state. Default: the first target
             with a budget, or else the first one.
-        counts: Table of `measure_model_space`, such as one of the backend `flops`, for budgets of `parameters` and
-            `multiply_adds` in a space of your own. Default: the first such table of `latency`.
+        counts: Table of `measure_model_space`, such as one of the backend `flops`, for budgets of `parameters`,
+            `multiply_adds` and `peak_memory` in a space of your own. Default: the first such table of `latency`.
         penalty: Penalty of NNI, or a dictionary of its arguments: `profiler`, `baseline` and optionally `scale`,
             `nonlinear` and `aggregate`. The profiler may be any ExpressionProfiler (FLOPs, parameters or your own).
             Unlike in NNI, the penalty has a gradient. It can be combined with `latency`.

@@ -12,10 +12,13 @@ import torch.distributed
 from torch import Tensor
 
 from ..latency.doubtful import is_doubtful
+from ..latency.memory import PEAK_MEMORY
 
 if TYPE_CHECKING:
     from ..decoding.constraint import Constraint
+    from ..network.space_spec import SpaceSpec
     from ..supernet.gated import Gate
+    from .stated_budgets import StatedBudgets
 
 _log = logging.getLogger(__name__)
 _NAMED = 5
@@ -39,6 +42,20 @@ def budget_without_effect(budget_ms: float, largest_ms: float) -> str | None:
         f"the budget of {budget_ms:.4g} ms has no effect: the slowest network of the space takes {largest_ms:.4g} ms; "
         "give a lower budget, in milliseconds"
     )
+
+
+def bounded_memory(stated: StatedBudgets, spec: SpaceSpec | None) -> str | None:
+    """Return a warning if there is a budget of memory, and the memory of the space's networks is an upper bound.
+
+    Args:
+        stated: Budgets of the search.
+        spec: Description of the space, from which its memory is known exactly; `None` without one.
+    """
+    table = stated.counts
+    if spec is not None or table is None or table.composition is None or table.composition.memory is None:
+        return None
+    asked = any(limit.name == PEAK_MEMORY for limit in stated.limits)
+    return table.composition.memory.warning if asked else None
 
 
 def constraints_without_effect(constraints: Iterable[Constraint]) -> list[str]:

@@ -21,7 +21,8 @@ class StatedBudgets:
         tables: Latency table of each target, by name.
         request: Latency budget of the search's own target; `None` for no such budget.
         limits: All other budgets.
-        counts: Table with the parameters and multiply-adds of a space that does not describe its operators.
+        counts: Table with the parameters, multiply-adds and peak memory of a space that does not describe its
+            operators.
     """
 
     target: str | None

@@ -16,11 +16,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nni_proxyless import MobileNetV2Space
 from nni_proxyless.errors import SpaceError
-from nni_proxyless.latency import Choice
+from nni_proxyless.latency import Choice, make_backend
 from nni_proxyless.latency.counts import Counts, counts_of_space
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.nni_spaces import space_counts
 from nni_proxyless.nni_spaces.space_counts import counts_of_model_space, counts_of_module
+from nni_proxyless.nni_spaces.space_latency import measure_model_space
 from tests.nni_spaces.test_profiler import Small, samples
 
 
@@ -151,3 +152,52 @@ def test_modules_that_depend_on_too_much_are_refused(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(SpaceError, match="choice 'rate' is Numerical: only choices among candidates have counts"):
         counts_of_model_space(Continuous(), (3, 8, 8))
+
+
+class Takes(nn.Module):
+    """First result of a module of sequences."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = (x, x, x) if isinstance(self.inner, nn.MultiheadAttention) else (x,)
+        return self.inner(*given)[0]  # type: ignore[no-any-return]
+
+
+STEPS, WIDTH, HIDDEN = 7, 6, 10
+BY_STEP = {
+    # Weights of the input and of the state, for 4, 3 and 1 gates.
+    "lstm": (nn.LSTM(WIDTH, HIDDEN, batch_first=True), 4 * HIDDEN * (WIDTH + HIDDEN)),
+    "two layers": (
+        nn.LSTM(WIDTH, HIDDEN, num_layers=2, bidirectional=True, batch_first=True),
+        2 * 4 * HIDDEN * (WIDTH + HIDDEN) + 2 * 4 * HIDDEN * (2 * HIDDEN + HIDDEN),
+    ),
+    "projected": (nn.LSTM(WIDTH, HIDDEN, proj_size=3, batch_first=True), 4 * HIDDEN * (WIDTH + 3) + HIDDEN * 3),
+    "gru": (nn.GRU(WIDTH, HIDDEN, batch_first=True), 3 * HIDDEN * (WIDTH + HIDDEN)),
+    "rnn": (nn.RNN(WIDTH, HIDDEN, batch_first=True), HIDDEN * (WIDTH + HIDDEN)),
+    # Three projections and that of the output; each step has products with all steps for scores and for values.
+    "attention": (nn.MultiheadAttention(WIDTH, 2, batch_first=True), 4 * WIDTH * WIDTH + 2 * STEPS * WIDTH),
+}
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("name", list(BY_STEP))
+def test_multiply_adds_of_sequence_layers_are_those_by_hand(name: str) -> None:
+    layer, by_step = BY_STEP[name]
+    counted = counts_of_module(Takes(layer), [torch.randn(1, STEPS, WIDTH)])
+    assert sum(value for key, value in counted.items() if key.endswith("_macs")) == STEPS * by_step
+    backend = make_backend("flops")
+    assert backend.prepare(Takes(layer), (STEPS, WIDTH)).sample(1) == STEPS * by_step
+
+    class Space(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = LayerChoice({"it": Takes(layer), "none": nn.Identity()}, label="layer")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)  # type: ignore[no-any-return]
+
+    costs = measure_model_space(Space(), torch.randn(1, STEPS, WIDTH), backend).own_costs()
+    assert [costs.of({"layer": choice}) for choice in ("it", "none")] == [STEPS * by_step, 0]

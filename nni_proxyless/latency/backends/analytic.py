@@ -54,11 +54,12 @@ class FlopsBackend(_AnalyticBackend):
 
     def prepare(self, module: nn.Module, input_shape: tuple[int, ...]) -> Workload:
         import torch
-        from torch.utils.flop_counter import FlopCounterMode
 
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        from ..flop_counter import multiply_adds_counted, total_multiply_adds
+
+        with multiply_adds_counted() as counter, torch.no_grad():
             module.eval()(torch.randn(1, *input_shape))
-        return _Counted(counter.get_total_flops() / 2)  # PyTorch counts a multiply-add as two operations
+        return _Counted(total_multiply_adds(counter))
 
 
 class ParamsBackend(_AnalyticBackend):
