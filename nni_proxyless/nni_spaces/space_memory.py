@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from .space_networks import Codes
 
 # Combinations of choices up to which an exact term is found for each one; bounds stand for terms of more.
 MOST_EXACT = 128
+# Networks that are run for the memory alone.
+MOST_RUNS = 500
 # Combinations up to which the terms of a part are added, instead of the largest value of a term.
 MOST_OF_PART = 4096
 _ABSENT = -math.inf  # in an array of bytes: the network has no such part
@@ -39,6 +41,7 @@ class MemoryFunctions(SpaceFunctions):
 
     def __init__(self, first: SpaceFunctions, progress: Callable[[str, int, int], None] | None = None) -> None:
         self.bounded: dict[str, None] = {}
+        self._most = len(first.traces) + MOST_RUNS
         super().__init__(first.tracer, seed=1, progress=progress, known=first.traces)
 
     def _take(self, codes: Codes, trace: Trace) -> None:
@@ -47,6 +50,13 @@ class MemoryFunctions(SpaceFunctions):
                 f"the memory of {type(self.tracer.space).__name__} is not known: {self.tracer.notes.unknown}"
             )
         super()._take(codes, trace.memory)
+
+    def _run(self, codes: Codes) -> dict[Site, Hashable]:
+        if codes not in self.runs and len(self.runs) >= self._most:
+            raise SpaceError(
+                f"the memory of {type(self.tracer.space).__name__} is not known after {self._most} networks"
+            )
+        return super()._run(codes)
 
     def _wanted(self, site: Site) -> bool:
         frame = site.path if site.kind == ENTRY else self.tracer.notes.frames[site.path]
