@@ -248,12 +248,12 @@ def unlimited_quantity(
         known = f"; known: {', '.join([*latencies, *(counts or {})])}" if latencies or counts else ""
         if counts and name == "peak_memory":
             raise InputError(
-                "budget of 'peak_memory': the table of the space has no peak memory. It is of an older version, or a "
-                f"warning of measure_model_space has said why; measure the space again{known}"
+                "budget of 'peak_memory': the table of the space has no peak memory; measure the space with "
+                f"measure_model_space(…, memory=True), which gives the reason if the memory cannot be known{known}"
             )
         raise InputError(
             f"budget of '{name}': this model space does not describe its operators, so it can have budgets of latency, "
-            "parameters, multiply_adds and peak_memory only, with a table of measure_model_space in latency= or "
-            f"counts={known}"
+            "parameters, multiply_adds and, with memory=True, peak_memory only, with a table of measure_model_space in "
+            f"latency= or counts={known}"
         )
     return Constraint(name, math.inf, quantity_costs(name, spec), "max" if name in _MAXIMA else "sum")

@@ -2,7 +2,7 @@
 
 Random networks of the space are run, to find which modules they call with which inputs, and on which choices that
 depends (`trace.py`, `dependence.py`). Each different call is then measured alone, and a few whole networks calibrate
-the sum. The table also has the parameters, multiply-adds and peak memory of all networks.
+the sum. The table also has the parameters and multiply-adds of all networks and, on demand, their peak memory.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def measure_model_space(
     *,
     calibration_networks: int = CALIBRATION_NETWORKS,
     seed: int = 0,
+    memory: bool = False,
     protocol: Protocol | None = None,
     network_protocol: Protocol | None = None,
     progress: Progress | None = None,
@@ -63,9 +64,9 @@ def measure_model_space(
     Each module is measured with the inputs that it gets inside networks of the space. Operations between modules, such
     as an addition in `forward`, are not measured alone; the calibration accounts for them.
 
-    The table has the parameters, multiply-adds and peak activation memory of all networks, too, as
-    `table.composition.quantities()`. Peak memory is that of the exported graph (`liveness.py`), in bytes for one input.
-    It is exact unless a warning says that it is an upper bound, or that it is not known.
+    The table also contains the parameters and multiply-adds of all networks, and with `memory=True` their peak
+    activation memory: `table.composition.quantities()`. Peak memory is that of the exported graph (`liveness.py`), in
+    bytes for one input. It is exact unless a warning says that it is an upper bound, or that it is not known.
 
     Args:
         model_space: NNI model space, from NNI's hub or the user's own, before a search has mutated it.
@@ -75,6 +76,8 @@ def measure_model_space(
         calibration_networks: Number of whole networks for the calibration, among them the fastest and the slowest one
             of the uncalibrated table; 0 for no calibration. Backends that count exactly are never calibrated.
         seed: Seed of the random networks.
+        memory: Whether the table contains the peak memory of all networks. More networks are run for it: a few in most
+            spaces, and hundreds in spaces of cells.
         protocol: Measuring protocol of the modules. Defaults to the backend's protocol for operators.
         network_protocol: Measuring protocol of the networks. Defaults to the backend's protocol for calibration
             networks.
@@ -114,8 +117,8 @@ def measure_model_space(
     if calibration_networks < 0:
         raise InputError(f"calibration networks must be a number from 0, got {calibration_networks}")
     example = ExampleInputs.of(inputs, model_space, backend.batch)
-    functions = SpaceFunctions(Tracer(model_space, example), seed=seed, progress=progress)
-    composition = composition_of(functions, _memory(functions, progress))
+    functions = SpaceFunctions(Tracer(model_space, example, memory), seed=seed, progress=progress)
+    composition = composition_of(functions, _memory(functions, progress) if memory else None)
     if backend.unit != "ms":
         return _counted(functions, composition, backend)
     calls = [unit.call for unit in functions.tracer.units]

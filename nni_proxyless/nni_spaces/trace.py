@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -46,6 +46,7 @@ class Tracer:
     Args:
         space: Any NNI model space.
         inputs: Example inputs.
+        memory: Whether to record the memory of activations.
 
     Attributes:
         candidates: Candidates of each label, as an NNI sample names them.
@@ -58,10 +59,10 @@ class Tracer:
         SpaceError: A choice has no list of candidates, or a module with choices has two names in one module.
     """
 
-    def __init__(self, space: ModelSpace, inputs: ExampleInputs) -> None:
+    def __init__(self, space: ModelSpace, inputs: ExampleInputs, memory: bool = False) -> None:
         refuse_second_names(space)
         mutables = space.simplify()
-        self.space, self.inputs = space, inputs
+        self.space, self.inputs, self.memory = space, inputs, memory
         self.candidates = {str(k): tuple(path_candidates(mutables[k])) for k in sorted(searched(mutables))}
         self.constraints = Constraints.in_space(mutables)
         self.derived = quantities_of(space, self.candidates)
@@ -95,7 +96,7 @@ class Tracer:
         with training_kept(self.space), _quiet(), torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self.freeze(sample)
             trace = self._run(network, sample, self.inputs)
-            if self.inputs.batch > 1:  # run again for one input, whose calls are no units
+            if self.memory and self.inputs.batch > 1:  # run again for one input, whose calls are no units
                 known, numbers = len(self.units), dict(self._numbers)
                 try:
                     trace.memory = self._run(network, sample, self.inputs.single()).memory
@@ -107,10 +108,10 @@ class Tracer:
 
     def _run(self, network: nn.Module, sample: Mapping[str, Any], inputs: ExampleInputs) -> Trace:
         args, kwargs = inputs.tensors()
-        memory = LivenessRecorder(network, (args, kwargs))
-        run = _Run(self, network, sample, MemorySites(memory))
+        recorder = LivenessRecorder(network, (args, kwargs)) if self.memory else None
+        run = _Run(self, network, sample, MemorySites(recorder) if recorder else None)
         try:
-            with memory, multiply_adds_counted() as counter:
+            with recorder or nullcontext(), multiply_adds_counted() as counter:
                 run.counter = counter
                 results = network(*args, **kwargs)
         except Exception as reason:
@@ -121,7 +122,8 @@ class Tracer:
         finally:
             run.remove_hooks()
         run.count_parameters()
-        run.trace.memory = run.memory.trace(results, self.notes)
+        if run.memory:
+            run.trace.memory = run.memory.trace(results, self.notes)
         return run.trace
 
     def is_unit(self, module: nn.Module, origin: Origin) -> bool:
@@ -158,7 +160,9 @@ class _Run:
 
     counter: FlopCounterMode
 
-    def __init__(self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any], memory: MemorySites) -> None:
+    def __init__(
+        self, tracer: Tracer, network: nn.Module, sample: Mapping[str, Any], memory: MemorySites | None
+    ) -> None:
         self.trace, self.memory = Trace(), memory
         self._tracer, self._network = tracer, network
         self._origins = {name: origin_of(tracer.space, name, sample) for name, _ in network.named_modules()}
@@ -219,7 +223,8 @@ class _Run:
             self._inside += 1
             if self._inside == 1:
                 self._calls.append((Call.recorded(module, args, kwargs, origin.path), self._total()))
-                self.memory.enter(origin, (args, kwargs), whole=True)
+                if self.memory:
+                    self.memory.enter(origin, (args, kwargs), whole=True)
 
         return enter
 
@@ -227,7 +232,8 @@ class _Run:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             self._inside -= 1
             if self._inside == 0:
-                self.memory.leave(output)
+                if self.memory:
+                    self.memory.leave(output)
                 call, before = self._calls.pop()
                 spent = self._total() - before
                 self._inner(spent)
@@ -245,7 +251,8 @@ class _Run:
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
             if not self._inside:
                 self._open.append((self._total(), 0.0))
-                self.memory.enter(origin, (args, kwargs), whole=False)
+                if self.memory:
+                    self.memory.enter(origin, (args, kwargs), whole=False)
 
         return enter
 
@@ -253,7 +260,8 @@ class _Run:
         def leave(module: nn.Module, args: Any, output: Any) -> None:
             if self._inside:
                 return
-            self.memory.leave(output)
+            if self.memory:
+                self.memory.leave(output)
             before, inner = self._open.pop()
             spent = self._total() - before
             self._inner(spent)

@@ -55,7 +55,7 @@ def known(request: pytest.FixtureRequest) -> tuple[ModelSpace, LatencyTable, lis
     """A space, its table, and the memory of the exported graph of each of its networks."""
     make, inputs, example = SPACES[request.param]
     space = make()
-    table = measure_model_space(space, inputs, make_backend("flops"))
+    table = measure_model_space(space, inputs, make_backend("flops"), memory=True)
     return space, table, [(s, exported_peak(exported(space.freeze(s), *example))) for s in samples_of(space)]
 
 
@@ -112,7 +112,7 @@ def test_bounds_stand_for_what_depends_on_many_choices(
     _, inputs, _ = SPACES[next(name for name, (make, _, _) in SPACES.items() if isinstance(space, type(make())))]
     monkeypatch.setattr(space_memory, "MOST_EXACT", most)
     monkeypatch.setattr(space_memory, "MOST_OF_PART", 16)
-    table = measure_model_space(space, inputs, make_backend("flops"))
+    table = measure_model_space(space, inputs, make_backend("flops"), memory=True)
     assert table.composition is not None
     assert table.composition.memory is not None
     costs = memory(table, space)
@@ -129,7 +129,7 @@ def test_bounds_stand_for_what_depends_on_many_choices(
 
 def test_the_memory_of_an_own_space_is_that_of_its_description() -> None:
     spec = SpaceSpec.from_yaml("mobilenetv2_digits")
-    table = measure_model_space(MobileNetV2Space(spec), spec.input_shape, make_backend("params"))
+    table = measure_model_space(MobileNetV2Space(spec), spec.input_shape, make_backend("params"), memory=True)
     assert table.composition is not None
     costs = table.composition.quantities()["peak_memory"]
     generator = random.Random(0)
@@ -139,7 +139,7 @@ def test_the_memory_of_an_own_space_is_that_of_its_description() -> None:
 
 
 def test_the_batch_does_not_matter() -> None:
-    tables = [measure_model_space(Transformer(), TOKENS.repeat(n, 1), make_backend("torch", batch=n),
+    tables = [measure_model_space(Transformer(), TOKENS.repeat(n, 1), make_backend("torch", batch=n), memory=True,
                                   calibration_networks=0) for n in (1, 3)]  # fmt: skip
     first, second = (table.composition for table in tables)
     assert first is not None
@@ -158,7 +158,7 @@ def searched(strategy: ProxylessNAS) -> None:
 
 @pytest.fixture(scope="module")
 def residual() -> LatencyTable:
-    return measure_model_space(Residual(), SHAPE, make_backend("flops"))
+    return measure_model_space(Residual(), SHAPE, make_backend("flops"), memory=True)
 
 
 @pytest.mark.parametrize("gradient", ["full", "two_path", "reinforce"])
