@@ -229,7 +229,7 @@ def test_tables_without_memory_are_refused(residual: LatencyTable) -> None:
     strategy = ProxylessNAS(counts=older, budgets={"peak_memory": "1MB"})
     with pytest.raises(InputError, match="the table of the space has no peak memory"):
         strategy.apply_table(Residual())
-    with pytest.raises(InputError, match=r"'peak_memory_int8': .* parameters, multiply_adds and peak_memory only"):
+    with pytest.raises(InputError, match=r"'peak_memory_int8': .* parameters, multiply_adds and, with memory=True, peak_memory only"):
         ProxylessNAS(counts=residual, budgets={"peak_memory_int8": "1MB"}).apply_table(Residual())
 
 
@@ -238,7 +238,7 @@ def test_tables_without_memory_are_refused(residual: LatencyTable) -> None:
     [
         (lambda m: m["parts"][0].update(bytes="many"), "part 1: bytes must be numbers, got 'many'"),
         (lambda m: m["parts"][0].update(bytes="-1"), "bytes must be a number from 0"),
-        (lambda m: m["parts"][0].update(bytes="1, 2"), "bytes must be a text of 1 items"),
+        (lambda m: m["parts"][0].update(bytes="1, 2"), "bytes must be a string of 1 items"),
         (lambda m: m["parts"][0].update(labels=["wrong"]), "labels must be labels of the candidates"),
         (lambda m: m["parts"].append(m["parts"][0]), "two parts have the same labels"),
         (lambda m: m.update(parts=3), "parts must be a list"),
