@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from ..network.operators import Operator
 from ..network.space_spec import SpaceSpec
-from .arrays import FloatArray
-from .judgement import rank_correlation, with_verdict
+from .arrays import FloatArray, spearman
+from .judgement import RANK_DOUBTFUL, rank_correlation, with_verdict
 from .quality import Quality
 from .table import Calibration, LatencyTable
 
@@ -81,7 +81,9 @@ def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> C
 
     The offset is kept only if it reduces the leave-one-out error by more than 10 % against the scale alone. With few
     networks an offset often fits noise, and would then mispredict the fastest networks of the space. An offset also
-    requires at least 4 networks, a positive scale and positive predictions for all of them.
+    requires at least 4 networks, a positive scale and positive predictions for all of them. It also requires that the
+    sums rank the networks with a correlation of at least `RANK_DOUBTFUL`. Otherwise the noise of a busy machine would
+    make all networks of the space nearly equally fast.
 
     Args:
         sums_ms: Plain sum of the operators' latencies of each network, in milliseconds, shape (networks,).
@@ -92,7 +94,7 @@ def fit_calibration(sums_ms: Sequence[float], measured_ms: Sequence[float]) -> C
     """
     x, y = np.asarray(sums_ms, dtype=np.float64), np.asarray(measured_ms, dtype=np.float64)
     scale, offset = _fit(x, y, with_offset=False)
-    if len(x) >= 4 and np.ptp(x) > 0:
+    if len(x) >= 4 and np.ptp(x) > 0 and spearman(x, y) >= RANK_DOUBTFUL:
         slope, constant = _fit(x, y, with_offset=True)
         stays_positive = slope > 0 and slope * x.min() + constant > 0
         if stays_positive and _left_out_error(x, y, True) < 0.9 * _left_out_error(x, y, False):

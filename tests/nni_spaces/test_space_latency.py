@@ -262,7 +262,9 @@ def test_budgets_that_no_network_is_within_are_refused_before_the_search(table: 
         search(ProxylessNAS(latency=table, budget_ms=0.9 * smallest))
     with pytest.raises(InputError, match="no network of this space is within parameters <= 10"):
         search(ProxylessNAS(latency=table, budget_ms=2 * smallest, budgets={"parameters": 10}))
-    with pytest.raises(InputError, match=r"parameters, multiply_adds and, with memory=True, peak_memory only.*; known: latency"):
+    with pytest.raises(
+        InputError, match=r"parameters, multiply_adds and, with memory=True, peak_memory only.*; known: latency"
+    ):
         search(ProxylessNAS(latency=table, budgets={"file_size": "1MB"}))
     with pytest.raises(InputError, match="counts= must be a table of measure_model_space"):
         ProxylessNAS(counts=replace(table, composition=None), budgets={"parameters": 10})

@@ -229,7 +229,9 @@ def test_tables_without_memory_are_refused(residual: LatencyTable) -> None:
     strategy = ProxylessNAS(counts=older, budgets={"peak_memory": "1MB"})
     with pytest.raises(InputError, match="the table of the space has no peak memory"):
         strategy.apply_table(Residual())
-    with pytest.raises(InputError, match=r"'peak_memory_int8': .* parameters, multiply_adds and, with memory=True, peak_memory only"):
+    with pytest.raises(
+        InputError, match=r"'peak_memory_int8': .* parameters, multiply_adds and, with memory=True, peak_memory only"
+    ):
         ProxylessNAS(counts=residual, budgets={"peak_memory_int8": "1MB"}).apply_table(Residual())
 
 
