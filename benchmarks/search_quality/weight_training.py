@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.blocks import MBConv
 from nni_proxyless.strategies.random_search import RandomSearch
-from nni_proxyless.supernet.space import describe_space
+from nni_proxyless.supernet.space import require_description
 
 Sample = Mapping[str, Any]
 Buffers = dict[Any, dict[Tensor, Tensor]]
@@ -186,25 +186,35 @@ class TrainedOtherwise(RandomSearch):
         self._split, self._sandwich, self._teach = split, sandwich, teach
         self._share_norms, self._share_momenta, self._residual_scale = share_norms, share_momenta, residual_scale
         self._sample: dict[str, Any] = {}
-        self._network_sizes: dict[tuple[Any, ...], int] = {}
 
     def apply_table(self, model: ModelSpace) -> None:
         super().apply_table(model)
-        self._spec = describe_space(model)
+        spec = require_description(model, "training by size")
+
+        def of(sample: Sample) -> int:
+            return Architecture.of_space(spec, sample).multiply_adds
+
+        first = {label: candidates[0] for label, candidates in self._candidates.items()}
+        self._first_size = of(first)
+        self._extra = {
+            label: {one: of({**first, label: one}) - self._first_size for one in candidates}
+            for label, candidates in self._candidates.items()
+        }
 
     def size(self, sample: Sample) -> float:
-        key = tuple(sample[label] for label in self._candidates)
-        if key not in self._network_sizes:
-            self._network_sizes[key] = Architecture.of_space(self._spec, sample).multiply_adds
-        return self._network_sizes[key]
+        """Multiply-adds of a network. Each layer adds its own, whatever the other layers are."""
+        return self._first_size + sum(self._extra[label][sample[label]] for label in self._candidates)
 
     def extreme(self, pick: Callable[..., Any]) -> dict[str, Any]:
-        """The largest network (`max`) or the smallest one (`min`) by multiply-adds, choosing each layer alone."""
-        base = {label: of[0] for label, of in self._candidates.items()}
-        return {
-            label: pick(of, key=lambda choice: self.size({**base, label: choice}))
-            for label, of in self._candidates.items()
-        }
+        """The largest network (`max`) or the smallest one (`min`) by multiply-adds."""
+        return {label: pick(extra, key=lambda one: extra[one]) for label, extra in self._extra.items()}
+
+    def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        supernet = super().mutate_model(model)
+        for block in supernet.modules() if self._residual_scale else ():
+            if isinstance(block, MBConv) and block.residual:
+                nn.init.constant_(block.bn3.weight, self._residual_scale)
+        return supernet
 
     def configure_oneshot_module(self, training_module: Any) -> Any:
         module = super().configure_oneshot_module(training_module)
@@ -222,7 +232,11 @@ class TrainedOtherwise(RandomSearch):
 
         module.resample = resample
         if self._split > 1 or self._sandwich or self._teach:
-            module.training_step = lambda batch, index: self._step(module, take, batch)
+
+            def training_step(batch: Any, batch_idx: int) -> Tensor:  # Lightning wants these names
+                return self._step(module, take, batch)
+
+            module.training_step = training_step
         return module
 
     def _step(self, module: Any, take: Callable[[Sample], None], batch: Any) -> Tensor:
@@ -273,10 +287,6 @@ class TrainedOtherwise(RandomSearch):
             )
         if self._averaged_epochs:
             added.append(AveragedWeights(self._averaged_epochs))
-        if self._residual_scale:
-            for block in self.supernet.modules():
-                if isinstance(block, MBConv) and block.residual:
-                    nn.init.constant_(block.bn3.weight, self._residual_scale)
         if self._share_norms:
             added.append(SharedNorms())
         if self._share_momenta:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.search_quality.ground_truth.load import GroundTruth
 from benchmarks.search_quality.network_tree import all_accuracies
-from benchmarks.search_quality.variant_tables import layer_slopes, variant_table
+from benchmarks.search_quality.variant_tables import layer_slopes, predicted, variant_table
 from benchmarks.search_quality.weight_training import (
     AveragedWeights,
     SeparateMomenta,
@@ -23,7 +25,9 @@ from benchmarks.search_quality.weight_training import (
     TrainedOtherwise,
     decay_exponent,
 )
+from benchmarks.search_quality.weight_variants import in_sample
 from nni_proxyless import MobileNetV2Space
+from nni_proxyless.decoding.ranking import additive_fit
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.blocks import MBConv
 from nni_proxyless.network.space_spec import SpaceSpec
@@ -169,14 +173,39 @@ def test_slopes_of_accuracies_that_show_half_of_all_differences() -> None:
     true = np.array([50.0, 52.0, 54.0, 51.0, 53.0, 55.0])
     truth: Any = SimpleNamespace(names=names, estimates=SimpleNamespace(accuracy=true))
     shared = np.array([name.count("b") * 0.005 + "cde".index(name[2]) * 0.02 for name in names])
-    assert layer_slopes(shared, truth) == pytest.approx([0.5, 1.0])
+    assert layer_slopes(np.arange(6), shared, truth) == pytest.approx([0.5, 1.0])
+    known = np.array([0, 1, 2, 5])  # four of the six, which suffice for main effects
+    assert layer_slopes(known, shared[known], truth) == pytest.approx([0.5, 1.0])
+
+
+def test_accuracies_of_other_networks_are_predicted_as_those_of_all_are_smoothed() -> None:
+    names = [f"{first} {second}" for first in "ab" for second in "cde"]
+    truth: Any = SimpleNamespace(names=names)
+    accuracies = np.array([0.5, 0.52, 0.55, 0.49, 0.53, 0.5])
+    smoothed = additive_fit([dict(enumerate(name.split())) for name in names], accuracies.tolist())
+    assert predicted(np.arange(6), accuracies, truth) == pytest.approx(smoothed)
+    known = np.array([0, 4])  # the other networks have one of their candidates each, or none
+    # K + 0.1 I = [[1.1, 0], [0, 1.1]], so each deviation of ±0.015 from the mean is divided by 1.1.
+    own = predicted(known, accuracies[known], truth)
+    assert own[[0, 4]] == pytest.approx([0.515 - 0.015 / 1.1, 0.515 + 0.015 / 1.1])
+    assert own[1] == pytest.approx(0.515)  # a of the worse network, d of the better one
+    assert own[2] == pytest.approx(0.515 - 0.5 * 0.015 / 1.1)
+
+
+def test_the_sample_has_all_candidates_as_often() -> None:
+    spec = GroundTruth().spec
+    names = [names for names in itertools.product(*(layer.names for layer in spec.layers)) if in_sample(names)]
+    assert len(names) == 80
+    for layer, column in zip(spec.layers, zip(*names, strict=True), strict=True):
+        assert [column.count(name) for name in layer.names] == [80 // len(layer.names)] * len(layer.names)
+    assert all(in_sample(of[:length]) for of in names for length in range(4))
 
 
 def test_the_table_pairs_supernets_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three common seeds: the differences 0.01, 0.02 and 0.03 have the mean 0.02 and the standard error 0.0058."""
     monkeypatch.setattr(
         "benchmarks.search_quality.variant_tables._values",
-        lambda lines, truth: [lines[0], 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0],
+        lambda lines, truth: [lines[0], 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0],
     )
     found: Any = {
         "base": {0: [0.8], 1: [0.7], 2: [0.6], 7: [0.1]},
