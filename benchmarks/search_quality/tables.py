@@ -37,7 +37,7 @@ from benchmarks.search_quality.supernet_accuracies import read_supernets
 from benchmarks.search_quality.supernet_tables import limits_table, supernet_table
 from benchmarks.search_quality.variant_tables import slopes_table, variant_table
 from benchmarks.search_quality.weight_variants import BASE as WEIGHTS_AS_THEY_ARE
-from benchmarks.search_quality.weight_variants import read_variants
+from benchmarks.search_quality.weight_variants import read_variants, with_recorded
 
 ALL_SEEDS = 10
 _NAMES = {
@@ -273,6 +273,12 @@ def layer_slopes() -> str:
     return slopes_table(read_supernets(), ground_truth(), variants)
 
 
+def weight_variants() -> str:
+    """Supernets whose weights are trained in other ways."""
+    found = with_recorded(read_variants(), read_supernets())
+    return variant_table(found, ground_truth(), WEIGHTS_AS_THEY_ARE)
+
+
 def limits(suffix: str) -> str:
     """How much regret the ranking by one or several supernets leaves."""
     if not suffix:
@@ -299,7 +305,7 @@ TABLES = {
     "zero_cost_cifar10": cifar10_table,
     "supernets": supernets,
     "layer_slopes": layer_slopes,
-    "weight_variants": lambda: variant_table(read_variants(), ground_truth(), WEIGHTS_AS_THEY_ARE),
+    "weight_variants": weight_variants,
     "limits": partial(limits, ""),
     "limits_own_weights": partial(limits, OWN_SUFFIX),
     "ground_truth": lambda: budget_table(ground_truth()),

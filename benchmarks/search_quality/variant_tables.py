@@ -40,8 +40,9 @@ def judged(known: Any, accuracies: Any, truth: GroundTruth) -> list[float]:
     """What accuracies with shared weights are worth.
 
     Returns:
-        Rank correlation over the evaluated networks; that of smoothed accuracies over all networks, and over the best
-        quarter; and the mean regret of the final selection among all networks within each budget, in points.
+        Rank correlation over the evaluated networks. Those over all networks of smoothed accuracies, and of the values
+        by which the final selection ranks. That of the latter over the best quarter. The mean regret of the final
+        selection among all networks within each budget, in points.
     """
     estimates = truth.estimates
     smoothed = predicted(known, accuracies, truth)
@@ -50,15 +51,17 @@ def judged(known: Any, accuracies: Any, truth: GroundTruth) -> list[float]:
     regrets = []
     for target, budget in itertools.product(TARGETS, GROUND_TRUTH_BUDGETS):
         within = truth.within(target, truth.budget(target, budget))
-        ranked = add_weighted_criteria(smoothed[within].tolist(), *((of[within], weight) for of, weight in sizes))
-        regrets.append(float(regret_of(estimates, within)[int(np.argmax(ranked))]))
+        inside = add_weighted_criteria(smoothed[within].tolist(), *((of[within], weight) for of, weight in sizes))
+        regrets.append(float(regret_of(estimates, within)[int(np.argmax(inside))]))
     shared = np.zeros(len(smoothed))
     shared[known] = accuracies
     every = np.arange(len(smoothed))
+    ranked = np.array(add_weighted_criteria(smoothed.tolist(), *sizes))
     return [
         true_spearman(shared, estimates, known),
         true_spearman(smoothed, estimates, every),
-        true_spearman(smoothed, estimates, best),
+        true_spearman(ranked, estimates, every),
+        true_spearman(ranked, estimates, best),
         float(np.mean(regrets)),
     ]
 
@@ -89,24 +92,30 @@ def layer_slopes(known: Any, accuracies: Any, truth: GroundTruth) -> list[float]
 
 
 def variant_table(found: Variants, truth: GroundTruth, base: str) -> str:
-    """Each variant, and its difference to the base over the seeds that both have."""
-    values = {name: {seed: _values(lines, truth) for seed, lines in sorted(of.items())} for name, of in found.items()}
+    """Each variant, and its difference to the base over the seeds that both have.
+
+    Args:
+        found: Rows of each variant and seed. Rows without `cpu_seconds` are of another machine.
+        truth: The ground truth.
+        base: The variant that the others are compared with.
+    """
+    values = {name: {seed: _values(of[seed], truth) for seed in sorted(of)} for name, of in found.items()}
     columns = (
-        "supernet", "seeds", "Spearman", "Spearman, smoothed, all networks", "smoothed, best quarter",
-        "regret of the final selection, points", "slope of each layer", "CPU seconds, difference in %",
+        "supernet", "seeds", "Spearman of accuracies", "smoothed", "as the final selection ranks",
+        "the same, best quarter", "regret of the final selection, points", "slope of each layer", "CPU seconds",
     )  # fmt: skip
     rows = []
-    for name, of in values.items():
-        common = [seed for seed in of if seed in values[base]]
-        if not common:
-            continue
-        own, against = (np.array([which[seed] for seed in common]) for which in (of, values[base]))
-        cells = [f"{value:.2f}" for value in own.mean(0)[:4]]
-        if name != base:
-            cells = [f"{cell} ({_difference(d)})" for cell, d in zip(cells, (own - against).T[:4], strict=True)]
-        slopes = ", ".join(f"{slope:.2f}" for slope in own.mean(0)[4:8])
-        more = "" if name == base else f"{100 * (np.median(own[:, 8] / against[:, 8]) - 1):+.0f}"
-        rows.append((name, _span(common), *cells, slopes, more))
+    for name in [base, *(name for name in values if name != base)]:
+        of = values[name]
+        own = np.array(list(of.values()))
+        cells = [f"{value:.2f}" for value in own.mean(0)[:5]]
+        if name == base:
+            cells = [f"{cell} ± {error:.2f}" for cell, error in zip(cells, own.std(0, ddof=1), strict=False)]
+        elif common := [seed for seed in of if seed in values[base]]:
+            differences = np.array([np.subtract(of[seed], values[base][seed]) for seed in common])
+            cells = [f"{cell} ({_difference(d)})" for cell, d in zip(cells, differences.T, strict=False)]
+        slopes = ", ".join(f"{slope:.2f}" for slope in own.mean(0)[5:9])
+        rows.append((name, _span(list(of)), *cells, slopes, f"{np.nanmedian(own[:, 9]):.0f}"))
     return markdown_table(columns, rows)
 
 
@@ -158,7 +167,7 @@ def _values(lines: list[dict[str, str]], truth: GroundTruth) -> list[float]:
     known = np.array([truth.index(name) for name in found])
     accuracies = np.array(list(found.values()))
     slopes = layer_slopes(known, accuracies, truth)
-    return [*judged(known, accuracies, truth), *slopes, float(lines[0]["cpu_seconds"])]
+    return [*judged(known, accuracies, truth), *slopes, float(lines[0].get("cpu_seconds", "nan"))]
 
 
 def _difference(differences: Any) -> str:

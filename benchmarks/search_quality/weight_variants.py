@@ -27,6 +27,8 @@ from benchmarks.jobs import add_job_arguments, print_result, run_jobs
 from benchmarks.results_csv import append_rows, read_rows
 from benchmarks.search_quality.ground_truth.load import SPACE, TABLES, GroundTruth
 from benchmarks.search_quality.settings import COMMON
+from benchmarks.search_quality.supernet_accuracies import read_supernets
+from benchmarks.search_quality.supernet_tables import Supernets
 from benchmarks.search_quality.variant_tables import variant_table
 from nni_proxyless.network.space_spec import SpaceSpec
 
@@ -117,6 +119,26 @@ def read_variants(path: Path = VARIANTS_CSV) -> dict[str, dict[int, list[dict[st
     return found
 
 
+def with_recorded(
+    found: dict[str, dict[int, list[dict[str, str]]]], recorded: Supernets
+) -> dict[str, dict[int, list[dict[str, str]]]]:
+    """The variants, with supernets of `shared_weights.py` where the base lacks a seed.
+
+    They were trained in the same way on another machine, so they have no CPU seconds. Their networks are those that
+    `--sample` evaluates.
+    """
+    base = {
+        seed: [
+            {key: row[key] for key in ("architecture", "accuracy")}
+            for row in lines
+            if in_sample(row["architecture"].split())
+        ]
+        for (variant, seed), lines in recorded.items()
+        if variant == "random"
+    }
+    return {**found, BASE: {**base, **found.get(BASE, {})}}
+
+
 def train(options: argparse.Namespace) -> None:
     """Train the supernets that are missing in the CSV file."""
     from benchmarks.search_quality.ground_truth.train import Training, data_file, make_data
@@ -146,7 +168,7 @@ def main() -> None:
         return
     if not options.summary:
         train(options)
-    sys.stdout.write(variant_table(read_variants(), GroundTruth(), BASE))
+    sys.stdout.write(variant_table(with_recorded(read_variants(), read_supernets()), GroundTruth(), BASE))
 
 
 if __name__ == "__main__":

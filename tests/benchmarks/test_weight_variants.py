@@ -25,7 +25,7 @@ from benchmarks.search_quality.weight_training import (
     TrainedOtherwise,
     decay_exponent,
 )
-from benchmarks.search_quality.weight_variants import in_sample
+from benchmarks.search_quality.weight_variants import BASE, in_sample, with_recorded
 from nni_proxyless import MobileNetV2Space
 from nni_proxyless.decoding.ranking import additive_fit
 from nni_proxyless.network.architecture import Architecture
@@ -205,12 +205,24 @@ def test_the_table_pairs_supernets_by_seed(monkeypatch: pytest.MonkeyPatch) -> N
     """Three common seeds: the differences 0.01, 0.02 and 0.03 have the mean 0.02 and the standard error 0.0058."""
     monkeypatch.setattr(
         "benchmarks.search_quality.variant_tables._values",
-        lambda lines, truth: [lines[0], 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0],
+        lambda lines, truth: [lines[0], 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0],
     )
     found: Any = {
-        "base": {0: [0.8], 1: [0.7], 2: [0.6], 7: [0.1]},
+        "base": {0: [0.8], 1: [0.7], 2: [0.6], 7: [0.1]},  # 0.55 ± 0.31
         "changed": {0: [0.81], 1: [0.72], 2: [0.63]},
     }
-    line = variant_table(found, None, "base").splitlines()[-1]  # type: ignore[arg-type]
-    assert f"0.72 (+0.02 ± {0.01 / math.sqrt(3):.2f})" in line
-    assert "| 0–2 |" in line
+    base, line = variant_table(found, None, "base").splitlines()[-2:]  # type: ignore[arg-type]
+    assert "| 0–2, 7 | 0.55 ± 0.31 |" in base
+    assert f"| 0–2 | 0.72 (+0.02 ± {0.01 / math.sqrt(3):.2f}) |" in line
+
+
+def test_the_base_is_completed_by_recorded_supernets() -> None:
+    names = ["k3_e1 k3_e1 k3_e1 k3_e1", "k3_e1 k3_e1 k3_e1 k5_e6"]  # only the first is in the sample
+    recorded: Any = {
+        (variant, seed): [{"architecture": name, "accuracy": "0.4", "training_seconds": "30"} for name in names]
+        for variant, seed in (("random", 0), ("random", 1), ("fair", 2))
+    }
+    own: Any = [{"architecture": names[0], "accuracy": "0.5", "cpu_seconds": "60"}]
+    found = with_recorded({"other": {0: own}, BASE: {0: own}}, recorded)
+    assert found["other"] == {0: own}
+    assert found[BASE] == {0: own, 1: [{"architecture": names[0], "accuracy": "0.4"}]}
