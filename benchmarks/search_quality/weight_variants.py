@@ -41,6 +41,11 @@ BASE = "as it is"
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     BASE: ({}, {}),
     "rate by size, exponent 4": ({"rate_exponent": 4.0}, {}),
+    "rate by size, exponent 2": ({"rate_exponent": 2.0}, {}),
+    # With exponent 1 all networks have the same linear schedule, so the difference to this one is the size's.
+    "linear rate": ({"rate_exponent": 1.0}, {}),
+    "linear rate, mean of the last 5 epochs": ({"rate_exponent": 1.0, "averaged_epochs": 5}, {}),
+    "rate by size, exponent 4, mean of the last 5 epochs": ({"rate_exponent": 4.0, "averaged_epochs": 5}, {}),
     "momentum of each first candidate": ({"momenta": "layer"}, {}),
     "momentum of each quarter by size": ({"momenta": "size"}, {}),
     "rate by size, momentum of each first candidate": ({"momenta": "layer", "rate_exponent": 4.0}, {}),
