@@ -35,6 +35,9 @@ from benchmarks.search_quality.summary import (
 )
 from benchmarks.search_quality.supernet_accuracies import read_supernets
 from benchmarks.search_quality.supernet_tables import limits_table, supernet_table
+from benchmarks.search_quality.variant_tables import slopes_table, variant_table
+from benchmarks.search_quality.weight_variants import BASE as WEIGHTS_AS_THEY_ARE
+from benchmarks.search_quality.weight_variants import read_variants, with_recorded
 
 ALL_SEEDS = 10
 _NAMES = {
@@ -264,6 +267,18 @@ def supernets() -> str:
     return supernet_table(read_supernets(), ground_truth())
 
 
+def layer_slopes() -> str:
+    """What supernets of different lengths show of the differences between the candidates of each layer."""
+    variants = ("random, 5 epochs", "random, 10 epochs", "random", "fair, entangled weights", "random, own weights")
+    return slopes_table(read_supernets(), ground_truth(), variants)
+
+
+def weight_variants() -> str:
+    """Supernets whose weights are trained in other ways."""
+    found = with_recorded(read_variants(), read_supernets())
+    return variant_table(found, ground_truth(), WEIGHTS_AS_THEY_ARE)
+
+
 def limits(suffix: str) -> str:
     """How much regret the ranking by one or several supernets leaves."""
     if not suffix:
@@ -289,6 +304,8 @@ TABLES = {
     "zero_cost_proxies": lambda: proxy_table(ground_truth(), compared_finalists()),
     "zero_cost_cifar10": cifar10_table,
     "supernets": supernets,
+    "layer_slopes": layer_slopes,
+    "weight_variants": weight_variants,
     "limits": partial(limits, ""),
     "limits_own_weights": partial(limits, OWN_SUFFIX),
     "ground_truth": lambda: budget_table(ground_truth()),
