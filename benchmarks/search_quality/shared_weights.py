@@ -15,6 +15,7 @@ import itertools
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,17 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
-    """Train one supernet in this process, and evaluate all networks with its weights."""
-    from nni_proxyless.search.prepared import prepare
-    from nni_proxyless.search.recipe import Recipe
-    from nni_proxyless.search.run import run_search
+def supernet_settings(job: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a supernet, whose budget all networks are within.
 
+    Args:
+        job: `data`, the file of images, and `seed`.
+        changes: What differs from the settings that all strategies share.
+    """
     target = next(iter(TABLES))
-    settings = {
+    return {
         **COMMON,
-        **VARIANTS[job["variant"]],
+        **changes,
         "space": str(SPACE),
         "data_dir": job["data"],
         "seed": job["seed"],
@@ -78,6 +80,15 @@ def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
         "target": target,
         "targets": {target: {"table": str(TABLES[target])}},
     }
+
+
+def run_one(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train one supernet in this process, and evaluate all networks with its weights."""
+    from nni_proxyless.search.prepared import prepare
+    from nni_proxyless.search.recipe import Recipe
+    from nni_proxyless.search.run import run_search
+
+    settings = supernet_settings(job, VARIANTS[job["variant"]])
     with tempfile.TemporaryDirectory() as folder:
         run_search(prepare(Recipe.from_dict(settings)), Path(folder))
         seconds = [float(row["seconds"]) for row in read_rows(Path(folder) / "history.csv")]

@@ -25,8 +25,8 @@ from typing import Any
 from benchmarks.constants import SEARCH_QUALITY_RESULTS, SEEDS
 from benchmarks.jobs import add_job_arguments, print_result, run_jobs
 from benchmarks.results_csv import append_rows, read_rows
-from benchmarks.search_quality.ground_truth.load import SPACE, TABLES, GroundTruth
-from benchmarks.search_quality.settings import COMMON
+from benchmarks.search_quality.ground_truth.load import SPACE, GroundTruth
+from benchmarks.search_quality.shared_weights import supernet_settings
 from benchmarks.search_quality.supernet_accuracies import read_supernets
 from benchmarks.search_quality.supernet_tables import Supernets
 from benchmarks.search_quality.variant_tables import variant_table
@@ -82,21 +82,8 @@ def run_one(job: Mapping[str, Any]) -> list[dict[str, Any]]:
     from nni_proxyless.search.shared_weights import finalists_loader, statistics_loader
 
     changes, settings = VARIANTS[job["variant"]]
-    target = next(iter(TABLES))
-    recipe = Recipe.from_dict(
-        {
-            **COMMON,
-            **settings,
-            "strategy": STRATEGY,
-            "strategy_args": {"best_of": 1, **changes},  # one network needs no comparison
-            "space": str(SPACE),
-            "data_dir": job["data"],
-            "seed": job["seed"],
-            "budget_ms": float(GroundTruth().latency_ms[target].max()) * 1.001,
-            "target": target,
-            "targets": {target: {"table": str(TABLES[target])}},
-        }
-    )
+    own = {**settings, "strategy": STRATEGY, "strategy_args": {"best_of": 1, **changes}}  # one needs no comparison
+    recipe = Recipe.from_dict(supernet_settings(job, own))
     prepared = prepare(recipe)
     seconds = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
