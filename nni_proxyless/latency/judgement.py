@@ -240,7 +240,7 @@ def _of_samples(table: LatencyTable) -> list[Finding]:
         )
     ]
     if quality.process_spread is not None:
-        text = f"the measuring processes differ by {100 * quality.process_spread:.0f} %"
+        text = f"the measuring processes differ by {100 * quality.process_spread:.1f} %"
         found.append(Finding(min(_grade(quality.process_spread, GOOD_UP_TO, BAD_FROM), worst), text, noise=True))
     # All calls take the same overhead, so equal latencies are equal costs.
     distinct = len({float(f"{cost.cost:.6g}") for cost in costs})

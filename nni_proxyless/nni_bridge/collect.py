@@ -185,7 +185,11 @@ def warnings_of(outcomes: list[Outcome]) -> list[str]:
             recipe = {}
         hard = must_keep_budget(recipe)
         budgets = own_budgets(outcome.architecture.target or "", outcome.architecture, hard=hard)
-        outside = [f"the network is not within its budget ({kept})" for kept in budgets if kept.holds is False]
+        outside = [
+            f"the network is not within its budget ({kept})" + (f"; {kept.advice}" if kept.advice else "")
+            for kept in budgets
+            if kept.holds is False
+        ]
         found += [f"{outcome.folder}: {text}" for text in (*outside, *outcome.architecture.warnings)]
     return found
 

@@ -62,6 +62,16 @@ class Kept:
         return all(map(self.constraint.keeps, known)) if known and self.hard else None
 
     @property
+    def advice(self) -> str:
+        """Say which budget leaves room for the table's error, if the network exceeds its own only when measured."""
+        limit, value, measured = self.constraint.limit, self.value, self.measured
+        if not self.hard or not value or not measured:
+            return ""
+        if not self.constraint.keeps(value) or self.constraint.keeps(measured):
+            return ""
+        return f"a search with a budget of {limit * value / measured:.4g} ms leaves room"
+
+    @property
     def word(self) -> str:
         """Whether the budget is met, in words."""
         if not self.hard:

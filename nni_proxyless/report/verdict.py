@@ -227,9 +227,8 @@ def _next(
 def _room(target: str, budgets: Sequence[Kept]) -> str:
     """Say which latency budget would leave room for the error, if a network takes too long only when it is measured."""
     for kept in budgets:
-        limit, value, measured = kept.constraint.limit, kept.value, kept.measured
-        if kept.constraint.name == target and kept.holds is False and value and measured and value <= limit < measured:
-            return f"too slow when measured; a search with a budget of {limit * value / measured:.4g} ms leaves room"
+        if kept.constraint.name == target and kept.advice:
+            return f"too slow when measured; {kept.advice}"
     return ""
 
 

@@ -186,7 +186,7 @@ def test_load_and_differing_processes_are_named() -> None:
     assert judged(other_cores=0.0, stolen=0.06, cores=2) == [
         "6 % of the CPU time went to other virtual machines during the measurement"
     ]
-    assert judged(process_spread=0.06) == ["the measuring processes differ by 6 %"]
+    assert judged(process_spread=0.06) == ["the measuring processes differ by 6.0 %"]
     # Two operators: 1 and 3 ms in one process, 2 and 3 ms in the other. Deviations 0.5 and 0, medians 1.5 and 3.
     assert process_spread([[1.0, 3.0], [2.0, 3.0]]) == pytest.approx(0.5 / 4.5)
     assert process_spread([[1.0, 3.0], [2.0, 3.0], [4.0, 3.0]]) == pytest.approx((1 + 0 + 2) / 3 / 5)
