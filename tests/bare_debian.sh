@@ -31,9 +31,10 @@ seconds() { # NAME COMMAND...: runs the command, and says how long it took
 
 if [ ! -e "$folder/etc/os-release" ]; then
   command -v debootstrap >/dev/null || { echo "bare_debian.sh: needs debootstrap" >&2; exit 2; }
+  said=$(mktemp)
   seconds "debootstrap" debootstrap --variant=minbase --include=ca-certificates "$release" "$folder" \
-    "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$folder.log" 2>&1 || { tail -5 "$folder.log" >&2; exit 1; }
-  rm -f "$folder.log"
+    "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$said" 2>&1 || { tail -5 "$said" >&2; exit 1; }
+  rm -f "$said"
 fi
 if ! chroot "$folder" sh -c 'command -v make && python3 -c "import ensurepip"' >/dev/null 2>&1; then
   seconds "apt-get install make python3-venv" chroot "$folder" env DEBIAN_FRONTEND=noninteractive sh -c \

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ..latency import LatencyTable, this_device
 from ..network.architecture import Architecture
 from ..network.folding import fold_batch_norm
 from ..network.onnx_file import OPSET, OPSET_PER_CHANNEL, OPSETS
+from ..network.quantization import WEIGHT_BITS
 from ..progress import work_begins
 from .check_images import Images as Images
 from .check_images import load_images as load_images
@@ -130,12 +131,8 @@ def export(
         with work_folder(out) as folder, temporary_files_in(folder):
             with named_errors(out, UNTOUCHED):
                 for name in formats:
-                    path = folder / FILES[name]
-                    WRITERS[name](source, path)
-                    run = RUNNERS[name](path, architecture)
-                    parts = [run(part) for part in in_batches(images.check, batch or 1)]
-                    found = torch.cat(parts)[: len(images.check)]
-                    results.append(_checked(name, found, expected, images.labels, accept_loss))
+                    write = _written_int8 if name == "int8" else _written
+                    results.append(write(name, source, folder, architecture, images, expected, accept_loss))
                 architecture.save(folder / results_folder.ARCHITECTURE)
                 write_json(folder / results_folder.MODEL_CARD, {**card, "files": {r.format: r.file for r in results}})
                 write_text(folder / README, readme(architecture, results, batch, about))
@@ -154,6 +151,38 @@ def export(
                 ) from reason
             _save_results(results, architecture, images, out, batch, opset)
     return results
+
+
+def _written(
+    name: str, source: Source, folder: Path, architecture: Architecture, images: Images, expected: Tensor,
+    accept_loss: bool = False,
+) -> Exported:  # fmt: skip
+    """Write a file, run it on the images to check with, and compare its logits with the expected ones."""
+    path = folder / FILES[name]
+    WRITERS[name](source, path)
+    run = RUNNERS[name](path, architecture)
+    parts = [run(part) for part in in_batches(images.check, source.batch or 1)]
+    return _checked(name, torch.cat(parts)[: len(images.check)], expected, images.labels, accept_loss)
+
+
+def _written_int8(
+    name: str, source: Source, folder: Path, architecture: Architecture, images: Images, expected: Tensor,
+    accept_loss: bool,
+) -> Exported:  # fmt: skip
+    """Write an int8 file with weights of 7 bits; with 8 bits only if 7 bits lose too much and 8 bits do not."""
+    for bits in WEIGHT_BITS:
+        try:
+            result = _written(name, replace(source, weight_bits=bits), folder, architecture, images, expected)
+        except RunError:
+            continue
+        if bits != WEIGHT_BITS[0]:
+            _log.warning(
+                "%s has weights of %d bits, because %d bits lose too much accuracy; on x86 processors without VNNI, it "
+                "may be less accurate than here", FILES[name], bits, WEIGHT_BITS[0],
+            )  # fmt: skip
+        return replace(result, weight_bits=bits)
+    result = _written(name, source, folder, architecture, images, expected, accept_loss)
+    return replace(result, weight_bits=source.weight_bits)
 
 
 def _described(architecture: Architecture, weights: Path, images: Images) -> ModelInput | None:

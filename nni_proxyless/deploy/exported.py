@@ -30,6 +30,7 @@ class Exported:
             was measured, if a comparable table is given.
         clock_latency_ms: Median latency in milliseconds without this correction.
         accuracy_loss: Top-1 accuracy of PyTorch on these images, less `accuracy`; `None` if they have no labels.
+        weight_bits: Bits of the weights in int8, see `quantize_static`; `None` in other formats.
     """
 
     format: str
@@ -42,3 +43,4 @@ class Exported:
     measured_latency_ms: float | None = None
     clock_latency_ms: float | None = None
     accuracy_loss: float | None = None
+    weight_bits: int | None = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..network.architecture import Architecture
 from ..network.onnx_file import INPUT, OPSET, export_onnx, with_metadata
-from ..network.quantization import quantize_static, tidied
+from ..network.quantization import WEIGHT_BITS, quantize_static, tidied
 from ..network.weights import save_weights
 from .export_checks import FILES as FILES
 
@@ -32,6 +32,7 @@ class Source:
         batch: Number of images in a batch; `None` leaves it open.
         opset: Version of ONNX's operators.
         metadata: Metadata of the files about their input and output, as texts in JSON by key.
+        weight_bits: Bits of the weights in int8.
     """
 
     network: nn.Module
@@ -40,6 +41,7 @@ class Source:
     batch: int | None = 1
     opset: int = OPSET
     metadata: Mapping[str, str] = field(default_factory=dict)
+    weight_bits: int = WEIGHT_BITS[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +78,7 @@ def _onnx(source: Source, path: Path) -> None:
 def _int8(source: Source, path: Path) -> None:
     model = export_onnx(source.folded, source.shape, source.batch, opset=source.opset)
     batches = [part.numpy() for part in in_batches(source.calibration, source.batch or 1)]
-    path.write_bytes(with_metadata(tidied(quantize_static(model, batches)), source.metadata))
+    path.write_bytes(with_metadata(tidied(quantize_static(model, batches, source.weight_bits)), source.metadata))
 
 
 def _torchscript(source: Source, path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from nni_proxyless.cli.entry import build_parser
@@ -31,6 +33,8 @@ from nni_proxyless.errors import ArchitectureError, InputError, RunError
 from nni_proxyless.latency import make_backend
 from nni_proxyless.latency.backends.pytorch import load_model
 from nni_proxyless.network.catalogue import by_name
+from nni_proxyless.network.onnx_file import export_onnx
+from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.network.weights import save_weights
 from nni_proxyless.report.gather import gather
@@ -370,6 +374,63 @@ def test_weights_of_each_channel_have_a_scale_of_their_own(tiny_spec: SpaceSpec,
     scales = {t.name: list(t.dims) for t in model.graph.initializer if "weight_scale" in t.name}
     convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
     assert len([dims for dims in scales.values() if dims and dims[0] > 1]) >= len(convolutions)
+
+
+def exact_and_fast(model: bytes, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of an int8 model with dequantised weights and float arithmetic, and with the runtime's int8 kernels."""
+    found = []
+    for level in (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    ):
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        found.append(torch.from_numpy(session.run(None, {"input": images.numpy()})[0]))
+    return found[0], found[1]
+
+
+def test_int8_does_not_overflow_on_any_processor() -> None:
+    """The largest sum of two products must fit into the 16 bits in which x86 processors without VNNI add them."""
+    network = nn.Conv2d(8, 8, 1)
+    nn.init.constant_(network.weight, 1.0)  # all weights are the largest, and so are all activations
+    images = torch.ones(1, 8, 2, 2)
+    model = quantize_static(export_onnx(network, (8, 2, 2), 1), [images.numpy()])
+    tensors = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load_from_string(model).graph.initializer}
+    (weights,) = (values for values in tensors.values() if values.dtype == np.int8 and values.ndim == 4)
+    assert weights.shape == (8, 8, 1, 1)
+    assert 255 * 2 * int(np.abs(weights.astype(int)).max()) < 2**15
+    exact, fast = exact_and_fast(model, images)
+    torch.testing.assert_close(exact, network(images).detach(), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(fast, exact, rtol=0.01, atol=0.01)
+
+
+@pytest.mark.parametrize(("right", "bits"), [((7, 8), 7), ((8,), 8), ((), 7)])
+def test_int8_has_weights_of_8_bits_only_where_7_lose_too_much(
+    right: tuple[int, ...], bits: int, tiny_spec: SpaceSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    architecture, network = trained(tiny_spec, 0)
+    weights = save_weights(network, tmp_path / "weights.pt")
+    images = of_the_data(tiny_spec, 4)
+    with torch.inference_mode():
+        expected = network(images.check)
+    numbers = itertools.count()
+
+    def run(path: Path, _: object) -> Callable[[Tensor], Tensor]:
+        sign = 1.0 if int(path.read_text()) in right else -1.0
+        return lambda image: sign * expected[next(numbers) % len(expected)][None]
+
+    monkeypatch.setitem(exporting.WRITERS, "int8", lambda source, path: path.write_text(str(source.weight_bits)))
+    monkeypatch.setitem(exporting.RUNNERS, "int8", run)
+    if not right:
+        with pytest.raises(RunError, match="nothing was written"):
+            export(architecture, weights, tmp_path / "out", ("int8",), images, measure=False)
+    (result,) = export(architecture, weights, tmp_path / "out", ("int8",), images, measure=False, accept_loss=True)
+    assert result.weight_bits == bits
+    assert (tmp_path / "out" / "model_int8.onnx").read_text() == str(bits)
+    assert json.loads((tmp_path / "out" / "export.json").read_text())["formats"][0]["weight_bits"] == bits
+    assert ("has weights of 8 bits, because 7 bits lose too much accuracy" in caplog.text) == (bits == 8)
 
 
 def test_unknown_names_of_networks_list_all() -> None:
