@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from nni_proxyless.errors import InputError, MissingDependencyError
+from nni_proxyless.errors import InputError, MissingDependencyError, RunError
 from nni_proxyless.latency import LatencyTable, Protocol, make_backend, measure_table_isolated, random_architecture
 from nni_proxyless.latency.backends.native_output import captured_output
 from nni_proxyless.latency.backends.onnx_model import OnnxModelBackend
@@ -67,6 +67,38 @@ def test_a_runtime_computes_the_network(name: str, space: str) -> None:
         expected = network(images)
     assert found.shape == expected.shape
     assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("name", ["mnn", "ncnn"])
+def test_a_runtime_that_fails_while_it_runs_is_not_timed(
+    name: str, tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both runtimes report failures by codes, and their output is then whatever the memory held."""
+    backend = runtime(name)
+    model = backend.convert(export_onnx(network_of(tiny_spec), tiny_spec.input_shape, 1))
+
+    class Failing:
+        def __init__(self, real: Any) -> None:
+            self.real = real
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(self.real, attribute)
+
+        def runSession(self, *_: object) -> int:
+            return 3
+
+        def create_extractor(self) -> Any:
+            return Failing(self.real.create_extractor())
+
+        def extract(self, *_: object) -> tuple[int, None]:
+            return 3, None
+
+    made = "Interpreter" if name == "mnn" else "Net"
+    real = getattr(backend._runtime, made)  # type: ignore[attr-defined]
+    monkeypatch.setattr(backend._runtime, made, lambda *words: Failing(real(*words)))  # type: ignore[attr-defined]
+    workload = backend.load(model, torch.randn(1, *tiny_spec.input_shape).numpy())
+    with pytest.raises(RunError, match=rf"(?i)^{name} could not run the model: its error code is 3"):
+        workload.run()
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", *RUNTIMES])

@@ -6,6 +6,7 @@ from importlib.metadata import version
 
 import numpy as np
 
+from ...errors import RunError
 from ...files.work_folder import WorkFolder
 from .native_output import captured_output
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
@@ -66,7 +67,13 @@ class MnnBackend(OnnxModelBackend):
             found = interpreter.getSessionOutput(session)
             values = np.empty(found.getShape(), np.float32)
             copy = mnn.Tensor(values.shape, mnn.Halide_Type_Float, values, mnn.Tensor_DimensionType_Caffe)
-            found.copyToHostTensor(copy)
+            if not found.copyToHostTensor(copy):
+                raise RunError("MNN did not hand over the output of the model")
             return np.array(copy.getData(), np.float32).reshape(values.shape)
 
-        return ModelWorkload(lambda: interpreter.runSession(session), output)
+        def run() -> None:
+            code = interpreter.runSession(session)
+            if code != 0:
+                raise RunError(f"MNN could not run the model: its error code is {code}, and 0 means success")
+
+        return ModelWorkload(run, output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import InputError
+from ...errors import InputError, RunError
 from ...files.work_folder import WorkFolder
 from ..watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Workload
@@ -105,7 +105,8 @@ class NcnnBackend(OnnxModelBackend):
             extractor.set_workspace_allocator(workspace)
             extractor.input("in0", image)
             failed, output = extractor.extract("out0")
-            assert failed == 0
+            if failed != 0:
+                raise RunError(f"ncnn could not run the model: its error code is {failed}, and 0 means success")
             return output
 
         def run() -> None:
