@@ -5,14 +5,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, shown
 from ..values import budget_text, is_number, plain_number
 
 if TYPE_CHECKING:  # a recipe is checked without torch
     from ..latency.costs import SpaceCosts
+
+
+def must_keep_budget(recipe: Mapping[str, Any]) -> bool:
+    """Whether a search has to keep its latency budget, rather than taking it as the objective's reference.
+
+    Args:
+        recipe: Settings of the search.
+    """
+    return recipe.get("strategy", "proxyless") != "proxyless" or recipe.get("objective") in (None, "budget")
 
 
 @dataclass(frozen=True)

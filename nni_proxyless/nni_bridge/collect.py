@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..decoding.budget import must_keep_budget
 from ..errors import ArchitectureError, InputError, InUseError, LatencyTableError, shown
 from ..files import results_folder
 from ..files.claims import claimed
@@ -21,7 +22,6 @@ from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..report.checks import check_card, number_of
 from ..report.kept_budgets import own_budgets
-from ..report.results import must_keep_budget
 from .grid_points import Rules, distance_to_budget
 
 _log = logging.getLogger(__name__)

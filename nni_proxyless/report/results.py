@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..decoding.budget import must_keep_budget
 from ..files import results_folder
 from ..latency import LatencyTable
 from ..network.architecture import Architecture
@@ -15,15 +16,6 @@ from .checks import Rows, number_of
 
 # Strategy in the architecture file of a random network that `report --baselines` trains.
 RANDOM_BASELINE = "random_baseline"
-
-
-def must_keep_budget(recipe: Mapping[str, Any]) -> bool:
-    """Whether a search has to keep its latency budget, rather than taking it as the objective's reference.
-
-    Args:
-        recipe: Settings of the search.
-    """
-    return recipe.get("strategy", "proxyless") != "proxyless" or recipe.get("objective") in (None, "budget")
 
 
 @dataclass(frozen=True)

@@ -204,13 +204,8 @@ class EpochCallback(pl.Callback):
             "versions": installed_versions(),
         }
 
-    def _write_finalists(self) -> None:
-        rows = finalist_rows(self._prepared.spec, self._strategy.compared)
-        if rows:
-            write_csv(self._output / results_folder.FINALISTS, list(rows[0]), rows)
-
     def _record(self, trainer: Any, epoch: int) -> None:
-        self._write_finalists()
+        write_finalists(self._output, self._prepared.spec, self._strategy.compared)
         architecture, network = self.decode()
         loss = float(torch.stack(self._losses).mean())
         assert architecture.predicted_latency_ms is not None
@@ -260,6 +255,13 @@ class EpochCallback(pl.Callback):
         )  # fmt: skip
         if self._report:
             self._report(record, len(self._rows) - 1)
+
+
+def write_finalists(folder: Path, spec: SpaceSpec, compared: Sequence[Finalist]) -> None:
+    """Write `finalists.csv` if a strategy has compared architectures."""
+    rows = finalist_rows(spec, compared)
+    if rows:
+        write_csv(folder / results_folder.FINALISTS, list(rows[0]), rows)
 
 
 def finalist_rows(spec: SpaceSpec, compared: Sequence[Finalist]) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ from ..values import not_finite_warning
 from .earlier import check_places, replacing
 from .epoch_callback import EpochCallback, Record, SearchReport
 from .make_strategy import make_strategy
+from .measured_budget import keep_measured_budget
 from .other_tables import save_tables
 from .prepared import Prepared
 from .recipe import Recipe
@@ -183,10 +184,13 @@ def _finish(
     report: SearchReport | None,
     trial_parameters: Mapping[str, Any] | None,
 ) -> Architecture:
-    """Measure the network that was found, and write and report the result."""
+    """Measure the network that was found, replace it if it exceeds its budget, and write and report the result."""
     if last is None:
         raise RunError("the search ended without finishing an epoch")
-    measured = prepared.target.measure(architecture, prepared.table)
+    measure = partial(prepared.target.measure, table=prepared.table)
+    (architecture, network, last), measured = keep_measured_budget(
+        prepared, output, (architecture, network, last), measure
+    )
     off = difference_warning(architecture.predicted_latency_ms, measured)
     if off is not None:
         _log.warning("%s: %s", prepared.target.name, off)

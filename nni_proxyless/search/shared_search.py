@@ -23,6 +23,7 @@ import filelock
 import torch
 from torch import nn
 
+from ..decoding.budgets import Limit
 from ..decoding.checkpoint import SearchCheckpoint
 from ..decoding.distribution import ArchitectureDistribution
 from ..errors import InputError
@@ -37,7 +38,7 @@ from ..progress import work_begins
 from ..strategies.exported import installed_versions
 from ..strategies.finalists import with_doubts
 from .earlier import replacing
-from .epoch_callback import Record, SearchReport, finalist_rows
+from .epoch_callback import Record, SearchReport, write_finalists
 from .other_tables import save_tables
 from .prepared import Prepared, check_budget
 from .recipe import Recipe
@@ -107,7 +108,7 @@ def from_shared_search(
     def report_own(_: Record, number: int | None) -> None:
         if report is not None and number is not None:
             report(
-                record_of(own_history(folder, *_within_budgets(prepared, _untrained(prepared.spec)))[number]), number
+                record_of(own_history(folder, *within_own_budgets(prepared, _untrained(prepared.spec)))[number]), number
             )
 
     try:
@@ -177,15 +178,29 @@ def _untrained(spec: SpaceSpec) -> SearchCheckpoint:
     return SearchCheckpoint(spec, ArchitectureDistribution(candidates, uniform))
 
 
-def _within_budgets(prepared: Prepared, found: SearchCheckpoint) -> tuple[ArchitectureDistribution, float | None]:
-    """Return the distribution of a shared search within a recipe's budgets, and the latency budget of its target."""
+def own_budget_ms(prepared: Prepared) -> float | None:
+    """Return the latency budget of a recipe's own target in milliseconds; `None` if it has none."""
+    own = _own_limit(prepared)
+    return None if own is None else own.resolve(prepared.table.costs(prepared.spec).largest)
+
+
+def _own_limit(prepared: Prepared) -> Limit | None:
     recipe = prepared.recipe
-    limits = recipe.limits()
+    return next((limit for limit in recipe.limits() if limit.name == recipe.target), None)
+
+
+def within_own_budgets(prepared: Prepared, found: SearchCheckpoint) -> tuple[ArchitectureDistribution, float | None]:
+    """Return the distribution of a search within a recipe's other budgets, and the latency budget of its target in ms.
+
+    Args:
+        prepared: Inputs of the search.
+        found: What the search has found.
+    """
+    recipe, own = prepared.recipe, _own_limit(prepared)
     tables = {recipe.target: prepared.table, **prepared.other_tables}
-    own = next((limit for limit in limits if limit.name == recipe.target), None)
-    budget_ms = None if own is None else own.resolve(prepared.table.costs(prepared.spec).largest)
-    others = [limit for limit in limits if limit is not own]
-    return replace(found.for_table(prepared.table, others, tables), target=recipe.target), budget_ms
+    others = [limit for limit in recipe.limits() if limit != own]
+    distribution = found.for_table(prepared.table, others, tables)
+    return replace(distribution, target=recipe.target), own_budget_ms(prepared)
 
 
 def _decoded(
@@ -193,7 +208,7 @@ def _decoded(
 ) -> tuple[Architecture, nn.Module, Record, list[dict[str, Any]]]:
     recipe = prepared.recipe
     comparison = SharedWeightComparison(folder, recipe.num_finalists(recipe.has_budget), own=True, keep=True)
-    distribution, budget_ms = _within_budgets(prepared, comparison.found)
+    distribution, budget_ms = within_own_budgets(prepared, comparison.found)
     architecture, compared, network = comparison.compare(distribution, recipe.target, budget_ms)
     compared = with_doubts(compared, prepared.table, budget_ms)
     told = (
@@ -210,9 +225,7 @@ def _decoded(
         if (folder / name).is_file():
             write_atomically(output / name, partial(copyfile, folder / name))
     write_csv(output / results_folder.HISTORY, list(history[0]), history)
-    rows = finalist_rows(prepared.spec, compared)
-    if rows:
-        write_csv(output / results_folder.FINALISTS, list(rows[0]), rows)
+    write_finalists(output, prepared.spec, compared)
     prepared.table.save(output / results_folder.LATENCY_TABLE)
     save_tables(output / results_folder.OTHER_TABLES, prepared.other_tables)
     write_yaml(output / results_folder.RECIPE, recipe.to_dict(absolute=True))

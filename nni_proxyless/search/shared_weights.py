@@ -31,6 +31,7 @@ from ..latency import LatencyTable, this_device
 from ..network.architecture import Architecture
 from ..network.operators import total_activations, total_multiply_adds
 from ..network.plain_network import Network
+from ..network.space_spec import SpaceSpec
 from ..network.torch_file import read_torch_file
 from ..progress import work_begins
 from ..strategies.exported import installed_versions
@@ -194,12 +195,20 @@ class SharedWeightComparison:
         count: Number of networks that are compared; 1 compares none, and takes the most likely one.
         own: Whether the user has named the recipe. If so, a function that returns its data may be run.
         keep: Whether other comparisons in this folder use the accuracies too, through a file in it.
+        data: Space and data of the recipe if they are loaded already.
 
     Attributes:
         found: Space and distribution of the search.
     """
 
-    def __init__(self, folder: Path, count: int, own: bool = False, keep: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        count: int,
+        own: bool = False,
+        keep: bool = False,
+        data: tuple[SpaceSpec, DataSplits] | None = None,
+    ) -> None:
         if not (folder / results_folder.RECIPE).is_file():
             raise InputError(
                 f"{folder} has no recipe.yml; --finalists needs the folder of a search's results and its data"
@@ -217,7 +226,7 @@ class SharedWeightComparison:
         if recorded is not None and recorded[0].known:  # of the images in the search, which may have changed
             recipe = recipe.model_copy(update={"mean": list(recorded[0].mean), "std": list(recorded[0].std)})
         self._recipe = recipe
-        self._spec, self._splits = load_recipe_data(self._recipe)
+        self._spec, self._splits = data or load_recipe_data(self._recipe)
         if self._recipe.threads is not None:
             torch.set_num_threads(self._recipe.threads)
         if self._spec != self.found.spec:
