@@ -4,8 +4,9 @@
 
 For each shipped space, the script measures a latency table of this machine, and draws combinations of budgets: one of
 the latency, and one to three of the other quantities. Path probabilities are drawn as late in a search. The most likely
-network within the budgets is decoded, and measured as `nni-proxyless latency validate` measures networks. A network
-that several combinations share is measured once.
+network within the budgets is decoded, and measured as `nni-proxyless latency validate` measures networks. If it exceeds
+its latency budget, another one is decoded and measured, as at the end of a search (`search.measured_budget`). The
+chosen network is measured once more, because the measurement that chose it is not independent of the choice.
 
 The script continues where it stopped: each measured combination is a row of a CSV file, with the machine and the
 versions, and the tables are kept in `benchmarks/cache`. `--minutes` starts no further group of networks after this
@@ -22,8 +23,8 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from nni_proxyless.latency.backends.base import Backend
 from nni_proxyless.latency.validate import comparable_level, validate_architectures
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.search.measured_budget import MOST_COMPARISONS, lower_limit_ms
 
 NAME = "budgets_by_stopwatch"
 SPACES = ("mobilenetv2_digits", "mobilenetv2_cifar", "mobilenetv2_imagenet")
@@ -53,11 +55,10 @@ OTHERS_TIGHTEST = 50.0  # of other quantities
 GROUP = 24  # networks that are measured together
 PROCESSES = 3
 COLUMNS = (
-    "space", "backend", "combination", "budgets", "others_within", "architecture", "limit_ms", "predicted_ms",
-    "measured_ms", "clock_ms", "table_error", "table_date", "machine", "load", "date", "processor", "cores",
-    "nni-proxyless", "torch", "onnxruntime",
+    "space", "backend", "combination", "budgets", "others_within", "limit_ms", "first_architecture",
+    "first_predicted_ms", "first_measured_ms", "architecture", "predicted_ms", "choosing_ms", "measured_ms", "measured",
+    "table_error", "table_date", "load", "date", "processor", "cores", "nni-proxyless", "torch", "onnxruntime",
 )  # fmt: skip
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,15 @@ class Decoded:
         return all(c.of(choices) <= c.limit * (1 + 1e-9) for c in self.constraints if c.name != TARGET)
 
 
-def decoded(spec: SpaceSpec, table: LatencyTable, number: int) -> Decoded:
-    """Draw a combination of budgets and path probabilities, and decode them. A number always draws the same ones."""
+def decoded(spec: SpaceSpec, table: LatencyTable, number: int, limit_ms: float | None = None) -> Decoded:
+    """Draw a combination of budgets and path probabilities, and decode them. A number always draws the same ones.
+
+    Args:
+        spec: Space of the networks.
+        table: Latency table.
+        number: Number of the combination.
+        limit_ms: Lower limit of the network's latency, in milliseconds, that leaves the budgets as they are.
+    """
     generator = random.Random(f"{spec.name} {number}")
     budgets = {TARGET: f"{generator.uniform(TIGHTEST, LOOSEST):.2f}%"}
     for name in generator.sample(list(QUANTITIES), generator.randint(1, 3)):
@@ -97,8 +105,9 @@ def decoded(spec: SpaceSpec, table: LatencyTable, number: int) -> Decoded:
     constraints = constraints_of(parse_budgets(budgets), {TARGET: table.costs(spec)}, spec)
     rng = np.random.default_rng(generator.getrandbits(32))
     probs = {layer.label: torch.tensor(rng.dirichlet(np.full(len(layer.names), 0.5))) for layer in spec.layers}
+    limits = [replace(c, limit=limit_ms) if c.name == TARGET and limit_ms is not None else c for c in constraints]
     try:
-        (choices,) = likeliest_satisfying(probs, constraints)
+        (choices,) = likeliest_satisfying(probs, limits)
     except InputError:
         return Decoded(number, budgets, tuple(constraints), None)
     return Decoded(number, budgets, tuple(constraints), Architecture.of_space(spec, choices))
@@ -115,9 +124,30 @@ def kept_table(spec: SpaceSpec, backend: Backend, path: Path) -> LatencyTable:
     return table
 
 
-def measure(
-    spec: SpaceSpec, backend: Backend, table: LatencyTable, wanted: list[Decoded], known: Mapping[str, Row]
-) -> list[dict[str, Any]]:
+@dataclass
+class Search:
+    """The networks of a combination that were measured, in their order, with their latencies in milliseconds."""
+
+    tried: list[Decoded]
+    predicted_ms: list[float]
+    measured_ms: list[float]
+
+    @property
+    def best(self) -> int:
+        """Index of the network that `keep_measured_budget` would choose: the last of those that exceed least."""
+        limit = self.tried[0].limit_ms
+        return min(reversed(range(len(self.tried))), key=lambda one: max(self.measured_ms[one], limit))
+
+
+def timed(table: LatencyTable, backend: Backend, networks: Sequence[Decoded]) -> list[float]:
+    """Measure the networks together, each different one once, and return their latencies in milliseconds."""
+    different = {one.architecture.candidate_names: one.architecture for one in networks if one.architecture is not None}
+    found = validate_architectures(table, list(different.values()), backend=backend, processes=PROCESSES)
+    by_name = dict(zip(different, found.measured_ms.tolist(), strict=True))
+    return [by_name[one.architecture.candidate_names] for one in networks if one.architecture is not None]
+
+
+def measure(spec: SpaceSpec, backend: Backend, table: LatencyTable, wanted: Sequence[Decoded]) -> list[dict[str, Any]]:
     """Measure the networks of some combinations, and return a row for each combination.
 
     Args:
@@ -125,46 +155,51 @@ def measure(
         backend: Backend that measures.
         table: Latency table.
         wanted: Combinations that some network is within.
-        known: Earlier rows of the same space, backend and table, by network.
     """
-    load = os.getloadavg()[0]
-    new = {}
-    for one in wanted:
-        assert one.architecture is not None
-        if one.architecture.candidate_names not in known:
-            new[one.architecture.candidate_names] = one.architecture
-    taken: dict[str, dict[str, Any]] = {name: dict(row) for name, row in known.items()}
-    if new:
-        found = validate_architectures(table, list(new.values()), backend=backend, processes=PROCESSES)
-        for name, predicted, measured, clock in zip(
-            new, found.predicted_ms, found.measured_ms, found.raw_ms, strict=True
-        ):
-            taken[name] = {
-                "predicted_ms": repr(float(predicted)),
-                "measured_ms": repr(float(measured)),
-                "clock_ms": repr(float(clock)),
-                "machine": "" if found.machine is None else f"{found.machine:.4f}",
-                "load": f"{load:.1f}",
-                "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            }
-    where = {"processor": processor(), "cores": this_device().cores}
+    load, costs = os.getloadavg()[0], table.costs(spec)
+    searches = [Search([], [], []) for _ in wanted]
+    pending = list(zip(searches, wanted, strict=True))
+    for _ in range(1 + MOST_COMPARISONS):
+        again = []
+        values = timed(table, backend, [one for _, one in pending]) if pending else []
+        for (search, one), value in zip(pending, values, strict=True):
+            assert one.architecture is not None
+            search.tried.append(one)
+            search.predicted_ms.append(costs.of(one.architecture.choices))
+            search.measured_ms.append(value)
+            lower = lower_limit_ms(one.limit_ms, search.predicted_ms[-1], value)
+            other = None if lower is None else decoded(spec, table, one.number, lower)
+            if other is not None and other.architecture is not None:
+                again.append((search, other))
+        pending = again
+    independent = timed(table, backend, [search.tried[search.best] for search in searches])
+    where: dict[str, Any] = {"processor": processor(), "cores": this_device().cores}
     where |= {name: version(name) for name in ("nni-proxyless", "torch", "onnxruntime")}
     rows = []
-    for one in wanted:
-        assert one.architecture is not None
-        own = taken[one.architecture.candidate_names]
+    for search, final_ms in zip(searches, independent, strict=True):
+        first, best = search.tried[0], search.tried[search.best]
+        assert first.architecture is not None
+        assert best.architecture is not None
         rows.append(
             {
                 "space": spec.name,
                 "backend": backend.name,
-                "combination": one.number,
-                "budgets": json.dumps(one.budgets),
-                "others_within": one.others_within,
-                "architecture": one.architecture.candidate_names,
-                "limit_ms": repr(one.limit_ms),
-                **{key: own[key] for key in ("predicted_ms", "measured_ms", "clock_ms", "machine", "load", "date")},
+                "combination": first.number,
+                "budgets": json.dumps(first.budgets),
+                "others_within": best.others_within,
+                "limit_ms": repr(first.limit_ms),
+                "first_architecture": first.architecture.candidate_names,
+                "first_predicted_ms": repr(search.predicted_ms[0]),
+                "first_measured_ms": repr(search.measured_ms[0]),
+                "architecture": best.architecture.candidate_names,
+                "predicted_ms": repr(search.predicted_ms[search.best]),
+                "choosing_ms": repr(search.measured_ms[search.best]),
+                "measured_ms": repr(final_ms),
+                "measured": len(search.tried),
                 "table_error": repr(table.calibration.mean_relative_error),
                 "table_date": table.date,
+                "load": f"{load:.1f}",
+                "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 **where,
             }
         )
@@ -188,12 +223,10 @@ def run(options: argparse.Namespace, path: Path, tables: Path) -> bool:
         for start in range(0, len(wanted), GROUP):
             if time.monotonic() > end:
                 return False
-            known = {row["architecture"]: row for row in own if row["table_date"] == table.date}
             began = time.perf_counter()
-            rows = measure(spec, backend, table, wanted[start : start + GROUP], known)
-            append_rows(rows, path, COLUMNS)
-            own += [{key: str(value) for key, value in row.items()} for row in rows]
-            sys.stdout.write(f"{name}: {len(own)} of {options.combinations}, {time.perf_counter() - began:.0f} s\n")
+            append_rows(measure(spec, backend, table, wanted[start : start + GROUP]), path, COLUMNS)
+            count = len(done) + min(start + GROUP, len(wanted))
+            sys.stdout.write(f"{name}: {count} of {options.combinations}, {time.perf_counter() - began:.0f} s\n")
             sys.stdout.flush()
     return True
 

@@ -106,27 +106,34 @@ def budgets_by_stopwatch() -> str:
 def compared_with_budgets(read: Sequence[Row]) -> str:
     """The table for some rows of `budgets_by_stopwatch.py`, a line for each processor, backend and space."""
     columns = (
-        "processor", "backend", "space", "combinations", "networks", "within all budgets by the table",
-        "within the latency budget when measured", "within the table's error of it", "largest excess",
-        "mean error of the table: stated, on these networks", "load of the machine",
+        "processor", "backend", "space", "combinations", "within all budgets by the table",
+        "likeliest network within the latency budget when measured", "chosen network, in the measurement that chose it",
+        "chosen network, in a new measurement", "new measurement within the table's error of the budget",
+        "largest excess", "mean error of the table: stated, of the chosen networks", "measured networks for a choice",
+        "load of the machine",
     )  # fmt: skip
     rows = []
     for key in dict.fromkeys((row["processor"], row["backend"], row["space"]) for row in read):
         own = [row for row in read if (row["processor"], row["backend"], row["space"]) == key]
-        limit, predicted, measured, stated, load = (
-            _column(own, name) for name in ("limit_ms", "predicted_ms", "measured_ms", "table_error", "load")
-        )
+        limit, predicted, first, choosing, measured, stated, load, count = (
+            _column(own, name)
+            for name in (
+                "limit_ms", "predicted_ms", "first_measured_ms", "choosing_ms", "measured_ms", "table_error", "load",
+                "measured",
+            )
+        )  # fmt: skip
         kept = (predicted <= limit * (1 + 1e-9)) & np.array([row["others_within"] == "True" for row in own])
         excess = measured / limit - 1
         off = np.abs(predicted / measured - 1)
+        within = (kept, first <= limit, choosing <= limit, excess <= 0, excess <= stated)
         rows.append(
             (
                 *key,
                 len(own),
-                len({row["architecture"] for row in own}),
-                *(f"{int(of.sum())} of {len(own)}" for of in (kept, excess <= 0, excess <= stated)),
+                *(f"{int(of.sum())} of {len(own)}" for of in within),
                 f"{rounded(100 * max(0.0, float(excess.max())), 1)} %",
                 f"{rounded(100 * stated.mean(), 1)} %, {rounded(100 * off.mean(), 1)} %",
+                f"{rounded(count.mean(), 2)}",
                 f"{rounded(load.min(), 1)}–{rounded(load.max(), 1)}",
             )
         )

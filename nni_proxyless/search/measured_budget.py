@@ -16,6 +16,8 @@ from torch import nn
 
 from ..decoding.budget import must_keep_budget
 from ..errors import InputError
+from ..files import results_folder
+from ..files.reading import read_rows
 from ..latency.difference import NOTICEABLE, relative_error
 from ..network.architecture import Architecture
 from ..strategies.finalist import Finalist
@@ -148,10 +150,11 @@ def _found_within(
 
 
 def _comparison(prepared: Prepared, output: Path) -> SharedWeightComparison:
-    recipe = prepared.recipe
+    """Load the search's weights, to compare as many networks as the search has compared."""
+    recipe, compared = prepared.recipe, output / results_folder.FINALISTS
     return SharedWeightComparison(
         shared_folder(prepared) if recipe.share_search else output,
-        recipe.num_finalists(recipe.has_budget),
+        len(read_rows(compared, "finalists", InputError)) if compared.is_file() else 1,
         own=True,
         keep=recipe.share_search,
         data=(prepared.spec, prepared.splits),
