@@ -25,8 +25,9 @@ $(READY): pyproject.toml
 quickstart: $(READY)
 	$(BIN)/nni-proxyless run experiments/quickstart/config.yml
 
-# Four tests at a time, each on one core: the end-to-end tests often wait for NNI's manager.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder --durations=25
+# Four tests at a time, each on one core: the end-to-end tests often wait for NNI's manager. MNN needs the tunable from
+# glibc 2.41 on (docs/troubleshooting.md).
+PARALLEL := OMP_NUM_THREADS=1 GLIBC_TUNABLES=glibc.rtld.execstack=2 $(BIN)/python -m pytest -n 4 --dist loadgroup --no-loadscope-reorder --durations=25
 
 # All tests, the slow end-to-end ones included, except those of `docs-check` and `package-check`.
 test: $(READY)

@@ -71,7 +71,34 @@ class DataError(InputError):
 
 
 class MissingDependencyError(InputError):
-    """An optional package that the chosen feature needs, but that is not installed."""
+    """An optional package that the chosen feature needs, but that is not installed or cannot be loaded."""
+
+    @classmethod
+    def of(cls, reason: ImportError, what: str, package: str, extra: str) -> MissingDependencyError:
+        """Create the error for an import that failed.
+
+        Args:
+            reason: Error of the import.
+            what: What needs the package, for the message.
+            package: Name of the package on PyPI.
+            extra: Name of the extra of this package that installs it.
+        """
+        if isinstance(reason, ModuleNotFoundError):
+            return cls(f"{what} needs the package '{package}': pip install 'nni-proxyless[{extra}]'")
+        return cls(f"{what} needs the package '{package}', which is installed but {not_loaded(str(reason))}")
+
+
+def not_loaded(reason: str) -> str:
+    """Say why an installed package cannot be loaded, and what to do if that is known.
+
+    Args:
+        reason: Text of the import's error.
+    """
+    lines = [" ".join(line.split()) for line in reason.splitlines() if line.strip()]
+    text = f"cannot be loaded: {clipped(lines[-1], 300) if lines else 'no reason given'}"
+    if "executable stack" in reason:  # since version 2.41, glibc loads no such library (its NEWS of 2025-01)
+        text += "; set the environment variable GLIBC_TUNABLES=glibc.rtld.execstack=2, which allows it"
+    return text
 
 
 class DamagedFileError(InputError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -87,12 +88,22 @@ def _parsed(parse: Callable[[], Any], text: str, named: str, error: type[InputEr
         content = parse()
         _check(content)
     except expected as reason:
-        detail = "it is nested too deeply" if isinstance(reason, RecursionError) else " ".join(str(reason).split())
+        deep = isinstance(reason, RecursionError) or (isinstance(reason, json.JSONDecodeError) and _is_deep(text))
+        detail = "it is nested too deeply" if deep else " ".join(str(reason).split())
         if "set_int_max_str_digits" in detail:
             detail = "it has a number of too many digits"
         detail = detail.replace('in "<unicode string>", line', "in line")
         raise error(f"{named} cannot be parsed: {clipped(detail, 300)}") from reason
     return content
+
+
+def _is_deep(text: str) -> bool:
+    """Whether a JSON text that cannot be parsed is nested too deeply. Older Pythons raise RecursionError for it."""
+    levels = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
+        levels += 1 if bracket in "[{" else -1
+        deepest = max(deepest, levels)
+    return deepest > MOST_DEPTH
 
 
 def _check(content: Any) -> None:

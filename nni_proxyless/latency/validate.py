@@ -278,7 +278,7 @@ def plot(validation: Validation, title: str, path: Path) -> Path:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as reason:
-        raise MissingDependencyError("a plot needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
+        raise MissingDependencyError.of(reason, "a plot", "matplotlib", "plot") from reason
     figure = Figure(figsize=(5.2, 5.0), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -23,15 +23,13 @@ def require_onnx(what: str) -> None:
     """Check that ONNX and ONNX Runtime are installed.
 
     Raises:
-        MissingDependencyError: One of them is missing. The message explains how to install it.
+        MissingDependencyError: One of them is missing or cannot be loaded. The message explains what to do.
     """
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
     except ImportError as reason:
-        raise MissingDependencyError(
-            f"{what} needs the package '{reason.name}': pip install 'nni-proxyless[onnx]'"
-        ) from reason
+        raise MissingDependencyError.of(reason, what, (reason.name or "onnx").partition(".")[0], "onnx") from reason
 
 
 def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int | None, *, opset: int = OPSET) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from ..adapters.versions import installed, release
-from ..errors import MissingDependencyError
+from ..errors import MissingDependencyError, not_loaded
 from ..files.probe import why_not_writable
 from ..files.resources import cache_folder
 from ..strategies import compatibility
 from .ports import port_is_free
 
 Level = Literal["ok", "warning", "error"]
+_LOADING_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def _backends() -> Iterator[Finding]:
         ("pnnx", "backend ncnn", "ncnn"),
     ):
         found = installed(package)
-        if found:
+        if found and (problem := _load_problem(package)) is not None:
+            yield Finding("warning", what, f"{package} {found} {problem}")
+        elif found:
             yield Finding("ok", what, f"{package} {found}")
         else:
             yield Finding("warning", what, f"{package} is not installed", f"pip install 'nni-proxyless[{extra}]'")
@@ -113,6 +117,20 @@ def _backends() -> Iterator[Finding]:
         yield Finding("ok", "backend torch", f"cpu, cuda ({torch.cuda.get_device_name(0)})")
     else:
         yield Finding("ok", "backend torch", "cpu; PyTorch sees no CUDA device")
+
+
+def _load_problem(module: str) -> str | None:
+    """Say why a module cannot be loaded, in a process of its own, which a broken library may end."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {module}"],
+            capture_output=True, text=True, errors="replace", timeout=_LOADING_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return not_loaded(f"the import takes more than {_LOADING_S:g} s")
+    if done.returncode == 0:
+        return None
+    return not_loaded(done.stderr.strip() or f"the import ended with exit code {done.returncode}")
 
 
 def _enas() -> Iterator[Finding]:

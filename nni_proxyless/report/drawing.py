@@ -99,7 +99,7 @@ def require_matplotlib(purpose: str = "a report") -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as reason:
-        raise MissingDependencyError(f"{purpose} needs matplotlib: pip install 'nni-proxyless[plot]'") from reason
+        raise MissingDependencyError.of(reason, purpose, "matplotlib", "plot") from reason
 
 
 def to_svg(panel: Panel, key: str) -> str:

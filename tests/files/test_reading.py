@@ -109,6 +109,8 @@ def test_bad_yaml(name: str, base: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
         ('{"a": -Infinity}', "a must be a finite number, got -inf"),
         ('{"a": 1e999}', "a must be a finite number, got inf"),
         ("[" * 100_000, "it is nested too deeply"),
+        ("[" * 100, "it is nested too deeply"),
+        ("[" * 40, "Expecting value"),
         ('{"a": ' * 60 + "1" + "}" * 60, "nested more than 50 levels"),
         ('{"a": "\\ud800"}', "a has half of a surrogate pair"),
         ('{"\\u0000": 1}', "a key has a character NUL"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import random
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from nni_proxyless.latency.validate import table_backend, usable_backend
 from nni_proxyless.network.onnx_file import export_onnx
 from nni_proxyless.network.quantization import quantize_static
 from nni_proxyless.network.space_spec import SpaceSpec
+from nni_proxyless.nni_bridge import doctor
 from nni_proxyless.search.targets import Target
 from tests.helpers import REPOSITORY
 
@@ -181,6 +183,27 @@ def test_a_missing_package_is_named(name: str, package: str, monkeypatch: pytest
         MissingDependencyError, match=f"needs the package '{package}': pip install 'nni-proxyless.{name}"
     ):
         make_backend(name)
+
+
+@pytest.mark.parametrize(("name", "package"), [("openvino", "openvino"), ("mnn", "MNN"), ("ncnn", "pnnx")])
+def test_a_package_that_is_installed_but_cannot_be_loaded_is_not_called_missing(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "_engine.so: cannot enable executable stack as shared object requires: Invalid argument"
+    (tmp_path / f"{package}.py").write_text(f"raise ImportError({said!r}, name='_engine')\n")
+    for module in [module for module in sys.modules if module.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependencyError) as found:
+        make_backend(name)
+    assert str(found.value) == (
+        f"backend {name} needs the package '{package}', which is installed but cannot be loaded: {said}; set the "
+        "environment variable GLIBC_TUNABLES=glibc.rtld.execstack=2, which allows it"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    (finding,) = (one for one in doctor._backends() if one.found.startswith(package))
+    assert finding.level == "warning"
+    assert f"cannot be loaded: ImportError: {said}; set the" in finding.found
 
 
 def test_no_runtime_reports_its_use_or_installs_packages() -> None:

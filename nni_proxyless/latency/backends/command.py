@@ -128,9 +128,7 @@ class CommandBackend(Backend):
         try:
             import onnx  # noqa: F401
         except ImportError as reason:
-            raise MissingDependencyError(
-                "backend command needs the package 'onnx': pip install 'nni-proxyless[onnx]'"
-            ) from reason
+            raise MissingDependencyError.of(reason, "backend command", "onnx", "onnx") from reason
         if threads != 1 and "{threads}" not in command:
             _warn_once(
                 f"threads {threads} has no effect on the command, which has no {{threads}}; the table will say that it "

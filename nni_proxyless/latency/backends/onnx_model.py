@@ -100,15 +100,13 @@ class OnnxModelBackend(Backend):
             package: Name of the package on PyPI, if it differs.
 
         Raises:
-            MissingDependencyError: The package is not installed. The message explains how to install it.
+            MissingDependencyError: The package is not installed or cannot be loaded. The message explains what to do.
         """
         try:
             return import_module(module)
         except ImportError as reason:
-            raise MissingDependencyError(
-                f"backend {self.name} needs the package '{package or reason.name}': "
-                f"pip install 'nni-proxyless[{self.extra}]'"
-            ) from reason
+            found = package or module.partition(".")[0]
+            raise MissingDependencyError.of(reason, f"backend {self.name}", found, self.extra) from reason
 
     def _unreadable(self, reason: object) -> InputError:
         """Return the error for a model that the runtime cannot read."""
