@@ -85,20 +85,22 @@ class MissingDependencyError(InputError):
         """
         if isinstance(reason, ModuleNotFoundError):
             return cls(f"{what} needs the package '{package}': pip install 'nni-proxyless[{extra}]'")
-        return cls(f"{what} needs the package '{package}', which is installed but {not_loaded(str(reason))}")
+        text, fix = not_loaded(str(reason), package)
+        return cls(f"{what} needs the package '{package}', which is installed but {text}; {fix}")
 
 
-def not_loaded(reason: str) -> str:
-    """Say why an installed package cannot be loaded, and what to do if that is known.
+def not_loaded(reason: str, package: str) -> tuple[str, str]:
+    """Say why an installed package cannot be loaded, and what to do.
 
     Args:
         reason: Text of the import's error.
+        package: Name of the package on PyPI.
     """
     lines = [" ".join(line.split()) for line in reason.splitlines() if line.strip()]
     text = f"cannot be loaded: {clipped(lines[-1], 300) if lines else 'no reason given'}"
     if "executable stack" in reason:  # since version 2.41, glibc loads no such library (its NEWS of 2025-01)
-        text += "; set the environment variable GLIBC_TUNABLES=glibc.rtld.execstack=2, which allows it"
-    return text
+        return text, "set the environment variable GLIBC_TUNABLES=glibc.rtld.execstack=2, which allows it"
+    return text, f"pip install --force-reinstall {package}"
 
 
 class DamagedFileError(InputError):

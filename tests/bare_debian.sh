@@ -12,8 +12,8 @@
 # only command is `make quickstart`.
 #
 # It needs root, debootstrap and Debian's archive. The folder gets what Debian's minimal system lacks: certificates,
-# make, and python3-venv. pip's settings here hold there too, and the folders that they name are visible there.
-# All processes end with the script.
+# make, python3-venv, and procps, without which `nnictl stop` fails. pip's settings here hold there too, and the folders
+# that they name are visible there. All processes end with the script.
 set -euo pipefail
 
 [ $# -ge 2 ] || { sed -n '4,7s/^# *//p' "$0" >&2; exit 2; }
@@ -36,9 +36,9 @@ if [ ! -e "$folder/etc/os-release" ]; then
     "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >"$said" 2>&1 || { tail -5 "$said" >&2; exit 1; }
   rm -f "$said"
 fi
-if ! chroot "$folder" sh -c 'command -v make && python3 -c "import ensurepip"' >/dev/null 2>&1; then
-  seconds "apt-get install make python3-venv" chroot "$folder" env DEBIAN_FRONTEND=noninteractive sh -c \
-    'apt-get update -qq && apt-get install -y -qq --no-install-recommends make python3-venv' >/dev/null 2>&1
+if ! chroot "$folder" sh -c 'command -v make && test -x /usr/bin/kill && python3 -c "import ensurepip"' >/dev/null 2>&1; then
+  seconds "apt-get install make python3-venv procps" chroot "$folder" env DEBIAN_FRONTEND=noninteractive sh -c \
+    'apt-get update -qq && apt-get install -y -qq --no-install-recommends make python3-venv procps' >/dev/null 2>&1
 fi
 
 # A fresh copy of what git knows; the environment of earlier commands stays.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -96,17 +97,20 @@ def _pkg_resources() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    for package, what, extra in (
+    packages = (
         ("onnxruntime", "backend onnxruntime", "onnx"),
         ("onnx", "backends onnxruntime and command", "onnx"),
         ("openvino", "backend openvino", "openvino"),
         ("MNN", "backend mnn", "mnn"),
         ("ncnn", "backend ncnn", "ncnn"),
         ("pnnx", "backend ncnn", "ncnn"),
-    ):
+    )
+    problems = load_problems(tuple(package for package, *_ in packages if installed(package)))
+    for package, what, extra in packages:
         found = installed(package)
-        if found and (problem := _load_problem(package)) is not None:
-            yield Finding("warning", what, f"{package} {found} {problem}")
+        if found and package in problems:
+            text, fix = not_loaded(problems[package], package)
+            yield Finding("warning", what, f"{package} {found} {text}", fix)
         elif found:
             yield Finding("ok", what, f"{package} {found}")
         else:
@@ -119,18 +123,32 @@ def _backends() -> Iterator[Finding]:
         yield Finding("ok", "backend torch", "cpu; PyTorch sees no CUDA device")
 
 
-def _load_problem(module: str) -> str | None:
-    """Say why a module cannot be loaded, in a process of its own, which a broken library may end."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", f"import {module}"],
-            capture_output=True, text=True, errors="replace", timeout=_LOADING_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return not_loaded(f"the import takes more than {_LOADING_S:g} s")
-    if done.returncode == 0:
-        return None
-    return not_loaded(done.stderr.strip() or f"the import ended with exit code {done.returncode}")
+@cache
+def load_problems(modules: tuple[str, ...]) -> dict[str, str]:
+    """Say which modules cannot be loaded, and why. The imports are done in another process, which they may end."""
+    problems = {}
+    left = list(modules)
+    while left:
+        lines = [f"print('loading {name}', flush=True); import {name}" for name in left]
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", "\n".join(lines)],
+                capture_output=True, text=True, errors="replace", timeout=_LOADING_S, check=False,
+            )  # fmt: skip
+            code, printed, said = done.returncode, done.stdout, done.stderr.strip()
+        except subprocess.TimeoutExpired as reason:
+            code, printed, said = 1, _text(reason.stdout), f"the imports take more than {_LOADING_S:g} s"
+        if code == 0:
+            break
+        begun = [name for name in left if f"loading {name}\n" in printed]
+        last = begun[-1] if begun else left[0]
+        problems[last] = said or f"the import ended with exit code {code}"
+        left = left[left.index(last) + 1 :]
+    return problems
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""
 
 
 def _enas() -> Iterator[Finding]:
@@ -167,6 +185,9 @@ def _commands() -> Iterator[Finding]:
             yield Finding("warning", name, f"{path} belongs to another environment than {sys.executable}", activate)
         else:
             yield Finding("ok", name, path)
+    if shutil.which("kill") is None:
+        lacking = "there is no program kill, and nnictl stop calls it"
+        yield Finding("warning", "nnictl stop", lacking, "install procps, such as by: apt-get install procps")
 
 
 def _registry() -> Iterator[Finding]:

@@ -106,6 +106,24 @@ def test_a_good_environment_has_no_errors() -> None:
     assert all(f.fix for f in findings if f.level == "warning")
 
 
+def test_modules_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_one.py").write_text("import no_such_module_at_all\n")
+    (tmp_path / "broken_two.py").write_text("import os; os.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = doctor.load_problems(("json", "broken_one", "csv", "broken_two", "broken_three"))
+    assert set(found) == {"broken_one", "broken_two", "broken_three"}
+    assert "no_such_module_at_all" in found["broken_one"]
+    assert "exit code -9" in found["broken_two"]
+    assert "broken_three" in found["broken_three"]
+    assert doctor.load_problems(("json", "csv")) == {}
+
+
+def test_a_system_without_kill_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Debian without procps has no such program. It is a builtin of the shell, but NNI starts a program."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "apt-get install procps" in found("nnictl stop").fix
+
+
 @pytest.mark.parametrize(
     ("versions", "what", "level", "says", "fix"),
     [
