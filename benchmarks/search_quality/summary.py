@@ -52,7 +52,7 @@ def strategy_table(groups: Groups) -> str:
 def percentile_cell(rows: list[Row]) -> str:
     """Median and quartiles."""
     low, middle, high = np.percentile(column(rows, "percentile"), [25, 50, 75])
-    return f"{middle:.0f} ({low:.0f}–{high:.0f})"
+    return f"{middle:.1f} ({low:.1f}–{high:.1f})"
 
 
 def regret_cell(rows: list[Row]) -> str:
