@@ -44,7 +44,7 @@ i[data-icon-name] { visibility: hidden }
 .parcoords svg { overflow: visible }
 .ms-DetailsHeader-cell, .ms-DetailsHeader-cell * { overflow: visible !important; text-overflow: clip !important }
 .ms-DetailsHeader-cellName { font-size: 13px !important }
-.ms-Dropdown-container, .ms-Dropdown { min-width: 130px }
+.ms-Dropdown-container, .ms-Dropdown { min-width: 175px }
 """
 # Parts of the report, from the top of the first element to the end of the last one, and the file.
 PARTS = (
