@@ -148,7 +148,8 @@ def duration(seconds: float) -> str:
 def progress_bar(title: str, every_s: float = EVERY_S) -> Iterator[Callable[[str, int, int], None]]:
     """Show the progress of a task on standard error, and yield the function that updates it.
 
-    The arguments of that function are a text, the number of steps done and the maximum number of steps.
+    The arguments of that function are a text, the number of steps done and the maximum number of steps. The text begins
+    with the name of the steps, because a plain line has it behind the numbers: `measuring: 1 of 41 operators, round 2`.
 
     Args:
         title: Title before the bar or at the start of each line.
@@ -179,7 +180,7 @@ def progress_bar(title: str, every_s: float = EVERY_S) -> Iterator[Callable[[str
             nonlocal last
             if time.monotonic() - last >= every_s:
                 last = time.monotonic()
-                write_above_bars(f"{title}: {text} {done}/{total}")
+                write_above_bars(f"{title}: {done} of {total} {text}")
 
         yield say
 

@@ -7,8 +7,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.constants import PUBLISHED_RESULTS
+from benchmarks.labels import place_labels
 from benchmarks.markdown import markdown_table, rounded
 from benchmarks.published_networks.networks import BASELINE, MOBILENET_V2, NETWORKS, OTHERS, PROXYLESS, Network
 from benchmarks.results_csv import read_rows
@@ -27,7 +29,6 @@ RUNTIMES = {
     "ncnn": ("ncnn", "float32"),
 }
 HEADLINE = 1.8  # how much faster than MobileNetV2 1.4 the paper's network is on a Pixel 1
-_LABEL_ABOVE = ("proxyless_cpu", "mobilenet_v3_large")  # labels in the picture that would hide others
 Latencies = Mapping[tuple[str, str], float]
 
 
@@ -110,7 +111,8 @@ def draw(path: Path = PICTURE) -> None:
     from nni_proxyless.report.colours import TARGET_COLOURS
 
     found = latencies(read_rows(RESULTS))
-    figure, axes = pyplot.subplots(2, 4, figsize=(14, 7), sharey=True)
+    figure, axes = pyplot.subplots(2, 4, figsize=(16, 9), dpi=110, sharey=True)
+    texts: dict[Any, list[tuple[float, float, str]]] = defaultdict(list)
     for axis, runtime in zip(axes.flat, RUNTIMES, strict=False):
         for colour, marker, family in zip(
             (one.light for one in TARGET_COLOURS), "osD", (PROXYLESS, MOBILENET_V2, OTHERS), strict=False
@@ -120,13 +122,7 @@ def draw(path: Path = PICTURE) -> None:
                 [x for x, _, _ in points], [y for _, y, _ in points], marker, color=colour, label=family,
                 linestyle="-" if family == MOBILENET_V2 else "none",
             )  # fmt: skip
-            for x, y, name in points:
-                short = re.sub("proxyless_|mobilenet_v2_|mobilenet_|_x1_5", "", name)
-                side = "right" if family == OTHERS and name != "regnet_y_400mf" else "left"
-                offset = (-6 if side == "right" else 6, 2 if name in _LABEL_ABOVE else -6)
-                axis.annotate(
-                    short, (x, y), textcoords="offset points", xytext=offset, fontsize=6, color="0.35", ha=side
-                )
+            texts[axis] += [(x, y, re.sub("proxyless_|mobilenet_v2_|_x1_5", "", name)) for x, y, name in points]
         axis.set_title(runtime, fontsize=10)
         axis.set_xlabel("latency, ms")
         axis.set_xscale("log")
@@ -134,7 +130,7 @@ def draw(path: Path = PICTURE) -> None:
             along(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.tick_params(which="both", labelsize=7)
         axis.grid(alpha=0.3, which="both")
-        axis.margins(x=0.4)
+        axis.margins(x=0.5)
     for axis in axes[:, 0]:
         axis.set_ylabel("published top-1, %")
     last = axes.flat[len(RUNTIMES)]
@@ -142,7 +138,9 @@ def draw(path: Path = PICTURE) -> None:
     handles, labels = axes.flat[0].get_legend_handles_labels()
     last.legend(handles, labels, loc="center")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    for axis, labels in texts.items():
+        place_labels(axis, labels, size=7.5)
+    figure.savefig(path, dpi=figure.dpi)
     pyplot.close(figure)
 
 

@@ -66,7 +66,7 @@ def search_goals(
     percentile = float(np.median(column(ours, "percentile")))
     goals = [
         Goal("All exported networks are within their budgets.", f"{within} of {len(ours)}", within == len(ours)),
-        Goal(f"The median percentile is at least {_PERCENTILE}.", f"{percentile:.0f}", percentile >= _PERCENTILE),
+        Goal(f"The median percentile is at least {_PERCENTILE}.", f"{percentile:.1f}", percentile >= _PERCENTILE),
         Goal(
             f"The mean regret is at most {_LARGEST_REGRET} points.",
             f"{regret:.2f} ± {_error_of_truth(ours, truth):.2f}",

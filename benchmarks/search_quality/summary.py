@@ -20,6 +20,24 @@ from benchmarks.search_quality.settings import BASE, OWN_SUFFIX, TRIED_ON_BASE
 
 Groups = dict[str, list[Row]]
 _RANDOM_NAME = f"random_best_of_{RANDOM_BEST_OF}"
+# Strategies, and baselines with their final selection, to what readers call them.
+NAMES = {
+    "proxyless": "ProxylessNAS (ours)",
+    "proxyless_full": "ours, `full` after each weight step",
+    "proxyless_two_path": "ours, `two_path`",
+    "proxyless_reinforce": "ours, `reinforce`",
+    "nni_proxyless_builtin": "NNI `Proxyless`",
+    "gumbel_darts": "NNI `GumbelDARTS`",
+    "darts": "NNI `DARTS`",
+    "enas": "NNI `ENAS`",
+}
+RANDOM = {
+    "random_best_of_64, as ours": ("random search, 64 networks", "as ours"),
+    "random_best_of_64, smoothed": ("random search, 64 networks", "smoothed accuracies"),
+    "random_best_of_64": ("random search, 64 networks", "accuracies"),
+    "random_best_of_8": ("random search, 8 networks", "accuracies"),
+    "random_one": ("one random network", "none"),
+}
 
 
 def by_strategy(rows: Iterable[Row]) -> Groups:
@@ -52,7 +70,7 @@ def strategy_table(groups: Groups) -> str:
 def percentile_cell(rows: list[Row]) -> str:
     """Median and quartiles."""
     low, middle, high = np.percentile(column(rows, "percentile"), [25, 50, 75])
-    return f"{middle:.0f} ({low:.0f}–{high:.0f})"
+    return f"{middle:.1f} ({low:.1f}–{high:.1f})"
 
 
 def regret_cell(rows: list[Row]) -> str:
@@ -207,6 +225,23 @@ def _p_cell(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
+def shown_name(name: str) -> str:
+    """Return what readers call the rows of a strategy or baseline, such as `darts, likeliest`."""
+    entangled = name.replace(OWN_SUFFIX, "")
+    family, _, selection = entangled.partition(", ")
+    shown = NAMES.get(family, family).replace("`", "")
+    if entangled in RANDOM:
+        shown, selection = RANDOM[entangled]
+    words = [shown]
+    if selection == "likeliest":
+        words.append("no final selection")
+    elif selection not in ("", "none"):
+        words.append(f"final selection: {selection}")
+    if entangled != name:
+        words.append("separate weights")
+    return ", ".join(words)
+
+
 def draw(groups: Groups, path: Path) -> None:
     """Percentiles and regrets of each strategy as a picture."""
     import matplotlib
@@ -218,13 +253,14 @@ def draw(groups: Groups, path: Path) -> None:
         name for name in groups if not name.endswith(("accuracies alone", "with likelihoods", "without activations"))
     ]
     names = sorted(shown, key=lambda n: -column(groups[n], "regret").mean())
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 0.3 * len(names) + 1.5), sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(13, 0.3 * len(names) + 1.5), sharey=True)
     for axis, key, label, scale in (
         (axes[0], "percentile", "percentile within the budget", 1),
         (axes[1], "regret", "regret, points", 100),
     ):
         values = [scale * column(groups[name], key) for name in names]
-        axis.boxplot(values, orientation="horizontal", tick_labels=names, widths=0.6, showfliers=False)
+        labels = [shown_name(name) for name in names]
+        axis.boxplot(values, orientation="horizontal", tick_labels=labels, widths=0.6, showfliers=False)
         for position, points in enumerate(values, start=1):
             jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(points))
             axis.scatter(points, position + jitter, s=10, alpha=0.5)

@@ -21,6 +21,8 @@ from benchmarks.search_quality.outcomes import Row, most_rows, random_rows, sele
 from benchmarks.search_quality.proxy_tables import cifar10_table, compared_finalists, proxy_table
 from benchmarks.search_quality.settings import BASE, HALVING, MOST, NNI, OWN_SUFFIX, SEARCHES_CSV, TRIED_CSV
 from benchmarks.search_quality.summary import (
+    NAMES,
+    RANDOM,
     Groups,
     against_base_table,
     against_random,
@@ -40,16 +42,6 @@ from benchmarks.search_quality.weight_variants import BASE as WEIGHTS_AS_THEY_AR
 from benchmarks.search_quality.weight_variants import read_variants, with_recorded
 
 ALL_SEEDS = 10
-_NAMES = {
-    "proxyless": "ProxylessNAS (ours)",
-    "proxyless_full": "ours, `full` after each weight step",
-    "proxyless_two_path": "ours, `two_path`",
-    "proxyless_reinforce": "ours, `reinforce`",
-    "nni_proxyless_builtin": "NNI `Proxyless`",
-    "gumbel_darts": "NNI `GumbelDARTS`",
-    "darts": "NNI `DARTS`",
-    "enas": "NNI `ENAS`",
-}
 # Rows that compare final selections of a search: suffix of the row to what it is called.
 _SELECTION = f", {FINALISTS} finalists"
 _SELECTIONS = {
@@ -58,13 +50,6 @@ _SELECTIONS = {
     f"{_SELECTION}, with likelihoods": "with likelihoods",
     f"{_SELECTION}, without activations": "with multiply-adds, too",
     _SELECTION: "with activations, too",
-}
-_RANDOM = {
-    "random_best_of_64, as ours": ("random search, 64 networks", "as ours"),
-    "random_best_of_64, smoothed": ("random search, 64 networks", "smoothed accuracies"),
-    "random_best_of_64": ("random search, 64 networks", "accuracies"),
-    "random_best_of_8": ("random search, 8 networks", "accuracies"),
-    "random_one": ("one random network", "none"),
 }
 # Everything that was tried on the default of 2026-11-27.
 _TRIED_ON_TWO_PATH = (
@@ -110,8 +95,8 @@ def _labels(suffix: str, families: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Row to its name and its final selection: no final selection and the default one."""
     made = {}
     for family in families:
-        made[f"{family}{suffix}{_SELECTION}"] = (_NAMES[family], f"{FINALISTS} networks")
-        made[f"{family}{suffix}, likeliest"] = (_NAMES[family], "none")
+        made[f"{family}{suffix}{_SELECTION}"] = (NAMES[family], f"{FINALISTS} networks")
+        made[f"{family}{suffix}, likeliest"] = (NAMES[family], "none")
     return made
 
 
@@ -157,7 +142,7 @@ def _pairs_cell(numbers: list[tuple[int, int, int] | None]) -> str:
 
 def search_quality() -> str:
     """The table of the README: entangled weights."""
-    labels = {**_labels("", ("proxyless", "proxyless_reinforce", *NNI)), **_RANDOM, MOST: (MOST, "none")}
+    labels = {**_labels("", ("proxyless", "proxyless_reinforce", *NNI)), **RANDOM, MOST: (MOST, "none")}
     return _quality(labels)
 
 
@@ -165,8 +150,8 @@ def own_weights() -> str:
     """The same with weights of their own for all candidates."""
     labels = _labels(OWN_SUFFIX, ("proxyless", "proxyless_full", "proxyless_two_path", *NNI))
     for family in ("proxyless_full", "proxyless_two_path", "enas"):  # without recorded likelihoods
-        labels[f"{family}{OWN_SUFFIX}{_SELECTION}, accuracies alone"] = (_NAMES[family], "accuracies alone")
-    return _quality({**labels, **{name + OWN_SUFFIX: label for name, label in _RANDOM.items()}})
+        labels[f"{family}{OWN_SUFFIX}{_SELECTION}, accuracies alone"] = (NAMES[family], "accuracies alone")
+    return _quality({**labels, **{name + OWN_SUFFIX: label for name, label in RANDOM.items()}})
 
 
 def final_selection() -> str:
@@ -236,10 +221,10 @@ def paired() -> str:
     families = ("gumbel_darts", "nni_proxyless_builtin", "darts")
     made = {"ours": groups[f"proxyless{_SELECTION}"]}
     for family in families:
-        made[f"{_NAMES[family]}, 64 networks"] = groups[f"{family}{_SELECTION}"]
-        made[f"{_NAMES[family]}, no final selection"] = groups[f"{family}, likeliest"]
+        made[f"{NAMES[family]}, 64 networks"] = groups[f"{family}{_SELECTION}"]
+        made[f"{NAMES[family]}, no final selection"] = groups[f"{family}, likeliest"]
     for name in ("random_best_of_64, as ours", "random_best_of_8"):
-        made[", ".join(_RANDOM[name])] = groups[name]
+        made[", ".join(RANDOM[name])] = groups[name]
     return paired_table(made, ground_truth())
 
 

@@ -73,18 +73,11 @@ def _measure(options: argparse.Namespace, spec: Any, backend: Any) -> int:
         table = replace(table, quality=replace(table.quality or Quality(), accepted=True))
     table.save(options.out)
     _remove(journals(journal.resolve()))  # not earlier: the disk may be full
-    costs, calibration = table.costs(spec), table.calibration
-    fits = (
-        ""
-        if not calibration.networks
-        else (
-            f"; {calibration.networks} measured ones fit within {100 * (calibration.mean_relative_error or 0.0):.1f} %"
-        )
-    )
+    costs = table.costs(spec)
     write_lines(
         f"{len(table.operators)} operators with {backend.name} {backend.version}, {table.dtype}, "
         f"{backend.threads} thread(s), batch {backend.batch}, on {table.device.name}: {table.device.processor}",
-        f"networks take {costs.smallest:.4g} to {costs.largest:.4g} {table.unit}{fits}",
+        f"networks take {costs.smallest:.4g} to {costs.largest:.4g} {table.unit}{table.calibration.error_text}",
         *(f"warning: {text}" for text in warnings_of(table)),
         f"table: {options.out.resolve()}",
     )

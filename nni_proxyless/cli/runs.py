@@ -66,8 +66,10 @@ def run_experiment(options: argparse.Namespace) -> int:
             _table(collect.table_rows(compared))
         for text in collect.warnings_of(outcomes):
             write_lines("", f"warning: {text}")
-        sys.stdout.write(f"\nresults: {results.resolve()}\n")
-        sys.stdout.flush()
+        lines = [f"results: {results.resolve()}"]
+        if command := collect.next_command(outcomes):
+            lines.append(f"next: {command}")
+        write_lines("", *lines)
     failed, others = collect.failures(outcomes)
     for text in others:
         write_lines("", f"warning: {text}")

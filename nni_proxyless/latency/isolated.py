@@ -279,7 +279,7 @@ def _step(progress: Progress | None, number: int, count: int) -> Progress | None
     report = progress
 
     def step(text: str, done: int, total: int) -> None:
-        report(f"process {number} of {count}, {text}" if count > 1 else text, done, total)
+        report(f"{text}, process {number} of {count}" if count > 1 else text, done, total)
 
     return step
 

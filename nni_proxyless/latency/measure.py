@@ -243,6 +243,7 @@ def measure_modules(
     ready: Ready | None = None,
     reference: Workload | None = None,
     timeline: Timeline | None = None,
+    kind: str = "operators",
     progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure modules, each alone and interleaved with the others, and return an uncalibrated table.
@@ -255,6 +256,7 @@ def measure_modules(
         ready: Callback called once the modules are prepared. The measurement starts when it returns.
         reference: Workload that tracks the slowdown of the machine.
         timeline: Samples taken so far, which an interrupted measurement resumes from.
+        kind: What the modules are, in the plural, for the text of the progress.
         progress: Progress callback; see `measure_networks`.
 
     Returns:
@@ -275,6 +277,7 @@ def measure_modules(
         reference=reference,
         clocked=backend.clocked,
         timeline=timeline,
+        kind=kind,
         progress=progress,
     )
     overhead = taken[_EMPTY_CALL].median if backend.clocked else 0.0

@@ -118,6 +118,7 @@ def sample_interleaved(
     clocked: bool = True,
     timeline: Timeline | None = None,
     stage: str = "",
+    kind: str = "networks",
     progress: Progress | None = None,
 ) -> dict[str, Samples]:
     """Sample several workloads round by round in random order, so that a slow period affects all of them alike.
@@ -131,8 +132,9 @@ def sample_interleaved(
         timeline: Timeline that receives the samples. The timeline of an interrupted measurement is continued.
         stage: Name of this part of the measurement. It separates the reference's samples of several parts that share a
             timeline, because the reference runs differently among operators than among networks.
+        kind: What the workloads are, in the plural, for the text of the progress.
         progress: Callback that receives a text, the number of workloads finished in the current round and the number
-            of workloads in the current round.
+            of workloads in the current round. The text begins with `kind`, so that it can follow the two numbers.
 
     Returns:
         Samples of each workload, by the workload's name.
@@ -160,7 +162,8 @@ def sample_interleaved(
                     timeline.add(name, _sample(workload, plans[name]))
                 del workload
                 if progress:
-                    progress(f"round {round_number} of {protocol.max_rounds} at most", done + 1, len(waiting))
+                    text = f"{kind}, round {round_number} of at most {protocol.max_rounds}"
+                    progress(text, done + 1, len(waiting))
             if reference and waiting:
                 timeline.add(f"{REFERENCE} {stage}", _sample(reference, reference_plan))
                 last_reference = time.perf_counter()

@@ -80,6 +80,16 @@ class Calibration:
     ms_per_million_values: float = 0.0
     ms_per_million_parameters: float = 0.0
 
+    @property
+    def error_text(self) -> str:
+        """End of a sentence about the table that says how well it predicts networks; empty without calibration."""
+        if not self.networks or self.mean_relative_error is None:
+            return ""
+        return (
+            f"; the table predicts {self.networks} measured networks with a mean error of "
+            f"{100 * self.mean_relative_error:.1f} %"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the content of the keys `calibration` and, if there are any, `corrections` of a table file."""
         corrections = {name: getattr(self, name) for name in _CORRECTIONS}

@@ -22,6 +22,7 @@ from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..report.checks import check_card, number_of
 from ..report.kept_budgets import own_budgets
+from ..report.verdict import shell_command
 from .grid_points import Rules, distance_to_budget
 
 _log = logging.getLogger(__name__)
@@ -192,6 +193,22 @@ def warnings_of(outcomes: list[Outcome]) -> list[str]:
         ]
         found += [f"{outcome.folder}: {text}" for text in (*outside, *outcome.architecture.warnings)]
     return found
+
+
+def next_command(outcomes: list[Outcome]) -> str:
+    """Return the command that brings the first network with results nearer to its device.
+
+    Returns:
+        `retrain` for a network of a search, `export` for a retrained one. Empty if no trial has results, if the network
+        belongs to a model class of the user's own, or if the folder's name cannot be shown.
+    """
+    for outcome in outcomes:
+        if outcome.architecture is None or outcome.folder is None or outcome.architecture.spec is None:
+            continue
+        if outcome.card is None:
+            return shell_command("retrain", outcome.folder)
+        return shell_command("export", outcome.folder, "--format", "onnx", "int8")
+    return ""
 
 
 COLUMNS = (

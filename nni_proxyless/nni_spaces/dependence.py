@@ -109,7 +109,7 @@ class SpaceFunctions(SpaceNetworks):
         self.traces[codes] = trace = self.tracer.run(self.sample(codes))
         self._take(codes, trace)
         if self._progress:
-            self._progress("running networks", len(self.runs), len(self.runs) + self._missing())
+            self._progress("networks run", len(self.runs), len(self.runs) + self._missing())
         return self.runs[codes]
 
     def _take(self, codes: Codes, trace: Trace) -> None:

@@ -131,7 +131,7 @@ def measure_model_space(
         timeline = Timeline()
         table = measure_modules(
             loaders, backend, space_name(model_space),
-            protocol=protocol, reference=reference, timeline=timeline, progress=progress,
+            protocol=protocol, reference=reference, timeline=timeline, kind="modules", progress=progress,
         )  # fmt: skip
         kept = [number for number, entry in enumerate(entries) if entry in table.operators]
         table = replace(table, input_shape=example.shape, composition=numbered_anew(composition, kept))

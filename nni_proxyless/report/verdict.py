@@ -170,7 +170,7 @@ def _without_network(results: Results, target: str) -> Line:
         search.name,
         search.folder,
         search.strategy,
-        next_command=_command("report", results.folder),
+        next_command=shell_command("report", results.folder),
         note="its architecture.json cannot be read"
         if search.damaged
         else "not finished: wait for the search, or start it again to continue it",
@@ -216,11 +216,11 @@ def _next(
         baselines: Whether baselines can be trained with the recipe of the retrained network.
     """
     if trained is None:
-        return _command("retrain", folder), "not trained yet"
+        return shell_command("retrain", folder), "not trained yet"
     if all(file.size is None for file in files):
-        return _command("export", trained.folder, "--format", "onnx", "int8"), ""
+        return shell_command("export", trained.folder, "--format", "onnx", "int8"), ""
     if baselines and not results.baselines:
-        return _command("report", results.folder, "--baselines"), ""
+        return shell_command("report", results.folder, "--baselines"), ""
     return "", "the files are ready"
 
 
@@ -232,8 +232,14 @@ def _room(target: str, budgets: Sequence[Kept]) -> str:
     return ""
 
 
-def _command(name: str, folder: Path, *options: str) -> str:
-    """Return a command that can be pasted into a shell, or nothing if the folder's name cannot be shown."""
+def shell_command(name: str, folder: Path, *options: str) -> str:
+    """Return a command that can be pasted into a shell, or nothing if the folder's name cannot be shown.
+
+    Args:
+        name: Command of `nni-proxyless`, such as `retrain`.
+        folder: Folder on which it works.
+        *options: Further words of the command.
+    """
     path = f"./{folder}" if str(folder).startswith("-") else str(folder)
     words = ["nni-proxyless", name, path, *options]
     return shlex.join(words) if all(map(str.isprintable, words)) else ""

@@ -120,10 +120,9 @@ class Target(TargetDescription):
                 table.save(path)
                 described = {"space": spec.to_dict(), "backend": backend.settings}
                 write_json(described_by(path), {**described, "seconds": round(seconds, 1)})
-        error = table.calibration.mean_relative_error or 0.0
         _log.info(
-            "target %s: %d operators measured with %s on %d thread(s); networks fit within %.1f %%",
-            self.name, len(table.operators), backend.name, backend.threads, 100 * error,
+            "target %s: %d operators measured with %s on %d thread(s)%s",
+            self.name, len(table.operators), backend.name, backend.threads, table.calibration.error_text,
         )  # fmt: skip
         return table
 

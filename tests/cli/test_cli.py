@@ -360,7 +360,7 @@ def test_measure_show_validate_predict(
         + ["--out", str(table)],
         capsys,
     )
-    assert "3 measured ones fit within" in out
+    assert "; the table predicts 3 measured networks with a mean error of " in out
     assert samples.read_text().startswith("process,workload,moment_s,value\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw.csv", "t.yml", "tiny.yml"]
     out = works(["show", str(table), "--space", tiny_space], capsys)

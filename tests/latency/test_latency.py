@@ -22,6 +22,7 @@ from nni_proxyless.errors import InputError, LatencyTableError, MissingOperatorE
 from nni_proxyless.latency import (
     BACKENDS,
     Backend,
+    Calibration,
     CommandBackend,
     Device,
     LatencyTable,
@@ -440,7 +441,13 @@ def test_isolated_measurements(tiny_spec: SpaceSpec) -> None:
         network_protocol=SHORT,
     )
     assert set(table.operators) == set(tiny_spec.distinct_operators())
-    assert steps[0] == ("process 1 of 2, round 1 of 4 at most", 1, len(table.operators) + 1)
+    assert steps[0] == ("operators, round 1 of at most 4, process 1 of 2", 1, len(table.operators) + 1)
+    # Each process measures one of the two calibration networks.
+    assert steps[-1][0].startswith("networks, round ")
+    assert steps[-1][0].endswith("process 2 of 2")
+    assert steps[-1][1:] == (1, 1)
+    assert table.calibration.error_text.startswith("; the table predicts 2 measured networks with a mean error of ")
+    assert Calibration().error_text == ""
     assert measure_isolated(random_architecture(tiny_spec, random.Random(0)), backend, processes=1) > 0
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +11,20 @@ from typing import Any
 import psutil
 import pytest
 
+from nni_proxyless.cli.commands import make_parser
 from nni_proxyless.errors import InputError
 from nni_proxyless.files.claims import LOCK, Owner
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.space_spec import SpaceSpec
-from nni_proxyless.nni_bridge.collect import Outcome, collect, failures, format_table, summary_rows, warnings_of
+from nni_proxyless.nni_bridge.collect import (
+    Outcome,
+    collect,
+    failures,
+    format_table,
+    next_command,
+    summary_rows,
+    warnings_of,
+)
 
 
 def job(name: str, status: str, **parameters: Any) -> SimpleNamespace:
@@ -173,3 +183,22 @@ def test_a_network_that_is_too_slow_when_measured_is_warned_of(
     if told:
         assert told[0].startswith(f"{tmp_path}: the network is not within its budget (kept by the table, NOT kept when")
         assert told[0].endswith("phone 1.5 of 1.6 ms, measured 1.7 ms); a search with a budget of 1.412 ms leaves room")
+
+
+def test_the_next_command_is_for_the_first_network_and_can_be_pasted(
+    tmp_path: Path, tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = Architecture.of_space(tiny_spec, {layer.label: layer.names[0] for layer in tiny_spec.layers})
+    own_class = Architecture("Own", "", {"layer": "first"})
+    failed = Outcome("failed", {}, "FAILED", reason="no memory")
+    unknown = Outcome("own", {}, "SUCCEEDED", Path("results/own"), own_class)
+    searched = Outcome("one", {}, "SUCCEEDED", Path("my results/it's/phone"), found)
+    other = Outcome("two", {}, "SUCCEEDED", Path("results/board"), found)
+    command = next_command([failed, unknown, searched, other])
+    assert shlex.split(command) == ["nni-proxyless", "retrain", "my results/it's/phone"]
+    parsed = make_parser().parse_args(shlex.split(command)[1:])
+    assert parsed.architecture == "my results/it's/phone"
+    trained = Outcome("trained", {}, "SUCCEEDED", Path("results/half"), found, card={"results": {}})
+    assert next_command([trained]) == "nni-proxyless export results/half --format onnx int8"
+    assert next_command([failed, unknown]) == next_command([]) == ""

@@ -107,6 +107,11 @@ def test_quickstart_in_short_form(finished: Workplace) -> None:
     jobs = finished.api("trial-jobs")
     assert [job["status"] for job in jobs] == ["SUCCEEDED", "SUCCEEDED"]
     experiment = finished.api("experiment")["id"]
+    last = (finished.folder / "run.stdout").read_text().splitlines()[-2:]
+    assert last == [
+        f"results: {finished.folder / 'results' / 'quickstart'}",
+        "next: nni-proxyless retrain results/quickstart/cpu_torch",
+    ]
     for job, epochs in zip(jobs, (EPOCHS, EPOCHS - WARMUP), strict=True):
         intermediate, final = finished.metrics(job["trialJobId"])
         assert len(intermediate) == epochs

@@ -95,6 +95,8 @@ def test_quiet(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     assert written.getvalue() == ""
     with progress_bar("measuring", every_s=0.0) as step:
         step("operators", 1, 2)
+    if not terminal:
+        assert written.getvalue() == "measuring: 1 of 2 operators\n"
     assert "operators" in written.getvalue()
 
 
