@@ -12,8 +12,9 @@
 # only command is `make quickstart`.
 #
 # It needs root, debootstrap and Debian's archive. The folder gets what Debian's minimal system lacks: certificates,
-# make, python3-venv, and procps, without which `nnictl stop` fails. pip's settings here hold there too, and the folders
-# that they name are visible there. All processes end with the script.
+# make, python3-venv, procps, without which `nnictl stop` fails, and /etc/hosts, without which NNI does not find its
+# manager. pip's settings here hold there too, and the folders that they name are visible there. All processes end with
+# the script.
 set -euo pipefail
 
 [ $# -ge 2 ] || { sed -n '4,7s/^# *//p' "$0" >&2; exit 2; }
@@ -40,6 +41,8 @@ if ! chroot "$folder" sh -c 'command -v make && test -x /usr/bin/kill && python3
   seconds "apt-get install make python3-venv procps" chroot "$folder" env DEBIAN_FRONTEND=noninteractive sh -c \
     'apt-get update -qq && apt-get install -y -qq --no-install-recommends make python3-venv procps' >/dev/null 2>&1
 fi
+
+[ -e "$folder/etc/hosts" ] || echo "127.0.0.1 localhost" >"$folder/etc/hosts"
 
 # A fresh copy of what git knows; the environment of earlier commands stays.
 mkdir -p "$folder/work"

@@ -17,7 +17,7 @@ from ..errors import MissingDependencyError, not_loaded
 from ..files.probe import why_not_writable
 from ..files.resources import cache_folder
 from ..strategies import compatibility
-from .ports import port_is_free
+from .ports import LOCALHOST_FIX, NO_LOCALHOST, localhost_is_known, port_is_free
 
 Level = Literal["ok", "warning", "error"]
 _LOADING_S = 60.0
@@ -225,6 +225,8 @@ def _folders() -> Iterator[Finding]:
 
 
 def _port(port: int) -> Iterator[Finding]:
+    if not localhost_is_known():
+        yield Finding("error", "localhost", NO_LOCALHOST, LOCALHOST_FIX)
     if port_is_free(port):
         yield Finding("ok", f"port {port}", "free")
     else:

@@ -17,7 +17,7 @@ from ..errors import InputError, RunError
 from ..files.resources import cache_folder
 from ..signals import stopped_by_signals as terminated_like_ctrl_c  # noqa: F401  its name in version 0.1
 from .answering import wait_longer
-from .ports import port_is_free
+from .ports import LOCALHOST_FIX, NO_LOCALHOST, localhost_is_known, port_is_free
 
 _log = logging.getLogger(__name__)
 FIRST_PORT = 8080
@@ -29,11 +29,13 @@ _STOP_S = 60.0  # after which a manager that has been asked to stop is killed
 
 
 def check_port(port: int | None) -> None:
-    """Check a port that the user has chosen for NNI's web UI.
+    """Check a port that the user has chosen for NNI's web UI, and that NNI can reach the manager there.
 
     Raises:
-        InputError: The port is busy or out of range.
+        InputError: The port is busy or out of range, or there is no `localhost`.
     """
+    if not localhost_is_known():
+        raise InputError(f"{NO_LOCALHOST}; {LOCALHOST_FIX}")
     if port is None:
         return
     if not 0 < port < 65536:

@@ -1,8 +1,19 @@
-"""Checks of TCP ports on this machine."""
+"""Checks of TCP ports on this machine, and of its name."""
 
 from __future__ import annotations
 
 import socket
+
+NO_LOCALHOST = "the name localhost, by which NNI calls its manager, cannot be resolved"
+LOCALHOST_FIX = "add the line '127.0.0.1 localhost' to /etc/hosts"
+
+
+def localhost_is_known() -> bool:
+    """Whether this machine resolves the name `localhost`. A minimal system without `/etc/hosts` may not."""
+    try:
+        return bool(socket.getaddrinfo("localhost", None))
+    except OSError:
+        return False
 
 
 def port_is_free(port: int) -> bool:

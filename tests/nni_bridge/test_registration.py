@@ -14,8 +14,9 @@ import yaml
 from nni.tools.package_utils import get_all_algo_meta
 from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
-from nni_proxyless.errors import MissingDependencyError
+from nni_proxyless.errors import InputError, MissingDependencyError
 from nni_proxyless.nni_bridge import doctor, registration
+from nni_proxyless.nni_bridge.manager import check_port
 from nni_proxyless.nni_bridge.tuner import LatencyBudget
 from nni_proxyless.search import prepared
 from nni_proxyless.search.recipe import Recipe
@@ -116,6 +117,22 @@ def test_modules_that_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.Monke
     assert "exit code -9" in found["broken_two"]
     assert "broken_three" in found["broken_three"]
     assert doctor.load_problems(("json", "csv")) == {}
+
+
+def test_a_system_without_localhost_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bare Debian has no /etc/hosts."""
+    assert not [one for one in doctor.examine() if one.what == "localhost"]
+    check_port(None)
+
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert "/etc/hosts" in found("localhost").fix
+    with pytest.raises(
+        InputError, match="the name localhost, .* cannot be resolved; add the line '127.0.0.1 localhost'"
+    ):
+        check_port(None)
 
 
 def test_a_system_without_kill_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
