@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 TUNERS = f"only {TUNER} continues where it was (docs/nni.md)"
 GRACE_S = 8.0  # waiting time for another trial when the tuner has reported that it has none left
+_SUBMITTING_S = 60.0  # the same while trials are missing: on a busy machine, NNI lists a new trial after many seconds
 _DURATION = "maxExperimentDuration"
 _CANCELLED = {"USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED"}
 _ENDED = {"SUCCEEDED", "FAILED", *_CANCELLED}
@@ -309,7 +310,8 @@ def _follow(experiment: Any, home: Path, follower: _Follower, plan: Plan) -> Non
         # NNI never reports DONE when the tuner has no more trials. The tuner may still send one after a crash.
         waits = status in {"NO_MORE_TRIAL", "TUNER_NO_MORE_TRIAL"} and all(s in _ENDED for s in statuses.values())
         idle_since = (idle_since or time.monotonic()) if waits else None
-        if idle_since is not None and time.monotonic() - idle_since > GRACE_S:
+        grace = GRACE_S if len(statuses) >= plan.trials else _SUBMITTING_S
+        if idle_since is not None and time.monotonic() - idle_since > grace:
             return
         time.sleep(1.0)
 

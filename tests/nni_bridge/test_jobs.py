@@ -102,6 +102,31 @@ def test_run_follows_them_and_passes_over_metrics_of_other_programs(
     assert caplog.text.count("trial 1 result") == 1
 
 
+@pytest.mark.parametrize(("late_s", "seen"), [(30.0, True), (3600.0, False)])
+def test_run_waits_for_a_trial_that_nni_does_not_list_yet(
+    late_s: float, seen: bool, listed: list[dict[str, Any]], caplog: pytest.LogCaptureFixture, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """On a busy machine, NNI took nine seconds from the tuner's last trial to the trial's place in its list."""
+    trial = listed[0] | {"status": "SUCCEEDED"}
+    listed.clear()
+    clock = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if clock[0] > 1000.0 + late_s and not listed:
+            listed.append(trial)
+
+    monkeypatch.setattr(run.time, "sleep", sleep)
+    monkeypatch.setattr(run.time, "monotonic", lambda: clock[0])
+    caplog.set_level(logging.INFO)
+    experiment = FakeExperiment(*["TUNER_NO_MORE_TRIAL"] * 300)
+    plan = Plan(Path("c.yml"), Path("r.yml"), (), 1)
+    run._follow(experiment, tmp_path, run._Follower(plan), plan)
+    assert ("succeeded: target=cpu_torch" in caplog.text) == seen
+    assert clock[0] - 1000.0 < late_s + run.GRACE_S + 3 if seen else clock[0] - 1000.0 < 65
+
+
 def test_a_failed_experiment_says_why(listed: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "dispatcher.log").write_text("[2026-01-01 10:00:00] ERROR (nni.main/Thread-1) no such key\n")

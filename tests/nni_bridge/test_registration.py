@@ -130,7 +130,7 @@ def test_a_system_without_localhost_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     assert "/etc/hosts" in found("localhost").fix
     with pytest.raises(
-        InputError, match="the name localhost, .* cannot be resolved; add the line '127.0.0.1 localhost'"
+        InputError, match=r"the name localhost, .* cannot be resolved; add the line '127.0.0.1 localhost'"
     ):
         check_port(None)
 

@@ -274,7 +274,11 @@ def test_a_measurement_that_is_killed_leaves_nothing(
     process = start(code, tmp_path / "second", TMPDIR=str(temporary))
     until(tmp_path / "on")
     assert any("worker" in words for words in marked(tmp_path / "second"))
-    assert any(words == "sleep 335" for words in marked(tmp_path / "second"))
+    for _ in range(200):  # the program's child starts after it has written the file
+        if "sleep 335" in marked(tmp_path / "second"):
+            break
+        time.sleep(0.05)
+    assert "sleep 335" in marked(tmp_path / "second")
     end(process)
     assert all_ended(tmp_path / "second")
     assert len(list(temporary.iterdir())) == 1
