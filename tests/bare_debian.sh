@@ -77,7 +77,7 @@ for command in "$@"; do
       mount --bind "$path" "$folder$path"
     done
     exec chroot "$folder" env -i HOME=/root LANG=C.UTF-8 TERM=dumb \
-      PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${variables[@]}" bash -c "cd /work && $command"
+      PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "${variables[@]}" bash -c "cd /work && $command; exit \$?" # bash stays, and reaps what processes leave behind
   ' bash "$folder" "$command" "${#variables[@]}" "${variables[@]}" "${shared[@]}" </dev/null || status=1
 done
 exit $status
