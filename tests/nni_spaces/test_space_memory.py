@@ -30,7 +30,7 @@ from nni_proxyless.nni_spaces import space_memory
 from nni_proxyless.nni_spaces.space_latency import measure_model_space
 from nni_proxyless.strategies.applied_table import counts_of_space
 from nni_proxyless.supernet.space import MobileNetV2Space
-from tests.nni_spaces.memory_spaces import Residual, Signals, Transformer, exported, exported_peak
+from tests.nni_spaces.memory_spaces import NamedSignals, Residual, Signals, Transformer, exported, exported_peak
 from tests.nni_spaces.spaces import EveryChoice, LooseEnds, samples_of
 from tests.nni_spaces.test_space_latency import candidates_of
 from tests.strategies.test_self_check import QUIET, Plain
@@ -42,6 +42,8 @@ SPACES: dict[str, tuple[Any, Any, tuple[Tensor, ...]]] = {
     "residual": (Residual, SHAPE, (torch.randn(1, *SHAPE),)),
     "loose ends": (LooseEnds, SHAPE, (torch.randn(1, *SHAPE),)),
     "signals": (Signals, ((2, 16), (5,)), (torch.randn(1, 2, 16), torch.randn(1, 5))),
+    # The same space by the names of its inputs, in another order than that of `forward`.
+    "named signals": (NamedSignals, {"vector": (5,), "signal": (2, 16)}, (torch.randn(1, 2, 16), torch.randn(1, 5))),
     "transformer": (Transformer, TOKENS, (TOKENS,)),
 }
 
@@ -109,7 +111,7 @@ def test_bounds_stand_for_what_depends_on_many_choices(
     known: Any, most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     space, _, networks = known
-    _, inputs, _ = SPACES[next(name for name, (make, _, _) in SPACES.items() if isinstance(space, type(make())))]
+    _, inputs, _ = SPACES[next(name for name, (make, _, _) in SPACES.items() if type(space) is type(make()))]
     monkeypatch.setattr(space_memory, "MOST_EXACT", most)
     monkeypatch.setattr(space_memory, "MOST_OF_PART", 16)
     table = measure_model_space(space, inputs, make_backend("flops"), memory=True)
@@ -147,13 +149,13 @@ def test_the_batch_does_not_matter() -> None:
     assert first.memory == second.memory
 
 
-def searched(strategy: ProxylessNAS) -> None:
+def searched(strategy: ProxylessNAS, space: ModelSpace) -> None:
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(16, *SHAPE), torch.randint(0, 2, (16,)))
     loaders = [DataLoader(data, batch_size=8) for _ in range(2)]
     trainer = Trainer(max_epochs=1, **QUIET)
     evaluator = Lightning(Plain(), trainer, train_dataloaders=loaders[0], val_dataloaders=loaders[1])
-    strategy(RawFormatModelSpace(Residual(), evaluator), SequentialExecutionEngine())
+    strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
 
 
 @pytest.fixture(scope="module")
@@ -161,22 +163,30 @@ def residual() -> LatencyTable:
     return measure_model_space(Residual(), SHAPE, make_backend("flops"), memory=True)
 
 
+@pytest.fixture(scope="module")
+def cell() -> LatencyTable:
+    return measure_model_space(LooseEnds(), SHAPE, make_backend("flops"), memory=True)
+
+
 @pytest.mark.parametrize("gradient", ["full", "two_path", "reinforce"])
-def test_a_search_keeps_its_memory(gradient: Any, residual: LatencyTable) -> None:
-    costs = memory(residual, Residual())
-    values = sorted({costs.largest_of(sample) for sample in samples_of(Residual())})
+@pytest.mark.parametrize("kind", ["residual", "cell"])
+def test_a_search_keeps_its_memory(gradient: Any, kind: str, request: pytest.FixtureRequest) -> None:
+    make, table = {"residual": Residual, "cell": LooseEnds}[kind], request.getfixturevalue(kind)
+    costs = memory(table, make())
+    values = sorted({costs.largest_of(sample) for sample in samples_of(make())})
     limit = values[len(values) // 3]
+    assert limit < values[-1]
     strategy = ProxylessNAS(
-        counts=residual, budgets={"peak_memory": limit, "parameters": "95%"}, arch_gradient=gradient,
+        counts=table, budgets={"peak_memory": limit, "parameters": "95%"}, arch_gradient=gradient,
         arch_update_every=1, finalists=1, seed=0,
     )  # fmt: skip
-    searched(strategy)
+    searched(strategy, make())
     found = strategy.export_architecture()
-    network = Residual().freeze(dict(found.choices))
+    network = make().freeze(dict(found.choices))
     true = exported_peak(exported(network, torch.randn(1, *SHAPE)))
     assert true == found.budgets["peak_memory"]["value"] <= limit
     for choices in strategy.distribution().k_most_likely(20):
-        assert exported_peak(exported(Residual().freeze(dict(choices)), torch.randn(1, *SHAPE))) <= limit
+        assert exported_peak(exported(make().freeze(dict(choices)), torch.randn(1, *SHAPE))) <= limit
 
 
 def test_impossible_budgets_are_refused_when_the_strategy_is_made(residual: LatencyTable) -> None:
