@@ -253,6 +253,6 @@ def _random(results: Results, search: Search, count: int) -> list[tuple[str, Arc
         architecture = Architecture.of_space(
             spec, choices, target=search.target, strategy=RANDOM_BASELINE, predicted_latency_ms=predicted
         )
-        why = f"{predicted:.4g} ms by the table of {search.target}, {search.name} takes {latency:.4g} ms"
+        why = f"{predicted:.4g} ms according to the table of {search.target}; {search.name} takes {latency:.4g} ms"
         networks.append((f"random_{search.target}_{latency:.4g}ms_{number}", architecture, why))
     return networks

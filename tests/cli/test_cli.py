@@ -110,7 +110,8 @@ def test_a_table_of_another_device_is_searched_with_but_not_measured(recipe: Pat
         f"phone: accuracy {found.metrics['default']:.4f}, predicted {found.predicted_latency_ms:.4g} ms, not measured\n"
         in told.out
     )
-    assert f"budget kept by the table: phone {found.predicted_latency_ms:.4g} of {found.budget_ms:.4g} ms\n" in told.out
+    values = f"{found.predicted_latency_ms:.4g} of {found.budget_ms:.4g} ms"
+    assert f"budget kept according to the table: phone {values}\n" in told.out
     assert (told.out + told.err).count(f"accuracy {found.metrics['default']:.4f}, predicted") == 1
     assert LatencyTable.load(output / "latency_table.yml") == table_of(spec)
 
