@@ -72,7 +72,7 @@ def add_commands(commands: Any, command: Any) -> None:
     )  # fmt: skip
     formats.completer = completion.one_of(choices.FORMATS)
     export.add_argument("--out", type=output_folder, help="folder of the files (exported, next to the architecture)")
-    export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (those in the results folder)")
+    export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (those in the results)")
     export.add_argument("--recipe", type=Path, help="recipe that names the data (recipe.yml next to the architecture)")
     export.add_argument(
         "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
