@@ -126,7 +126,8 @@ def check_offered(
     source = " or ".join(offer.source for offer in listed)[:200] or "the recipe, with no config beside it,"
     for key, value in parameters.items():
         if listed and key not in keys:
-            raise InputError(f"NNI's manager sent what {source} does not offer: {unknown_name('key', key[:100], keys)}")
+            wrong = unknown_name("key", key[:100], keys)
+            raise InputError(f"NNI's manager sent a key that {source} does not offer: {wrong}")
         if not listed and key in _OF_PROGRAMS:
             raise InputError(f"NNI's manager sent '{key}', which a trial takes from its recipe only")
         options = [one for offer in listed for one in offer.values.get(key, [])]

@@ -121,9 +121,9 @@ class ArchSettings(CheckedSettings):
     @model_validator(mode="after")
     def _check_together(self) -> ArchSettings:
         if self.finalist_epochs and self.finalists == 1:
-            raise ValueError("finalist_epochs needs finalists of at least 2: it trains those")
+            raise ValueError("finalist_epochs needs finalists of at least 2, because it trains the finalists")
         if self.finalist_steps and self.finalists == 1:
-            raise ValueError("finalist_steps needs finalists of at least 2: it trains those")
+            raise ValueError("finalist_steps needs finalists of at least 2, because it trains the finalists")
         return self
 
     @property
