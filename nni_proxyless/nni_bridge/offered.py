@@ -1,8 +1,8 @@
 """What a trial accepts from NNI's manager: what the config's search space and the recipe offer.
 
-The manager has no password. Whoever reaches its port can make a trial with any parameters, or replace the search space.
-A trial therefore uses the search space with which the experiment was started. It reads this from the manager's database
-if the manager runs on this machine, and else from the config next to the recipe.
+The manager has no password. Anyone who reaches its port can make a trial with any parameters, or replace the search
+space. A trial therefore uses the search space with which the experiment was started. It reads this from the manager's
+database if the manager runs on this machine, and otherwise from the config next to the recipe.
 """
 
 from __future__ import annotations

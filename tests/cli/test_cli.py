@@ -273,7 +273,7 @@ def test_kept_tables_are_listed_and_measured_anew(
     worse = replace(table, calibration=Calibration(1.0, 0.0, 12, 0.6))
     monkeypatch.setattr(kept_tables, "measure_table_isolated", lambda *_, **__: worse)
     told = listed("--remeasure")
-    assert f"the old table is kept: the latency table of {this_device().name} (torch) is bad: it misses" in told
+    assert f"the old table is kept: the latency table of {this_device().name} (torch) is bad: its mean error" in told
     assert any(row.startswith("tiny torch ") and " good " in row for row in told.splitlines())
 
 
