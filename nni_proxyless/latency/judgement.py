@@ -251,7 +251,7 @@ def _of_samples(table: LatencyTable) -> list[Finding]:
         text = f"{len(costs)} operators have only {distinct} different latencies: the resolution is too coarse"
         found.append(Finding(Verdict.DOUBTFUL, text))
     elif quality.constant_samples:
-        text = "all samples of each operator are equal, which is plausible for a simulator only"
+        text = "all samples of each operator are equal, which is plausible only for a simulator"
         found.append(Finding(Verdict.DOUBTFUL, text))
     return _kept(*found)
 
