@@ -132,7 +132,7 @@ def end_to_end() -> str:
     columns = (
         "target", "predicted latency / budget", "top-1 after search", "top-1 after retraining",
         "measured / predicted, PyTorch network", "ONNX file / predicted, median", "search, s", "retrain, s",
-        "export, s", "report, s", "all, s", "fastest of its accuracy class on its target",
+        "export, s", "report, s", "total, s", "fastest network of its accuracy class on its target",
     )  # fmt: skip
     made = []
     for row in read_rows(COST_RESULTS / END_TO_END_FILE):

@@ -42,8 +42,8 @@ BACKENDS = {
 def latency_accuracy() -> str:
     """Errors of latency tables on each processor and backend, over three runs."""
     columns = (
-        "processor", "backend", "table measured in, s", "networks take, ms", "mean error (runs)", "worst error",
-        "Spearman (runs)", "mean error with drift",
+        "processor", "backend", "time to measure the table, s", "latencies of networks, ms", "mean error (runs)",
+        "worst error", "Spearman (runs)", "mean error, not corrected for drift",
     )  # fmt: skip
     rows = []
     for file, corrected in ACCURACY_FILES:
@@ -77,8 +77,8 @@ def latency_accuracy() -> str:
 def latency_accuracy_runtimes() -> str:
     """Errors of the tables of OpenVINO, MNN and ncnn, one line for each run."""
     columns = (
-        "runtime", "load of the machine", "table measured in, s", "networks take, ms", "mean error", "worst error",
-        "Spearman",
+        "runtime", "load of the machine", "time to measure the table, s", "latencies of networks, ms", "mean error",
+        "worst error", "Spearman",
     )  # fmt: skip
     rows = []
     for row in sorted(read_rows(LATENCY_RESULTS / RUNTIMES_FILE), key=lambda row: list(RUNTIMES).index(row["backend"])):
@@ -106,10 +106,11 @@ def budgets_by_stopwatch() -> str:
 def compared_with_budgets(read: Sequence[Row]) -> str:
     """The table for some rows of `budgets_by_stopwatch.py`, a line for each processor, backend and space."""
     columns = (
-        "processor", "backend", "space", "combinations", "within all budgets by the table",
-        "likeliest network within the latency budget when measured", "chosen network, in the measurement that chose it",
-        "chosen network, in a new measurement", "new measurement within the table's error of the budget",
-        "largest excess", "mean error of the table: stated, of the chosen networks", "measured networks for a choice",
+        "processor", "backend", "space", "combinations", "within all budgets according to the table",
+        "most likely network: within the latency budget when measured",
+        "chosen network: in the measurement that chose it", "chosen network: in a new measurement",
+        "new measurement: within the table's error of the budget", "largest excess",
+        "mean error: stated by the table, of the chosen networks", "networks measured for a choice",
         "load of the machine",
     )  # fmt: skip
     rows = []

@@ -10,7 +10,7 @@ from benchmarks.constants import RETRAINING_RESULTS
 from benchmarks.markdown import markdown_table, rounded
 from benchmarks.results_csv import read_rows
 
-COLUMNS = ("size", "data", "images", "begins with", "epochs", "steps", "top-1, % (seeds)", "judged on")
+COLUMNS = ("size", "data", "images", "initial weights", "epochs", "steps", "top-1, % (seeds)", "tested on")
 
 
 def retraining(folder: Path = RETRAINING_RESULTS) -> str:

@@ -85,7 +85,7 @@ def _later_goal(ours: list[Row], truth: GroundTruth) -> Goal:
     later = [row for row in ours if int(row["seed"]) >= SEEDS]
     regret = 100 * column(later, "regret").mean()
     return Goal(
-        f"The mean regret is at most 0.2 points with seeds from {SEEDS} on, which chose no weight.",
+        f"The mean regret is at most 0.2 points with seeds from {SEEDS} on. No weight was chosen with these seeds.",
         f"{regret:.2f} ± {_error_of_truth(later, truth):.2f}",
         regret <= _LARGEST_REGRET,
     )
@@ -101,7 +101,7 @@ def _against_random_goals(groups: Groups, ours: list[Row], name: str, suffix: st
     ties = ", ".join(str(of[1]) for of in pairs)
     return [
         Goal(
-            "The regret is at most half of the best random baseline's at equal weight steps.",
+            "The regret is at most half of that of the best random search with as many weight steps.",
             f"{regret:.2f} against {best:.2f}",
             bool(2 * regret <= best),
         ),
@@ -111,7 +111,7 @@ def _against_random_goals(groups: Groups, ours: list[Row], name: str, suffix: st
             bool(60 * worse <= _WORSE * searches),
         ),
         Goal(
-            "A search is better than random best-of-8 in 8 of 10 cases at every budget.",
+            "At every budget, at least 8 of 10 searches are better than random best-of-8.",
             f"{wins} of {sum(pairs[0])} ({ties} equal)",
             all(of[0] >= _WINS * sum(of) for of in pairs),
         ),
@@ -126,12 +126,12 @@ def _rival_goals(name: str, rival: list[Row], ours: list[Row], truth: GroundTrut
     p = found.p_value if found.p_value is not None else 1.0
     return [
         Goal(
-            f"The regret is at most half of that of {name}, same seeds.",
+            f"With the same seeds, the regret is at most half of that of {name}.",
             f"{found.first:.2f} against {found.own:.2f}",
             bool(2 * found.first <= found.own),
         ),
         Goal(
-            f"The regret is smaller than that of {name}, p < {_SIGNIFICANT}.",
+            f"The regret is smaller than that of {name} (p < {_SIGNIFICANT}).",
             f"{found.difference:+.2f} points, p = {p:.3f}",
             bool(found.difference > 0 and p < _SIGNIFICANT),
         ),
@@ -159,7 +159,7 @@ def _ground_truth_goals(truth: GroundTruth, supernets: Supernets) -> list[Goal]:
     return [
         *(
             Goal(
-                f"The regret of whoever picks by the best {name} of the ground truth is at most "
+                f"Picking networks by their {name} in the ground truth has a regret of at most "
                 f"{_LARGEST_ORACLE} points.",
                 f"{regret():.2f}",
                 regret() <= _LARGEST_ORACLE,
@@ -167,7 +167,7 @@ def _ground_truth_goals(truth: GroundTruth, supernets: Supernets) -> list[Goal]:
             for name, regret in chosen.items()
         ),
         Goal(
-            f"One supernet ranks all networks with a Spearman of {_SPEARMAN}.",
+            f"The ranking of all networks by one supernet has a Spearman correlation of {_SPEARMAN}.",
             f"{spearman:.2f}",
             spearman >= _SPEARMAN,
         ),

@@ -18,8 +18,8 @@ from .parser import Parser, positive, whole
 from .plan_options import add_plan
 
 _DEBUG = "show the traceback of an error"
-_VERBOSE = "say more: each step, and the notices of NNI and Lightning"
-_QUIET = "print results, warnings and errors only"
+_VERBOSE = "show more: each step, and the notices of NNI and Lightning"
+_QUIET = "print only results, warnings and errors"
 
 
 @functools.cache
@@ -84,12 +84,12 @@ def _add_running(command: Any) -> None:
     experiments = choices.listed(choices.experiments("config.yml"))
     config = run.add_argument("config", help=f"an nnictl config, or the name of a shipped experiment: {experiments}")
     config.completer = completion.configs
-    run.add_argument("--port", type=whole(1, 65535), help="port of NNI's web UI (first free one from 8080)")
-    run.add_argument("--host", help="address on which NNI's manager listens, besides 127.0.0.1 (no other)")
+    run.add_argument("--port", type=whole(1, 65535), help="port of NNI's web UI (first free port from 8080)")
+    run.add_argument("--host", help="further address on which NNI's manager listens, besides 127.0.0.1 (none)")
     run.add_argument("--keep", action="store_true", help="keep the manager and its web UI running")
-    run.add_argument("--results", type=output_folder, help="where results go (results/<folder of the config>)")
+    run.add_argument("--results", type=output_folder, help="folder of the results (results/<folder of the config>)")
     run.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
-    add_plan(run, "say what would be measured, searched and written, and how long it takes; write nothing")
+    add_plan(run, "print what would be measured, searched and written, and how long it would take; write nothing")
 
     nnictl = command(
         "nnictl",
@@ -97,7 +97,7 @@ def _add_running(command: Any) -> None:
         "Run NNI's nnictl with a manager that listens on this machine only, unlike that of plain nnictl.",
         "nni-proxyless nnictl create --config experiments/remote/config.yml",
     )
-    nnictl.add_argument("--host", help="address on which the manager listens, besides 127.0.0.1 (no other)")
+    nnictl.add_argument("--host", help="further address on which the manager listens, besides 127.0.0.1 (none)")
     nnictl.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="arguments of nnictl")
 
     trial = command(
@@ -128,7 +128,7 @@ def _add_running(command: Any) -> None:
     )
     search.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
     search.add_argument("--remeasure", action="store_true", help="measure the latency table again, even if one is kept")
-    add_plan(search, "say what would be measured, trained and written, and how long it takes; write nothing")
+    add_plan(search, "print what would be measured, trained and written, and how long it would take; write nothing")
 
     init.add_command(command)
 
@@ -174,7 +174,7 @@ def _add_decode(command: Any) -> None:
     made.add_argument(
         "--finalists",
         type=whole(2, MOST_FINALISTS),
-        help="compare this many of the likeliest networks with the search's weights and data",
+        help="number of most likely networks to compare, with the weights and the data of the search",
     )
     made.add_argument("--out", type=output_folder, help="folder for the architecture files, each named like its table")
     made.add_argument(
@@ -189,7 +189,7 @@ def _add_decode(command: Any) -> None:
     made.add_argument(
         "--points",
         type=whole(1, MOST_FINALISTS),
-        help=f"largest number of networks of a front in quantities that get an architecture file ({front.POINTS})",
+        help=f"largest number of architecture files for a front in two or three quantities ({front.POINTS})",
     )
     made.set_defaults(quantities=())
 
@@ -201,7 +201,7 @@ def _add_installation(command: Any) -> None:
         "Add the tuner LatencyBudget to NNI's registry, for plain nnictl; `run` does it by itself.",
         "nni-proxyless register",
     )
-    register.add_argument("--unregister", action="store_true", help="remove it")
+    register.add_argument("--unregister", action="store_true", help="remove the tuner instead")
 
     schema = command(
         "schema",

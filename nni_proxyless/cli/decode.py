@@ -29,7 +29,7 @@ def decode(options: argparse.Namespace) -> int:
     if options.points is not None:
         raise InputError("--points needs --front with two or three quantities")
     if limits and options.budget_ms is not None:
-        raise InputError("give --budget-ms, which holds for each table alone, or --budget, not both")
+        raise InputError("give --budget-ms, which applies to each table separately, or --budget, not both")
     if options.front and not options.table:
         raise InputError("--front needs --table: without latencies there is no front")
     if options.finalists is not None and not limits and (not options.table or options.budget_ms is None):

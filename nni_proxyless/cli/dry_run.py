@@ -224,9 +224,8 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
     report.takes(time_lines(found.total, watch.read(), found.steps, " for all trials, one after the other"))
     config = read_mapping(plan.config, "config", DataError)
     if config.get("trialConcurrency", 1) != 1:
-        report.say(
-            "", f"trialConcurrency is {config['trialConcurrency']}: less, as far as the machine has cores for that"
-        )
+        more = "they take less time if the machine has enough cores"
+        report.say("", f"{config['trialConcurrency']} trials run at a time (trialConcurrency); {more}")
     if found.shared:
         plural = "search is" if found.shared == 1 else "searches are"
         report.say("", f"{found.shared} {plural} shared; each trial adds at most the comparison of its finalists")
@@ -289,7 +288,7 @@ def _memory(report: _Report) -> None:
     found = memory_so_far()
     gpu = "" if found.gpu_mib is None else f", and {found.gpu_mib:.0f} MiB of the GPU"
     if found.process_mib:
-        report.say("memory", f"about {found.process_mib:.0f} MiB{gpu}, by the same steps")
+        report.say("memory", f"about {found.process_mib:.0f} MiB{gpu}, from the same steps")
 
 
 class _Report:

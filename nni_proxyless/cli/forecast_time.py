@@ -95,7 +95,7 @@ def time_lines(found: Timing, load: Load, steps: int, what: str = "") -> list[st
         what: Description that follows the duration.
     """
     low, high = map(duration, ends(found, load))
-    by = f"by {steps} steps that were just run here"
+    by = f"from {steps} steps that were just run here"
     if low == high:
         return [f"about {duration(found.mean)}{what}, {by}"]
     lines = [f"{low} to {high}{what}, {by}"]

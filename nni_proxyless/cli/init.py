@@ -44,7 +44,7 @@ def add_command(command: Any) -> None:
     )
     backend = init.add_argument(
         "--backend", metavar=choices.braces(BACKENDS), choices=BACKENDS,
-        help="what runs the network on this machine (onnxruntime if it is installed, else torch)",
+        help="runtime of the network on this machine (onnxruntime if it is installed, else torch)",
     )  # fmt: skip
     backend.completer = completion.one_of(BACKENDS)
     init.add_argument("--out", type=output_file, default=Path("recipe.yml"), help="file of the recipe (recipe.yml)")

@@ -50,7 +50,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     measure.add_argument(
         "--processes",
         type=whole(1, MOST_PROCESSES),
-        help="number of measuring processes (2, and up to 6 while the table is not good)",
+        help="number of measuring processes (2, or up to 6 if the table is not good)",
     )
     measure.add_argument("--accept", action="store_true", help="write the table even if it is bad")
 
@@ -75,7 +75,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     validate.add_argument("--networks", type=whole(2, MOST_NETWORKS), default=30, help="number of networks (30)")
     validate.add_argument("--seed", type=whole(0, MOST_SEED), default=0, help="seed of the random networks (0)")
     validate.add_argument(
-        "--out", type=output_folder, help="folder for CSV file and plot (validation_<table>, beside the table)"
+        "--out", type=output_folder, help="folder for CSV file and plot (validation_<table>, next to the table)"
     )
     _add_backend(validate, required=False)
 
@@ -140,7 +140,7 @@ def add_commands(tables: Any, command: AddCommand) -> None:
     predict.add_argument(
         "--budget-ms",
         type=positive("milliseconds"),
-        help="name the networks whose latency is doubtful near this budget",
+        help="list the networks that may be on either side of this budget",
     )
 
     show = command(
@@ -189,7 +189,7 @@ def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
         "--backend",
         required=required,
         metavar=choices.braces(choices.BACKENDS),
-        help=f"what measures{which}; command runs a program of yours, flops and params count",
+        help=f"backend that measures{which}; command runs your own program, flops and params only count",
     )
     backend.completer = completion.one_of(choices.BACKENDS)
     closed: dict[str, tuple[str, ...]] = {
@@ -203,7 +203,7 @@ def _add_backend(parser: argparse.ArgumentParser, required: bool) -> None:
         ("command", str, "command: shell command that prints the latency; {model} becomes the path of an ONNX file"),
         ("tool", str, "command: device tool that it runs (docs/latency.md)"),
         ("pattern", str, "command: regular expression whose only group is the latency (the only time in the output)"),
-        ("unit", str, "command: unit of a latency that is printed without one (ms)"),
+        ("unit", str, "command: unit of a latency that is printed without a unit (ms)"),
         ("timeout-s", positive("seconds"), "command: seconds after which a run counts as failed (60)"),
         ("retries", whole(0, 100), "command: number of times that a failed run is repeated (2)"),
     ):

@@ -49,13 +49,13 @@ def add_commands(commands: Any, command: Any) -> None:
         nargs="?",
         const="",
         metavar="WEIGHTS",
-        help="start from these weights: a file, or a folder of results (default: weights.pt next to it)",
+        help="start from these weights: a file, or a results folder (weights.pt next to the architecture)",
     )
     retrain.add_argument(
-        "--output", type=output_folder, help="folder of the results (retrained, beside the architecture)"
+        "--output", type=output_folder, help="folder of the results (retrained, next to the architecture)"
     )
     retrain.add_argument("--overwrite", action="store_true", help="replace the results of another recipe there")
-    add_plan(retrain, "say what would be trained and written, and how long it takes; write nothing")
+    add_plan(retrain, "print what would be trained and written, and how long it would take; write nothing")
 
     export = command(
         "export",
@@ -65,15 +65,15 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     export.add_argument("architecture", help="folder of a search's or retraining's results, or an architecture file")
-    export.add_argument("--weights", type=Path, help="its weights (weights.pt beside it)")
+    export.add_argument("--weights", type=Path, help="weights of the network (weights.pt next to the architecture)")
     formats = export.add_argument(
         "--format", nargs="+", default=["onnx", "state_dict"], metavar=choices.braces(choices.FORMATS),
         help="formats of the files (onnx state_dict)",
     )  # fmt: skip
     formats.completer = completion.one_of(choices.FORMATS)
-    export.add_argument("--out", type=output_folder, help="folder of the files (exported, beside the architecture)")
-    export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (latency_table.yml near it)")
-    export.add_argument("--recipe", type=Path, help="recipe whose data are used for this (recipe.yml beside it)")
+    export.add_argument("--out", type=output_folder, help="folder of the files (exported, next to the architecture)")
+    export.add_argument("--table", type=Path, nargs="+", default=[], help="latency tables (those in the results)")
+    export.add_argument("--recipe", type=Path, help="recipe that names the data (recipe.yml next to the architecture)")
     export.add_argument(
         "--images", type=whole(1, 1_000_000), default=256, help="number of images to check and calibrate with (256)"
     )
@@ -88,7 +88,7 @@ def add_commands(commands: Any, command: Any) -> None:
         help="write int8 even if it agrees with float32 on less than 95 %% of images",
     )
     export.add_argument("--no-measure", action="store_true", help="do not measure latencies")
-    export.add_argument("--dry-run", action="store_true", help="say what would be checked and written; write nothing")
+    export.add_argument("--dry-run", action="store_true", help="print what would be checked and written; write nothing")
 
     show = command(
         "show",
@@ -98,7 +98,7 @@ def add_commands(commands: Any, command: Any) -> None:
         commands,
     )
     show.add_argument("architecture", help=_ARCHITECTURE)
-    show.add_argument("--table", type=Path, help="latency table (latency_table.yml beside the architecture)")
+    show.add_argument("--table", type=Path, help="latency table (latency_table.yml next to the architecture)")
     show.add_argument("--against", help="another architecture: show where they differ")
 
     report = command(
@@ -116,7 +116,7 @@ def add_commands(commands: Any, command: Any) -> None:
         help="train MobileNetV2 and random networks of the same latency with the recipe of the retrained networks",
     )
     report.add_argument(
-        "--random-networks", type=whole(0, 1000), metavar="N", help="number of them for each found network (3)"
+        "--random-networks", type=whole(0, 1000), metavar="N", help="number of random networks per found network (3)"
     )
 
 

@@ -58,7 +58,7 @@ def _hint(parser: Parser, path: Sequence[str], words: Sequence[str]) -> str:
     if key is None:
         return ""
     if path[0] == "run":
-        return f"; '{key}' belongs into the recipe, or into the searchSpace of the config"
+        return f"; '{key}' belongs in the recipe, or in the searchSpace of the config"
     return f"; did you mean '{key}={value}'? Settings are given without dashes"
 
 

@@ -146,7 +146,7 @@ def checked_test(arrays: dict[str, np.ndarray], train: tuple[Tensor, Tensor], so
             f"width), got {tuple(images.shape[1:])}"
         )
     if int(labels.max()) > int(train[1].max()):
-        raise DataError(f"{source}: 'test_labels' has class {int(labels.max())}, which 'labels' has not")
+        raise DataError(f"{source}: 'test_labels' has class {int(labels.max())}, which 'labels' does not have")
     return images, labels
 
 

@@ -69,23 +69,23 @@ class ImageSettings(CheckedSettings):
     ([your_own.md](your_own.md#from-a-file-to-the-networks-input))."""
 
     crop: PartUpTo1 | None = None
-    """Part of the resized image's height and width that remains after the crop in the centre. Default: 0.875 with
-    `cover`, 1 with `stretch`."""
+    """Fraction of the resized image's height and width that the crop in the centre keeps. Default: 0.875 with `cover`,
+    1 with `stretch`."""
 
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
-    """Pillow's name of the resizing filter."""
+    """Resizing filter, by Pillow's name."""
 
     mean: Numbers = None
-    """Mean of each channel, for values between 0 and 1; it is subtracted. Default: ImageNet's for `imagefolder`,
+    """Mean that is subtracted from each channel, for values between 0 and 1. Default: ImageNet's for `imagefolder`,
     CIFAR's for `cifar10` and `cifar100`, and that of the training images for other data."""
 
     std: Numbers = None
-    """Standard deviation of each channel, for values between 0 and 1; the values are divided by it. Default: as for
-    `mean`."""
+    """Standard deviation by which each channel is divided, for values between 0 and 1. Default: as for `mean`."""
 
     augmentation: Literal["none", "standard", "strong"] | None = None
-    """Random changes of training images: `standard` crops or shifts and flips them; `strong`, for few images, also
-    rotates them, changes brightness and contrast, and erases a part. Default: `standard`, and `none` for `digits`."""
+    """Random changes of training images. `standard` flips images, and crops or shifts them. `strong`, for few images,
+    also rotates them, changes brightness and contrast, and erases a part. Default: `standard`, and `none` for
+    `digits`."""
 
     flip: bool | None = None
     """Whether the augmentation mirrors images from left to right. Default: true, except for torchvision's data sets of

@@ -121,7 +121,7 @@ def export(
         raise InputError(f"the network with the weights {weights} gives logits that are not finite; train it again")
     if images.of_the_data and len(expected) > 1 and len(set(expected.argmax(1).tolist())) == 1:
         _log.warning(
-            "the network gives all %d images the class %d, so the check of its files says little, and the training has "
+            "the network assigns all %d images to class %d, so the check of its files says little; the training has "
             "failed, or all images are alike", len(expected), int(expected[0].argmax()),
         )  # fmt: skip
     source = Source(network, folded, images.calibration, batch, opset, {} if about is None else about.metadata())
@@ -228,7 +228,7 @@ def _checked(name: str, found: Tensor, expected: Tensor, labels: Tensor | None, 
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if name != "int8" and not difference <= allowed:
         raise RunError(
-            f"the exported {FILES[name]} gives other results than PyTorch: logits differ by up to {difference:.3g}, "
+            f"the exported {FILES[name]} differs from PyTorch: logits differ by up to {difference:.3g}, "
             f"and {allowed:.3g} is allowed; nothing was written"
         )
     if not math.isfinite(difference):

@@ -49,8 +49,8 @@ class RetrainRecipe(Settings, ImageSettings):
     """All settings of one retraining. Relative paths start from the recipe's folder."""
 
     architecture: str = results_folder.ARCHITECTURE
-    """Architecture file, or name of a published network or of MobileNetV2 with a width multiplier, such as
-    `proxyless_mobile` or `mobilenet_v2_0.75`."""
+    """Architecture file, or the name of a network: a published one such as `proxyless_mobile`, or MobileNetV2 with a
+    width multiplier such as `mobilenet_v2_0.75`."""
 
     space: str | None = None
     """Space that gives a network such as `mobilenet_v2_0.75` its image size, channels, stem, stages and head. By
@@ -64,20 +64,20 @@ class RetrainRecipe(Settings, ImageSettings):
     """Channels of an image: 3 for colours, 1 for grey. Default: the architecture's."""
 
     inherit: str | None = None
-    """File with the initial weights, or the folder of a search or retraining: `weights.pt`, `checkpoint.ckpt` (that of
-    a search has the weights of every network of its space), or another program's state dict. The classifier is left
-    out if the classes differ. Without a file, the network is trained from scratch."""
+    """File with the initial weights, or the folder of a search or retraining. The file may be a `weights.pt`, a
+    `checkpoint.ckpt` or another program's state dict. The checkpoint of a search has the weights of every network of
+    its space. The classifier is left out if the classes differ. Without a file, the network is trained from scratch."""
 
     fine_tune: bool = False
-    """Whether the inherited weights are only adapted: the defaults become 10 `epochs` without a warm-up and a
+    """Whether inherited weights are fine-tuned: the defaults become 10 `epochs` without a warm-up and a
     `learning_rate` of 0.005."""
 
     freeze_batch_norm: bool = False
     """Whether batch-norms keep their inherited statistics, scales and offsets."""
 
     teacher: str | None = None
-    """Larger network whose outputs are learnt in addition to the labels: the folder of a retraining, or the
-    `checkpoint.ckpt` of a search, which stands for the largest network of its supernet."""
+    """Larger network from whose outputs the network learns, in addition to the labels: the folder of a retraining, or
+    the `checkpoint.ckpt` of a search, which stands for the largest network of its supernet."""
 
     distillation_weight: PartUpTo1 = 0.5
     """Weight w of the teacher's outputs in the loss; the weight of the labels is 1 - w."""
@@ -96,7 +96,7 @@ class RetrainRecipe(Settings, ImageSettings):
     """Whether torchvision may download its data set."""
 
     arch_fraction: ProperPart = 0.2
-    """Fraction of the images that trained the architecture in the search. It must equal the search's, because the
+    """Fraction of the images that trained the architecture in the search. It must equal that of the search, because the
     split depends on it. In the retraining, these images train the weights."""
 
     held_out_fraction: ProperPart = 0.2
@@ -109,8 +109,8 @@ class RetrainRecipe(Settings, ImageSettings):
     """Number of epochs, including the warm-up."""
 
     warmup_epochs: WholeFrom0 = 3
-    """Number of epochs at the start in which the learning rate rises from 0. The default is lower with 3 epochs or
-    fewer."""
+    """Number of epochs at the start in which the learning rate rises from 0. If `epochs` is 3 or less, the default is
+    lower."""
 
     batch_size: Count = 64
     """Number of images in a batch."""
@@ -142,13 +142,13 @@ class RetrainRecipe(Settings, ImageSettings):
     random."""
 
     gradient_clip_val: Positive | None = None
-    """Largest norm of the gradients, to which they are clipped; by default they are not clipped."""
+    """Norm to which the gradients are clipped. By default, they are not clipped."""
 
     seed: Seed = 0
     """Seed of the initial weights and of the order of images."""
 
     threads: Threads | None = None
-    """Number of threads that torch trains with; torch's own choice by default."""
+    """Number of threads of torch during the training; torch's own choice by default."""
 
     num_workers: Workers = 0
     """Number of processes that load data. With 0, the training process loads the data itself."""
@@ -160,7 +160,7 @@ class RetrainRecipe(Settings, ImageSettings):
     """Number of processes on each node that train together, each on its own device with its own `batch_size` images."""
 
     num_nodes: Nodes = 1
-    """Number of machines that train together, all with the same folder of results
+    """Number of machines that train together, all with the same results folder
     ([retrain.md](retrain.md#several-devices-and-nodes))."""
 
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

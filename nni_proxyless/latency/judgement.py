@@ -153,7 +153,7 @@ def why_worse(table: LatencyTable, other: LatencyTable) -> str | None:
         chance = 2 * math.hypot(_standard_error(table), _standard_error(other))
     if error <= kept_error + chance:
         return None
-    return f"the new table misses networks by {100 * error:.1f} % on average, the old one by {100 * kept_error:.1f} %"
+    return f"the mean error of the new table is {100 * error:.1f} %, that of the old one {100 * kept_error:.1f} %"
 
 
 def _standard_error(table: LatencyTable) -> float:
@@ -198,7 +198,7 @@ def _of_calibration(table: LatencyTable) -> list[Finding]:
         grade = _grade(error, GOOD_UP_TO, BAD_FROM)
         if table.backend == "fit":
             grade = Verdict.DOUBTFUL if error > 2 * GOOD_UP_TO else Verdict.GOOD
-        text = f"it misses {calibration.networks} measured networks by {100 * error:.1f} % on average"
+        text = f"its mean error on {calibration.networks} measured networks is {100 * error:.1f} %"
         found.append(Finding(grade, text, noise=True))
     if calibration.networks and table.backend != "fit":
         factor = max(calibration.scale, 1 / calibration.scale) if calibration.scale > 0 else float("inf")
@@ -251,7 +251,7 @@ def _of_samples(table: LatencyTable) -> list[Finding]:
         text = f"{len(costs)} operators have only {distinct} different latencies: the resolution is too coarse"
         found.append(Finding(Verdict.DOUBTFUL, text))
     elif quality.constant_samples:
-        text = "all samples of each operator are equal, which is plausible for a simulator only"
+        text = "all samples of each operator are equal, which is plausible only for a simulator"
         found.append(Finding(Verdict.DOUBTFUL, text))
     return _kept(*found)
 

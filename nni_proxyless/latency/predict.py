@@ -69,8 +69,8 @@ def predict(costs: SpaceCosts, architectures: ArchitectureFile) -> FloatArray:
     bad = np.flatnonzero(~(predicted > 0))
     if len(bad):
         raise InputError(
-            f"the table predicts {predicted[bad[0]]:.4g} {costs.unit} for network {bad[0] + 1}, which cannot be; fit "
-            "it to smaller networks as well"
+            f"the table predicts {predicted[bad[0]]:.4g} {costs.unit} for network {bad[0] + 1}, which is impossible; "
+            "fit it to smaller networks as well"
         )
     return predicted
 

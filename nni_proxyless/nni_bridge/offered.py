@@ -1,8 +1,8 @@
 """What a trial accepts from NNI's manager: what the config's search space and the recipe offer.
 
-The manager has no password. Whoever reaches its port can make a trial with any parameters, or replace the search space.
-A trial therefore uses the search space with which the experiment was started. It reads this from the manager's database
-if the manager runs on this machine, and else from the config next to the recipe.
+The manager has no password. Anyone who reaches its port can make a trial with any parameters, or replace the search
+space. A trial therefore uses the search space with which the experiment was started. It reads this from the manager's
+database if the manager runs on this machine, and otherwise from the config next to the recipe.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def check_offered(
     source = " or ".join(offer.source for offer in listed)[:200] or "the recipe, with no config beside it,"
     for key, value in parameters.items():
         if listed and key not in keys:
-            raise InputError(f"NNI's manager sent what {source} does not offer: {unknown_name('key', key[:100], keys)}")
+            wrong = unknown_name("key", key[:100], keys)
+            raise InputError(f"NNI's manager sent a key that {source} does not offer: {wrong}")
         if not listed and key in _OF_PROGRAMS:
             raise InputError(f"NNI's manager sent '{key}', which a trial takes from its recipe only")
         options = [one for offer in listed for one in offer.values.get(key, [])]

@@ -150,14 +150,14 @@ def _trial_command(path: Path, content: Mapping[str, Any]) -> tuple[Path, str]:
     own = _own_arguments(words)
     if "--recipe" not in words[:-1] or (own is not None and own[:1] != ["trial"]):
         raise InputError(
-            f"config {path}: trialCommand must be {form}, or a program of yours that runs it with its "
+            f"config {path}: trialCommand must be {form}, or your own program that runs it with its "
             f"arguments, got '{command:.200}'"
         )
     for word in own or ():
         if word.startswith("--") and word not in _OF_TRIAL:
             raise InputError(
                 f"config {path}: trialCommand must be {form}, perhaps with --task, got the option '{word:.200}'; "
-                "settings belong into the recipe or the searchSpace"
+                "settings belong in the recipe or the searchSpace"
             )
     code = content.get("trialCodeDirectory", ".")
     if not isinstance(code, str):

@@ -33,7 +33,7 @@ def registered_class() -> str | None:
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as reason:
         raise InputError(
             f"NNI's registry registered_algorithms.yml is damaged ({type(reason).__name__}); repair it, or delete it, "
-            "and it is made anew"
+            "and it is created again"
         ) from reason
     return None if meta is None else str(meta.class_name)
 

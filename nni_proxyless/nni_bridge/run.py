@@ -233,7 +233,7 @@ def _say_where(experiment: Any, port: int, host: str) -> None:
         _log.info("it listens on 127.0.0.1 only; from another machine: ssh -L %d:localhost:%d %s", port, port, _name())
     else:
         _log.warning(
-            "it listens on %s without a password: whoever reaches port %d can read your files and start trials",
+            "it listens on %s without a password: anyone who reaches port %d can read your files and start trials",
             host,
             port,
         )

@@ -102,7 +102,7 @@ def plan_baselines(results: Results, random_networks: int = RANDOM_NETWORKS) -> 
         first = next((s.folder for s, _ in pairs if s.architecture is not None and s.architecture.spec), None)
         hint = f": {shlex.join(['nni-proxyless', 'retrain', str(first)])}" if first is not None else ""
         raise InputError(
-            f"{results.folder} has no retrained network of a search, whose recipe the baselines could have; retrain "
+            f"{results.folder} has no retrained network of a search, so there is no recipe for the baselines; retrain "
             f"one first{hint}"
         )
     return list(found.values())
@@ -253,6 +253,6 @@ def _random(results: Results, search: Search, count: int) -> list[tuple[str, Arc
         architecture = Architecture.of_space(
             spec, choices, target=search.target, strategy=RANDOM_BASELINE, predicted_latency_ms=predicted
         )
-        why = f"{predicted:.4g} ms by the table of {search.target}, {search.name} takes {latency:.4g} ms"
+        why = f"{predicted:.4g} ms according to the table of {search.target}; {search.name} takes {latency:.4g} ms"
         networks.append((f"random_{search.target}_{latency:.4g}ms_{number}", architecture, why))
     return networks

@@ -20,7 +20,8 @@ _STYLES = ("-", "--", ":", "-.")
 def progress(results: Results) -> Picture:
     """Plot the expected latency relative to the budget, the entropy and the accuracy of each search over its epochs."""
     units = {_scale(search)[1] for search in results.searches}
-    unit = "part of the budget" if units == {"budget"} else "ms" if units == {"ms"} else "ms, or part of the budget"
+    budget = "fraction of the budget"
+    unit = budget if units == {"budget"} else "ms" if units == {"ms"} else f"ms, or {budget}"
     panels = [
         Panel(lambda axes: _latencies(axes, results, unit, units), 3.9, 2.7, "expected latency over the epochs"),
         Panel(

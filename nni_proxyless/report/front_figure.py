@@ -42,7 +42,7 @@ def draw_front(
         axes.grid(color=GRID.light)
         axes.set_axisbelow(True)
 
-    text = f"{title}: {len(networks)} networks that no other one beats"
+    text = f"{title}: {len(networks)} networks that no other one dominates"
     return to_png(Picture("front", [Panel(draw, 7.0, 5.0, text)], title=text))
 
 

@@ -12,7 +12,7 @@ from .checks import latency_of
 from .results import Results
 
 KEPT, NOT_KEPT = "kept", "NOT kept"
-BY_TABLE, WHEN_MEASURED = "by the table", "when measured"
+BY_TABLE, WHEN_MEASURED = "according to the table", "when measured"
 REFERENCE = "reference of the objective"
 _TOLERANCE = 1e-9  # relative; limits and values are rounded when they are written
 _BINARY = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))

@@ -147,8 +147,8 @@ def _accuracy(results: Results, baselines: Latencies) -> Section:
         part.pictures.append(figures.accuracy_against_latency(known, shown, results.targets))
         part.rows, part.folded = [point.row() for point in known], True
         part.text.append(
-            "Filled markers are retrained networks. Hollow markers are networks with the supernet's weights, whose "
-            "accuracy on held-out images is a weaker sign of what they reach when retrained. The lines join the "
+            "Filled markers are retrained networks. Hollow markers are networks with the supernet's weights. Their "
+            "accuracy on held-out images says less about their accuracy after a retraining. The lines join the "
             "Pareto-optimal networks of each kind."
         )
         unknown = [
@@ -191,7 +191,7 @@ def _fronts(results: Results, folder: Path) -> Section:
         part.pictures.append(picture)
         picture.source.append((front.name, address(front.path, folder)))
     if part.pictures:
-        part.text.append("Each point is a network that no other network of its front beats in all quantities.")
+        part.text.append("Each point is a network that no other network of its front dominates.")
     return part
 
 

@@ -213,7 +213,7 @@ def own_is_fastest(rows: Sequence[Row]) -> list[str]:
             return []
         return [
             "Not all networks are retrained. The accuracies are those with the weights of the searches, which are too "
-            "noisy to compare networks of different searches by. Retrain the networks first."
+            "noisy to compare networks of different searches. Retrain the networks first."
         ]
     sentences = []
     for row in rows:

@@ -54,7 +54,7 @@ def _of_trainings(results: Results, lines: Sequence[Line]) -> Iterator[tuple[str
         yield from ((trained.name, str(text)) for text in (listed if isinstance(listed, list) else ()))
     for line in lines:
         if line.trained is not None and line.kind != "baseline" and results.baselines and _inherits(line.trained):
-            yield line.trained.name, "it began with inherited weights, the baselines with random ones"
+            yield line.trained.name, "it started from inherited weights, and the baselines from random ones"
 
 
 def _inherits(trained: Trained) -> bool:
@@ -68,7 +68,7 @@ def _of_exports(results: Results) -> Iterator[tuple[str, str]]:
         for one in content["formats"]:
             agreement, loss = one["agreement"], one["accuracy_loss"]
             if is_lossy(agreement, loss):
-                agrees = "" if agreement is None else f"gives {100 * agreement:.1f} % of the images PyTorch's class"
+                agrees = "" if agreement is None else f"agrees with PyTorch on {100 * agreement:.1f} % of the images"
                 lost = "" if loss is None else f"loses {100 * loss:.1f} points of accuracy"
                 text = " and ".join(filter(None, (agrees, lost)))
                 yield f"{name}, {one['file']}", f"the file {text}, so the test accuracy is not that of this file"

@@ -123,7 +123,7 @@ def choose_recipe(found: FoundImages, budget_ms: float, backend: Any, data_dir: 
         Choice("width_mult", spec.width_mult, "the largest width at which the budget leaves a choice of layers"),
         Choice("budget_ms", budget_ms, "the largest latency that you allow"),
         Choice("arch_fraction", ARCH_FRACTION, f"{architecture_images} images train the architecture"),
-        Choice("held_out_fraction", HELD_OUT_FRACTION, "as many are held out to validate, and train nothing"),
+        Choice("held_out_fraction", HELD_OUT_FRACTION, "the same number is held out for validation"),
         Choice("batch_size", batch, _batches(architecture_images // batch)),
         Choice("learning_rate", _RATE * batch / _RATE_BATCH, f"{_RATE} for batches of {_RATE_BATCH}, in proportion"),
         Choice("epochs", epochs, f"{epochs * steps} steps of {weight_images} images in batches of {batch}"),
@@ -228,16 +228,16 @@ def batch_size(architecture_images: int) -> int:
 def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: int) -> Iterator[str]:
     if found.images < FEW_IMAGES:
         yield (
-            f"{found.images} images are few: expect accuracies that differ by several percent between seeds, and "
-            "retrain what is found"
+            f"{found.images} images are few: expect accuracies to differ by several percent between seeds, and "
+            "retrain the network that is found"
         )
     if steps < LEAST_STEPS:
-        yield f"the search has {steps} steps, and fewer than {LEAST_STEPS} hardly train it; add images or epochs"
+        yield f"the search has {steps} steps, and fewer than {LEAST_STEPS} steps hardly train it; add images or epochs"
     if found.imbalance >= UNEQUAL:
         largest, smallest = (pick(found.training, key=found.training.__getitem__) for pick in (max, min))
         yield (
             f"class {largest} has {found.imbalance:.1f} times as many images as {smallest}: the accuracy counts "
-            "images, not classes; write class_weights: balanced in the recipe if all classes matter the same, and "
+            "images, not classes; set class_weights: balanced in the recipe if all classes are equally important, and "
             "look at the balanced accuracy"
         )
     if not found.test:
@@ -248,5 +248,5 @@ def _warnings(found: FoundImages, networks: Networks, budget_ms: float, steps: i
     if budget_ms >= networks.largest_ms:
         yield (
             f"the budget of {budget_ms:g} ms has no effect: the largest network took {networks.largest_ms:.3g} ms; "
-            "lower it, or write a larger space"
+            "lower the budget, or use a larger space"
         )

@@ -82,7 +82,7 @@ def keep_measured_budget(
         if lower is None:
             break
         _log.info(
-            "%s: %.4g ms by the table, %.4g ms when measured, and the budget is %.4g ms; looking within %.4g ms",
+            "%s: predicted %.4g ms, measured %.4g ms, budget %.4g ms; comparing networks predicted within %.4g ms",
             recipe.target, tried[-1].predicted_ms, tried[-1].measured_ms, budget_ms, lower,
         )  # fmt: skip
         try:
@@ -127,8 +127,8 @@ def _found_within(
     assert other.predicted_latency_ms is not None
     values = {constraint.name: constraint.of(other.choices) for constraint in distribution.constraints}
     text = (
-        f"the network that was chosen within the budget of {budget_ms:.4g} ms by the table exceeded it when it was "
-        f"measured, so this one was chosen within {limit_ms:.4g} ms by the table"
+        f"the network that was first chosen within the budget of {budget_ms:.4g} ms exceeded it when it was measured, "
+        f"so this network was chosen within {limit_ms:.4g} ms according to the table"
     )
     architecture = replace(
         first,

@@ -76,43 +76,43 @@ class Recipe(Settings, ArchSettings, ImageSettings):
     """Fraction of the training images that trains the architecture."""
 
     held_out_fraction: ProperPart = 0.2
-    """Fraction of the training images on which decoded networks are validated. Nothing is trained on them."""
+    """Fraction of the training images that are held out to validate decoded networks. Nothing is trained on them."""
 
     strategy: str = "proxyless"
-    """Search strategy: `proxyless`; one of NNI's, `darts`, `gumbel_darts`, `enas`, `random` or `nni_proxyless_builtin`;
-    or `package.module:Class` for any other one-shot strategy."""
+    """Search strategy: `proxyless`, one of NNI's strategies (`darts`, `gumbel_darts`, `enas`, `random` or
+    `nni_proxyless_builtin`), or `package.module:Class` for any other one-shot strategy."""
 
     strategy_args: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of a strategy other than `proxyless`."""
+    """Arguments of the strategy, if it is not `proxyless`."""
 
     budget_ms: Positive | None = None
-    """Latency budget in milliseconds. The exported network is within the budget, unless `proxyless` has another
-    objective than `budget`. Other objectives use the budget as reference latency; without a budget, the reference is
-    the expected latency before the search."""
+    """Latency budget in milliseconds. According to the latency table, the exported network is within the budget. If
+    `proxyless` has another objective than `budget`, the budget is only its reference latency. Without a budget, the
+    reference is the expected latency before the search."""
 
     budget_fraction: PartUpTo1 | None = None
     """Latency budget as a fraction of the largest network's latency."""
 
     budgets: dict[str, Any] = Field(default_factory=dict)
-    """Budgets by the name of a target, in milliseconds, or of a quantity: `parameters`, `multiply_adds`, `file_size`,
-    `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a string such as `256KiB`. A
-    percentage such as `60%` is a fraction of the largest network's value. The exported network is within all of them
-    ([budgets.md](budgets.md))."""
+    """Limits by name. The name is that of a target, whose limit is in milliseconds, or of a quantity: `parameters`,
+    `multiply_adds`, `file_size`, `file_size_int8`, `peak_memory` or `peak_memory_int8`. A limit is a number, or a
+    string such as `256KiB`. A percentage such as `60%` is a fraction of the largest network's value. The exported
+    network is within all limits ([budgets.md](budgets.md))."""
 
     arch_batch_size: Count | None = None
     """Number of images in a batch of architecture steps. Default: `batch_size`."""
 
     entangle_weights: bool = True
-    """Whether the candidates of a layer train the same weights: each uses a part of the largest candidate's weights
+    """Whether the candidates of a layer share their weights: each uses a part of the largest candidate's weights
     ([design.md](design.md#entangled-weights)). With `false`, each candidate has its own weights, as in the paper."""
 
     accept_tables: bool = False
-    """Whether latency tables are used whatever their quality. Otherwise a bad table is refused
-    ([latency.md](latency.md#is-the-table-good)). A doubtful table always causes a warning."""
+    """Whether a bad latency table is used instead of refused ([latency.md](latency.md#is-the-table-good)). A doubtful
+    table always causes a warning."""
 
     share_search: bool = False
-    """Whether all targets and budgets whose recipes are otherwise equal share one search, without a device in its loss.
-    For each of them, the search is decoded and its own finalists are compared
+    """Whether recipes that differ only in target and budgets share one search, whose loss does not depend on a device.
+    For each target and budget, the search is decoded and its own finalists are compared
     ([budgets.md](budgets.md#one-search-for-all))."""
 
     share_warmup: bool = True
@@ -140,17 +140,17 @@ class Recipe(Settings, ArchSettings, ImageSettings):
     """Label smoothing of the cross-entropy."""
 
     gradient_clip_val: Positive | None = None
-    """Largest norm of the weights' gradients, to which they are clipped. Default: gradients are not clipped."""
+    """Norm to which the weights' gradients are clipped. Default: gradients are not clipped."""
 
     bn_batches: WholeFrom0 = 10
-    """Number of batches that re-estimate the batch-norm statistics of a decoded network; 0 keeps those of the
-    supernet."""
+    """Number of batches from which the batch-norm statistics of a decoded network are estimated again; 0 keeps those of
+    the supernet."""
 
     seed: Seed = 0
     """Seed of the data split, the initial weights, the order of images and the sampled paths."""
 
     threads: Threads | None = None
-    """Number of threads that torch trains with. Default: torch's own choice."""
+    """Number of threads of torch during the training. Default: torch's own choice."""
 
     num_workers: Workers = 0
     """Number of processes that load data. With 0, the training process loads the data itself."""
@@ -169,11 +169,11 @@ class Recipe(Settings, ArchSettings, ImageSettings):
     """Lightning's precision: `32-true`, `bf16-mixed` or, on CUDA, `16-mixed`."""
 
     channels_last: bool | None = None
-    """Whether network and images use the memory format channels_last. Default: on the CPU only."""
+    """Whether the network and the images use the memory format channels_last. Default: on the CPU only."""
 
     targets: dict[str, Any] = Field(default_factory=dict)
-    """Hardware targets by name: `{backend: …}` for a target that is measured, `{table: file}` for one with a latency
-    table, or both: the table predicts, and the backend measures the networks that are found."""
+    """Hardware targets by name. `{backend: …}` measures the target, and `{table: file}` gives its latency table. With
+    both, the table predicts, and the backend measures the networks that are found."""
 
     @model_validator(mode="after")
     def _check_recipe(self) -> Recipe:

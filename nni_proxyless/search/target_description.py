@@ -71,7 +71,7 @@ class TargetDescription:
             raise RecipeError(f"target '{name}': backend must be the name of a backend, got {shown(backend)}")
         settings = {k: v for k, v in content.items() if k in _BACKEND_KEYS[1:]}
         if backend is None and settings:
-            raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', the name of what measures")
+            raise RecipeError(f"target '{name}': {', '.join(settings)} needs 'backend', which measures")
         return cls(
             name,
             table=None if table is None else folder / user_path(table, "latency table", RecipeError),

@@ -71,7 +71,7 @@ def with_candidates(
         names = [str(candidate) for candidate in candidates.get(label, ())]
         if sorted(known) != sorted(names):
             raise LatencyTableError(
-                f"the table is {origin} other layers: of '{label}' it knows {known}, the space has {names}"
+                f"the table is {origin} other layers: for '{label}' it has {known}, and the space has {names}"
             )
         order[label] = [known.index(name) for name in names]
     layers = {label: tuple(costs.layers[label][place] for place in order[label]) for label in candidates}

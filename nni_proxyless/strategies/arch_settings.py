@@ -105,25 +105,25 @@ class ArchSettings(CheckedSettings):
     budget always remains. Default: no path is removed."""
 
     finalists: Finalists | None = None
-    """Number of most likely architectures that are compared at the end of the search, each with the supernet's weights
-    on the validation data. The best one is exported. Default: 64 with the objective `budget`, else 1, which compares
-    none."""
+    """Number of most likely networks that are compared at the end of the search. Each is evaluated with the supernet's
+    weights on the architecture part of the data; in Python, on the evaluator's validation loader. The best one is
+    exported. Default: 64 with the objective `budget`, else 1, which compares none."""
 
     finalist_epochs: WholeFrom0 = 0
-    """Number of epochs at the end that train only the weights of the finalists, which take turns. The architecture
+    """Number of epochs at the end in which only the weights of the finalists are trained, in turn. The architecture
     parameters no longer change in these epochs. GreedyNAS (You et al. 2020) trains promising paths in a similar way."""
 
     finalist_steps: WholeFrom0 = 0
-    """Number of steps for which each of the 8 best finalists is trained alone, from the shared weights, before the
-    choice. The better half is trained for as many steps again, and so on, until one is left. The total is 14 times this
-    number. With 0, none is trained."""
+    """Number of steps in each round of training before the choice among the finalists. The first round trains the 8
+    best finalists, each alone from the shared weights. After each round, the better half is trained further, until one
+    is left. The total is 14 times this number. With 0, none is trained."""
 
     @model_validator(mode="after")
     def _check_together(self) -> ArchSettings:
         if self.finalist_epochs and self.finalists == 1:
-            raise ValueError("finalist_epochs needs finalists of at least 2: it trains those")
+            raise ValueError("finalist_epochs needs finalists of at least 2, because it trains the finalists")
         if self.finalist_steps and self.finalists == 1:
-            raise ValueError("finalist_steps needs finalists of at least 2: it trains those")
+            raise ValueError("finalist_steps needs finalists of at least 2, because it trains the finalists")
         return self
 
     @property

@@ -67,7 +67,7 @@ def _refuse_below(stated: StatedBudgets, name: str) -> None:
         if ms is not None and least is not None and not ms >= least * (1 - 1e-9):
             raise InputError(
                 f"no network of this space takes {ms:.4g} ms or less; the fastest takes at least "
-                f"{budget_text(least)} by the table of {_named(stated.tables[name], name)}"
+                f"{budget_text(least)} according to the table of {_named(stated.tables[name], name)}"
             )
 
 

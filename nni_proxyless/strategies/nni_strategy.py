@@ -60,7 +60,7 @@ class NniStrategy(LatencyAwareStrategy):
             )
         if objective == "budget":
             raise InputError(
-                "objective budget finds its own weight, which only ProxylessNAS can; use add_linear or mul_log"
+                "objective budget adjusts its own weight, which only ProxylessNAS supports; use add_linear or mul_log"
             )
         settings = ArchSettings.checked({"objective": objective, "latency_weight": latency_weight})
         super().__init__(

@@ -122,9 +122,9 @@ class ProxylessNAS(LatencyAwareStrategy):
         if self.objective_name == "budget" and not has_budget:
             raise InputError("objective budget needs budget_ms= in milliseconds, or budget_fraction=")
         if self.arch.finalist_epochs and self.arch.num_finalists(has_budget) == 1:
-            raise InputError("finalist_epochs needs finalists of at least 2: it trains those")
+            raise InputError("finalist_epochs needs finalists of at least 2, because it trains the finalists")
         if self.arch.finalist_steps and self.arch.num_finalists(has_budget) == 1:
-            raise InputError("finalist_steps needs finalists of at least 2: it trains those")
+            raise InputError("finalist_steps needs finalists of at least 2, because it trains the finalists")
         if log_prob_every_n_step < 1:
             raise InputError(f"log_prob_every_n_step must be a whole number from 1, got {log_prob_every_n_step!r}")
         if stated.limits and self.objective_name != "budget":

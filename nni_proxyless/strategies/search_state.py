@@ -63,8 +63,8 @@ def check_candidates(state: Mapping[str, Any], candidates: Mapping[str, Sequence
     for label in [*own, *saved] if saved else ():
         if saved.get(label) != own.get(label):
             raise InputError(
-                f"the checkpoint is of another model space: of choice '{label}' it knows "
-                f"{saved.get(label, 'nothing')}, this space has {own.get(label, 'nothing')}; start without it"
+                f"the checkpoint is of another model space: for choice '{label}' it has "
+                f"{saved.get(label, 'nothing')}, and this space has {own.get(label, 'nothing')}; start without it"
             )
 
 

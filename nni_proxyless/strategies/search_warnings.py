@@ -224,7 +224,7 @@ def differing_ranks(parameters: Sequence[Tensor], ranks: int) -> str | None:
     torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
     if torch.equal(least, most):
         return None
-    return f"the architecture parameters differ between the {ranks} ranks, so each rank has searched for itself"
+    return f"the architecture parameters differ between the {ranks} ranks, so each rank has searched independently"
 
 
 def _listed(labels: Sequence[str], noun: str) -> str:

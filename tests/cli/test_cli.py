@@ -110,7 +110,8 @@ def test_a_table_of_another_device_is_searched_with_but_not_measured(recipe: Pat
         f"phone: accuracy {found.metrics['default']:.4f}, predicted {found.predicted_latency_ms:.4g} ms, not measured\n"
         in told.out
     )
-    assert f"budget kept by the table: phone {found.predicted_latency_ms:.4g} of {found.budget_ms:.4g} ms\n" in told.out
+    values = f"{found.predicted_latency_ms:.4g} of {found.budget_ms:.4g} ms"
+    assert f"budget kept according to the table: phone {values}\n" in told.out
     assert (told.out + told.err).count(f"accuracy {found.metrics['default']:.4f}, predicted") == 1
     assert LatencyTable.load(output / "latency_table.yml") == table_of(spec)
 
@@ -272,7 +273,7 @@ def test_kept_tables_are_listed_and_measured_anew(
     worse = replace(table, calibration=Calibration(1.0, 0.0, 12, 0.6))
     monkeypatch.setattr(kept_tables, "measure_table_isolated", lambda *_, **__: worse)
     told = listed("--remeasure")
-    assert f"the old table is kept: the latency table of {this_device().name} (torch) is bad: it misses" in told
+    assert f"the old table is kept: the latency table of {this_device().name} (torch) is bad: its mean error" in told
     assert any(row.startswith("tiny torch ") and " good " in row for row in told.splitlines())
 
 

@@ -175,7 +175,7 @@ def test_the_range_of_a_forecast(threads: int, other_cores: float, cores: int, i
     if threads:
         assert told[2].endswith("another program uses all cores" if idle * crowded > 1.1 else "as busy as it was")
     assert time_lines(Timing(100.0, 100.0, 100.0, 5), Load(0, 1.0, 8), 5, " in all") == [
-        "about 1 min 40 s in all, by 5 steps that were just run here"
+        "about 1 min 40 s in all, from 5 steps that were just run here"
     ]
 
 

@@ -208,7 +208,7 @@ def test_unequal_classes_get_a_hint(tmp_path: Path, capsys: Any, monkeypatch: py
         out = tmp_path / f"{cats}" / "recipe.yml"
         told = run(["init", "--data", data, "--budget-ms", "9", "--backend", "torch", "--out", out], capsys)
         assert ("class cat has 1.5 times as many images as dog" in told) == hint
-        assert ("write class_weights: balanced in the recipe if all classes matter the same" in told) == hint
+        assert ("set class_weights: balanced in the recipe if all classes are equally important" in told) == hint
         assert Recipe.load(out, {"class_weights": "balanced"}).class_weights == "balanced"
 
 

@@ -38,7 +38,7 @@ def told(words: str, capsys: pytest.CaptureFixture[str]) -> str:
         ("search quickstart epcohs=3", "did you mean 'epochs'?"),
         ("search quickstart epochs 3", "did you mean 'epochs=3'?"),
         ("retrain some.json --learning-rate 0.1", "did you mean 'learning_rate=0.1'?"),
-        ("run quickstart --epochs 3", "'epochs' belongs into the recipe, or into the searchSpace"),
+        ("run quickstart --epochs 3", "'epochs' belongs in the recipe, or in the searchSpace"),
         ("search quickstart -v --quiet", "--verbose and --quiet exclude each other"),
     ],
 )

@@ -150,7 +150,7 @@ def test_arrays_are_shifted_and_flipped(tmp_path: Path) -> None:
         ({"labels": np.zeros(59, dtype=int)}, "one for each of the 60 images"),
         ({"labels": np.full(60, -1)}, "must count classes from 0, got -1"),
         ({"test_images": np.zeros((6, 4, 4, 3), dtype=np.uint8)}, "'test_images' must be of the shape of 'images'"),
-        ({"test_labels": np.full(6, 3)}, "has class 3, which 'labels' has not"),
+        ({"test_labels": np.full(6, 3)}, "has class 3, which 'labels' does not have"),
         ({"images": np.zeros((60, 9, 9, 3), np.uint8), "test_images": None}, r"are of shape \(3, 9, 9\)"),
     ],
 )

@@ -92,9 +92,7 @@ def test_a_model_that_differs_is_not_written(
     _, other = trained(tiny_spec, 0)
     nn.init.normal_(other.classifier.linear.weight)  # type: ignore[union-attr,arg-type]
     monkeypatch.setattr(exporting, "fold_batch_norm", lambda _: fold_batch_norm(other))
-    with pytest.raises(
-        RunError, match=r"the exported model.onnx gives other results than PyTorch.*nothing was written"
-    ):
+    with pytest.raises(RunError, match=r"the exported model.onnx differs from PyTorch.*nothing was written"):
         export(architecture, weights, out, ("onnx",), images, measure=False)
     assert (out / "model.onnx").read_bytes() == before
     assert not list(out.glob(".export-*"))
@@ -112,7 +110,7 @@ def test_large_logits_may_differ_by_more(
     weights = save_weights(network, tmp_path / "weights.pt")
     (done,) = export(architecture, weights, tmp_path / "out", ("onnx",), of_the_data(tiny_spec, 4), measure=False)
     assert done.max_difference <= 1e-4 * 2e9
-    assert "the network gives all 4 images the class 2" in caplog.text
+    assert "the network assigns all 4 images to class 2" in caplog.text
 
 
 def test_logits_that_are_not_finite_are_refused(

@@ -236,7 +236,7 @@ def test_quality_is_kept_in_the_file(tmp_path: Path) -> None:
     assert LatencyTable.load(table.save(tmp_path / "table.yml")) == table
     text = (tmp_path / "table.yml").read_text()
     assert "verdict: doubtful" in text
-    assert "it misses 12 measured networks by 7.0 % on average" in text
+    assert "its mean error on 12 measured networks is 7.0 %" in text
     for right, wrong, message in (
         ("\n  cores: 2", "\n  cores: two", r"quality\.cores must be a finite number, got 'two'"),
         ("accepted: true", "accepted: 3", r"quality\.accepted must be true or false, got 3"),
@@ -250,7 +250,7 @@ def test_quality_is_kept_in_the_file(tmp_path: Path) -> None:
 def test_a_bad_table_is_refused_unless_it_is_accepted(tmp_path: Path) -> None:
     table = replace(table_of(SPEC), calibration=Calibration(1.0, 0.0, 12, 0.71))
     target = Target.parse("phone", {"table": str(table.save(tmp_path / "bad.yml"))}, tmp_path)
-    with pytest.raises(LatencyTableError, match=r"misses 12 measured networks by 71.0 % .* accept_tables: true"):
+    with pytest.raises(LatencyTableError, match=r"mean error on 12 measured networks is 71.0 %.* accept_tables: true"):
         target.latency_table(SPEC)
     assert target.latency_table(SPEC, accept=True) == table
     accepted = replace(table, quality=Quality(accepted=True))
@@ -291,7 +291,7 @@ def test_a_kept_table_is_never_replaced_by_a_worse_one(
     monkeypatch.setattr("nni_proxyless.search.targets.measure_table_isolated", lambda *_, **__: with_error(new, "new"))
     if used == "refused":
         with pytest.raises(
-            RunError, match=f"misses 12 measured networks by {100 * new:.1f} %.*What to try: wait until"
+            RunError, match=f"mean error on 12 measured networks is {100 * new:.1f} %.*What to try: wait until"
         ):
             target.latency_table(SPEC, remeasure=True)
         assert (path.read_bytes() if path.exists() else None) == before
@@ -341,7 +341,7 @@ def test_worse_means_verdict_then_error() -> None:
     assert is_worse(worse, doubtful)
     assert not is_worse(doubtful, worse)
     assert is_worse(bad, worse)
-    told = "the new table misses networks by 4.0 % on average, the old one by 1.0 %"
+    told = "the mean error of the new table is 4.0 %, that of the old one 1.0 %"
     assert why_worse(good, better) == told
 
 
@@ -395,7 +395,8 @@ def test_loading_a_bad_table_says_so(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert load_judged(path) == with_error(0.71)
         load_judged(with_error(0.01).save(tmp_path / "good.yml"))
     (told,) = caplog.messages
-    assert told.startswith(f"{path}: the latency table of made up (torch) is bad: it misses 12 measured networks by 71")
+    bad = f"{path}: the latency table of made up (torch) is bad: its mean error on 12 measured networks is 71"
+    assert told.startswith(bad)
 
 
 def test_a_table_of_a_backend_that_is_not_known_predicts_and_says_so(

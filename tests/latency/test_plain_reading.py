@@ -160,7 +160,7 @@ def test_one_time_that_is_printed_twice(output: str) -> None:
     ],
 )
 def test_a_time_that_is_not_of_one_run_is_refused(output: str) -> None:
-    with pytest.raises(RunError, match="does not seem to be that of one run"):
+    with pytest.raises(RunError, match="does not seem to be the time of one run"):
         read_plain(output)
 
 
@@ -168,7 +168,7 @@ def test_a_time_that_is_not_of_one_run_is_refused(output: str) -> None:
     "output", ["1 min 3 s", "2 min", "took 0.5 hours", "5000 cycles", "12.5 milisec.", "75 points"]
 )
 def test_a_unit_that_is_not_known_is_refused(output: str) -> None:
-    with pytest.raises(RunError, match=r"it printed one number, .* but its unit is not read"):
+    with pytest.raises(RunError, match=r"it printed one number, .* but its unit is not recognised"):
         read_plain(output)
 
 
@@ -352,7 +352,7 @@ def test_a_micro_sign_that_json_or_python_escapes_is_read(output: str) -> None:
 
 @pytest.mark.parametrize("output", ["12500 \ufffds", "12500 ?s", "12500 ??s", "12500 \u00a6\u00ccs", "12500 \\xe6s"])
 def test_a_micro_sign_that_was_lost_is_no_millisecond(output: str) -> None:
-    with pytest.raises(RunError, match="its unit is not read"):
+    with pytest.raises(RunError, match="its unit is not recognised"):
         read_plain(output)
 
 
@@ -364,7 +364,7 @@ def test_a_micro_sign_that_was_lost_is_no_millisecond(output: str) -> None:
     ],
 )  # fmt: skip
 def test_a_time_of_many_runs_or_of_a_part_is_refused(output: str) -> None:
-    with pytest.raises(RunError, match=r"does not seem to be that of one run|2 numbers that may be"):
+    with pytest.raises(RunError, match=r"does not seem to be the time of one run|2 numbers that may be"):
         read_plain(output)
 
 

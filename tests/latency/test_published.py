@@ -108,7 +108,7 @@ def test_what_is_shown(tiny_table: LatencyTable, tiny_spec: SpaceSpec) -> None:
     text = "\n".join(describe(tiny_table))
     assert "quality  good" in text
     bad = replace(tiny_table, calibration=Calibration(1.0, 0.0, 12, 0.71))
-    assert "quality  bad: it misses 12 measured networks by 71.0 % on average" in describe(bad)
+    assert "quality  bad: its mean error on 12 measured networks is 71.0 %" in describe(bad)
     assert "made up: none, 1 cores" in text
     assert "2 x sum +0.5 ms, by 8 whole networks, mean error 1.0 %" in text
     bars = layer_bars(tiny_table.costs(tiny_spec))

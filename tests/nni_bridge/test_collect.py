@@ -181,7 +181,7 @@ def test_a_network_that_is_too_slow_when_measured_is_warned_of(
     told = warnings_of([Outcome("one", {}, "SUCCEEDED", tmp_path, found)])
     assert len(told) == warned
     if told:
-        assert told[0].startswith(f"{tmp_path}: the network is not within its budget (kept by the table, NOT kept when")
+        assert told[0].startswith(f"{tmp_path}: the network is not within its budget (kept according to the table, NOT")
         assert told[0].endswith("phone 1.5 of 1.6 ms, measured 1.7 ms); a search with a budget of 1.412 ms leaves room")
 
 

@@ -63,7 +63,7 @@ def test_what_the_search_space_offers_is_accepted(parameters: dict[str, Any]) ->
     [
         (
             {"targets": COMMAND},
-            r"sent what experiment abc does not offer: unknown key 'targets'.*allowed: budget_ms, lat",
+            r"sent a key that experiment abc does not offer: unknown key 'targets'.*allowed: budget_ms, lat",
         ),
         ({"target": "cpu_torch", "targets": COMMAND}, "unknown key 'targets'"),
         ({"strategy_args": {"a": 1}}, "unknown key 'strategy_args'"),

@@ -268,7 +268,7 @@ def test_budgets_that_no_network_is_within_are_refused_before_the_search(table: 
         search(ProxylessNAS(latency=table, budgets={"file_size": "1MB"}))
     with pytest.raises(InputError, match="counts= must be a table of measure_model_space"):
         ProxylessNAS(counts=replace(table, composition=None), budgets={"parameters": 10})
-    with pytest.raises(LatencyTableError, match="is measured for other layers: of 'block0' it knows"):
+    with pytest.raises(LatencyTableError, match="is measured for other layers: for 'block0' it has"):
         search(ProxylessNAS(latency=measure_model_space(
             Sequences(), (torch.zeros(1, 5, dtype=torch.long), (5,)), ComputedBackend()), budget_ms=9.0))  # fmt: skip
 

@@ -213,7 +213,7 @@ def test_baselines_stand_below_the_networks_that_were_found(recorded: Path) -> N
 def test_inherited_weights_make_the_comparison_unequal_and_a_warning_says_so(recorded: Path) -> None:
     finished(recorded, "cpu_torch", "mobilenet_v2_")
     card = recorded / "cpu_torch" / "retrained" / "model_card.json"
-    text = "cpu_torch/retrained: it began with inherited weights, the baselines with random ones"
+    text = "cpu_torch/retrained: it started from inherited weights, and the baselines from random ones"
     assert text not in make_report(find_results(str(recorded)), measure=False).read_text()
     change(card, weights={"inherited_from": "/somewhere/weights.pt"})
     assert text in make_report(find_results(str(recorded)), measure=False).read_text()

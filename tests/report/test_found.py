@@ -34,7 +34,7 @@ def network(spec: SpaceSpec, **details: Any) -> Architecture:
             {},
             [
                 "cpu_torch: accuracy 0.9123, predicted 1.988 ms, measured 2.1 ms",
-                "budget kept by the table, NOT kept when measured: cpu_torch 1.988 of 2 ms, measured 2.1 ms",
+                "budget kept according to the table, NOT kept when measured: cpu_torch 1.988 of 2 ms, measured 2.1 ms",
             ],
         ),
         (
@@ -43,7 +43,7 @@ def network(spec: SpaceSpec, **details: Any) -> Architecture:
             {},
             [
                 "cpu_torch: accuracy 0.9123, predicted 1.988 ms, not measured",
-                "budget kept by the table: cpu_torch 1.988 of 2 ms",
+                "budget kept according to the table: cpu_torch 1.988 of 2 ms",
                 "budget kept: parameters 198,233 of 250,000",
                 "budget kept: peak_memory_int8 30 of 32 KiB",
             ],

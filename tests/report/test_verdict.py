@@ -121,13 +121,13 @@ def test_warnings_of_tables_are_shown(recorded: Path) -> None:
     ("kept", "holds", "text"),
     [
         (Kept(Constraint("phone", 40.0), 38.21, 39.0), True, "kept: phone 38.21 of 40 ms"),
-        (Kept(Constraint("phone", 40.0), 38.21), True, "kept by the table: phone 38.21 of 40 ms"),
-        (Kept(Constraint("phone", 40.0), 41.0), False, "NOT kept by the table: phone 41 of 40 ms"),
+        (Kept(Constraint("phone", 40.0), 38.21), True, "kept according to the table: phone 38.21 of 40 ms"),
+        (Kept(Constraint("phone", 40.0), 41.0), False, "NOT kept according to the table: phone 41 of 40 ms"),
         (Kept(Constraint("phone", 40.0), 41.0, 42.0), False, "NOT kept: phone 41 of 40 ms"),
         (
             Kept(Constraint("phone", 40.0), 41.0, 39.0),
             False,
-            "NOT kept by the table, kept when measured: phone 41 of 40 ms, measured 39 ms",
+            "NOT kept according to the table, kept when measured: phone 41 of 40 ms, measured 39 ms",
         ),
         (
             Kept(Constraint("phone", 40.0), 41.0, 42.0, hard=False),
@@ -138,7 +138,7 @@ def test_warnings_of_tables_are_shown(recorded: Path) -> None:
         (
             Kept(Constraint("phone", 40.0), 39.0, 42.0),
             False,
-            "kept by the table, NOT kept when measured: phone 39 of 40 ms, measured 42 ms",
+            "kept according to the table, NOT kept when measured: phone 39 of 40 ms, measured 42 ms",
         ),
         (Kept(Constraint("parameters", 250_000), 240_120), True, "kept: parameters 240,120 of 250,000"),
         (Kept(Constraint("peak_memory", 262_144), 300_000), False, "NOT kept: peak_memory 293 of 256 KiB"),
@@ -216,7 +216,7 @@ def test_a_network_that_is_too_slow_when_measured(recorded: Path) -> None:
     """It takes 0.4858 ms by the table and 0.5016 ms when measured."""
     give_budgets(recorded, "cpu_torch", 0.49)
     row = rows_of_page(recorded)[1]
-    assert "kept by the table, NOT kept when measured" in row
+    assert "kept according to the table, NOT kept when measured" in row
     smaller = 0.49 * 0.4857880339424644 / 0.5015841487889479
     assert f"too slow when measured; a search with a budget of {smaller:.4g} ms leaves room" in row
     give_budgets(recorded, "cpu_torch", 0.51)

@@ -99,7 +99,7 @@ def test_another_network_is_chosen_with_room_for_the_error_of_the_table(
     lower = (first.predicted_latency_ms or 0.0) / 1.005
     assert predicted <= lower
     assert [text for text in found.warnings if TOLD in text] == [found.warnings[-1]]
-    assert f"within {lower:.4g} ms by the table" in found.warnings[-1]
+    assert f"within {lower:.4g} ms according to the table" in found.warnings[-1]
     # `decode --finalists` chooses the same network from the folder.
     again = decode_finalists(output, {"device": table}, lower, 6)["device"]
     assert again.choices == found.choices

@@ -143,7 +143,7 @@ def test_yaml_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
         ({}, "gpu", r"unknown target 'gpu' \(allowed: cpu_onnxruntime, cpu_torch\)"),
         ({"mine": {"backend": "torch"}}, "mime", "did you mean 'mine'"),
         ({"mine": {}}, "mine", "needs 'table', a file that predicts latencies, or 'backend', which measures, or both"),
-        ({"mine": {"table": "t.yml", "threads": 2}}, "mine", "threads needs 'backend', the name of what measures"),
+        ({"mine": {"table": "t.yml", "threads": 2}}, "mine", "threads needs 'backend', which measures"),
         ({"mine": {"backend": "torch", "thread": 1}}, "mine", "unknown key 'thread'; did you mean 'threads'"),
         ({"mine": "torch"}, "mine", "must be a mapping with table, backend"),
         ({"mine": {"table": 3}}, "mine", "table must be a path, got 3"),

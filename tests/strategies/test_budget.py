@@ -105,5 +105,5 @@ def test_a_table_fitted_to_other_layers_is_refused() -> None:
     operators = {entry: cost for entry, cost in table.operators.items() if "keep" not in str(entry)}
     from dataclasses import replace
 
-    with pytest.raises(LatencyTableError, match=r"fitted to other layers: of 'f0' it knows \['drop', 'blur'\]"):
+    with pytest.raises(LatencyTableError, match=r"fitted to other layers: for 'f0' it has \['drop', 'blur'\]"):
         ProxylessNAS(latency=replace(table, operators=operators)).mutate_model(toy.Features())

@@ -107,7 +107,7 @@ def test_a_checkpoint_of_other_candidates_is_refused(kind: Any, names: tuple[str
     second = kind()
     second.initialize(RawFormatModelSpace(Ordered(*names), evaluator(**settings)), SequentialExecutionEngine())
     second.load_state_dict(first.state_dict())
-    with pytest.raises(InputError, match="the checkpoint is of another model space: of choice 'layer' it knows"):
+    with pytest.raises(InputError, match="the checkpoint is of another model space: for choice 'layer' it has"):
         second.run()
 
 

@@ -41,7 +41,7 @@ def picked_regret(estimates: Estimates, within: Sequence[Positions], picked: Seq
 
 
 def repeated_regret(estimates: Estimates, trainings: Floats, within: Sequence[Positions]) -> Floats:
-    """The same for whoever picks by the mean of as many new trainings: a parametric bootstrap, shape (draws,)."""
+    """The same if networks are picked by the mean of as many new trainings: a parametric bootstrap, shape (draws,)."""
     noise = np.random.default_rng(1).standard_normal(estimates.draws.shape) * estimates.noise / np.sqrt(trainings)
     means = estimates.draws + noise
     every = np.arange(len(means))
@@ -101,8 +101,8 @@ def numbers_table(truth: GroundTruth) -> str:
         ("standard error of an estimated accuracy: mean", f"{estimates.error.mean():.2f}"),
         ("standard deviation of the effects of a layer's candidate, of a pair, of one network",
          f"{main:.2f}, {pair:.2f}, {own:.2f}"),
-        ("half of the trainings on estimates from the other half: slope (1 is right)", f"{slope:.2f}"),
-        ("their difference in units of its predicted deviation (1 is right)", f"{spread:.2f}"),
+        ("slope of means from half of the trainings against estimates from the other half (ideal: 1)", f"{slope:.2f}"),
+        ("root mean square of their differences over the predicted deviations (ideal: 1)", f"{spread:.2f}"),
     ]  # fmt: skip
     return markdown_table(("quantity", "value"), rows)
 

@@ -94,7 +94,7 @@ class CommandBackend(Backend):
             for label, value in (("pattern", pattern), ("unit", unit)):
                 if value is not None:
                     raise InputError(
-                        f"backend command: tool '{tool}' knows where its output has the latency and in which unit; "
+                        f"backend command: tool '{tool}' already finds the latency and its unit; "
                         f"remove tool or {label} {value!r}"
                     )
             try:
@@ -247,7 +247,7 @@ class CommandBackend(Backend):
         if not 0 < read.milliseconds < math.inf:
             raise RunError(
                 f"it printed '{read.printed}', which is not a positive latency: the resolution of the tool may be too "
-                "coarse for so fast an operator (let it print more digits or a smaller unit, or time many runs); the "
+                "coarse for such a fast operator (let it print more digits or a smaller unit, or time many runs); the "
                 f"line was: {read.line}"
             )
         return read
@@ -269,7 +269,7 @@ class CommandBackend(Backend):
                     else TOOLS[self.tool](f"{output}\n{errors}")
                 )
             except (ArithmeticError, LookupError, RecursionError, ValueError) as reason:
-                raise RunError(f"what it printed cannot be read: {shown(str(reason))}") from reason
+                raise RunError(f"its output cannot be read: {shown(str(reason))}") from reason
         try:
             found = last_match(self.pattern, (output, errors))
         except SearchError as reason:

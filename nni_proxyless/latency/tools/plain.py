@@ -48,7 +48,7 @@ def read_plain(output: str, errors: str = "", unit: str | None = None) -> Readin
         raise RunError(f"it printed {len(found)} numbers that may be the latency: {listed}{more} ({advice})")
     if found[0].doubtful or math.isnan(found[0].value.milliseconds):
         advice = _advice(output, errors)
-        raise RunError(f"it printed one number, {found[0]}, but its unit is not read ({advice})")
+        raise RunError(f"it printed one number, {found[0]}, but its unit is not recognised ({advice})")
     elsewhere = foreign_unit(f"{output}\n{errors}") if found[0].unit is None and unit is None else None
     if elsewhere is not None:
         raise RunError(
@@ -57,7 +57,7 @@ def read_plain(output: str, errors: str = "", unit: str | None = None) -> Readin
         )
     if not found[0].of_a_run:
         advice = _advice(output, errors)
-        raise RunError(f"it printed one time, {found[0]}, which does not seem to be that of one run ({advice})")
+        raise RunError(f"it printed one time, {found[0]}, which does not seem to be the time of one run ({advice})")
     for tool, value in read_by_tools(f"{output}\n{errors}").items():
         if abs(value.milliseconds - found[0].value.milliseconds) > 1e-6 * abs(value.milliseconds):
             raise RunError(f"it printed {found[0]}, but as the output of {tool} this is {value} (set tool: {tool})")

@@ -41,7 +41,7 @@ def ai_hub(output: str) -> Reading:
         middle = statistics.median(every)
         return Reading(middle / 1000, f"median of {len(every)} runs", f"{middle:g} us", "all_inference_times")
     if every:
-        raise RunError(f"all_inference_times of the profile has what is not a time: {shown(repr(every))}")
+        raise RunError(f"all_inference_times of the profile contains a value that is not a time: {shown(repr(every))}")
     fastest = summary.get("estimated_inference_time")
     if fastest is not None and _is_time(fastest):
         return Reading(fastest / 1000, "minimum", f"{fastest:g} us", "estimated_inference_time")
