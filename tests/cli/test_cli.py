@@ -101,7 +101,7 @@ def test_a_table_of_another_device_is_searched_with_but_not_measured(recipe: Pat
     with pytest.raises(SystemExit) as exit_:
         main(
             ["search", str(recipe), "target=phone", "targets={phone: {table: phone.yml}}"]
-            + ["epochs=1", "warmup_epochs=0", "--output", str(output)]
+            + ["epochs=1", "warmup_epochs=0", "finalists=2", "--output", str(output)]
         )
     assert exit_.value.code == 0
     told = capsys.readouterr()

@@ -78,10 +78,6 @@ class Signals(ModelSpace):
         return self.last(torch.cat([x, self.vector(vector)], 1))
 
 
-class NamedSignals(Signals):
-    """The space of `Signals`, for tables that get the inputs by their names."""
-
-
 class Attention(nn.Module):
     """Attention with one head."""
 

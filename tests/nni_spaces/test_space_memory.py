@@ -30,7 +30,7 @@ from nni_proxyless.nni_spaces import space_memory
 from nni_proxyless.nni_spaces.space_latency import measure_model_space
 from nni_proxyless.strategies.applied_table import counts_of_space
 from nni_proxyless.supernet.space import MobileNetV2Space
-from tests.nni_spaces.memory_spaces import NamedSignals, Residual, Signals, Transformer, exported, exported_peak
+from tests.nni_spaces.memory_spaces import Residual, Signals, Transformer, exported, exported_peak
 from tests.nni_spaces.spaces import EveryChoice, LooseEnds, samples_of
 from tests.nni_spaces.test_space_latency import candidates_of
 from tests.strategies.test_self_check import QUIET, Plain
@@ -42,8 +42,6 @@ SPACES: dict[str, tuple[Any, Any, tuple[Tensor, ...]]] = {
     "residual": (Residual, SHAPE, (torch.randn(1, *SHAPE),)),
     "loose ends": (LooseEnds, SHAPE, (torch.randn(1, *SHAPE),)),
     "signals": (Signals, ((2, 16), (5,)), (torch.randn(1, 2, 16), torch.randn(1, 5))),
-    # The same space by the names of its inputs, in another order than that of `forward`.
-    "named signals": (NamedSignals, {"vector": (5,), "signal": (2, 16)}, (torch.randn(1, 2, 16), torch.randn(1, 5))),
     "transformer": (Transformer, TOKENS, (TOKENS,)),
 }
 
@@ -111,7 +109,7 @@ def test_bounds_stand_for_what_depends_on_many_choices(
     known: Any, most: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     space, _, networks = known
-    _, inputs, _ = SPACES[next(name for name, (make, _, _) in SPACES.items() if type(space) is type(make()))]
+    _, inputs, _ = SPACES[next(name for name, (make, _, _) in SPACES.items() if isinstance(space, type(make())))]
     monkeypatch.setattr(space_memory, "MOST_EXACT", most)
     monkeypatch.setattr(space_memory, "MOST_OF_PART", 16)
     table = measure_model_space(space, inputs, make_backend("flops"), memory=True)
@@ -147,6 +145,18 @@ def test_the_batch_does_not_matter() -> None:
     assert first is not None
     assert second is not None
     assert first.memory == second.memory
+
+
+def test_inputs_can_be_given_by_their_names() -> None:
+    """The names are in another order than in `forward`. The memory by position is that of the exported graphs."""
+    by_position, by_name = (
+        measure_model_space(Signals(), inputs, make_backend("flops"), memory=True)
+        for inputs in (((2, 16), (5,)), {"vector": (5,), "signal": (2, 16)})
+    )
+    assert by_position.composition is not None
+    assert by_name.composition is not None
+    assert by_name.composition.memory == by_position.composition.memory
+    assert by_name.operators == by_position.operators
 
 
 def searched(strategy: ProxylessNAS, space: ModelSpace) -> None:
