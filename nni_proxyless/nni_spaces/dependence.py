@@ -62,6 +62,8 @@ class SpaceFunctions(SpaceNetworks):
         SpaceError: A network cannot be built or run, or a site depends on too many choices.
     """
 
+    _REMEDY = "fit a table to whole networks instead (nni-proxyless latency fit, with the labels as columns)"
+
     def __init__(
         self,
         tracer: Tracer,
@@ -164,8 +166,7 @@ class SpaceFunctions(SpaceNetworks):
         return (
             f"what module '{site.path}' of {type(self.tracer.space).__name__} computes depends on {len(labels)} "
             f"choices at once ({shown}), in {math.prod(self._sizes(labels))} combinations, and at most "
-            f"{MOST_COMBINATIONS} are measured; fit a table to whole networks instead (nni-proxyless latency fit, with "
-            "the labels as columns)"
+            f"{MOST_COMBINATIONS} are measured; {self._REMEDY}"
         )
 
     def _note(self, site: Site, codes: Codes) -> None:

@@ -39,6 +39,8 @@ class MemoryFunctions(SpaceFunctions):
         SpaceError: The memory of a network is not known, or a bound depends on too many choices, too.
     """
 
+    _REMEDY = "reduce the choices of the space, such as its widths, its depths, or the nodes of a cell"
+
     def __init__(self, first: SpaceFunctions, progress: Callable[[str, int, int], None] | None = None) -> None:
         self.bounded: dict[str, None] = {}
         self._most = len(first.traces) + MOST_RUNS
@@ -54,7 +56,8 @@ class MemoryFunctions(SpaceFunctions):
     def _run(self, codes: Codes) -> dict[Site, Hashable]:
         if codes not in self.runs and len(self.runs) >= self._most:
             raise SpaceError(
-                f"the memory of {type(self.tracer.space).__name__} is not known after {self._most} networks"
+                f"the memory of {type(self.tracer.space).__name__} is not known after {self._most} networks; "
+                f"{self._REMEDY}"
             )
         return super()._run(codes)
 

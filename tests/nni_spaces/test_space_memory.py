@@ -147,6 +147,25 @@ def test_the_batch_does_not_matter() -> None:
     assert first.memory == second.memory
 
 
+@pytest.mark.parametrize("limit", ["combinations", "networks"])
+def test_a_space_whose_memory_cannot_be_known_says_what_helps(
+    limit: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if limit == "combinations":
+        monkeypatch.setattr(space_memory.MemoryFunctions, "_most_combinations", lambda *_: 1)
+    else:
+        monkeypatch.setattr(space_memory, "MOST_RUNS", 0)
+    table = measure_model_space(Residual(), SHAPE, make_backend("flops"), memory=True)
+    assert table.composition is not None
+    assert table.composition.memory is None
+    assert "the table has no peak memory: " in caplog.text
+    assert "combinations, and at most" in caplog.text or "is not known after" in caplog.text
+    assert "reduce the choices of the space, such as its widths" in caplog.text
+    assert "latency fit" not in caplog.text
+    with pytest.raises(InputError, match="the table of the space has no peak memory"):
+        ProxylessNAS(counts=table, budgets={"peak_memory": "99%"}).apply_table(Residual())
+
+
 def test_inputs_can_be_given_by_their_names() -> None:
     """The names are in another order than in `forward`. The memory by position is that of the exported graphs."""
     by_position, by_name = (
