@@ -176,7 +176,7 @@ def compared(shared: Sequence[Row]) -> str:
     count = len(TARGETS) * len(GROUND_TRUTH_BUDGETS)
     rows = [
         (f"{count} searches", *_regrets(separate), count, f"{each:.0f}"),
-        (f"one search, {count} comparisons", *_regrets(shared), 1, f"{together:.0f} ({together / each:.2f} of it)"),
+        (f"one search, {count} comparisons", *_regrets(shared), 1, f"{together:.0f} ({together / each:.3f} of it)"),
     ]
     difference = _by_seed(shared) - _by_seed(separate)
     error = difference.std(ddof=1) / np.sqrt(len(difference))

@@ -169,6 +169,9 @@ def _provide_files(place: Workplace) -> None:
     space = {"budget_fraction": {"_type": "choice", "_value": [0.7]}}
     place.change("config.yml", {"searchSpace": space})
     shutil.copytree(REPOSITORY / "experiments" / "devices", place.folder / "experiments" / "devices")
+    recipes = [block.text for block in blocks(REPOSITORY / "docs" / "budgets.md") if block.language == "yaml"]
+    (both,) = [text for text in recipes if "results/quickstart" in text]
+    (place.folder / "both.yml").write_text(both)
     _write_programs(place)
     _write_tables(place)
     _write_photos(place.folder / "photos")
