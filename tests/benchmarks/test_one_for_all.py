@@ -26,7 +26,7 @@ def test_difference_and_cost_by_hand() -> None:
     assert head.startswith("| for 6 pairs of target and budget, 2 seeds |")
     # 6 searches of 100 s with a whole comparison of 20 s each, against one search with a whole one and 5 of 4 s
     assert separate.endswith("| 6 | 720 |")
-    assert together.endswith("| 1 | 140 (0.19 of it) |")
+    assert together.endswith("| 1 | 140 (0.194 of it) |")
     # 1 and 3 points more: 2 on average, with a standard error of sqrt(2) / sqrt(2)
     assert "| +2.00 ± 1.00 |" in difference
     regrets = [100 * float(row["regret"]) for row in rows]
@@ -58,4 +58,4 @@ def test_rows_without_cpu_seconds_count_until_their_seed_is_run_again(monkeypatc
     for row in rows:
         if row["seed"] == "1":
             row["training_cpu_seconds"] = row["comparison_cpu_seconds"] = ""
-    assert "| 1 | 140 (0.19 of it) |" in compared(rows)
+    assert "| 1 | 140 (0.194 of it) |" in compared(rows)
