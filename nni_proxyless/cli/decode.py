@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..decoding.budgets import amount
 from ..errors import InputError
 from .decode_tables import HINT, named_tables
 from .front import decode_front
@@ -88,7 +89,7 @@ def _line(name: str, architecture: Architecture) -> str:
     if "balanced_accuracy" in architecture.metrics:
         shown += f"balanced {architecture.metrics['balanced_accuracy']:.4f}  "
     kept = (
-        f"{quantity} {values['value']:.6g} of {values['limit']:.6g}"
+        f"{quantity} {amount(quantity, values['value'])} of {amount(quantity, values['limit'])}"
         for quantity, values in architecture.budgets.items()
     )
     return f"{name}  {shown}{''.join(f'{text}  ' for text in kept)}{architecture.candidate_names}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 POINTS = 200  # architecture files of a front, if the user does not choose their number
 ACCURACY = "accuracy"
 _FILE, _PICTURE = "front.csv", "front.png"
+_NETWORK = re.compile(r"network_\d+\.json")
 
 
 class FileOrQuantities(Once):
@@ -61,6 +64,8 @@ def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
     distribution = found.for_table(next(iter(tables.values()), None), limits, tables)
     digits = len(str(len(networks)))
     files = {number: f"network_{number + 1:0{digits}}.json" for number in kept}
+    for file in _files_of_earlier_front(options.out) - set(files.values()):
+        (options.out / file).unlink(missing_ok=True)
     for number, file in files.items():
         choices = networks[number].choices
         metrics = {"default": held_out[number]} if held_out else {}
@@ -87,6 +92,16 @@ def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
     lines += [f"front: {path.resolve()}", _drawn(networks, names, found, tables, options.out / _PICTURE)]
     write_lines(*lines)
     return 0
+
+
+def _files_of_earlier_front(folder: Path) -> set[str]:
+    """Return the architecture files that `front.csv` of a folder names, of the kind that `decode_front` writes."""
+    try:
+        with (folder / _FILE).open(newline="", encoding="utf-8") as file:
+            named = [row.get("file") or "" for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return set()
+    return {name for name in named if _NETWORK.fullmatch(name)}
 
 
 def _check(options: argparse.Namespace, names: Sequence[str], limits: Sequence[Limit], tables: Sequence[str]) -> None:

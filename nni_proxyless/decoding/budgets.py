@@ -65,7 +65,14 @@ class Limit:
         return self.value if self.value is not None else (self.fraction or 1.0) * largest
 
     def __str__(self) -> str:
-        return f"{self.name} <= {f'{self.value:g}' if self.value is not None else f'{100 * (self.fraction or 0):g} %'}"
+        if self.value is None:
+            return f"{self.name} <= {100 * (self.fraction or 0):g} %"
+        return f"{self.name} <= {amount(self.name, self.value)}"
+
+
+def amount(name: str, value: float) -> str:
+    """Return a value without its unit: latencies with six digits, counts and bytes as whole numbers where they are."""
+    return f"{value:.12g}" if name in QUANTITIES else f"{value:.6g}"
 
 
 def parse_limit(name: str, limit: object) -> Limit:
@@ -83,7 +90,9 @@ def parse_limit(name: str, limit: object) -> Limit:
     known = _UNITS.get(unit, _COUNTS)
     examples = {"bytes": "256KiB, 1MB or 300000", "ms": "40 or '40 ms'"}.get(unit, "250000 or 1.5M")
     limit = plain_number(limit)
-    wrong = InputError(f"budget of {shown(name)}: the limit must be such as {examples}, or 60%, got {shown(limit)}")
+    wrong = InputError(
+        f"budget of {shown(name)}: the limit must be above 0, such as {examples}, or 60%, got {shown(limit)}"
+    )
     if isinstance(limit, str):
         match = _NUMBER.match(limit)
         if match is None:

@@ -18,6 +18,7 @@ from ..network.architecture import Architecture
 from ..network.space_spec import SpaceSpec
 from ..network.torch_file import check_kind, fault_of, read_torch_file
 from .budgets import Limit, check_names, constraints_of, unlimited_quantity
+from .constraint import limits_and_values
 from .distribution import ArchitectureDistribution
 from .pareto_front import LIKELIHOOD, FrontNetwork, pareto_front
 
@@ -158,7 +159,7 @@ def within_budgets(
         spec,
         choices,
         predicted_latency_ms=None if distribution.costs is None else distribution.costs.of(choices),
-        budgets={c.name: {"limit": c.limit, "value": c.of(choices)} for c in distribution.constraints},
+        budgets=limits_and_values(distribution.constraints, choices),
         **details,
     )
 

@@ -70,6 +70,21 @@ class Constraint:
         return value <= self.limit + abs(self.limit) * _TOLERANCE
 
 
+def limits_and_values(constraints: Sequence[Constraint], choices: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the tightest limit on each quantity, and the value of an architecture, by the name of the quantity.
+
+    Args:
+        constraints: Constraints, of which several may be on one quantity.
+        choices: Mapping from labels to candidates.
+    """
+    tightest: dict[str, Constraint] = {}
+    for constraint in constraints:
+        known = tightest.get(constraint.name)
+        if known is None or constraint.limit < known.limit:
+            tightest[constraint.name] = constraint
+    return {name: {"limit": one.limit, "value": one.of(choices)} for name, one in tightest.items()}
+
+
 def excluding(constraint: Constraint) -> Constraint:
     """Return the additive constraint that excludes the combinations that exceed a maximum.
 

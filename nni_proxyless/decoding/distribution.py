@@ -137,6 +137,17 @@ class ArchitectureDistribution:
             columns[f"decoded_{constraint.name}"] = constraint.of(choices)
         return columns
 
+    def at_temperature(self, temperature: float) -> ArchitectureDistribution:
+        """Return the distribution whose probabilities are proportional to p^(1/τ), as softmax(α / τ) is.
+
+        Args:
+            temperature: Softmax temperature τ, above 0, relative to that of `probs`. Decoding does not depend on it.
+        """
+        if temperature == 1.0:
+            return self
+        powers = {label: probs.double() ** (1 / temperature) for label, probs in self.probs.items()}
+        return replace(self, probs={label: power / power.sum() for label, power in powers.items()})
+
     def mean_entropy(self) -> float:
         """Compute the mean entropy of the layers in nats, which shows how undecided the search still is."""
         import torch

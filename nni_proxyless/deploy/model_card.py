@@ -132,6 +132,7 @@ def _described(architecture: Architecture) -> dict[str, Any]:
         "strategy": architecture.strategy,
         "target": architecture.target,
         "budget_ms": architecture.budget_ms,
+        "budgets": {name: dict(values) for name, values in architecture.budgets.items()},
         "predicted_latency_ms": architecture.predicted_latency_ms,
         "measured_latency_ms": architecture.measured_latency_ms,
         "parameters": architecture.parameters,

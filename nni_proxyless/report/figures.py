@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from ..decoding.budgets import QUANTITIES
 from .colours import (
     BASELINE,
     BLOCK,
@@ -245,17 +246,21 @@ def _front(axes: Any, one: Front, x: str, y: str, every: Sequence[str]) -> None:
         )  # fmt: skip
     axes.grid(color=GRID.light, linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set(xlabel=plain(_words(x)), ylabel=plain(_words(y)))
+    axes.set(xlabel=plain(_words(x, every)), ylabel=plain(_words(y, every)))
     if any(row.get("table") for row in one.rows):
         axes.legend(frameon=False)
     end_with_data(axes, [row[x] for row in one.rows], [row[y] for row in one.rows])
 
 
-def _words(quantity: str) -> str:
+def _words(quantity: str, targets: Sequence[str]) -> str:
     if quantity in LIKELIHOODS:
         return "log-likelihood [nats]"
     name, _, unit = quantity.rpartition("_")
-    return f"{name} [ms]" if unit == "ms" else quantity.replace("_", " ")
+    if unit == "ms":
+        return f"{name} [ms]"
+    if quantity in targets:
+        return f"{quantity} [ms]"
+    return quantity.replace("_", " ") + (" [bytes]" if QUANTITIES.get(quantity) == "bytes" else "")
 
 
 def _label(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..decoding.budgets import QUANTITIES, quantity_of
+from ..decoding.budgets import QUANTITIES, amount, quantity_of
 from ..errors import ProxylessError
 from ..network.architecture import Architecture
 from .checks import latency_of
@@ -33,7 +33,7 @@ class Constraint:
     @property
     def label(self) -> str:
         """Heading of the constraint's column, such as `phone <= 40`."""
-        return f"{self.name} <= {self.limit:.6g}"
+        return f"{self.name} <= {amount(self.name, self.limit)}"
 
     def keeps(self, value: float) -> bool:
         return value <= self.limit * (1 + _TOLERANCE)

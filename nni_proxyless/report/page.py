@@ -7,12 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..decoding.budgets import QUANTITIES
 from ..errors import OF_THE_MACHINE, InputError, RunError
 from ..files import results_folder
 from ..files.writing import write_atomically, write_csv, write_text
 from . import course_figures, figures, tables
 from .checks import latency_of, number_of
 from .drawing import Picture, require_matplotlib, to_png, to_svg
+from .headings import heading
+from .kept_budgets import all_constraints
 from .render import Drawn, Section, address, render
 from .results import RANDOM_BASELINE, Results, Search
 from .verdict import Latencies, verdict
@@ -174,6 +177,8 @@ def _cross_table(results: Results) -> Section:
     part = Section("cross_table", "Each network on each target", hidden=("accuracy_on",))
     part.rows = tables.cross_table(results)
     if part.rows:
+        devices = [*results.targets, *(c.name for c in all_constraints(results) if c.name not in QUANTITIES)]
+        part.headings = {column: heading(column, devices) for column in part.rows[0]}
         budgets = " The last columns say which budgets a network meets, as predicted or computed."
         has_budgets = any(" <= " in column for column in part.rows[0])
         part.text = [

@@ -63,6 +63,7 @@ def own_history(
             choices, accuracies = dict(found.choices), _accuracies(found)
         else:
             choices, accuracies = replace(then, constraints=()).most_likely(), {}
+        then = then.at_temperature(float(row.get("temperature", 1.0)))  # as in a search of its own
         own.append(_ordered({**row, **accuracies, **_latencies(then, choices, budget_ms), **then.progress(choices)}))
     return own
 

@@ -10,7 +10,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
 from ..decoding.budget import BudgetRequest
-from ..decoding.constraint import Constraint
+from ..decoding.constraint import Constraint, limits_and_values
 from ..decoding.distribution import ArchitectureDistribution
 from ..decoding.knapsack import FrontPoint
 from ..errors import InputError
@@ -49,11 +49,20 @@ class ExportMethods:
 
     def quantities(self, choices: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Return limit and value of each budget of `constraints`, for an architecture as an NNI sample."""
-        return {c.name: {"limit": c.limit, "value": c.of(choices)} for c in self.constraints}
+        return limits_and_values(self.constraints, choices)
+
+    def _temperature(self) -> float:
+        """Return the temperature at which the path probabilities are trained now."""
+        return 1.0
 
     def _progress_of_constraints(self) -> dict[str, float]:
-        """Return the expected value of each budgeted quantity, and that of the decoded architecture."""
-        return self.distribution().progress(self.decoded_choices()) if self.constraints else {}
+        """Return the expected value of each budgeted quantity, and that of the decoded architecture.
+
+        Like the expected latency, the expected values are those at the current temperature.
+        """
+        if not self.constraints:
+            return {}
+        return self.distribution().at_temperature(self._temperature()).progress(self.decoded_choices())
 
     def most_likely_choices(self) -> dict[str, Any]:
         """Return the most likely architecture, regardless of the budget, as an NNI sample."""

@@ -264,6 +264,10 @@ class ProxylessNAS(LatencyAwareStrategy):
         module: ProxylessLightningModule = self.oneshot_module
         return module.mean_entropy()
 
+    def _temperature(self) -> float:
+        module: ProxylessLightningModule = self.oneshot_module
+        return module.temperature
+
     def progress(self) -> dict[str, float]:
         """Return further columns of the search's history. The keys are the same after each epoch."""
         module: ProxylessLightningModule = self.oneshot_module

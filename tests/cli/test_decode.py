@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from nni_proxyless.cli.entry import main
+from nni_proxyless.decoding.budgets import parse_expressions
 from nni_proxyless.decoding.checkpoint import SearchCheckpoint
 from nni_proxyless.latency import LatencyTable
 from nni_proxyless.network.architecture import Architecture
@@ -81,6 +82,26 @@ def test_budgets_need_no_table(tmp_path: Path, capsys: pytest.CaptureFixture[str
     written = Architecture.load(tmp_path / "architecture.json")
     assert written.budgets["file_size"]["value"] == network_file_bytes(written.operators())
     assert written.budgets["file_size"]["value"] <= written.budgets["file_size"]["limit"]
+
+
+@pytest.mark.parametrize("limits", [(52_000, 61_000), (61_000, 52_000)])
+def test_the_tightest_of_several_budgets_is_recorded(
+    limits: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--budget=parameters<={limit}" for limit in limits]
+    code, out, _ = decode(capsys, *words, "--out", str(tmp_path))
+    assert code == 0
+    written = Architecture.load(tmp_path / "architecture.json")
+    assert written.budgets == {"parameters": {"limit": 52_000, "value": written.parameters}}
+    assert f"parameters {written.parameters} of 52000 " in out
+
+
+def test_counts_are_printed_with_all_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    (limit,) = parse_expressions(["multiply_adds<=1234567"])
+    found = SearchCheckpoint.load(SEARCH).decode_within({}, [limit])
+    code, out, _ = decode(capsys, "--budget", str(limit))
+    assert code == 0
+    assert f"multiply_adds {found.multiply_adds} of 1234567 " in out
 
 
 def test_tables_are_called_after_their_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,6 +146,17 @@ def test_fewer_files_than_networks(search: Path, capsys: pytest.CaptureFixture[s
     assert rows[-1]["file"]
 
 
+def test_a_front_replaces_the_files_of_an_earlier_one(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (search, "--table", search / "phone.yml", "--front", "likelihood", "phone", "--out", search / "out")
+    assert decode(capsys, *words)[0] == 0
+    first = {row["file"] for row in read_csv(search / "out" / "front.csv")}
+    (search / "out" / "network_of_mine.json").write_text("{}")
+    assert decode(capsys, *words, "--points", 2)[0] == 0
+    left = {row["file"] for row in read_csv(search / "out" / "front.csv") if row["file"]}
+    assert len(left) == 2 < len(first)
+    assert {path.name for path in (search / "out").glob("*.json")} == {*left, "network_of_mine.json"}
+
+
 def test_a_front_in_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every network of it was on the front in likelihood, and none of those that were evaluated beats it."""
     table = RECORDED / "latency_table.yml"

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import yaml
 from nni_proxyless.cli.commands import make_parser
 from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.footprint import file_bytes
-from nni_proxyless.report import find_results, make_report, page
+from nni_proxyless.report import figures, find_results, make_report, page
+from nni_proxyless.report.headings import heading
 from nni_proxyless.report.kept_budgets import Constraint, Kept, quantity_text
 from nni_proxyless.report.render import Drawn
-from nni_proxyless.report.results import Results
+from nni_proxyless.report.results import Front, Results
 from nni_proxyless.report.tables import cross_table, own_is_fastest, points
 from nni_proxyless.report.verdict import Line, verdict
 from tests.helpers import REPOSITORY, read_csv
@@ -150,6 +152,12 @@ def test_budgets_in_words(kept: Kept, holds: bool | None, text: str) -> None:
     assert (kept.holds, str(kept)) == (holds, text)
 
 
+def test_limits_that_differ_little_have_columns_of_their_own() -> None:
+    labels = [Constraint("parameters", limit).label for limit in (1_234_567, 1_234_568)]
+    assert labels == ["parameters <= 1234567", "parameters <= 1234568"]
+    assert heading(labels[0], []) == "parameters ≤ 1,234,567"
+
+
 def test_quantities_have_their_units() -> None:
     assert quantity_text("file_size", 1024 * 1024) == "1 MiB"
     assert quantity_text("multiply_adds", 1_250_000) == "1,250,000"
@@ -248,8 +256,8 @@ def test_a_file_that_loses_accuracy_is_named(recorded: Path) -> None:
     """`export --accept-loss` writes such a file, and exports of early versions always did."""
     export = recorded / "cpu_torch" / "retrained" / "exported" / "export.json"
     for agreement, loss, said in [
-        (0.96, 0.01, None), (None, None, None), (0.91, None, "gives 91.0 % of the images PyTorch&#39;s class"),
-        (0.96, 0.05, "gives 96.0 % of the images PyTorch&#39;s class and loses 5.0 points of accuracy"),
+        (0.96, 0.01, None), (None, None, None), (0.91, None, "agrees with PyTorch on 91.0 % of the images"),
+        (0.96, 0.05, "agrees with PyTorch on 96.0 % of the images and loses 5.0 points of accuracy"),
     ]:  # fmt: skip
         values = {"agreement": agreement, "accuracy_loss": loss}
         change(export, lambda c, values=values: c["formats"][0].update(values))  # type: ignore[misc]
@@ -305,7 +313,7 @@ def test_every_network_is_shown_under_every_constraint(recorded: Path) -> None:
     give_budgets(recorded, "cpu_torch", 0.487, parameters=41_210)
     give_budgets(recorded, "cpu_onnxruntime", 0.0335, multiply_adds=1_150_000)
     rows = {row["found_for"]: row for row in cross_table(find_results(str(recorded)))}
-    labels = ["cpu_onnxruntime <= 0.0335", "cpu_torch <= 0.487", "multiply_adds <= 1.15e+06", "parameters <= 41210"]
+    labels = ["cpu_onnxruntime <= 0.0335", "cpu_torch <= 0.487", "multiply_adds <= 1150000", "parameters <= 41210"]
     assert [column for column in rows["cpu_torch"] if " <= " in column] == labels
     for target, row in rows.items():
         found = Architecture.load(recorded / target / "architecture.json")
@@ -326,6 +334,17 @@ def test_every_network_is_shown_under_every_constraint(recorded: Path) -> None:
     text = make_report(find_results(str(recorded)), measure=False).read_text()
     assert '<td class="text bad">NOT kept</td>' in text
     assert "parameters ≤ 41,210" in text
+
+
+def test_a_device_without_a_search_has_its_name_and_unit_in_the_cross_table(recorded: Path) -> None:
+    shutil.rmtree(recorded / "cpu_onnxruntime")
+    found = Architecture.load(recorded / "cpu_torch" / "architecture.json")
+    budgets = {"my_phone": {"limit": 40.0, "value": 30.0}, "peak_memory": {"limit": 65536, "value": 60000}}
+    replace(found, budgets=budgets).save(recorded / "cpu_torch" / "architecture.json")
+    text = make_report(find_results(str(recorded)), measure=False).read_text()
+    for shown in ("my_phone (ms)", "my_phone ≤ 40 ms", "peak memory (bytes)", "peak memory ≤ 64 KiB"):
+        assert shown in text
+    assert "my phone" not in text
 
 
 def test_compared_accuracies_are_of_one_kind(recorded: Path) -> None:
@@ -398,3 +417,11 @@ def test_fronts_are_read_and_drawn(recorded: Path, monkeypatch: pytest.MonkeyPat
     drawn = page.draw(pictures[1])
     assert ">latency [ms]</text>" in drawn.panels[0]
     assert pictures[1].source == [("front.csv", "../front.csv")]
+    front = Front("front", recorded, ("likelihood", "cpu_torch", "peak_memory"), [
+        {"likelihood": -5.0, "cpu_torch": 1.0, "peak_memory": 10.0},
+        {"likelihood": -3.0, "cpu_torch": 2.0, "peak_memory": 20.0},
+    ])  # fmt: skip
+    (picture,) = figures.fronts([front], ["cpu_torch"])
+    panels = page.draw(picture).panels
+    assert ">cpu_torch [ms]</text>" in panels[0]
+    assert ">peak memory [bytes]</text>" in panels[1]

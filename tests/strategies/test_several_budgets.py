@@ -65,6 +65,16 @@ def test_one_network_is_within_the_budgets_of_two_devices(gradient: str) -> None
     columns = strategy.progress()
     assert columns["decoded_board"] == pytest.approx(on_board(dict(found.choices)))
     assert columns["weight_board"] >= 0
+    # The expected values are those at the temperature of the last epoch, like the expected latency and the entropy.
+    temperature = columns["temperature"]
+    assert temperature == pytest.approx(0.1)
+    by_hand = {"phone": toy.FIXED_MS, "board": toy.FIXED_MS}
+    for label, gate in strategy._gates.items():
+        probs = torch.softmax(gate.alpha.detach().double() / temperature, 0)
+        for name, of in (("phone", toy.COSTS), ("board", BOARD)):
+            by_hand[name] += sum(float(p) * of[label][c] for p, c in zip(probs, gate.candidates, strict=True))
+    assert columns["expected_board"] == pytest.approx(by_hand["board"])
+    assert strategy.expected_latency_ms() == pytest.approx(by_hand["phone"], rel=1e-5)
 
 
 @pytest.mark.slow
