@@ -94,7 +94,7 @@ def test_a_fitted_table_that_extrapolates_below_0_is_doubtful_and_predicts_no_su
     path.write_text("layer\nb\n")
     assert predict(table.own_costs(), read_architectures(path)) == pytest.approx([3.0])
     path.write_text("layer\nb\na\n")
-    with pytest.raises(InputError, match="the table predicts -1 ms for network 2, which cannot be"):
+    with pytest.raises(InputError, match="the table predicts -1 ms for network 2, which is impossible"):
         predict(table.own_costs(), read_architectures(path))
     with pytest.raises(LatencyTableError, match="predicts -1 ms for the mean network"):
         LatencyTable.from_dict(fitted(-3.0, tiny_table).to_dict())

@@ -82,7 +82,7 @@ _NPZ = [
         (arrays(images=_images(4, 8, 8), labels=np.array([0, 0, 1, 1])), "4 images", "cannot be split"),
         (arrays(test_images=_images(20, 8, 8)), "test_images", "has no array 'test_labels'"),
         (arrays(test_images=_images(20, 9, 9), test_labels=np.arange(20) % 10), "(1, 9, 9)", "'test_images' must be"),
-        (arrays(test_images=_images(20, 8, 8), test_labels=np.arange(20)), "19", "'labels' has not"),
+        (arrays(test_images=_images(20, 8, 8), test_labels=np.arange(20)), "19", "'labels' does not have"),
         (arrays(test_images=_images(20, 8, 8), test_labels=np.arange(19)), "(19,)", "one for each of the 20 images"),
     )
 ]
