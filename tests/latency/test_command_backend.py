@@ -243,7 +243,10 @@ def test_a_failed_run_is_tried_again(tmp_path: Path) -> None:
             {"command": "x {model}", "tool": "trtexec", "pattern": "(x)"},
             "tool 'trtexec' already finds .* remove tool or pattern",
         ),
-        ({"command": "x {model}", "tool": "trtexec", "unit": "us"}, "tool 'trtexec' already finds .* remove tool or unit 'us'"),
+        (
+            {"command": "x {model}", "tool": "trtexec", "unit": "us"},
+            "tool 'trtexec' already finds .* remove tool or unit 'us'",
+        ),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
