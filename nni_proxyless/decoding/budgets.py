@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,15 @@ def quantity_of(name: str, operator: Operator) -> int:
     return peak_bytes(operator, dtype) if name in _MAXIMA else file_bytes(operator, dtype)
 
 
+def quantity_of_network(name: str, operators: Sequence[Operator]) -> int:
+    """Compute a quantity of `QUANTITIES` for a network, for one image, from its operators in execution order."""
+    if name not in _MAXIMA:
+        return sum(quantity_of(name, operator) for operator in operators)
+    from ..network.footprint import network_peak_bytes
+
+    return network_peak_bytes(operators, "int8" if name.endswith("_int8") else "float32")
+
+
 def quantity_costs(name: str, spec: SpaceSpec) -> SpaceCosts:
     """Compute a quantity of `QUANTITIES` for each candidate of a space.
 
@@ -189,6 +198,10 @@ def quantity_costs(name: str, spec: SpaceSpec) -> SpaceCosts:
     from ..latency.costs import SpaceCosts
 
     fixed = [quantity_of(name, operator) for operator in spec.fixed_operators]
+    if name == "peak_memory_int8":
+        from ..network.footprint import conversion_bytes
+
+        fixed.append(conversion_bytes(spec.input_shape))
     return SpaceCosts(
         float(max(fixed) if name in _MAXIMA else sum(fixed)),
         {layer.label: layer.names for layer in spec.layers},

@@ -105,8 +105,20 @@ def network_file_bytes(operators: Sequence[Operator], dtype: ValueType = "float3
     return sum(file_bytes(operator, dtype) for operator in operators)
 
 
+def conversion_bytes(input_shape: Sequence[int], batch: int = 1) -> int:
+    """Compute the memory while the exported int8 file converts its images from floats to int8, in bytes.
+
+    Args:
+        input_shape: Shape of an image, without the batch.
+        batch: Number of images in a batch.
+    """
+    return (BYTES["float32"] + BYTES["int8"]) * prod(input_shape) * batch
+
+
 def network_peak_bytes(operators: Sequence[Operator], dtype: ValueType = "float32", batch: int = 1) -> int:
-    """Compute the peak memory of a network's activations in bytes. It is the maximum over its operators.
+    """Compute the peak memory of a network's activations in bytes.
+
+    It is the maximum over its operators and, in int8, the conversion of the images (`conversion_bytes`).
 
     Args:
         operators: Operators in execution order, each of which reads only the output of the one before it.
@@ -121,4 +133,5 @@ def network_peak_bytes(operators: Sequence[Operator], dtype: ValueType = "float3
     for before, after in pairwise(operators):
         if before.output_shape != after.input_shape:
             raise InputError(f"operator {after} does not fit the output of {before}")
-    return max(peak_bytes(operator, dtype, batch) for operator in operators)
+    peak = max(peak_bytes(operator, dtype, batch) for operator in operators)
+    return peak if dtype == "float32" else max(peak, conversion_bytes(operators[0].input_shape, batch))

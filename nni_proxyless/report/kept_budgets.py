@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..decoding.budgets import QUANTITIES, amount, quantity_of
+from ..decoding.budgets import QUANTITIES, amount, quantity_of_network
 from ..errors import ProxylessError
 from ..network.architecture import Architecture
 from .checks import latency_of
@@ -157,8 +156,7 @@ def value_of(results: Results, architecture: Architecture, name: str) -> float |
     if architecture.spec is None:
         return None
     if name in QUANTITIES:
-        values: Sequence[int] = [quantity_of(name, operator) for operator in architecture.operators()]
-        return float(max(values) if name.startswith("peak_memory") else sum(values))
+        return float(quantity_of_network(name, architecture.operators()))
     table = results.table(name)
     try:
         return None if table is None else latency_of(table.costs(architecture.spec).of(architecture.choices))

@@ -9,8 +9,10 @@ import onnx
 import pytest
 from torch import nn
 
+from nni_proxyless.decoding.budgets import quantity_costs
 from nni_proxyless.errors import InputError
 from nni_proxyless.latency import random_architecture
+from nni_proxyless.network.architecture import Architecture
 from nni_proxyless.network.footprint import file_bytes, network_file_bytes, network_peak_bytes, peak_values
 from nni_proxyless.network.onnx_file import export_onnx
 from nni_proxyless.network.operators import Operator
@@ -71,7 +73,22 @@ def liveness_peak(model: bytes) -> int:
 def test_peak_memory_is_that_of_a_liveness_analysis_of_the_export(spec: SpaceSpec, seed: int) -> None:
     operators, model = exported(spec, seed)
     assert network_peak_bytes(operators) == 4 * liveness_peak(model)
-    assert network_peak_bytes(operators, "int8", batch=3) == 3 * liveness_peak(model)
+    # The int8 file takes floats: before anything else, each value of the image is there as a float and in int8.
+    image = (4 + 1) * prod(spec.input_shape)
+    assert network_peak_bytes(operators, "int8", batch=3) == 3 * max(liveness_peak(model), image)
+
+
+def test_the_int8_file_converts_an_image_of_floats() -> None:
+    spec = SpaceSpec.from_yaml("mobilenetv2_imagenet").with_changes(width_mult=0.35)
+    smallest = {layer.label: "skip" if "skip" in layer.names else layer.names[0] for layer in spec.layers}
+    architecture = Architecture.of_space(spec, smallest)
+    operators, model = spec.operators(smallest), export_onnx(trained_looking(architecture.build()), spec.input_shape, 1)
+    graph = onnx.load_model_from_string(quantize_static(model)).graph
+    assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    (reader,) = [node for node in graph.node if graph.input[0].name in node.input]
+    assert reader.op_type == "QuantizeLinear"
+    assert network_peak_bytes(operators, "int8") == 5 * prod(spec.input_shape) > liveness_peak(model)
+    assert quantity_costs("peak_memory_int8", spec).fixed == 5 * prod(spec.input_shape)
 
 
 @pytest.mark.parametrize("seed", range(3))
