@@ -136,3 +136,11 @@ def test_numbers_of_numpy_are_budgets() -> None:
 def test_bad_budgets_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         BudgetRequest(**arguments)
+
+
+def test_probabilities_at_another_temperature_are_those_of_its_softmax() -> None:
+    alpha = torch.tensor([0.3, -1.2, 0.9]).double()
+    at_one = ArchitectureDistribution({"a": ("x", "y", "z")}, {"a": torch.softmax(alpha, 0)})
+    for temperature in (1.0, 0.5, 0.1):
+        found = at_one.at_temperature(temperature).probs["a"]
+        assert found.tolist() == pytest.approx(torch.softmax(alpha / temperature, 0).tolist())

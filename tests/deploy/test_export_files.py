@@ -225,6 +225,7 @@ def test_the_lines_of_the_readme_need_neither_torch_nor_this_package(tiny_spec: 
 
 def test_metadata_and_card_say_what_the_readme_says(tiny_spec: SpaceSpec, tmp_path: Path) -> None:
     architecture, network = trained(tiny_spec, 0)
+    architecture = replace(architecture, budgets={"parameters": {"limit": 50_000.0, "value": 40_000.0}})
     weights = save_weights(network, tmp_path / "weights.pt")
     rule = preprocessing_for(tiny_spec.input_shape, [0.25], [0.5], resize="cover", crop=0.5)
     about = ModelInput(rule, ("a", "b", "c"))
@@ -257,6 +258,7 @@ def test_metadata_and_card_say_what_the_readme_says(tiny_spec: SpaceSpec, tmp_pa
     assert card["preprocessing"] == rule.to_dict()
     assert card["data"]["class_names"] == ["a", "b", "c"]
     assert card["architecture"]["choices"] == dict(architecture.choices)
+    assert card["architecture"]["budgets"] == {"parameters": {"limit": 50_000.0, "value": 40_000.0}}
 
 
 def test_a_card_of_the_retraining_goes_with_the_files_and_counts_once(
