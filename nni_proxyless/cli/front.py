@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -96,12 +95,13 @@ def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
 
 def _files_of_earlier_front(folder: Path) -> set[str]:
     """Return the architecture files that `front.csv` of a folder names, of the kind that `decode_front` writes."""
+    from ..files.reading import read_rows
+
     try:
-        with (folder / _FILE).open(newline="", encoding="utf-8") as file:
-            named = [row.get("file") or "" for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        rows = read_rows(folder / _FILE, "front", InputError)
+    except InputError:  # there is none, or it is not ours
         return set()
-    return {name for name in named if _NETWORK.fullmatch(name)}
+    return {name for row in rows if _NETWORK.fullmatch(name := row.get("file", ""))}
 
 
 def _check(options: argparse.Namespace, names: Sequence[str], limits: Sequence[Limit], tables: Sequence[str]) -> None:

@@ -71,6 +71,25 @@ def test_a_runtime_computes_the_network(name: str, space: str) -> None:
     assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", *RUNTIMES])
+def test_a_conversion_uses_no_file_of_the_working_directory(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNN's converter passes the weights through a file of a fixed name, which two conversions at once would share.
+
+    A link of that name to the null device loses the weights each time, and not only when two conversions meet.
+    """
+    (tmp_path / ".__convert_external_data.bin").symlink_to(os.devnull)
+    monkeypatch.chdir(tmp_path)
+    spec = SpaceSpec.from_yaml("mobilenetv2_digits")  # smaller ones do not use the file
+    network = network_of(spec)
+    images = torch.randn(1, *spec.input_shape)
+    found = outputs(runtime(name), export_onnx(network, spec.input_shape, 1), images)
+    with torch.inference_mode():
+        torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-5)
+    assert [path.name for path in tmp_path.iterdir()] == [".__convert_external_data.bin"]
+
+
 @pytest.mark.parametrize("name", ["mnn", "ncnn"])
 def test_a_runtime_that_fails_while_it_runs_is_not_timed(
     name: str, tiny_spec: SpaceSpec, monkeypatch: pytest.MonkeyPatch

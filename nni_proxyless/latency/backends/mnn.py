@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -10,6 +11,17 @@ from ...errors import RunError
 from ...files.work_folder import WorkFolder
 from .native_output import captured_output
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
+
+# The converter writes the weights to a file of a fixed name in the working directory, and reads them from it again. Two
+# conversions in one directory exchange them, or find only zeros. So each one has a process and a directory of its own.
+_CONVERT = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("_tools", sys.argv[1])
+tools = module_from_spec(spec)
+spec.loader.exec_module(tools)
+tools.mnnconvert(["mnnconvert", "-f", "ONNX", "--modelFile", sys.argv[2], "--MNNModel", sys.argv[3]])
+"""
 
 
 class MnnBackend(OnnxModelBackend):
@@ -45,12 +57,9 @@ class MnnBackend(OnnxModelBackend):
         with WorkFolder() as folder:
             source, target = folder / "model.onnx", folder / "model.mnn"
             source.write_bytes(model)
-            with captured_output() as said:
-                self._tools.mnnconvert(
-                    ["mnnconvert", "-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(target)]
-                )
-                if not target.is_file():
-                    raise self._unreadable(said())
+            self._run_converter(
+                "mnnconvert", [sys.executable, "-c", _CONVERT, self._tools.__file__, source.name, target.name], target
+            )
             return target.read_bytes()
 
     def load(self, model: bytes, images: Images) -> ModelWorkload:

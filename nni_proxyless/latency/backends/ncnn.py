@@ -11,7 +11,6 @@ import numpy as np
 
 from ...errors import InputError, RunError
 from ...files.work_folder import WorkFolder
-from ..watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Workload
 from .onnx_model import Images, ModelWorkload, OnnxModelBackend
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:  # settings and files are checked without torch
 _HALF = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_packed", "use_bf16_storage")
 # pnnx ends with a segmentation fault on a network without operators.
 _EMPTY = "7767517\n2 2\nInput in0 0 1 in0\nNoop noop 1 1 in0 out0\n"
-_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)
@@ -72,15 +70,8 @@ class NcnnBackend(OnnxModelBackend):
     def convert(self, model: bytes) -> NcnnModel:
         with WorkFolder() as folder:
             (folder / "model.onnx").write_bytes(model)
-            try:
-                done = run_watched([self._converter, "model.onnx", "fp16=0"], timeout_s=_TIMEOUT_S, folder=folder)
-            except ProgramTimeoutError as reason:
-                raise self._unreadable(f"pnnx did not finish within {_TIMEOUT_S} s") from reason
-            except ProgramOutputError as reason:
-                raise self._unreadable("pnnx printed too much") from reason
             graph, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
-            if done.code != 0 or not graph.is_file():
-                raise self._unreadable(f"{done.output}\n{done.errors}\npnnx ended with exit code {done.code}")
+            self._run_converter("pnnx", [self._converter, "model.onnx", "fp16=0"], graph)
             return NcnnModel(graph.read_text(encoding="utf-8"), weights.read_bytes())
 
     def load(self, model: NcnnModel, images: Images) -> ModelWorkload:

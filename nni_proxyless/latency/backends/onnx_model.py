@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,11 +14,13 @@ import numpy.typing as npt
 from ...errors import InputError, MissingDependencyError
 from ...network.onnx_file import batch_of, export_onnx, with_batch
 from ...network.quantization import quantize_static
+from ..watched_program import ProgramOutputError, ProgramTimeoutError, run_watched
 from .base import Backend, Workload
 
 if TYPE_CHECKING:  # settings and files are checked without torch
     from torch import nn
 
+_TIMEOUT_S = 300  # of a converter
 Images = npt.NDArray[np.float32]
 
 
@@ -107,6 +109,27 @@ class OnnxModelBackend(Backend):
         except ImportError as reason:
             found = package or module.partition(".")[0]
             raise MissingDependencyError.of(reason, f"backend {self.name}", found, self.extra) from reason
+
+    def _run_converter(self, name: str, words: Sequence[str], made: Path) -> None:
+        """Run the runtime's converter in the folder of the file that it makes.
+
+        Args:
+            name: Name of the converter, for messages.
+            words: Program and arguments.
+            made: File that the converter makes.
+
+        Raises:
+            InputError: The converter did not make the file.
+        """
+        try:
+            done = run_watched(words, timeout_s=_TIMEOUT_S, folder=made.parent)
+        except ProgramTimeoutError as reason:
+            raise self._unreadable(f"{name} did not finish within {_TIMEOUT_S} s") from reason
+        except ProgramOutputError as reason:
+            raise self._unreadable(f"{name} printed too much") from reason
+        if done.code != 0 or not made.is_file():
+            said = [line for line in (done.errors or done.output).splitlines() if line.strip()]
+            raise self._unreadable(f"{': '.join(said[-1:] or [name])} (exit code {done.code})")
 
     def _unreadable(self, reason: object) -> InputError:
         """Return the error for a model that the runtime cannot read."""
