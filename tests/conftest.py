@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -16,11 +17,18 @@ from tests.helpers import REPOSITORY, TINY_SPACE, Workplace, table_of
 from tests.quick_steps import make_steps_quick
 from tests.warm_changes import PROGRAM
 
+# The modules and tests that a worker loads are about a million objects, which stay. The collector need not visit them.
+gc.disable()
 make_steps_quick()
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A job in the background ignores Ctrl-C, and so would all processes that the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

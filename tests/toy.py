@@ -6,6 +6,7 @@ drops it. The cost of keeping a feature does not follow its weight.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -74,6 +75,7 @@ def latency_ms(choices: Mapping[str, str]) -> float:
     return FIXED_MS + sum(COSTS[label][name] for label, name in choices.items())
 
 
+@functools.cache
 def accuracies() -> dict[tuple[str, ...], float]:
     """Train every network alone, and return the accuracies by the networks' candidates."""
     found = {}

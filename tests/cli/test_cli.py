@@ -94,13 +94,15 @@ def test_bad_tables(kind: str, recipe: Path, tmp_path: Path, capsys: Any) -> Non
     assert not output.exists()
 
 
-def test_a_table_of_another_device_is_searched_with_but_not_measured(recipe: Path, tmp_path: Path, capsys: Any) -> None:
-    spec = SpaceSpec.from_yaml("mobilenetv2_digits")
-    table_of(spec).save(recipe.parent / "phone.yml")
+def test_a_table_of_another_device_is_searched_with_but_not_measured(
+    recipe_file: Path, tmp_path: Path, capsys: Any
+) -> None:
+    spec = SpaceSpec.from_yaml(recipe_file.parent / "tiny.yml")
+    table_of(spec).save(recipe_file.parent / "phone.yml")
     output = tmp_path / "out"
     with pytest.raises(SystemExit) as exit_:
         main(
-            ["search", str(recipe), "target=phone", "targets={phone: {table: phone.yml}}"]
+            ["search", str(recipe_file), "target=phone", "targets={phone: {table: phone.yml}}"]
             + ["epochs=1", "warmup_epochs=0", "finalists=2", "--output", str(output)]
         )
     assert exit_.value.code == 0

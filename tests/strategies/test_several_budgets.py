@@ -77,7 +77,8 @@ def test_one_network_is_within_the_budgets_of_two_devices(gradient: str) -> None
     assert strategy.expected_latency_ms() == pytest.approx(by_hand["phone"], rel=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(100)
+@pytest.mark.xdist_group("budget")  # it needs the accuracies of all networks, as tests in test_budget.py do
 def test_the_best_network_within_two_budgets_is_found() -> None:
     alone = toy.accuracies()
     feasible = {
