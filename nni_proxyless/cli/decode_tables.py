@@ -78,7 +78,8 @@ def named_tables(words: Sequence[Path], search: Path, wanted: Iterable[str]) -> 
     missing = [name for name in wanted if name not in files and name not in others and name not in QUANTITIES]
     if missing:
         own = _own_tables(search if search.is_dir() else search.parent)
-        files |= {name: own[name] for name in missing if name in own}
+        # The message about an unknown name lists all.
+        files |= {name: own[name] for name in missing} if set(missing) <= own.keys() else own
     return NamedTables(files, others)
 
 

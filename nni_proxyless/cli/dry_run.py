@@ -201,8 +201,12 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
     varied = ", ".join(sorted(plan.varied)) if plan.trials > 1 else ""
     report.say("trials", f"{plan.trials}{f', which differ in {varied}' if varied else ''}{more}")
     targets = set()
+    budgets: dict[str, list[str]] = {}  # different ones, by target
     try:
         for recipe, spec in check_recipes([_at_hand(recipe) for recipe in plan.recipes]):
+            of_target = budgets.setdefault(recipe.target, [])
+            if (budget := _budget(recipe)) not in of_target:
+                of_target.append(budget)
             if (recipe.target, spec.content_hash) not in targets:
                 targets.add((recipe.target, spec.content_hash))
                 table = plan_table(recipe.chosen_target(), spec, remeasure=True, accept=recipe.accept_tables)
@@ -214,6 +218,8 @@ def _experiment(report: _Report, plan: Plan, results: Path, port: int | None) ->
             raise
         report.say("data", _DOWNLOAD)
         return
+    for name, of_target in budgets.items():
+        report.say("budget", f"{name}: {'; '.join(of_target)}")
     existing = "whose earlier results it replaces" if any(results.glob("**/recipe.yml")) else "a new folder"
     report.say("writes", f"{results.resolve()}, {existing}: a folder for each trial, and summary.csv")
     watch = report.time()

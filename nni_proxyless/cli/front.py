@@ -51,7 +51,8 @@ def decode_front(options: argparse.Namespace, limits: Sequence[Limit]) -> int:
     from ..decoding.pareto_front import spread
     from ..files.writing import write_csv
 
-    given = named_tables(options.table, options.checkpoint, [*options.quantities, *(limit.name for limit in limits)])
+    costs = [name for name in options.quantities if name not in ("likelihood", ACCURACY)]
+    given = named_tables(options.table, options.checkpoint, [*costs, *(limit.name for limit in limits)])
     names = tuple(given.name(name) for name in options.quantities)
     limits = [replace(limit, name=given.name(limit.name)) for limit in limits]
     _check(options, names, limits, list(given.files))

@@ -77,7 +77,11 @@ class StatedBudgets:
         own = next((limit for limit in limits if limit.name == target), None)
         if own is not None:
             if request is not None:
-                raise InputError(f"the budget of '{target}' is given twice, as {request} and in budgets={{'{own}'}}")
+                others = f"; if {request} is meant for another target, name that with target="
+                raise InputError(
+                    f"the budget of '{target}' is given twice, as {request} and in budgets={{'{own}'}}"
+                    f"{others if len(tables) > 1 else ''}"
+                )
             request = BudgetRequest.of(own.value, own.fraction, hard=hard)
         if request is not None and target is None:
             raise InputError(f"{request} needs latency=, the table of the device it is meant for")

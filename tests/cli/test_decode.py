@@ -142,7 +142,9 @@ def test_tables_are_called_after_their_targets(tmp_path: Path, capsys: pytest.Ca
     ("words", "told"),
     [
         (["--budget", "phone=40"], "NAME<=LIMIT"),
-        (["--budget", "phone<=40"], "parameters"),
+        (["--budget", "phone<=40"], "(allowed: cpu_torch, file_size, "),
+        (["--budget", "cpu_torc<=40"], "did you mean 'cpu_torch'?"),
+        (["--front", "phone", "likelihood", "--out", "nowhere"], "(allowed: cpu_torch, file_size, "),
         (["--budget", "parameters<=10", "--budget-ms", "3"], "not both"),
         (["--budget", "parameters<=10"], "smallest value of any network is"),
         (["--budget", "peak_memory<=3 ms"], "256KiB"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nni_proxyless.cli.entry import main
 from nni_proxyless.cli.forecast_time import Load, LoadWatch, ends, time_lines
@@ -61,6 +62,29 @@ def test_a_search(recipe_file: Path, tmp_path: Path, capsys: Any, monkeypatch: p
         r"steps that were just run here.* a step of the weights [\d.]+ s, a step of the search [\d.]+ s", found["time"]
     )
     assert "not included: the start, the latency table" in found["time"]
+
+
+def test_an_experiment_names_the_budgets_of_its_trials(
+    recipe_file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(step_probe, "MOST_S", 0.2)
+    config = {
+        "searchSpace": {
+            "target": {"_type": "choice", "_value": ["device"]},
+            "budget_fraction": {"_type": "choice", "_value": [0.9, 0.8]},
+            "seed": {"_type": "choice", "_value": [0, 1]},
+        },
+        "trialCommand": f"nni-proxyless trial --recipe {recipe_file.name}",
+        "tuner": {"name": "GridSearch"},
+        "trialConcurrency": 1,
+        "trainingService": {"platform": "local"},
+    }
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
+    found = told(["run", str(tmp_path / "config.yml"), "--results", str(tmp_path / "results")], capsys)
+    assert found["trials"].startswith("4, which differ in budget_fraction, seed")
+    largest = "of the largest network's latency"
+    assert found["budget"] == f"device: 0.9 {largest}; 0.8 {largest}"
 
 
 def test_an_interrupted_search_goes_on(recipe_file: Path, tmp_path: Path) -> None:

@@ -104,6 +104,20 @@ def test_the_expected_quantities_end_at_or_below_their_limits() -> None:
     assert on_board(strategy.export_architecture().choices) <= 4.0  # type: ignore[arg-type]
 
 
+def test_a_budget_that_is_given_twice_is_refused_and_may_belong_to_another_target() -> None:
+    tables = {"phone": toy.table(), "board": board()}
+    with pytest.raises(InputError) as found:
+        ProxylessNAS(latency=tables, budget_ms=5.0, budgets={"board": 4.5})
+    assert str(found.value) == (
+        "the budget of 'board' is given twice, as budget_ms=5.0 and in budgets={'board <= 4.5'}; if budget_ms=5.0 is "
+        "meant for another target, name that with target="
+    )
+    strategy = ProxylessNAS(latency=tables, budget_ms=5.0, budgets={"board": 4.5}, target="phone")
+    assert strategy.budget_ms == 5.0
+    with pytest.raises(InputError, match=r"is given twice, as budget_ms=5.0 and in budgets=\{'latency <= 4'\}$"):
+        ProxylessNAS(latency=toy.table(), budget_ms=5.0, budgets={"latency": 4})
+
+
 def test_conflicting_budgets_are_refused_before_training(tiny_spec: SpaceSpec, tiny_table: LatencyTable) -> None:
     strategy = ProxylessNAS(latency=tiny_table, budgets={"latency": "100%", "parameters": 10})
     with pytest.raises(InputError, match=r"parameters <= 10, and the smallest value of any network is \d+"):
