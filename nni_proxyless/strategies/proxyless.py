@@ -17,7 +17,6 @@ from ..decoding.constraint import open_candidates
 from ..errors import InputError
 from ..latency.table import LatencyTable
 from ..supernet.candidates import labels_of
-from ..supernet.frozen_state import remake_with_weights
 from ..supernet.gated import Gate, make_gates, mutate_choice
 from ..supernet.gated_cells import mutate_cell
 from ..supernet.gated_nasbench101 import mutate_nasbench101
@@ -183,7 +182,6 @@ class ProxylessNAS(LatencyAwareStrategy):
         accelerate(supernet)
         place_regions(supernet)
         keep_weights(supernet)
-        remake_with_weights(supernet)
         return supernet
 
     def _exclude_candidates(self) -> None:
