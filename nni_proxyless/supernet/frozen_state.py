@@ -83,9 +83,10 @@ class _RemadeWithWeights(nn.Module):
     _class_that_freezes: type[nn.Module]
 
     def freeze(self, sample: dict[str, Any]) -> Any:
+        kind: type[nn.Module] = type(self)
         network = super().freeze(sample)  # type: ignore[misc]
         made_anew = network.__dict__.pop("_class_that_freezes", None) is None
-        if network.__class__ is self.__class__:
+        if type(network) is kind:
             network.__class__ = self._class_that_freezes
         if not made_anew:
             return network
