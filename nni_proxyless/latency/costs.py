@@ -74,11 +74,11 @@ class SpaceCosts:
         sizes = {label: len(of) for label, of in self.layers.items()} | {d.name: len(d.values) for d in self.derived}
         return [(joint.labels, joint.array([sizes[k] for k in joint.labels])) for joint in self.joint]
 
-    def of(self, choices: Mapping[str, str]) -> float:
+    def of(self, choices: Mapping[str, Any]) -> float:
         """Compute the cost of one architecture.
 
         Args:
-            choices: Name of the chosen candidate, by layer label.
+            choices: Name of the chosen candidate, or the candidate itself, by layer label.
 
         Raises:
             InputError: A label is missing or a candidate does not exist.
@@ -91,7 +91,7 @@ class SpaceCosts:
             )
         )
 
-    def largest_of(self, choices: Mapping[str, str]) -> float:
+    def largest_of(self, choices: Mapping[str, Any]) -> float:
         """Return the largest cost of the layers of one architecture, or `fixed` if that is larger; see `of`."""
         places = self._places(choices)
         chosen = [costs[places[label]] for label, costs in self.layers.items()]
@@ -108,7 +108,10 @@ class SpaceCosts:
 
     def _places(self, choices: Mapping[str, str]) -> dict[str, int]:
         """Return the positions of the chosen candidates, and of the values of the derived quantities."""
-        places = {label: self._position(label, choices.get(label)) for label in self.layers}
+        for label in self.layers:
+            if label not in choices:
+                raise InputError(f"the architecture lacks layer {label}")
+        places = {label: self._position(label, choices[label]) for label in self.layers}
         return places | {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
 
     def of_many(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
@@ -265,11 +268,10 @@ class SpaceCosts:
 
     def _position(self, label: str, candidate: object) -> int:
         positions = self._positions[label]
-        if candidate is None:
-            raise InputError(f"the architecture lacks layer {label}")
-        if _key(candidate) not in positions:
-            raise InputError(f"layer {label}: " + unknown_name("candidate", candidate, map(str, positions)))
-        return positions[_key(candidate)]
+        for key in (_key(candidate), str(candidate)):  # tables have the names of candidates
+            if key in positions:
+                return positions[key]
+        raise InputError(f"layer {label}: " + unknown_name("candidate", candidate, map(str, positions)))
 
 
 def _key(candidate: Any) -> Any:

@@ -17,7 +17,7 @@ from ..files.reading import read_mapping
 from ..files.writing import write_json
 from ..image_size import ImageSize
 from ..values import is_whole
-from .architecture_details import file_details
+from .architecture_details import file_details, restored_choices, stored_choices
 from .operators import Operator, total_multiply_adds, total_parameters
 from .space_spec import SKIP, SpaceSpec, Stage
 
@@ -281,7 +281,7 @@ class Architecture:
                 "hash": self.space_hash,
                 "spec": self.spec.to_dict() if self.spec is not None else None,
             },
-            "choices": dict(self.choices),
+            "choices": stored_choices(self.choices),
             "target": self.target,
             "strategy": self.strategy,
             "budget_ms": self.budget_ms,
@@ -319,7 +319,7 @@ class Architecture:
     ) -> Architecture:
         """Create an architecture from the content of a file and validate it; see `load`."""
         details = file_details(content, source, ARCHITECTURE_SCHEMA)
-        identity, choices = content["space"], content["choices"]
+        identity, choices = content["space"], restored_choices(content["choices"])
         name, digest = identity["name"], identity["hash"]
         if space is not None and digest != space.content_hash:
             raise ArchitectureError(
@@ -328,7 +328,7 @@ class Architecture:
             )
         described = identity.get("spec")
         if described is None:
-            return cls(name, digest, dict(choices), **details)
+            return cls(name, digest, choices, **details)
         if not isinstance(described, Mapping):
             raise ArchitectureError(f"{source}: 'space.spec' must be a mapping or null, got {shown(described)}")
         try:

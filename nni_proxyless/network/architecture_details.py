@@ -14,6 +14,8 @@ _KEYS = (
     "parameters", "multiply_adds", "metrics", "seed", "versions", "trial_parameters", "warnings", "budgets",
 )  # fmt: skip
 _MOST_CHOICES = 10_000
+_TUPLE = "tuple"
+_DEEPEST = 3  # lists inside each other
 
 
 def file_details(content: Mapping[str, Any], source: str, schema: str) -> dict[str, Any]:
@@ -74,11 +76,35 @@ def _budgets(value: object, where: str) -> dict[str, dict[str, float]]:
     return {name: {key: float(number) for key, number in numbers.items()} for name, numbers in value.items()}
 
 
-def _is_candidate(value: object) -> bool:
-    """Whether a value can be a candidate: a text, number or truth value, or for several inputs a list of such."""
+def stored_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return choices as the file has them. JSON has no tuples, so `(3, 1)` is stored as `{"tuple": [3, 1]}`."""
+    return {label: _stored(candidate) for label, candidate in choices.items()}
+
+
+def restored_choices(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the choices of which a file has what `stored_choices` returned."""
+    return {label: _restored(candidate) for label, candidate in choices.items()}
+
+
+def _stored(candidate: Any) -> Any:
+    if isinstance(candidate, tuple):
+        return {_TUPLE: [_stored(part) for part in candidate]}
+    return [_stored(part) for part in candidate] if isinstance(candidate, list) else candidate
+
+
+def _restored(candidate: Any) -> Any:
+    if isinstance(candidate, Mapping):
+        return tuple(_restored(part) for part in candidate[_TUPLE])
+    return [_restored(part) for part in candidate] if isinstance(candidate, list) else candidate
+
+
+def _is_candidate(value: object, depth: int = 0) -> bool:
+    """Whether a value can be a candidate: a text, number, truth value or null, or a list or tuple of such."""
+    if isinstance(value, Mapping) and set(value) == {_TUPLE} and isinstance(value[_TUPLE], list):
+        value = value[_TUPLE]
     if isinstance(value, list):
-        return all(_is_candidate(part) and not isinstance(part, list) for part in value)
-    return isinstance(value, (str, bool)) or is_number(value)
+        return depth < _DEEPEST and all(_is_candidate(part, depth + 1) for part in value)
+    return value is None or isinstance(value, (str, bool)) or is_number(value)
 
 
 def _latency(value: object, where: str) -> float | None:

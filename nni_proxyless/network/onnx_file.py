@@ -50,13 +50,14 @@ def export_onnx(module: nn.Module, input_shape: tuple[int, ...], batch: int | No
     import torch
 
     from .folding import fold_batch_norm
+    from .given_inputs import only_given
 
     buffer = io.BytesIO()
     dynamic = None if batch is not None else {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter emits a deprecation warning at every call
         torch.onnx.export(
-            fold_batch_norm(module),
+            only_given(fold_batch_norm(module), 1),
             (torch.randn(batch or 1, *input_shape),),
             cast(Any, buffer),
             input_names=[INPUT],
@@ -82,12 +83,13 @@ def export_call(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
     import torch
 
     from .folding import fold_batch_norm
+    from .given_inputs import only_given
 
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            fold_batch_norm(module),
+            only_given(fold_batch_norm(module), len(inputs)),
             tuple(inputs),
             cast(Any, buffer),
             input_names=[f"{INPUT}{i}" for i in range(len(inputs))],

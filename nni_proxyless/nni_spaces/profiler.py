@@ -11,13 +11,13 @@ from nni.mutable import Categorical, MutableExpression
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.profiler import ExpressionProfiler
 
-from ..errors import LatencyTableError, MissingOperatorError, SpaceError
+from ..errors import InputError, LatencyTableError, MissingOperatorError, SpaceError, shown
 from ..latency.arrays import FloatArray
 from ..latency.costs import SpaceCosts
 from ..latency.entries import ModuleCall
 from ..latency.judgement import warnings_of
 from ..latency.table import LatencyTable
-from ..supernet.candidates import path_candidates, searched
+from ..supernet.candidates import labels_of, path_candidates, searched
 from ..supernet.space import describe_space, layer_choices
 from .space_walk import walk
 
@@ -58,6 +58,7 @@ class LatencyProfiler(ExpressionProfiler):
 
     def __init__(self, model_space: ModelSpace, table: LatencyTable) -> None:
         super().__init__(model_space)
+        self._mutables = labels_of(model_space)
         if table.calibration.networks:  # otherwise a part of a measurement, which judges its table at the end
             for text in warnings_of(table):
                 _log.warning(text)
@@ -74,6 +75,21 @@ class LatencyProfiler(ExpressionProfiler):
                 f"the table of {table.device.name} has entries for operators only. Measure a table for this space with "
                 "nni_proxyless.nni_spaces.space_latency.measure_model_space, or fit one to whole networks"
             )
+
+    def profile(self, sample: Mapping[str, Any]) -> float:
+        """Compute the cost of one network.
+
+        Args:
+            sample: Mapping from labels to candidates.
+
+        Raises:
+            InputError: A candidate does not exist.
+        """
+        for label in searched(self._mutables):
+            if label in sample and self._mutables[label].check_contains(dict(sample)) is not None:
+                given, known = shown(sample[label]), ", ".join(map(str, _candidates(self._mutables[label])))
+                raise InputError(f"layer {label}: unknown candidate {given} (allowed: {known})")
+        return float(super().profile(dict(sample)))
 
 
 def _of_layers(costs: SpaceCosts, choices: Mapping[str, Any]) -> Any:
@@ -151,7 +167,7 @@ def _check(model_space: ModelSpace, table: LatencyTable) -> dict[str, Any]:
         SpaceError: A layer has no list of candidates.
     """
     costs = table.own_costs()
-    mutables = model_space.simplify()
+    mutables = labels_of(model_space)
     choices = {str(label): mutables[label] for label in searched(mutables) if label in costs.candidates}
     for label, names in costs.candidates.items():
         values = [str(value) for value in _candidates(choices[label])] if label in choices else []

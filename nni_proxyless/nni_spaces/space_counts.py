@@ -18,6 +18,7 @@ from ..errors import SpaceError
 from ..latency.counts import Counts, counts_of_space, from_rows
 from ..latency.entries import Choice
 from ..latency.flop_counter import multiply_adds_counted, total_multiply_adds
+from ..supernet.candidates import labels_of
 from ..supernet.space import describe_space
 from .space_walk import MAX_VARIANTS, walk
 
@@ -46,7 +47,7 @@ def counts_of_model_space(model_space: ModelSpace, input_shape: tuple[int, ...])
     if spec is not None:
         return counts_of_space(spec)
     mutables: dict[str, Categorical] = {}
-    for label, mutable in model_space.simplify().items():
+    for label, mutable in labels_of(model_space).items():
         if not isinstance(mutable, Categorical):
             raise SpaceError(f"choice '{label}' is {type(mutable).__name__}: only choices among candidates have counts")
         mutables[str(label)] = mutable

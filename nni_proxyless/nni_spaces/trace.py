@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..errors import SpaceError
 from ..latency.calls import Call
 from ..latency.flop_counter import multiply_adds_counted, total_multiply_adds
-from ..supernet.candidates import path_candidates, searched
+from ..supernet.candidates import labels_of, path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.unsupported import refuse_second_names
 from .derived_quantities import quantities_of
@@ -61,7 +61,7 @@ class Tracer:
 
     def __init__(self, space: ModelSpace, inputs: ExampleInputs, memory: bool = False) -> None:
         refuse_second_names(space)
-        mutables = space.simplify()
+        mutables = labels_of(space)
         self.space, self.inputs, self.memory = space, inputs, memory
         self.candidates = {str(k): tuple(path_candidates(mutables[k])) for k in sorted(searched(mutables))}
         self.constraints = Constraints.in_space(mutables)
@@ -82,8 +82,9 @@ class Tracer:
             with _quiet():
                 frozen = shallow_freeze(self.space, sample)
         except Exception as reason:
+            told = " ".join(str(reason).split())[:200]
             raise SpaceError(
-                f"NNI cannot build the network {_told(sample)} of {type(self.space).__name__}: {str(reason)[:200]}"
+                f"NNI cannot build the network {_told(sample)} of {type(self.space).__name__}: {told}"
             ) from reason
         return frozen.eval()
 

@@ -28,7 +28,7 @@ from ..latency.table import LatencyTable
 from ..network.architecture import Architecture
 from ..network.operators import total_activations, total_multiply_adds
 from ..signals import interruptions_raised
-from ..supernet.candidates import path_candidates, searched
+from ..supernet.candidates import labels_of, path_candidates, searched
 from ..supernet.constraints import Constraints
 from ..supernet.space import describe_space
 from ..supernet.unsupported import check_space
@@ -136,7 +136,7 @@ class LatencyAwareStrategy(ExportMethods, OneShotStrategy):
             InputError: No network of the space is within the budget.
             MissingOperatorError: The table lacks operators of the space.
         """
-        mutables = model.simplify()
+        mutables = labels_of(model)
         self._candidates = {str(label): tuple(path_candidates(mutables[label])) for label in sorted(searched(mutables))}
         self._constraints = Constraints.in_space(mutables)
         check_space(model, self._candidates)

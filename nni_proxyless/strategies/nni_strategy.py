@@ -12,6 +12,8 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingRepeat
 
 from ..errors import InputError, SpaceError, UnsupportedSpaceError
 from ..latency.table import LatencyTable
+from ..supernet.candidates import labels_of
+from ..supernet.constraints import Constraints
 from ..supernet.unsupported import check_all_are_used
 from ..training.cpu_kernels import accelerate
 from .arch_settings import ArchSettings
@@ -77,7 +79,13 @@ class NniStrategy(LatencyAwareStrategy):
         Raises:
             SpaceError: NNI's strategy cannot search a choice of the space.
         """
-        self._check_inputs(model.simplify())
+        mutables = labels_of(model)
+        self._check_inputs(mutables)
+        for constraint in Constraints.in_space(mutables).of:
+            raise UnsupportedSpaceError(
+                f"{type(model).__name__} has the constraint '{constraint.label}', which {type(self).__name__} does not "
+                "keep; use ProxylessNAS"
+            )
         check_cells(model, type(self).__name__)
         self.apply_table(model)
         supernet = super().mutate_model(model)

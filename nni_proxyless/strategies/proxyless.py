@@ -16,6 +16,7 @@ from torch import nn
 from ..decoding.constraint import open_candidates
 from ..errors import InputError
 from ..latency.table import LatencyTable
+from ..supernet.candidates import labels_of
 from ..supernet.gated import Gate, make_gates, mutate_choice
 from ..supernet.gated_cells import mutate_cell
 from ..supernet.gated_nasbench101 import mutate_nasbench101
@@ -156,7 +157,7 @@ class ProxylessNAS(LatencyAwareStrategy):
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Turn a model space into a supernet, in place; see NNI's `OneShotStrategy.mutate_model`."""
-        self._gates = make_gates(model.simplify())
+        self._gates = make_gates(labels_of(model))
         self.apply_table(model)
         if self.arch.prune_below is not None:
             most = max(gate.num_candidates for gate in self._gates.values())

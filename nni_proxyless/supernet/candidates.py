@@ -7,11 +7,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
-from nni.mutable import Categorical, CategoricalMultiple, Constraint, Mutable
+from nni.mutable import Categorical, CategoricalMultiple, Constraint, LabeledMutable, Mutable, MutableSymbol
+from nni.nas.nn.pytorch import ModelSpace
 
 from ..errors import SpaceError
 
 MAX_INPUT_SUBSETS = 256
+
+
+def labels_of(space: ModelSpace) -> dict[str, Any]:
+    """Return the mutables of a space by label, as NNI's `ModelSpace.simplify()` does.
+
+    Raises:
+        SpaceError: Two choices have the same label, but differ.
+    """
+    try:
+        return dict(space.simplify())
+    except ValueError:
+        first: dict[str, LabeledMutable] = {}
+        for mutable in space.leaf_mutables(lambda of: isinstance(of, MutableSymbol)):
+            known = first.setdefault(mutable.label, mutable)
+            if not mutable.equals(known):
+                values = [getattr(of, "values", type(of).__name__) for of in (known, mutable)]
+                raise SpaceError(
+                    f"two choices of {type(space).__name__} have the label '{mutable.label}', but one has "
+                    f"{values[0]} and the other {values[1]}; give them the same candidates, or different labels"
+                ) from None
+        raise
 
 
 def searched(mutables: Mapping[str, Mutable]) -> list[str]:

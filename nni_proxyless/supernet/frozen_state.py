@@ -12,12 +12,14 @@ from typing import Any
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
 from nni.mutable import Mutable
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat
+from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.proxyless import ProxylessMixedLayer
 from torch import Tensor, nn
 
 from ..errors import SpaceError
 from .gated_values import ValueModule
+from .unsupported import freezes_itself
 
 
 def frozen_state(supernet: nn.Module, sample: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -73,3 +75,40 @@ def _tensors(module: nn.Module, name: str, frozen: str, sample: Mapping[str, Any
         for key, child in module._modules.items():
             if child is not None:
                 yield from _tensors(child, f"{name}.{key}".lstrip("."), f"{frozen}{key}.", sample)
+
+
+class _RemadeWithWeights(nn.Module):
+    """Added to the class of a model space with a `freeze` method of its own, which may make a new network."""
+
+    _class_that_freezes: type[nn.Module]
+
+    def freeze(self, sample: dict[str, Any]) -> Any:
+        kind: type[nn.Module] = type(self)
+        network = super().freeze(sample)  # type: ignore[misc]
+        made_anew = network.__dict__.pop("_class_that_freezes", None) is None
+        if type(network) is kind:
+            network.__class__ = self._class_that_freezes
+        if not made_anew:
+            return network
+        weights = recursive_freeze(self, sample, include_root=False)[0].state_dict()
+        try:
+            network.load_state_dict(weights)
+        except RuntimeError as reason:
+            told = " ".join(str(reason).split())[:200]
+            raise SpaceError(
+                f"{type(network).__name__}.freeze makes a network that cannot take the supernet's weights: {told}"
+            ) from reason
+        return network.train(self.training)
+
+
+def remake_with_weights(supernet: nn.Module) -> None:
+    """Let the networks of a space with a `freeze` method of its own have the weights of its supernet.
+
+    Args:
+        supernet: Mutated model space; changed in place. Spaces with NNI's `freeze` are left unchanged.
+    """
+    if freezes_itself(supernet):
+        cls = type(supernet)
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        supernet.__dict__["_class_that_freezes"] = cls
+        supernet.__class__ = type(cls.__name__, (_RemadeWithWeights, cls), names)

@@ -19,6 +19,7 @@ from nni.nas.nn.pytorch.base import recursive_freeze
 from torch import Tensor, nn
 
 from ..errors import SpaceError
+from .frozen_state import remake_with_weights
 from .gate import Gate
 from .gated_cells import GatedCell
 from .gated_values import GatedValue, ValueModule, ValueRepeat
@@ -117,7 +118,7 @@ class _KeepsWeights(nn.Module):
 
 
 def keep_weights(supernet: nn.Module) -> None:
-    """Let the networks of an NDS space have the weights of its supernet; other spaces are left unchanged.
+    """Let the networks of a space have the weights of its supernet, also if its `freeze` makes them anew.
 
     Args:
         supernet: Mutated model space; changed in place.
@@ -126,6 +127,8 @@ def keep_weights(supernet: nn.Module) -> None:
         cls = type(supernet)
         names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
         supernet.__class__ = type(cls.__name__, (_KeepsWeights, cls), names)
+    else:
+        remake_with_weights(supernet)
 
 
 @torch.no_grad()

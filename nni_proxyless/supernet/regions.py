@@ -109,6 +109,8 @@ class _SpaceWithRegions(nn.Module):
 
     def freeze(self, sample: dict[str, Any]) -> Any:
         frozen = super().freeze(sample)  # type: ignore[misc]
+        if type(frozen) is type(self) and "_class_without_regions" not in frozen.__dict__:  # made anew, by its class
+            frozen.__class__ = self.__dict__.get("_class_before", self._class_without_regions)
         if frozen is not self:
             for module in frozen.modules():
                 if isinstance(module, _Region):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nni.nas.strategy  # noqa: F401  imported first: otherwise NNI's import cycle leaves stubs for DARTS and ENAS
-from nni.nas.nn.pytorch import Cell, LayerChoice, MutableModule, Repeat
+from nni.mutable import Constraint
+from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace, MutableModule, Repeat
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
@@ -24,6 +25,9 @@ def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _
     if isinstance(module, Cell):
         what = f"a {type(module).__name__}, a subclass of Cell"
         hint = "use Cell itself, or write the cell as LayerChoices and InputChoices"
+    elif isinstance(module, MutableModule) and module.mutables and _only_constraints(module):
+        what = f"a {type(module).__name__} that registers a constraint"
+        hint = "register the constraint on the model space itself"
     elif isinstance(module, MutableModule) and module.mutables:
         labels = list(dict.fromkeys(str(label) for mutable in module.mutables for label in mutable.simplify()))
         what = f"a {type(module).__name__} with the choice{'s' if len(labels) > 1 else ''} {', '.join(labels)}"
@@ -35,6 +39,10 @@ def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _
         f"cells and choices in the arguments of a ParametrizedModule; {hint}, or give the strategy a mutation hook "
         "that handles it"
     )
+
+
+def _only_constraints(module: MutableModule) -> bool:
+    return all(isinstance(mutable, Constraint) for mutable in module.mutables)
 
 
 def check_space(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> None:
@@ -101,3 +109,35 @@ def check_all_are_used(supernet: nn.Module, candidates: Mapping[str, Sequence[An
             f"no module of {type(supernet).__name__} depends on the choice '{unused[0]}' while the supernet runs, so "
             "it would always have its first value; use a LayerChoice, InputChoice or Repeat, or remove it"
         )
+    refuse_own_mutables(supernet)
+
+
+def refuse_own_mutables(space: nn.Module) -> None:
+    """Refuse what a model space itself has registered, unless it is a constraint and NNI can build the networks.
+
+    Raises:
+        SpaceError: The space has registered a choice, or a constraint without a `freeze` method of its own.
+    """
+    name = type(space).__name__
+    for mutable in getattr(space, "mutables", ()):
+        label = getattr(mutable, "label", mutable)
+        if not isinstance(mutable, Constraint):
+            raise SpaceError(
+                f"{name} registers the choice '{label}' with add_mutable, and its own methods would always see the "
+                "first value; remove add_mutable if only modules take the choice, or move what reads it into a "
+                "ParametrizedModule"
+            )
+        if not freezes_itself(space):
+            raise SpaceError(
+                f"{name} registers the constraint '{label}' with add_mutable, and NNI builds the networks of such a "
+                "space only with a freeze method of its own; add 'def freeze(self, sample)' that returns "
+                f"{name}(…) made inside 'with nni.nas.space.model_context(sample)'"
+            )
+
+
+def freezes_itself(space: nn.Module) -> bool:
+    """Whether the class of a model space has a `freeze` method of its own, which may make new weights."""
+    for cls in type(space).__mro__:
+        if "freeze" in vars(cls) and not cls.__module__.startswith(f"{__package__}."):
+            return cls not in (MutableModule, ModelSpace)
+    return False

@@ -26,6 +26,21 @@ def test_round_trip_is_lossless(architecture: Architecture, tmp_path: Path) -> N
     assert Architecture.load(architecture.save(tmp_path / "a" / "architecture.json")) == architecture
 
 
+def test_candidates_of_every_kind_are_the_same_after_a_round_trip(tmp_path: Path) -> None:
+    choices = {
+        "k": (3, 1),
+        "none": None,
+        "inputs": [0, 2],
+        "groups": [(1, 2), [3]],
+        "rate": 0.5,
+        "bias": True,
+        "a": "x",
+    }
+    loaded = Architecture.load(Architecture("Mine", "0", choices).save(tmp_path / "architecture.json"))
+    assert loaded.choices == choices
+    assert [type(of) for of in loaded.choices.values()] == [type(of) for of in choices.values()]
+
+
 def test_it_is_built_in_another_process_without_nni(architecture: Architecture, tmp_path: Path) -> None:
     path = architecture.save(tmp_path / "architecture.json")
     code = (

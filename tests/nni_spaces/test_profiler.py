@@ -132,6 +132,16 @@ def test_a_fitted_table_serves_any_space() -> None:
         LatencyProfiler(ShuffleNetSpace(), table)
 
 
+def test_a_candidate_that_does_not_exist_is_refused() -> None:
+    space = Small()
+    profiler = LatencyProfiler(space, measure_model_space(space, (3, 8, 8), make_backend("params")))
+    label = next(iter(space.simplify()))
+    sample = samples(space, 1)[0][0]
+    assert profiler.profile(sample) > 0
+    with pytest.raises(InputError, match=rf"layer {label}: unknown candidate .*\[3, 1\].* \(allowed: "):
+        profiler.profile({**sample, label: [3, 1]})
+
+
 def test_a_table_of_another_space_is_refused(tiny_table: LatencyTable) -> None:
     table = measure_model_space(Small(), (3, 8, 8), make_backend("params"))
     other = measure_model_space(Small(), (3, 8, 8), make_backend("torch"), calibration_networks=0, protocol=SHORT)

@@ -12,6 +12,7 @@ from typing import Any
 import nni
 import nni.nas.strategy  # imported first: otherwise NNI's import cycle leaves stubs
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from nni.nas.evaluator.pytorch import DataLoader, Lightning, Trainer
@@ -29,6 +30,7 @@ from nni_proxyless.latency import Protocol, make_backend
 from nni_proxyless.latency.backends.base import Workload
 from nni_proxyless.latency.calls import Call
 from nni_proxyless.latency.show import layer_bars
+from nni_proxyless.network.onnx_file import export_onnx
 from nni_proxyless.nni_spaces.space_latency import measure_model_space, measure_space_networks
 from nni_proxyless.strategies.applied_table import costs_of_space
 from nni_proxyless.supernet.candidates import path_candidates, searched
@@ -293,6 +295,30 @@ def test_modules_with_several_inputs_are_run(backend: str) -> None:
     taken = measure_space_networks(space, inputs, [{"mixer": "linear"}, {"mixer": "attention"}], made, protocol=SHORT)
     assert len(taken) == 2
     assert all(samples.median > 0 for samples in taken)
+
+
+class Encoders(ModelSpace):
+    """A choice between PyTorch's own layer of a transformer, whose `forward` has a flag, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layer = LayerChoice({"encoder": encoder, "linear": nn.Linear(8, 8)}, label="layer")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+def test_modules_whose_forward_has_flags_run_in_onnx_runtime() -> None:
+    made = make_backend("onnxruntime")
+    table = measure_model_space(Encoders(), (5, 8), made, calibration_networks=0, protocol=SHORT)
+    assert len(table.operators) == 2
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    x = torch.randn(1, 5, 8)
+    session = onnxruntime.InferenceSession(export_onnx(layer, (5, 8), 1))
+    (y,) = session.run(None, {"input": x.numpy()})
+    torch.testing.assert_close(torch.tensor(y), layer(x), rtol=1e-4, atol=1e-5)
 
 
 class MovingBackend(ComputedBackend):

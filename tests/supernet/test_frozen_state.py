@@ -32,6 +32,7 @@ from nni_proxyless.network.space_spec import SpaceSpec
 from nni_proxyless.strategies.nni_strategies import LatencyDARTS, LatencyNniProxyless, RandomSearch
 from nni_proxyless.supernet.frozen_state import frozen_state
 from nni_proxyless.supernet.single_path import single_path
+from tests.strategies.hub_spaces import SPACES
 
 
 class Nested(ModelSpace):
@@ -198,3 +199,17 @@ def test_modules_of_the_user_keep_their_weights(values: bool) -> None:
         assert "freeze" not in vars(frozen.first)
     again = pickle.loads(pickle.dumps(supernet.first)).freeze({})
     assert torch.equal(again.weight, supernet.first.weight)
+
+
+@pytest.mark.parametrize("name", ["MobileNetV3Space", "ProxylessNAS"])
+def test_networks_of_a_searched_space_keep_attributes_that_were_set_after_construction(name: str) -> None:
+    """NNI's `freeze` of a new space gives the modules of these spaces their default `eps`."""
+
+    def eps(model: nn.Module) -> set[float]:
+        return {module.eps for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+
+    space = SPACES[name].make()
+    assert eps(space) == {1e-3}
+    strategy = ProxylessNAS(seed=0)
+    supernet: Any = strategy.mutate_model(space)
+    assert eps(supernet.freeze(strategy.decoded_choices())) == {1e-3}
