@@ -38,6 +38,10 @@ LATENCY = "latency"
 _BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 _COUNTS: Mapping[str, float] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MILLISECONDS = {"": 1.0, "ms": 1.0, "s": 1000.0, "us": 0.001, "µs": 0.001}
+_SPELLING = {
+    "b": "B", "kb": "kB", "mb": "MB", "gb": "GB", "kib": "KiB", "mib": "MiB", "gib": "GiB", "m": "M", "g": "G",
+    "µs": "us",
+}  # fmt: skip
 _UNITS: dict[str, Mapping[str, float]] = {"bytes": {"": 1, **_BYTES}, "ms": _MILLISECONDS}
 _NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([A-Za-zµ%]*)\s*\Z")
 
@@ -84,7 +88,7 @@ def parse_limit(name: str, limit: object) -> Limit:
             percentage is a part of the largest network's value.
 
     Raises:
-        InputError: The limit is not above 0, or has a unit that does not fit the quantity.
+        InputError: The limit is not above 0, or a text is not understood or has a unit that does not fit the quantity.
     """
     unit = QUANTITIES.get(name, "ms")
     known = _UNITS.get(unit, _COUNTS)
@@ -94,9 +98,14 @@ def parse_limit(name: str, limit: object) -> Limit:
         f"budget of {shown(name)}: the limit must be above 0, such as {examples}, or 60%, got {shown(limit)}"
     )
     if isinstance(limit, str):
+        units = ", ".join(dict.fromkeys(_SPELLING.get(key, key) for key in known if key))
+        unclear = InputError(
+            f"budget of {shown(name)}: the text {shown(limit)} is not understood; write a number, with one of the "
+            f"units {units} or without a unit, such as {examples}, or a percentage such as 60%"
+        )
         match = _NUMBER.match(limit)
         if match is None:
-            raise wrong
+            raise wrong if _NUMBER.match(limit.strip().removeprefix("-")) else unclear
         number, suffix = float(match[1]), match[2]
         if suffix == "%":
             if not 0 < number <= 100:
@@ -104,7 +113,7 @@ def parse_limit(name: str, limit: object) -> Limit:
             return Limit(name, fraction=number / 100)
         factor = known.get(suffix.lower())
         if factor is None:
-            raise wrong
+            raise unclear
         value = number * factor
     elif is_number(limit):
         value = float(limit)

@@ -40,7 +40,8 @@ class ExampleInputs:
             batch: Number of inputs in a batch that the backend measures; `None` for that of the tensors, or 1.
 
         Raises:
-            InputError: The inputs have another form, or the tensors have another batch.
+            InputError: The inputs have another form, the tensors have another batch, or a dictionary has a name that
+                `forward` does not have although it needs several arguments.
         """
         given = [t for t in _tensors(inputs) if t.dim()]
         found = given[0].shape[0] if given else batch or 1
@@ -55,6 +56,7 @@ class ExampleInputs:
             free = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in names)
             if free or set(made) <= {p.name for p in names if p.kind is not inspect.Parameter.POSITIONAL_ONLY}:
                 return cls((), made, found)
+            _check_one_argument(made, model)
             return cls((made,), {}, found)
         if isinstance(inputs, (tuple, list)) and inputs and not _is_shape(inputs):
             return cls(tuple(_example(value, found) for value in inputs), {}, found)
@@ -93,6 +95,20 @@ class ExampleInputs:
         described = with_tensors((self.args, dict(self.kwargs)), lambda value: list(value.shape))
         parts = [str(each) for each in described[0]] + [f"{key}={each}" for key, each in described[1].items()]
         return ", ".join(parts)
+
+
+def _check_one_argument(made: Mapping[Any, Any], model: nn.Module) -> None:
+    """Check that a dictionary can be the only argument of a model."""
+    names = inspect.signature(model.forward).parameters.values()
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    taken = [p.name for p in names if p.kind not in free]
+    needed = [p.name for p in names if p.kind not in free and p.default is inspect.Parameter.empty]
+    if len(needed) > 1:
+        unknown = next(key for key in made if key not in taken)
+        raise InputError(
+            f"the example inputs have {shown(unknown)}, which {type(model).__name__}.forward does not take; it takes "
+            f"{', '.join(taken)} and needs {', '.join(needed)}"
+        )
 
 
 def _is_shape(value: Any) -> bool:

@@ -26,6 +26,7 @@ from ..latency.calls import Call
 from ..latency.flop_counter import multiply_adds_counted, total_multiply_adds
 from ..supernet.candidates import labels_of, path_candidates, searched
 from ..supernet.constraints import Constraints
+from ..supernet.remade import refuse_lost_changes
 from ..supernet.unsupported import refuse_second_names
 from .derived_quantities import quantities_of
 from .example_inputs import ExampleInputs
@@ -56,11 +57,13 @@ class Tracer:
         notes: Which module reads the results of which, in all networks that were run.
 
     Raises:
-        SpaceError: A choice has no list of candidates, or a module with choices has two names in one module.
+        SpaceError: A choice has no list of candidates, or a module with choices has two names in one module or would
+            lose a hook, a parametrization or a tied parameter.
     """
 
     def __init__(self, space: ModelSpace, inputs: ExampleInputs, memory: bool = False) -> None:
         refuse_second_names(space)
+        refuse_lost_changes(space)
         mutables = labels_of(space)
         self.space, self.inputs, self.memory = space, inputs, memory
         self.candidates = {str(k): tuple(path_candidates(mutables[k])) for k in sorted(searched(mutables))}

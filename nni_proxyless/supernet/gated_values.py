@@ -201,13 +201,18 @@ def keep_own_weights(module: ParametrizedModule) -> None:
     NNI's `freeze` would replace it by a new module with new weights. A module such as MutableConv2d becomes the plain
     module of torch that it stands for, and a module of the user freezes what is inside it.
     """
-    bound = type(module)._bound_type
-    if bound is not None and type(module).__init__ is not bound.__init__ and type(module).__bases__[-1] is bound:
+    if becomes_plain(module):
         for name in ("trace_args", "trace_kwargs", "_mutables"):
             module.__dict__.pop(name, None)
-        module.__class__ = bound
+        module.__class__ = type(module)._bound_type
     else:
         module.__dict__["freeze"] = partial(_frozen_inside, module)  # which can be copied and pickled
+
+
+def becomes_plain(module: ParametrizedModule) -> bool:
+    """Whether a module without choices in its arguments can become the plain module of torch, such as Conv2d."""
+    kind, bound = type(module), type(module)._bound_type
+    return bound is not None and kind.__init__ is not bound.__init__ and kind.__bases__[-1] is bound
 
 
 def _frozen_inside(module: nn.Module, sample: dict[str, Any]) -> nn.Module:
@@ -258,6 +263,11 @@ def mutate_value(
         raise UnsupportedSpaceError(
             f"module '{name}' is a {type(module).__name__} with choices in its arguments and further choices inside, "
             "which is not supported; put the inner choices beside it, not into it"
+        )
+    if len(list(module.named_parameters(remove_duplicate=False))) > len(list(module.parameters())):
+        raise UnsupportedSpaceError(
+            f"module '{name}' is a {type(module).__name__} with choices in its arguments and a parameter that has two "
+            "names inside, which is not supported; give its parts their own parameters, or call one part twice"
         )
     labels = list(dict.fromkeys(str(label) for mutable in module.mutables for label in mutable.simplify()))
     return GatedValue(module, name, [memo[label] for label in labels])

@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import SpaceError, UnsupportedSpaceError
 from .gated import GatedModule
 from .gated_values import gates_read_by
+from .remade import refuse_lost_changes
 
 
 def refuse_unsupported(module: nn.Module, name: str, _memo: Mapping[str, Any], _kwargs: Mapping[str, Any]) -> bool:
@@ -53,8 +54,8 @@ def check_space(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> No
         candidates: Mapping from labels to candidates.
 
     Raises:
-        SpaceError: The space has been searched before, there is nothing to search, or a module with choices has two
-            names in the module that contains it.
+        SpaceError: The space has been searched before, there is nothing to search, a module with choices has two
+            names in the module that contains it, or such a module would lose a hook, a parametrization or a tie.
     """
     if any(isinstance(module, BaseSuperNetModule) for module in model.modules()):
         raise SpaceError(
@@ -62,6 +63,7 @@ def check_space(model: nn.Module, candidates: Mapping[str, Sequence[Any]]) -> No
             "for each search"
         )
     refuse_second_names(model)
+    refuse_lost_changes(model)
     if not any(len(of) > 1 for of in candidates.values()):
         raise SpaceError(
             f"{type(model).__name__} has no choice with two candidates, so there is nothing to search; add a "

@@ -64,6 +64,30 @@ def test_other_limits_are_refused_in_one_line(name: str, limit: Any) -> None:
     assert len(str(refused.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("name", "limit", "units", "example"),
+    [
+        ("parameters", "4 Mio", "k, M, G", "250000 or 1.5M"),
+        ("parameters", "four", "k, M, G", "250000 or 1.5M"),
+        ("peak_memory", "1 ms", "B, kB, MB, GB, KiB, MiB, GiB", "256KiB, 1MB or 300000"),
+        ("phone", "40 MB", "ms, s, us", "40 or '40 ms'"),
+    ],
+)
+def test_a_text_that_is_not_understood_is_told_with_the_units(name: str, limit: str, units: str, example: str) -> None:
+    with pytest.raises(InputError) as refused:
+        parse_limit(name, limit)
+    assert str(refused.value) == (
+        f"budget of '{name}': the text '{limit}' is not understood; write a number, with one of the units {units} or "
+        f"without a unit, such as {example}, or a percentage such as 60%"
+    )
+
+
+@pytest.mark.parametrize("limit", ["0", "-4M", -4, "0 k"])
+def test_a_limit_must_be_above_0(limit: Any) -> None:
+    with pytest.raises(InputError, match="the limit must be above 0"):
+        parse_limit("parameters", limit)
+
+
 def test_expressions_and_mappings_say_the_same() -> None:
     told = parse_expressions(["phone<=40", "parameters <= 250k", "peak_memory<= 256 KiB"])
     assert told == parse_budgets({"phone": 40, "parameters": 250000, "peak_memory": "256KiB"})

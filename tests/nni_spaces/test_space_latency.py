@@ -297,6 +297,16 @@ def test_modules_with_several_inputs_are_run(backend: str) -> None:
     assert all(samples.median > 0 for samples in taken)
 
 
+def test_a_misspelt_name_of_an_input_is_told() -> None:
+    inputs = {"token": torch.zeros(1, 5, dtype=torch.long), "weights": (5,)}
+    with pytest.raises(InputError) as raised:
+        measure_model_space(Sequences(), inputs, ComputedBackend())
+    assert str(raised.value) == (
+        "the example inputs have 'token', which Sequences.forward does not take; it takes tokens, weights and needs "
+        "tokens, weights"
+    )
+
+
 class Encoders(ModelSpace):
     """A choice between PyTorch's own layer of a transformer, whose `forward` has a flag, and a linear layer."""
 

@@ -8,8 +8,9 @@ import nni
 import pytest
 import torch
 from nni.mutable import ExpressionConstraint
-from nni.nas.nn.pytorch import ModelSpace, MutableLinear, MutableModule, ParametrizedModule
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear, MutableModule, ParametrizedModule
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, weight_norm
 
 from nni_proxyless import ProxylessNAS
 from nni_proxyless.errors import SpaceError
@@ -161,3 +162,119 @@ def test_none_is_a_candidate_like_any_other() -> None:
     strategy = ProxylessNAS(counts=table, budgets={"multiply_adds": 40}, seed=0)
     strategy.mutate_model(Activations())
     assert strategy.decoded_choices()["width"] == 4
+
+
+class Inner(ParametrizedModule):
+    """A linear layer, with what its own `__init__` adds to it."""
+
+    def __init__(self, width: int, kind: str = "") -> None:
+        super().__init__()
+        self.linear, self.kind = nn.Linear(8, width), kind
+        if kind == "norm":
+            parametrizations.weight_norm(self.linear)
+        if kind == "hook":
+            self.linear.register_forward_hook(_double)
+        if kind == "tie":
+            self.other = nn.Linear(8, width)
+            self.other.weight = self.linear.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)  # type: ignore[no-any-return]
+
+
+def _double(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
+class Around(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x)  # type: ignore[no-any-return]
+
+
+class Changed(ModelSpace):
+    """Modules that are made anew for each network, and what is changed after their construction."""
+
+    def __init__(self, change: Any, kind: str = "") -> None:
+        super().__init__()
+        width = nni.choice("width", [8, 16])
+        self.plain, self.fixed, self.own = nn.Linear(8, 8), MutableLinear(8, 8), Inner(8)
+        self.choice = LayerChoice([nn.Linear(8, 8), nn.Identity()], label="choice")
+        self.wide, self.inner, self.last = MutableLinear(8, width), Inner(width, kind), MutableLinear(width, 2)
+        change(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.own(self.fixed(self.plain(self.choice(x))))
+        return self.last(self.wide(x) + self.inner(x))  # type: ignore[no-any-return]
+
+
+def _tie(a: nn.Module, b: nn.Module) -> None:
+    a.weight = b.weight
+
+
+def _shared(space: Any) -> None:
+    space.wide = Around(space.wide)
+    space.other = Around(space.wide.inner)
+
+
+_LOST = [
+    (lambda s: _tie(s.wide, s.inner.linear), "'wide.weight' and 'inner.linear.weight' are the same parameter"),
+    (lambda s: _tie(s.plain, s.wide), "'plain.weight' and 'wide.weight' are .* for the module 'wide'"),
+    (lambda s: _tie(s.plain, s.own.linear), "'plain.weight' and 'own.linear.weight' are .* for the module 'own'"),
+    (_shared, "'wide.inner.weight' and 'other.inner.weight' are the same parameter"),
+    (lambda s: s.wide.register_forward_hook(_double), "'wide' is a MutableLinear with choices .* and a forward hook,"),
+    (lambda s: s.wide.register_forward_pre_hook(print), "and a forward pre-hook, which is not supported"),
+    (lambda s: s.wide.register_full_backward_hook(print), "and a backward hook, which is not supported"),
+    (lambda s: s.wide.register_full_backward_pre_hook(print), "and a backward pre-hook, which is not supported"),
+    (lambda s: s.wide.weight.register_hook(print), "and a hook of its parameter weight, which is not supported"),
+    (lambda s: s.inner.linear.register_forward_hook(_double), "a forward hook on 'linear' inside it, which"),
+    (lambda s: s.choice.register_forward_hook(_double), "module 'choice' is a LayerChoice with a forward hook"),
+    (lambda s: weight_norm(s.wide), r"and WeightNorm \(a forward pre-hook\), which is not supported"),
+    (lambda s: parametrizations.weight_norm(s.wide), "'wide' is .* and a parametrization of its weight, which"),
+    (lambda s: parametrizations.orthogonal(s.inner.linear), "a parametrization of its weight on 'linear' inside it"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("change", "message"), _LOST)
+def test_what_new_modules_would_lose_is_refused(change: Any, message: str) -> None:
+    for refused in (
+        lambda: ProxylessNAS().mutate_model(Changed(change)),
+        lambda: RandomSearch().mutate_model(Changed(change)),
+        lambda: measure_model_space(Changed(change), (8,), make_backend("params")),
+    ):
+        with pytest.raises(SpaceError, match=message) as raised:
+            refused()
+        assert "\n" not in str(raised.value)
+
+
+def test_a_tie_inside_a_module_with_choices_is_refused() -> None:
+    with pytest.raises(SpaceError, match=r"'inner' is a Inner with .* a parameter that has two names inside"):
+        ProxylessNAS().mutate_model(Changed(lambda _: None, "tie"))
+
+
+def _allowed(space: Any) -> None:
+    _tie(space.plain, space.fixed)
+    space.plain.register_forward_hook(_double)
+    space.fixed.register_forward_hook(_double)
+    space.own.register_forward_hook(_double)
+
+
+@pytest.mark.parametrize("kind", ["norm", "hook"])
+def test_networks_keep_everything_that_is_allowed(kind: str) -> None:
+    space = Changed(_allowed, kind)
+    supernet = ProxylessNAS(seed=0).mutate_model(space).eval()
+    x = torch.randn(3, 8)
+    for width in (8, 16):
+        sample = {"width": width, "choice": 0}
+        with single_path(supernet, sample), torch.no_grad():
+            expected = supernet(x)
+        network: Any = space.freeze(sample)
+        torch.testing.assert_close(network(x), expected)
+        assert network.plain.weight is network.fixed.weight
+        assert all(len(part._forward_hooks) == 1 for part in (network.plain, network.fixed, network.own))
+        assert len(network.inner.linear._forward_hooks) == (kind == "hook")
+        assert hasattr(network.inner.linear, "parametrizations") == (kind == "norm")
