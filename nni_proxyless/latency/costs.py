@@ -108,10 +108,11 @@ class SpaceCosts:
 
     def _places(self, choices: Mapping[str, str]) -> dict[str, int]:
         """Return the positions of the chosen candidates, and of the values of the derived quantities."""
+        places: dict[str, int] = {}
         for label in self.layers:
             if label not in choices:
                 raise InputError(f"the architecture lacks layer {label}")
-        places = {label: self._position(label, choices[label]) for label in self.layers}
+            places[label] = self._position(label, choices[label])
         return places | {quantity.name: int(quantity.places_of(places)) for quantity in self.derived}
 
     def of_many(self, columns: Mapping[str, Sequence[str] | npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
